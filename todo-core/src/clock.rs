@@ -1,0 +1,276 @@
+//! Time and identifiers, as values that are passed in: nothing in this crate asks the system behind its caller's back.
+
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::{ContextV7, Uuid};
+
+use crate::TaskId;
+
+/// A moment in UTC with microseconds, which is what every store keeps.
+///
+/// Written as RFC 3339 with six digits and `Z`, so that texts sort as times do. The range is the years 0 to 9999;
+/// moments outside are brought to its ends.
+///
+/// ```
+/// use todo_core::clock::Timestamp;
+///
+/// let moment = Timestamp::from_unix_micros(1_763_712_000_000_001);
+/// assert_eq!(moment.to_string(), "2025-11-21T08:00:00.000001Z");
+/// assert_eq!(moment.to_string().parse(), Ok(moment));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// A text is no RFC 3339 time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not an RFC 3339 time")]
+pub struct InvalidTimestamp;
+
+impl Timestamp {
+    const MIN: i64 = -62_167_219_200_000_000; // 0000-01-01T00:00:00Z
+    const MAX: i64 = 253_402_300_799_999_999; // 9999-12-31T23:59:59.999999Z
+
+    /// The moment that many microseconds after 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn from_unix_micros(micros: i64) -> Self {
+        Self(micros.clamp(Self::MIN, Self::MAX))
+    }
+
+    /// The moment that many seconds after 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn from_unix_seconds(seconds: i64) -> Self {
+        Self::from_unix_micros(seconds.saturating_mul(1_000_000))
+    }
+
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub const fn unix_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since 1970-01-01T00:00:00Z, rounded down.
+    #[must_use]
+    pub const fn unix_seconds(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
+    /// The moment `by` later.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self::from_unix_micros(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// The moment `by` earlier.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self::from_unix_micros(self.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let t = OffsetDateTime::from(*self);
+        write!(
+            f,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
+            t.year(),
+            u8::from(t.month()),
+            t.day(),
+            t.hour(),
+            t.minute(),
+            t.second(),
+            t.microsecond()
+        )
+    }
+}
+
+impl std::str::FromStr for Timestamp {
+    type Err = InvalidTimestamp;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
+        OffsetDateTime::parse(text, &Rfc3339)
+            .map(Self::from)
+            .map_err(|_| InvalidTimestamp)
+    }
+}
+
+impl From<OffsetDateTime> for Timestamp {
+    fn from(moment: OffsetDateTime) -> Self {
+        Self::from_unix_micros(i64::try_from(moment.unix_timestamp_nanos().div_euclid(1000)).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<Timestamp> for OffsetDateTime {
+    fn from(moment: Timestamp) -> Self {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(moment.0) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Says what time it is.
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// The present moment. It may go backwards, as system clocks do; whoever minds has to say so.
+    fn now(&self) -> Timestamp;
+}
+
+/// The clock of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that asks the system for the time"
+    )]
+    fn now(&self) -> Timestamp {
+        OffsetDateTime::now_utc().into()
+    }
+}
+
+/// A clock that stands still until it is set, for tests.
+///
+/// ```
+/// use std::time::Duration;
+/// use todo_core::clock::{Clock, FixedClock, Timestamp};
+///
+/// let clock = FixedClock::at(Timestamp::from_unix_seconds(1_000));
+/// clock.set(clock.now().plus(Duration::from_secs(60)));
+/// assert_eq!(clock.now().unix_seconds(), 1_060);
+/// ```
+#[derive(Debug)]
+pub struct FixedClock(Mutex<Timestamp>);
+
+impl FixedClock {
+    /// A clock that shows `moment`.
+    #[must_use]
+    pub const fn at(moment: Timestamp) -> Self {
+        Self(Mutex::new(moment))
+    }
+
+    /// Moves the hand, forwards or backwards.
+    pub fn set(&self, moment: Timestamp) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = moment;
+    }
+}
+
+impl Clock for FixedClock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Clock + ?Sized> Clock for std::sync::Arc<T> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
+}
+
+/// Makes the identifiers of new tasks.
+pub trait IdGenerator: fmt::Debug + Send + Sync {
+    /// An identifier that was never given out before, greater than all that this generator gave out so far: "newest
+    /// first" is the order of identifiers.
+    fn next(&self, now: Timestamp) -> TaskId;
+}
+
+/// UUID version 7 (RFC 9562): time-ordered, and monotonic within the process even if the clock stands still or goes
+/// backwards.
+///
+/// Several processes that write for one owner order their tasks by their own clocks.
+#[derive(Default)]
+pub struct UuidV7(Mutex<ContextV7>);
+
+impl fmt::Debug for UuidV7 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UuidV7")
+    }
+}
+
+impl IdGenerator for UuidV7 {
+    fn next(&self, now: Timestamp) -> TaskId {
+        // Identifiers hold no moment before 1970.
+        let micros = now.unix_micros().max(0).unsigned_abs();
+        let (seconds, nanos) = (micros / 1_000_000, (micros % 1_000_000) * 1000);
+        let context = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let timestamp = uuid::Timestamp::from_unix(&*context, seconds, u32::try_from(nanos).unwrap_or(0));
+        TaskId::from(Uuid::new_v7(timestamp))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_with_six_digits_and_read_back() {
+        for micros in [
+            0,
+            1,
+            -1,
+            1_000_000,
+            Timestamp::MIN,
+            Timestamp::MAX,
+            1_763_712_000_120_000,
+        ] {
+            let moment = Timestamp::from_unix_micros(micros);
+            assert_eq!(moment.to_string().len(), "2025-11-21T08:00:00.000000Z".len());
+            assert_eq!(moment.to_string().parse(), Ok(moment), "{moment}");
+        }
+        assert_eq!(
+            Timestamp::from_unix_micros(i64::MAX).to_string(),
+            "9999-12-31T23:59:59.999999Z"
+        );
+        assert_eq!(
+            "2025-11-21T10:00:00+02:00".parse(),
+            Ok(Timestamp::from_unix_seconds(1_763_712_000))
+        );
+    }
+
+    #[test]
+    fn identifiers_grow_even_if_the_clock_goes_backwards() {
+        let ids = UuidV7::default();
+        let moments = [5_000, 5_000, 4_000, 1, 5_001, 0, 9_000];
+        let made: Vec<_> = moments
+            .into_iter()
+            .cycle()
+            .take(10_000)
+            .map(|millis| ids.next(Timestamp::from_unix_micros(millis * 1000)))
+            .collect();
+        assert!(made.is_sorted_by(|a, b| a < b));
+        assert!(made.iter().all(|id| id.as_uuid().get_version_num() == 7));
+    }
+
+    #[test]
+    fn identifiers_grow_across_threads() {
+        let ids = UuidV7::default();
+        let now = Timestamp::from_unix_seconds(1_763_712_000);
+        let made = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| (0..1000).map(|_| ids.next(now)).collect::<Vec<_>>()))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"))
+                .collect::<Vec<_>>()
+        });
+        assert!(made.iter().all(|ids| ids.is_sorted_by(|a, b| a < b)));
+        let all: std::collections::BTreeSet<_> = made.iter().flatten().collect();
+        assert_eq!(all.len(), 8000);
+    }
+}

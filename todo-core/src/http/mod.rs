@@ -1,0 +1,391 @@
+//! The wire: [`TodoApi`] answers requests for the paths in [`RESOURCES`] and [`PROBES`], without knowing any web
+//! framework.
+//!
+//! # Writing an adapter
+//!
+//! Register each path of [`RESOURCES`] with the framework, for all methods, and hand what matches to
+//! [`TodoApi::respond`]. That is all; status, headers and body are then the same in every framework. The suite in
+//! `todo_core::conformance` (feature `conformance`) checks it.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::Request;
+//! use http_body_util::Full;
+//! use todo_core::{TodoService, auth::JwtVerifier, http::{RESOURCES, TodoApi}, store::MemoryStore};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let verifier = JwtVerifier::hs256("a secret of thirty-two bytes or more")?;
+//! let api = TodoApi::new(TodoService::new(MemoryStore::new()), verifier);
+//!
+//! let request = Request::get("/api/v1/tasks").body(Full::<Bytes>::default())?;
+//! let response = api.respond(&RESOURCES[0], request).await;
+//! assert_eq!(response.status(), 401);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Order of checks
+//!
+//! Path (404), method (405), credential (401), the path's user (403), content type (415), size (413), JSON (400),
+//! fields (422), and only then the store. Whoever has no credential learns nothing of anybody's data.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{ALLOW, LINK, LOCATION},
+    request::Parts,
+};
+use http_body::Body;
+use serde::Serialize;
+use tracing::Instrument as _;
+
+use crate::{
+    Error, FieldErrors, Page, TaskQuery, TodoService, UserTasks,
+    auth::{Authenticator, Gate, Identity},
+    clock::Timestamp,
+};
+
+mod input;
+mod problem;
+mod routes;
+
+use input::{Members, Query};
+pub use problem::problem;
+use problem::{empty, json};
+pub use routes::{Operation, PROBES, RESOURCES, Resource};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The API over HTTP: a service, and who may use it. It is cheap to clone, and clones are the same API.
+///
+/// It must be polled within a tokio runtime whose timer is enabled.
+#[derive(Clone, Debug)]
+pub struct TodoApi {
+    service: TodoService,
+    authenticator: Arc<dyn Authenticator>,
+    gate: Option<Arc<dyn Gate>>,
+    body_limit: usize,
+    timeout: Duration,
+}
+
+impl TodoApi {
+    /// The API over this service, for callers whom this authenticator knows.
+    pub fn new(service: TodoService, authenticator: impl Authenticator + 'static) -> Self {
+        Self {
+            service,
+            authenticator: Arc::new(authenticator),
+            gate: None,
+            body_limit: 64 * 1024,
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// Asks this gate about each authenticated caller.
+    #[must_use]
+    pub fn with_gate(mut self, gate: impl Gate + 'static) -> Self {
+        self.gate = Some(Arc::new(gate));
+        self
+    }
+
+    /// Takes bodies of at most so many bytes; more is 413. Default: 64 KiB.
+    #[must_use]
+    pub fn with_body_limit(mut self, bytes: usize) -> Self {
+        self.body_limit = bytes;
+        self
+    }
+
+    /// Gives a request so long, from its head to its answer; more is 503 `timeout`. Default: 10 seconds.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The service behind the API.
+    #[must_use]
+    pub fn service(&self) -> &TodoService {
+        &self.service
+    }
+
+    /// Who is asking: the authenticator's answer, and the gate's. Every request passes here, and so do the host's own
+    /// handlers that ask an adapter for the identity.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Auth`].
+    pub async fn authenticate(&self, head: &Parts) -> Result<Identity, Error> {
+        let identity = self.authenticator.authenticate(head).await?;
+        if let Some(gate) = &self.gate {
+            gate.judge(&identity).await?.apply(&identity)?;
+        }
+        Ok(identity)
+    }
+
+    /// Answers a request that the framework has matched to a resource.
+    ///
+    /// The path may still begin with the mount. If it is not one that the resource means (a trailing slash, an empty
+    /// segment), the answer is 404 `not_found`. An error rides in the extensions of the response as `Arc<Error>`.
+    pub async fn respond<B>(&self, resource: &'static Resource, request: Request<B>) -> Response<Bytes>
+    where
+        B: Body + Send,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let span = tracing::info_span!(
+            target: "todo_core::http",
+            "todo",
+            path = resource.path,
+            method = request.method().as_str(),
+            operation = resource.operation(request.method()).map(Operation::name),
+        );
+        async move {
+            let head_only = request.method() == Method::HEAD;
+            let mut response = match self.answer(resource, request).await {
+                Ok(response) => response,
+                Err(error) => {
+                    report(&error);
+                    problem(error)
+                }
+            };
+            if head_only {
+                response.body_mut().clear();
+            }
+            response
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn answer<B>(&self, resource: &'static Resource, request: Request<B>) -> Result<Response<Bytes>, Error>
+    where
+        B: Body + Send,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        if !resource.matches(request.uri().path()) {
+            return Err(Error::NotFound);
+        }
+        if request.method() == Method::OPTIONS {
+            let mut response = empty(StatusCode::NO_CONTENT);
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static(resource.allow));
+            return Ok(response);
+        }
+        let Some(operation) = resource.operation(request.method()) else {
+            return Err(Error::MethodNotAllowed { allow: resource.allow });
+        };
+        match tokio::time::timeout(self.timeout, self.perform(resource, operation, request)).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Timeout { limit: self.timeout }),
+        }
+    }
+
+    async fn perform<B>(
+        &self,
+        resource: &'static Resource,
+        operation: Operation,
+        request: Request<B>,
+    ) -> Result<Response<Bytes>, Error>
+    where
+        B: Body + Send,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        match operation {
+            Operation::Health => return Ok(ok(&Status { status: "ok" })),
+            Operation::Ready => {
+                self.service.ping().await?;
+                return Ok(ok(&Status { status: "ready" }));
+            }
+            _ => {}
+        }
+        let (head, body) = request.into_parts();
+        let identity = self.authenticate(&head).await?;
+        let parameters = resource.parameters(head.uri.path()).ok_or(Error::NotFound)?;
+        if !parameters.user.is(&identity.user_id) {
+            return Err(Error::Forbidden);
+        }
+        let body = match operation {
+            Operation::CreateTask | Operation::ReplaceTask | Operation::PatchTask | Operation::CompleteTask => {
+                let merge_patch = head.method == Method::PATCH;
+                input::read_body(&head.headers, body, self.body_limit, merge_patch).await?
+            }
+            // What comes with the others has no meaning (RFC 9110, section 9.3), so it is not read.
+            _ => Vec::new(),
+        };
+        let call = Call {
+            tasks: self.service.for_user(identity.user_id.clone()),
+            id: parameters.id.as_deref(),
+            query: Query::parse(head.uri.query()),
+        };
+        match operation {
+            Operation::ListTasks => call.list().await,
+            Operation::CreateTask => call.create(&body).await,
+            Operation::GetTask => call.get().await,
+            Operation::ReplaceTask => call.replace(&body).await,
+            Operation::PatchTask => call.patch(&body).await,
+            Operation::DeleteTask => call.delete().await,
+            Operation::CompleteTask => call.complete(&body).await,
+            Operation::GetSession => call.session(&identity),
+            Operation::Health | Operation::Ready => Err(Error::Internal("a probe was answered before")),
+        }
+    }
+}
+
+/// One call of one user: what the head of the request says, for an operation to check together with the body.
+struct Call<'a> {
+    tasks: UserTasks<'a>,
+    id: Option<&'a str>,
+    query: Query<'a>,
+}
+
+impl Call<'_> {
+    async fn list(mut self) -> Result<Response<Bytes>, Error> {
+        let mut errors = FieldErrors::default();
+        let query = self.query.task_query(&mut errors);
+        self.query.refuse_rest(&mut errors);
+        errors.check()?;
+        let page = self.tasks.list(&query).await?;
+        let mut response = ok(&page.tasks);
+        if let Some(link) = next_link(&query, &page) {
+            response.headers_mut().insert(LINK, link);
+        }
+        Ok(response)
+    }
+
+    async fn create(self, body: &[u8]) -> Result<Response<Bytes>, Error> {
+        let mut members = Members::parse(body)?;
+        let mut errors = FieldErrors::default();
+        let new = members.new_task(&mut errors);
+        members.refuse_rest(&mut errors);
+        self.query.refuse_rest(&mut errors);
+        let task = self.tasks.create(errors.check_and(new)?).await?;
+        let mut response = json(StatusCode::CREATED, "application/json", &task);
+        // Relative, so that it survives any mount and any proxy that cuts a prefix off.
+        if let Ok(location) = HeaderValue::try_from(format!("tasks/{}", task.id)) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        Ok(response)
+    }
+
+    async fn get(self) -> Result<Response<Bytes>, Error> {
+        let mut errors = FieldErrors::default();
+        let id = input::task_id(self.id, &mut errors);
+        self.query.refuse_rest(&mut errors);
+        Ok(ok(&self.tasks.get(errors.check_and(id)?).await?))
+    }
+
+    async fn replace(self, body: &[u8]) -> Result<Response<Bytes>, Error> {
+        let mut members = Members::parse(body)?;
+        let mut errors = FieldErrors::default();
+        let (id, replacement) = (input::task_id(self.id, &mut errors), members.replacement(&mut errors));
+        members.refuse_rest(&mut errors);
+        self.query.refuse_rest(&mut errors);
+        let (id, replacement) = errors.check_and(id.zip(replacement))?;
+        Ok(ok(&self.tasks.replace(id, replacement).await?))
+    }
+
+    async fn patch(self, body: &[u8]) -> Result<Response<Bytes>, Error> {
+        let mut members = Members::parse(body)?;
+        let mut errors = FieldErrors::default();
+        let (id, patch) = (input::task_id(self.id, &mut errors), members.patch(&mut errors));
+        members.refuse_rest(&mut errors);
+        self.query.refuse_rest(&mut errors);
+        let id = errors.check_and(id)?;
+        Ok(ok(&self.tasks.patch(id, patch).await?))
+    }
+
+    async fn delete(self) -> Result<Response<Bytes>, Error> {
+        let mut errors = FieldErrors::default();
+        let id = input::task_id(self.id, &mut errors);
+        self.query.refuse_rest(&mut errors);
+        self.tasks.delete(errors.check_and(id)?).await?;
+        Ok(empty(StatusCode::NO_CONTENT))
+    }
+
+    async fn complete(self, body: &[u8]) -> Result<Response<Bytes>, Error> {
+        let mut members = Members::parse_or_empty(body)?;
+        let mut errors = FieldErrors::default();
+        let (id, completed) = (input::task_id(self.id, &mut errors), members.completion(&mut errors));
+        members.refuse_rest(&mut errors);
+        self.query.refuse_rest(&mut errors);
+        let id = errors.check_and(id)?;
+        Ok(ok(&match completed {
+            None => self.tasks.toggle(id).await?,
+            Some(completed) => self.tasks.set_completed(id, completed).await?,
+        }))
+    }
+
+    fn session(self, identity: &Identity) -> Result<Response<Bytes>, Error> {
+        let mut errors = FieldErrors::default();
+        self.query.refuse_rest(&mut errors);
+        errors.check()?;
+        Ok(ok(&Session {
+            user: User {
+                id: identity.user_id.as_str(),
+                email: identity.email.as_deref(),
+                name: identity.name.as_deref(),
+            },
+            expires_at: identity.expires_at,
+        }))
+    }
+}
+
+#[derive(Serialize)]
+struct Status {
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+struct Session<'a> {
+    user: User<'a>,
+    expires_at: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+}
+
+fn ok(body: &impl Serialize) -> Response<Bytes> {
+    json(StatusCode::OK, "application/json", body)
+}
+
+/// The next page as a relative reference of a query alone, which survives any mount (RFC 8288).
+fn next_link(query: &TaskQuery, page: &Page) -> Option<HeaderValue> {
+    let cursor = page.next?;
+    let mut link = format!("<?cursor={cursor}&limit={}", query.limit.get());
+    if let Some(completed) = query.completed {
+        link.push_str(if completed {
+            "&completed=true"
+        } else {
+            "&completed=false"
+        });
+    }
+    link.push_str(">; rel=\"next\"");
+    HeaderValue::try_from(link).ok()
+}
+
+/// Tells the host's log. Our faults with all their causes; the caller's in a few words.
+fn report(error: &Error) {
+    if error.status().is_server_error() {
+        let mut causes = String::new();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            causes.push_str(if causes.is_empty() { "" } else { ": " });
+            causes.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        tracing::error!(target: "todo_core::http", code = error.code(), %error, causes, "a request failed");
+    } else {
+        tracing::debug!(target: "todo_core::http", code = error.code(), "a request was refused");
+    }
+}

@@ -1,0 +1,95 @@
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use serde::Serialize;
+
+use crate::Error;
+
+/// The body of an error: problem details (RFC 9457), with `detail` as a text so that clients which show it need not
+/// know more.
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field_errors: Option<BTreeMap<&'a str, &'a [String]>>,
+}
+
+/// The answer that an error is: for an adapter or a host that refuses a request itself, in the same words.
+///
+/// The error rides in the extensions of the response as `Arc<Error>`.
+///
+/// ```
+/// use todo_core::{Error, http::problem};
+///
+/// let response = problem(Error::NotFound);
+/// assert_eq!(response.status(), 404);
+/// assert_eq!(response.headers()["content-type"], "application/problem+json");
+/// ```
+#[must_use]
+pub fn problem(error: Error) -> Response<Bytes> {
+    let status = error.status();
+    let body = Problem {
+        r#type: "about:blank",
+        title: status.canonical_reason().unwrap_or_default(),
+        status: status.as_u16(),
+        detail: error.detail(),
+        code: error.code(),
+        field_errors: match &error {
+            Error::Validation(errors) => Some(errors.iter().collect()),
+            _ => None,
+        },
+    };
+    let mut response = json(status, "application/problem+json", &body);
+    let headers = response.headers_mut();
+    if let Error::MethodNotAllowed { allow } = error {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if let Some(challenge) = error.challenge() {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    if let Some(after) = error.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+    }
+    response.extensions_mut().insert(Arc::new(error));
+    response
+}
+
+/// `Retry-After` knows whole seconds, and to come too early is to be refused again.
+fn whole_seconds(after: Duration) -> u64 {
+    let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+    seconds.max(1)
+}
+
+/// A response with a JSON body and all headers that belong to one.
+pub(super) fn json(status: StatusCode, content_type: &'static str, body: &impl Serialize) -> Response<Bytes> {
+    let body = match serde_json::to_vec(body) {
+        Ok(body) => Bytes::from(body),
+        // Our bodies are texts, numbers and lists of them: there is nothing in them that could fail.
+        Err(_) => return empty(StatusCode::INTERNAL_SERVER_ERROR),
+    };
+    let mut response = empty(status);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    *response.body_mut() = body;
+    response
+}
+
+/// A response without a body.
+pub(super) fn empty(status: StatusCode) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status;
+    // What one user sees is for nobody's cache.
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,349 @@
+use std::borrow::Cow;
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+/// What a request asks for. Its [`name`](Self::name) is a field of the span around each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// A page of the caller's tasks.
+    ListTasks,
+    /// A new task.
+    CreateTask,
+    /// One task.
+    GetTask,
+    /// Other content for a task.
+    ReplaceTask,
+    /// A change to parts of a task.
+    PatchTask,
+    /// The end of a task.
+    DeleteTask,
+    /// A task made done or open.
+    CompleteTask,
+    /// Who the credential says the caller is.
+    GetSession,
+    /// Whether the process is alive.
+    Health,
+    /// Whether the store answers.
+    Ready,
+}
+
+impl Operation {
+    /// Its name in logs and documents: `list_tasks`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ListTasks => "list_tasks",
+            Self::CreateTask => "create_task",
+            Self::GetTask => "get_task",
+            Self::ReplaceTask => "replace_task",
+            Self::PatchTask => "patch_task",
+            Self::DeleteTask => "delete_task",
+            Self::CompleteTask => "complete_task",
+            Self::GetSession => "get_session",
+            Self::Health => "health",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+/// A path that is ours, and what its methods do.
+///
+/// An adapter registers each [`path`](Self::path) of [`RESOURCES`] with its framework and hands what matches to
+/// [`TodoApi::respond`](super::TodoApi::respond). All methods: which of them exist is answered there.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Resource {
+    /// The path below the mount: segments are texts, or a name in braces that stands for one segment.
+    pub path: &'static str,
+    /// What each method does. HEAD comes with GET, and OPTIONS with all.
+    pub operations: &'static [(Method, Operation)],
+    /// The header `Allow` of this path.
+    pub allow: &'static str,
+}
+
+const TASKS: &[(Method, Operation)] = &[
+    (Method::GET, Operation::ListTasks),
+    (Method::POST, Operation::CreateTask),
+];
+const TASKS_ALLOW: &str = "GET, HEAD, POST, OPTIONS";
+
+const TASK: &[(Method, Operation)] = &[
+    (Method::GET, Operation::GetTask),
+    (Method::PUT, Operation::ReplaceTask),
+    (Method::PATCH, Operation::PatchTask),
+    (Method::DELETE, Operation::DeleteTask),
+];
+const TASK_ALLOW: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
+
+const COMPLETE: &[(Method, Operation)] = &[(Method::PATCH, Operation::CompleteTask)];
+const COMPLETE_ALLOW: &str = "PATCH, OPTIONS";
+
+const GET_ALLOW: &str = "GET, HEAD, OPTIONS";
+
+/// Every path of the API, relative to where it is mounted.
+pub const RESOURCES: &[Resource] = &[
+    Resource {
+        path: "/tasks",
+        operations: TASKS,
+        allow: TASKS_ALLOW,
+    },
+    Resource {
+        path: "/tasks/{id}",
+        operations: TASK,
+        allow: TASK_ALLOW,
+    },
+    Resource {
+        path: "/tasks/{id}/complete",
+        operations: COMPLETE,
+        allow: COMPLETE_ALLOW,
+    },
+    Resource {
+        path: "/{user_id}/tasks",
+        operations: TASKS,
+        allow: TASKS_ALLOW,
+    },
+    Resource {
+        path: "/{user_id}/tasks/{id}",
+        operations: TASK,
+        allow: TASK_ALLOW,
+    },
+    Resource {
+        path: "/{user_id}/tasks/{id}/complete",
+        operations: COMPLETE,
+        allow: COMPLETE_ALLOW,
+    },
+    Resource {
+        path: "/auth/session",
+        operations: &[(Method::GET, Operation::GetSession)],
+        allow: GET_ALLOW,
+    },
+];
+
+/// The paths of the health probes, for the root of a server. They need no credential.
+pub const PROBES: &[Resource] = &[
+    Resource {
+        path: "/health",
+        operations: &[(Method::GET, Operation::Health)],
+        allow: GET_ALLOW,
+    },
+    Resource {
+        path: "/health/ready",
+        operations: &[(Method::GET, Operation::Ready)],
+        allow: GET_ALLOW,
+    },
+];
+
+/// Users whose ids are segments of ours: in every framework a text wins over a parameter, so these are not reachable
+/// by the paths that begin with a user id.
+const SHADOWED_USERS: [&str; 2] = ["tasks", "auth"];
+
+/// Whom a path names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum PathUser<'a> {
+    /// Nobody: the caller is meant.
+    #[default]
+    Caller,
+    /// This user.
+    Named(Cow<'a, str>),
+    /// What stands there is not UTF-8, so it is no user at all.
+    Unreadable,
+}
+
+impl PathUser<'_> {
+    pub(super) fn is(&self, user: &crate::UserId) -> bool {
+        match self {
+            Self::Caller => true,
+            Self::Named(name) => name == user.as_str(),
+            Self::Unreadable => false,
+        }
+    }
+}
+
+/// What the path of a request says, where its template has names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Parameters<'a> {
+    pub(super) user: PathUser<'a>,
+    pub(super) id: Option<Cow<'a, str>>,
+}
+
+impl Resource {
+    /// What a method does here.
+    #[must_use]
+    pub fn operation(&self, method: &Method) -> Option<Operation> {
+        let method = if method == Method::HEAD { &Method::GET } else { method };
+        self.operations
+            .iter()
+            .find(|(own, _)| own == method)
+            .map(|(_, operation)| *operation)
+    }
+
+    /// Whether the end of this path is one that the template means.
+    ///
+    /// Frameworks match differently: a trailing slash, or an empty segment for a parameter, is a match for some and
+    /// not for others. An adapter that asks this can leave such paths to its host.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        self.parameters(path).is_some()
+    }
+
+    /// Paths that are nearly this one: with a slash at the end, or with nothing where a parameter is.
+    ///
+    /// For the adapters of frameworks that match to the letter: registered beside [`path`](Self::path), they are
+    /// answered by us, with 404, in every framework alike. No path is listed by two resources.
+    pub fn near_misses(&self) -> impl Iterator<Item = String> {
+        let mut paths = vec![String::new()];
+        let last = self.path.matches('/').count() - 1;
+        for (position, segment) in self.path[1..].split('/').enumerate() {
+            // A parameter at the end, left empty, is the slash at the end of a shorter path.
+            let emptied = (segment.starts_with('{') && position != last).then_some("");
+            paths = [Some(segment), emptied]
+                .into_iter()
+                .flatten()
+                .flat_map(|segment| paths.iter().map(move |path| format!("{path}/{segment}")))
+                .collect();
+        }
+        paths
+            .into_iter()
+            .flat_map(|path| [format!("{path}/"), path])
+            .filter(|path| path != self.path)
+    }
+
+    /// Reads the path from its right end, so that it does not matter where the API is mounted and whether the
+    /// framework has cut the prefix off.
+    pub(super) fn parameters<'a>(&self, path: &'a str) -> Option<Parameters<'a>> {
+        let mut parameters = Parameters::default();
+        let mut segments = path.rsplit('/');
+        // The template begins with a slash, so its last piece from the right is empty.
+        for template in self.path[1..].rsplit('/') {
+            let segment = segments.next()?;
+            match template {
+                "{user_id}" => {
+                    parameters.user = match percent_decode_str(segment).decode_utf8() {
+                        Ok(user) if user.is_empty() || SHADOWED_USERS.contains(&&*user) => return None,
+                        Ok(user) => PathUser::Named(user),
+                        Err(_) => PathUser::Unreadable,
+                    };
+                }
+                "{id}" => {
+                    if segment.is_empty() {
+                        return None;
+                    }
+                    parameters.id = Some(percent_decode_str(segment).decode_utf8_lossy());
+                }
+                text if text == segment => {}
+                _ => return None,
+            }
+        }
+        // What is left belongs to the mount; there must be a slash before ours.
+        segments.next().map(|_| parameters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The order in which every `Allow` lists its methods.
+    const METHODS_IN_ORDER: [Method; 7] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
+
+    #[test]
+    fn allow_lists_what_the_path_answers_to_in_the_one_order() {
+        for resource in RESOURCES.iter().chain(PROBES) {
+            let methods = METHODS_IN_ORDER
+                .iter()
+                .filter(|method| **method == Method::OPTIONS || resource.operation(method).is_some())
+                .map(Method::as_str)
+                .collect::<Vec<_>>();
+            assert_eq!(resource.allow, methods.join(", "), "{}", resource.path);
+        }
+    }
+
+    #[test]
+    fn a_path_is_read_from_its_right_end() {
+        let resource = RESOURCES
+            .iter()
+            .find(|resource| resource.path == "/{user_id}/tasks/{id}")
+            .expect("ours");
+        for prefix in ["", "/api", "/api/v1", "//", "/tasks"] {
+            let path = format!("{prefix}/auth0%7C1/tasks/7");
+            let parameters = resource.parameters(&path).expect(&path);
+            assert_eq!(parameters.user, PathUser::Named("auth0|1".into()));
+            assert_eq!(parameters.id, Some("7".into()));
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_only_nearly_ours_is_not_ours() {
+        let at = |template: &str| {
+            RESOURCES
+                .iter()
+                .find(|resource| resource.path == template)
+                .expect("ours")
+        };
+        for (template, path) in [
+            ("/tasks", "/tasks/"),
+            ("/tasks", "/tasks//"),
+            ("/tasks", "tasks"),
+            ("/tasks", "/Tasks"),
+            ("/tasks", "/t%61sks"),
+            ("/tasks/{id}", "/tasks/"),
+            ("/tasks/{id}", "/tasks/7/"),
+            ("/tasks/{id}/complete", "/tasks//complete"),
+            ("/{user_id}/tasks", "//tasks"),
+            ("/{user_id}/tasks", "/auth/tasks"),
+            ("/{user_id}/tasks", "/%61uth/tasks"),
+            ("/{user_id}/tasks", "/tasks/tasks"),
+        ] {
+            assert!(!at(template).matches(path), "{path} as {template}");
+        }
+    }
+
+    #[test]
+    fn near_misses_are_listed_once_and_never_match() {
+        let mut seen = std::collections::BTreeSet::new();
+        for resource in RESOURCES.iter().chain(PROBES) {
+            for path in resource.near_misses() {
+                assert!(
+                    !resource.matches(&path.replace("{user_id}", "ann").replace("{id}", "7")),
+                    "{path}"
+                );
+                assert!(seen.insert(path.clone()), "{path} twice");
+            }
+        }
+        for path in [
+            "/tasks/",
+            "/tasks/{id}/",
+            "//tasks",
+            "/{user_id}/tasks//complete",
+            "//tasks//complete/",
+        ] {
+            assert!(seen.contains(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_escaped_slash_is_part_of_the_user_id() {
+        let resource = RESOURCES
+            .iter()
+            .find(|resource| resource.path == "/{user_id}/tasks")
+            .expect("ours");
+        assert_eq!(
+            resource.parameters("/a%2Fb/tasks").expect("a match").user_id,
+            Some(Some("a/b".into()))
+        );
+        assert_eq!(
+            resource.parameters("/%FF/tasks").expect("a match").user,
+            PathUser::Unreadable
+        );
+    }
+}

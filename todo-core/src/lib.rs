@@ -1,0 +1,61 @@
+//! A secure multi-user todo backend as a library: tasks, owners, tokens, stores and the HTTP wire, without a framework.
+//!
+//! Three layers, each usable without the one above it:
+//!
+//! 1. [`store`]: where tasks live. [`MemoryStore`](store::MemoryStore) is always there;
+//!    `SqliteStore` and `PostgresStore` come with the features `sqlite` and `postgres`.
+//! 2. [`TodoService`]: the operations and their rules. Every one of them hangs on
+//!    [`for_user`](TodoService::for_user), so none can be called without saying whose tasks are meant.
+//! 3. [`http`]: the wire. [`TodoApi`](http::TodoApi) answers an [`::http::Request`] with an [`::http::Response`]; the
+//!    crates `todo-axum`, `todo-warp` and `todo-poem` mount it. Who is asking is decided by an
+//!    [`Authenticator`](auth::Authenticator), usually a [`JwtVerifier`](auth::JwtVerifier).
+//!
+//! ```
+//! use todo_core::{NewTask, Title, TodoService, UserId, store::MemoryStore};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let service = TodoService::new(MemoryStore::new());
+//! let ann = service.for_user(UserId::new("ann")?);
+//! let task = ann.create(NewTask::new(Title::new("Buy milk")?)).await?;
+//! assert!(ann.toggle(task.id).await?.completed);
+//!
+//! let bob = service.for_user(UserId::new("bob")?);
+//! assert!(bob.get(task.id).await.is_err());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `postgres` | `store::PostgresStore` |
+//! | `sqlite` | `store::SqliteStore`, with SQLite itself compiled in |
+//! | `conformance` | the suites that every store and every adapter passes, for those who write another |
+//!
+//! The library opens no port, installs no logger and no panic hook, starts no task in the background and reads no
+//! environment variable.
+//!
+//! # Tracing
+//!
+//! Spans and events go to `tracing` under the targets `todo_core::http`, `todo_core::auth` and `todo_core::store`.
+//! None of them carries a token, a claim, a title or a description.
+
+pub mod auth;
+pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+pub mod http;
+mod json;
+mod service;
+pub mod store;
+mod task;
+
+pub use error::{Error, FieldErrors};
+pub use service::{TodoService, UserTasks};
+pub use task::{
+    Cursor, Description, InvalidValue, Limit, NewTask, Page, Patch, Task, TaskId, TaskPatch, TaskQuery,
+    TaskReplacement, Title, UserId,
+};

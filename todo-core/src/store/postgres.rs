@@ -1,0 +1,435 @@
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    str::FromStr as _,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sqlx::{
+    ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+
+use super::{
+    StoreError, TaskChange, TaskStore,
+    names::{Dialect, Names},
+    pool::{Lease, Pool},
+    sql::{self, Statements, is_disconnected},
+};
+use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
+
+mod operations {
+    super::sql::operations!(sqlx::PgConnection, sqlx::Postgres, time::OffsetDateTime);
+}
+
+/// Keeps tasks in PostgreSQL (14 or later), in a schema of their own.
+///
+/// One call is one statement and one round trip. A connection that died while nobody used it is replaced without the
+/// caller of a read seeing it; a write answers [`StoreError::Unavailable`] then, since whether it happened is not
+/// known.
+///
+/// Only direct connections and poolers that keep track of prepared statements are supported (PgBouncer from 1.21 with
+/// `max_prepared_statements`, Neon, Supavisor); behind others, statements of different callers are mixed up.
+/// [`check`](Self::check) finds that out.
+///
+/// # Schema
+///
+/// Call [`migrate`](Self::migrate) once at start; it makes this, under the configured [`Names`]:
+///
+/// ```sql
+#[doc = include_str!("../../migrations/postgres/0001_tasks.sql")]
+/// ```
+///
+/// A host may read the table, add indexes to it and refer to it from its own tables; rows are to be written through
+/// the store.
+///
+/// # Example
+///
+/// ```no_run
+/// use todo_core::store::{PostgresOptions, PostgresStore};
+///
+/// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = PostgresStore::connect("postgres://todo@localhost/todo", &PostgresOptions::default())?;
+/// store.check().await?;
+/// store.migrate().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct PostgresStore {
+    connections: Connections,
+    names: Names,
+    sql: Arc<Statements>,
+}
+
+#[derive(Clone)]
+enum Connections {
+    Own(Pool<Postgres>),
+    Host(PgPool),
+}
+
+/// How a [`PostgresStore`] uses its own connections.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PostgresOptions {
+    /// How many connections at most. Default: 10.
+    pub max_connections: usize,
+    /// How long a call waits for a connection before it answers [`StoreError::Unavailable`]. Default: 3 seconds.
+    pub acquire_timeout: Duration,
+    /// After how long a connection is replaced when it is next needed. Default: 30 minutes.
+    pub max_lifetime: Duration,
+    /// What to make of `sslmode=require`. Default: [`TlsPolicy::Verify`].
+    pub tls: TlsPolicy,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 10,
+            acquire_timeout: Duration::from_secs(3),
+            max_lifetime: Duration::from_mins(30),
+            tls: TlsPolicy::Verify,
+        }
+    }
+}
+
+/// What to make of a URL that asks for encryption without a check of the server's certificate (`sslmode=require` or
+/// `verify-ca`), which protects from nobody who can answer in the server's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsPolicy {
+    /// Raise it to `verify-full`, and say so in the log. The roots are those of Mozilla (`webpki-roots`); a private
+    /// authority is named in the URL by `sslrootcert`.
+    #[default]
+    Verify,
+    /// Do as the URL says.
+    AsWritten,
+}
+
+/// What [`PostgresStore::check`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Findings {
+    /// Whether an answered write survives a crash of the server's machine: its settings `fsync` and
+    /// `synchronous_commit` are on.
+    pub durable: bool,
+    /// Whether a pooler stands between us and the server. (It keeps track of prepared statements, or the check fails.)
+    pub pooled: bool,
+}
+
+impl PostgresStore {
+    /// A store over the host's pool, with the default [`Names`].
+    ///
+    /// The pool's own settings hold. By default sqlx asks a connection how it is before each use, which costs a round
+    /// trip: `PgPoolOptions::test_before_acquire(false)` turns that off, and this store replaces dead connections
+    /// itself. sqlx also asks, after the answer is out, when a connection is given back; a store that was made by
+    /// [`connect`](Self::connect) does neither.
+    #[must_use]
+    pub fn new(pool: PgPool) -> Self {
+        Self::over(Connections::Host(pool), Names::default())
+    }
+
+    /// A store with connections of its own, opened when they are first needed.
+    ///
+    /// # Errors
+    ///
+    /// The URL is not one that sqlx understands (`postgres://user:password@host/database?...`). The text of the error
+    /// does not repeat the URL.
+    pub fn connect(url: &str, options: &PostgresOptions) -> Result<Self, StoreError> {
+        let connect = connect_options(url, options.tls)?;
+        let pool = Pool::new(
+            connect,
+            options.max_connections,
+            options.acquire_timeout,
+            Some(options.max_lifetime),
+        );
+        Ok(Self::over(Connections::Own(pool), Names::default()))
+    }
+
+    /// The same connections, with other names for schema and table.
+    #[must_use]
+    pub fn with_names(self, names: Names) -> Self {
+        Self::over(self.connections, names)
+    }
+
+    fn over(connections: Connections, names: Names) -> Self {
+        Self {
+            connections,
+            sql: Arc::new(Statements::render(Dialect::Postgres, &names)),
+            names,
+        }
+    }
+
+    /// Brings schema and table to the newest version. It is safe to run this in many processes at once, and does
+    /// nothing when there is nothing to do.
+    ///
+    /// It holds a session lock, so it needs a direct connection, not a pooler in transaction mode.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached, the user may not create the schema, or the database was migrated by a newer
+    /// version of this library.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let mut connection = self.lease().await?;
+        match sql::migrator(Dialect::Postgres, &self.names)
+            .run(&mut *connection)
+            .await
+        {
+            Ok(()) => Ok(connection.finish(Ok(()))?),
+            // The lock of the session may still be held: the lease closes the connection instead of giving it back.
+            Err(sqlx::migrate::MigrateError::Execute(error)) => Err(error.into()),
+            Err(error) => Err(StoreError::Backend(error.into())),
+        }
+    }
+
+    /// Looks at what stands behind the URL: whether it is safe to use at all, and how durable it is.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached, or a pooler that mixes up the prepared statements of its clients stands before
+    /// it ([`StoreError::Backend`], with a text that says so).
+    pub async fn check(&self) -> Result<Findings, StoreError> {
+        let (mut one, mut other) = (self.lease().await?, self.lease().await?);
+        let pid = "select pg_backend_pid()";
+        let pids: (i32, i32) = (
+            sqlx::query_scalar(sqlx::AssertSqlSafe(pid))
+                .persistent(true)
+                .fetch_one(&mut *one)
+                .await?,
+            sqlx::query_scalar(sqlx::AssertSqlSafe(pid))
+                .persistent(true)
+                .fetch_one(&mut *other)
+                .await?,
+        );
+        let pooled = pids.0 == pids.1;
+        if pooled && mixes_statements(&mut one, &mut other).await {
+            return Err(StoreError::Backend(
+                "a connection pooler that does not track prepared statements stands before the database: it answers \
+                 with the rows of other queries. Connect directly, or through one that does (PgBouncer from 1.21 with \
+                 max_prepared_statements)"
+                    .into(),
+            ));
+        }
+        let settings: (String, String) =
+            sqlx::query_as("select current_setting('fsync'), current_setting('synchronous_commit')")
+                .fetch_one(&mut *one)
+                .await?;
+        one.finish(Ok(()))?;
+        other.finish(Ok(()))?;
+        Ok(Findings {
+            durable: settings.0 == "on" && settings.1 != "off",
+            pooled,
+        })
+    }
+
+    /// Closes the connections that this store opened; those of the host's pool stay.
+    pub fn close(&self) {
+        if let Connections::Own(pool) = &self.connections {
+            pool.close();
+        }
+    }
+
+    async fn lease(&self) -> Result<Borrowed, StoreError> {
+        Ok(match &self.connections {
+            Connections::Own(pool) => Borrowed::Own(pool.lease().await?),
+            Connections::Host(pool) => Borrowed::Host(pool.acquire().await?),
+        })
+    }
+
+    /// A connection that answers, however many dead ones lie in the pool: when the server was restarted, all of them.
+    async fn live_lease(&self) -> Result<Borrowed, StoreError> {
+        let size = match &self.connections {
+            Connections::Own(pool) => pool.max_size(),
+            Connections::Host(pool) => pool.options().get_max_connections() as usize,
+        };
+        for _ in 0..size {
+            let mut connection = self.lease().await?;
+            if connection.ping().await.is_ok() {
+                return Ok(connection);
+            }
+            connection.discard();
+        }
+        self.lease().await
+    }
+}
+
+/// Two clients behind one server connection give the same name to different statements: is each answered its own?
+async fn mixes_statements(one: &mut PgConnection, other: &mut PgConnection) -> bool {
+    // sqlx names statements by counting, so both connections are at the same number here. Twice, since the second
+    // time each uses what it prepared the first time.
+    for _ in 0..2 {
+        let mine = sqlx::query_scalar::<_, String>("select 'one'")
+            .fetch_one(&mut *one)
+            .await;
+        let theirs = sqlx::query_scalar::<_, String>("select 'other'")
+            .fetch_one(&mut *other)
+            .await;
+        if !matches!((mine.as_deref(), theirs.as_deref()), (Ok("one"), Ok("other"))) {
+            return true;
+        }
+    }
+    false
+}
+
+fn connect_options(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, StoreError> {
+    let options = PgConnectOptions::from_str(url).map_err(|error| StoreError::Backend(error.into()))?;
+    let options = options.disable_statement_logging();
+    if url.contains("channel_binding=require") {
+        tracing::warn!(
+            target: "todo_core::store",
+            "the database URL asks for channel_binding=require, which the driver does not do: the connection is not bound"
+        );
+    }
+    match (options.get_ssl_mode(), tls) {
+        (PgSslMode::Require | PgSslMode::VerifyCa, TlsPolicy::Verify) => {
+            tracing::warn!(
+                target: "todo_core::store",
+                "the database URL asks for encryption without a full check of the server's certificate: raised to sslmode=verify-full"
+            );
+            Ok(options.ssl_mode(PgSslMode::VerifyFull))
+        }
+        _ => Ok(options),
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+enum Borrowed {
+    Own(Lease<Postgres>),
+    Host(PoolConnection<Postgres>),
+}
+
+impl Borrowed {
+    fn finish<T>(self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        match self {
+            Self::Own(lease) => lease.finish(result),
+            Self::Host(connection) => {
+                if result.as_ref().is_err_and(is_disconnected) {
+                    drop(connection.detach());
+                }
+                result
+            }
+        }
+    }
+
+    fn discard(self) {
+        match self {
+            Self::Own(lease) => drop(lease),
+            Self::Host(connection) => drop(connection.detach()),
+        }
+    }
+}
+
+impl Deref for Borrowed {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Self::Own(lease) => lease,
+            Self::Host(connection) => connection,
+        }
+    }
+}
+
+impl DerefMut for Borrowed {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Own(lease) => lease,
+            Self::Host(connection) => connection,
+        }
+    }
+}
+
+/// Runs a call on a connection; if it reads, a second time on a live one if the first was dead.
+macro_rules! on_connection {
+    ($store:expr, $connection:ident => $call:expr) => {{
+        let mut $connection = $store.lease().await?;
+        let result = $call.await;
+        Ok($connection.finish(result)?)
+    }};
+    (read $store:expr, $connection:ident => $call:expr) => {{
+        let mut $connection = $store.lease().await?;
+        let result = $call.await;
+        match $connection.finish(result) {
+            Err(error) if is_disconnected(&error) => {
+                tracing::debug!(target: "todo_core::store", %error, "a connection had died; reading again on another");
+                let mut $connection = $store.live_lease().await?;
+                let result = $call.await;
+                Ok($connection.finish(result)?)
+            }
+            result => Ok(result?),
+        }
+    }};
+}
+
+#[async_trait]
+impl TaskStore for PostgresStore {
+    async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError> {
+        on_connection!(self, connection => operations::insert(&mut connection, &self.sql, owner, task))
+    }
+
+    async fn get(&self, owner: &UserId, id: TaskId) -> Result<Option<Task>, StoreError> {
+        on_connection!(read self, connection => operations::get(&mut connection, &self.sql, owner, id))
+    }
+
+    async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
+        on_connection!(read self, connection => operations::list(&mut connection, &self.sql, owner, query))
+    }
+
+    async fn update(
+        &self,
+        owner: &UserId,
+        id: TaskId,
+        change: &TaskChange,
+        now: Timestamp,
+    ) -> Result<Option<Task>, StoreError> {
+        on_connection!(self, connection => operations::update(&mut connection, &self.sql, owner, id, change, now))
+    }
+
+    async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
+        on_connection!(self, connection => operations::delete(&mut connection, &self.sql, owner, id))
+    }
+
+    async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
+        on_connection!(self, connection => operations::erase(&mut connection, &self.sql, owner))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        on_connection!(read self, connection => operations::ping(&mut connection, &self.sql))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn require_becomes_verify_full_unless_the_host_says_otherwise() {
+        let mode = |url: &str, tls| connect_options(url, tls).expect("a URL").get_ssl_mode();
+        let url = "postgres://u:p@db.example/todo";
+        for weak in ["require", "verify-ca"] {
+            let url = format!("{url}?sslmode={weak}&channel_binding=require");
+            assert!(matches!(mode(&url, TlsPolicy::Verify), PgSslMode::VerifyFull), "{weak}");
+        }
+        assert!(matches!(
+            mode(&format!("{url}?sslmode=require"), TlsPolicy::AsWritten),
+            PgSslMode::Require
+        ));
+        assert!(matches!(mode(url, TlsPolicy::Verify), PgSslMode::Prefer));
+    }
+
+    #[test]
+    fn a_wrong_url_is_not_repeated() {
+        let error = PostgresStore::connect("postgres://ann:hunter2@db:port/todo", &PostgresOptions::default());
+        let text = format!("{:?}", error.expect_err("no URL"));
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}

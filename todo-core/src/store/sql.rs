@@ -1,0 +1,350 @@
+//! The statements, once for both dialects, and the functions that run them on a connection.
+//!
+//! Every statement names `user_id = $1`; `scripts/check-isolation` weakens one after the other and shows that the store
+//! suite notices each.
+
+use sqlx::{
+    SqlSafeStr as _,
+    error::DatabaseError,
+    migrate::{Migration, MigrationType, Migrator},
+};
+
+use super::{
+    Completion, StoreError, TaskChange,
+    names::{Dialect, Names},
+};
+use crate::{Description, Patch, Task, TaskId, Title, UserId, clock::Timestamp};
+
+/// The statements with the names put in. Rendered once per store, so that a call formats nothing.
+#[derive(Debug)]
+pub(super) struct Statements {
+    pub(super) insert: &'static str,
+    pub(super) get: &'static str,
+    pub(super) list: &'static str,
+    pub(super) list_completed: &'static str,
+    pub(super) update: &'static str,
+    pub(super) delete: &'static str,
+    pub(super) erase: &'static str,
+    pub(super) ping: &'static str,
+}
+
+// No statement fails on purpose: in PostgreSQL a statement that fails aborts the transaction, which may be the host's.
+const INSERT: &str = "insert into {tasks} (user_id, id, title, description, completed, created_at, updated_at, version) \
+    values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing";
+
+const GET: &str = "select id, title, description, completed, created_at, updated_at, version from {tasks} \
+    where user_id = $1 and id = $2";
+
+const LIST: &str = "select id, title, description, completed, created_at, updated_at, version from {tasks} \
+    where user_id = $1 and id <= $2 order by id desc limit $3";
+
+// A statement of its own, not an `or $4 is null`: one plan that serves both would read the wrong index for one.
+const LIST_COMPLETED: &str = "select id, title, description, completed, created_at, updated_at, version from {tasks} \
+    where user_id = $1 and completed = $4 and id <= $2 order by id desc limit $3";
+
+// $3 title or null; $4 whether the description changes, $5 to what; $6 toggle; $7 completed or null; $8 now.
+const UPDATE: &str = "update {tasks} set \
+    title = coalesce($3, title), \
+    description = case when $4 then $5 else description end, \
+    completed = case when $6 then not completed else coalesce($7, completed) end, \
+    updated_at = case when {changes} then {greatest}(updated_at, $8) else updated_at end, \
+    version = case when {changes} then version + 1 else version end \
+    where user_id = $1 and id = $2 \
+    returning id, title, description, completed, created_at, updated_at, version";
+
+const CHANGES: &str = "(coalesce($3, title) <> title or ($4 and $5 is distinct from description) or $6 \
+    or coalesce($7, completed) <> completed)";
+
+const DELETE: &str = "delete from {tasks} where user_id = $1 and id = $2";
+
+const ERASE: &str = "delete from {tasks} where user_id = $1";
+
+// Fails if the table is not there, and reads no row.
+const PING: &str = "select 1 from {tasks} where false";
+
+impl Statements {
+    pub(super) fn render(dialect: Dialect, names: &Names) -> Self {
+        let greatest = match dialect {
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => "greatest",
+            #[cfg(feature = "sqlite")]
+            Dialect::Sqlite => "max",
+        };
+        let names = names.resolve(dialect);
+        // sqlx takes a `&'static str`, or checks a `String` at each call. A store lives as long as its program, its
+        // handful of statements may too.
+        let render = |template: &str| -> &'static str {
+            names
+                .render(&template.replace("{changes}", CHANGES).replace("{greatest}", greatest))
+                .leak()
+        };
+        Self {
+            insert: render(INSERT),
+            get: render(GET),
+            list: render(LIST),
+            list_completed: render(LIST_COMPLETED),
+            update: render(UPDATE),
+            delete: render(DELETE),
+            erase: render(ERASE),
+            ping: render(PING),
+        }
+    }
+}
+
+/// The migrations with the names put in, and a ledger of their own: `_sqlx_migrations` is the host's.
+pub(super) fn migrator(dialect: Dialect, names: &Names) -> Migrator {
+    let (create_schema, sources): (bool, &[(i64, &'static str, &str)]) = match dialect {
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => (
+            true,
+            &[(1, "tasks", include_str!("../../migrations/postgres/0001_tasks.sql"))],
+        ),
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => (
+            false,
+            &[(1, "tasks", include_str!("../../migrations/sqlite/0001_tasks.sql"))],
+        ),
+    };
+    let resolved = names.resolve(dialect);
+    let migrations = sources.iter().map(|&(version, description, source)| {
+        let sql = sqlx::AssertSqlSafe(resolved.render(source)).into_sql_str();
+        Migration::new(version, description.into(), MigrationType::Simple, sql, false)
+    });
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    migrator.dangerous_set_table_name(resolved.ledger);
+    if create_schema {
+        migrator.create_schema(format!(r#""{}""#, names.schema()));
+    }
+    migrator
+}
+
+/// What `update` binds, in the order of its parameters.
+pub(super) struct Change<'a> {
+    pub(super) title: Option<&'a str>,
+    pub(super) describe: bool,
+    pub(super) description: Option<&'a str>,
+    pub(super) toggle: bool,
+    pub(super) completed: Option<bool>,
+}
+
+impl<'a> From<&'a TaskChange> for Change<'a> {
+    fn from(change: &'a TaskChange) -> Self {
+        Self {
+            title: change.title.as_ref().map(Title::as_str),
+            describe: change.description != Patch::Keep,
+            description: match &change.description {
+                Patch::Set(description) => Some(description.as_str()),
+                Patch::Keep | Patch::Clear => None,
+            },
+            toggle: change.completed == Some(Completion::Toggle),
+            completed: match change.completed {
+                Some(Completion::Set(completed)) => Some(completed),
+                Some(Completion::Toggle) | None => None,
+            },
+        }
+    }
+}
+
+/// A row as the statements above answer it; `T` is how the dialect keeps a time.
+pub(super) type Row<T> = (uuid::Uuid, String, Option<String>, bool, T, T, i64);
+
+pub(super) fn task<T: Into<Timestamp>>(owner: &UserId, row: Row<T>) -> Result<Task, sqlx::Error> {
+    let (id, title, description, completed, created_at, updated_at, version) = row;
+    let decode = |error| sqlx::Error::Decode(Box::new(error));
+    Ok(Task {
+        id: TaskId::from(id),
+        user_id: owner.clone(),
+        title: Title::new(title).map_err(decode)?,
+        description: description.map(Description::new).transpose().map_err(decode)?,
+        completed,
+        created_at: created_at.into(),
+        updated_at: updated_at.into(),
+        version,
+    })
+}
+
+/// The functions that run the statements on a connection of one dialect. They are the same but for the types, which
+/// sqlx lets nobody abstract over without a page of bounds.
+macro_rules! operations {
+    ($connection:ty, $database:ty, $time:ty) => {
+        use crate::{
+            Page, Task, TaskId, TaskQuery, UserId,
+            clock::Timestamp,
+            store::{
+                TaskChange,
+                sql::{Change, Row, Statements, task},
+            },
+        };
+
+        pub(in crate::store) async fn insert(
+            connection: &mut $connection,
+            sql: &Statements,
+            owner: &UserId,
+            task: &Task,
+        ) -> Result<bool, sqlx::Error> {
+            let done = sqlx::query(sql.insert)
+                .bind(owner.as_str())
+                .bind(task.id.as_uuid())
+                .bind(task.title.as_str())
+                .bind(task.description.as_ref().map(|description| description.as_str()))
+                .bind(task.completed)
+                .bind(<$time>::from(task.created_at))
+                .bind(<$time>::from(task.updated_at))
+                .bind(task.version)
+                .execute(connection)
+                .await?;
+            Ok(done.rows_affected() == 1)
+        }
+
+        pub(in crate::store) async fn get(
+            connection: &mut $connection,
+            sql: &Statements,
+            owner: &UserId,
+            id: TaskId,
+        ) -> Result<Option<Task>, sqlx::Error> {
+            let row: Option<Row<$time>> = sqlx::query_as(sql.get)
+                .bind(owner.as_str())
+                .bind(id.as_uuid())
+                .fetch_optional(connection)
+                .await?;
+            row.map(|row| task(owner, row)).transpose()
+        }
+
+        pub(in crate::store) async fn list(
+            connection: &mut $connection,
+            sql: &Statements,
+            owner: &UserId,
+            query: &TaskQuery,
+        ) -> Result<Page, sqlx::Error> {
+            let Some(newest) = query.newest() else {
+                return Ok(Page::default());
+            };
+            let statement = if query.completed.is_some() {
+                sql.list_completed
+            } else {
+                sql.list
+            };
+            let mut statement = sqlx::query_as(statement)
+                .bind(owner.as_str())
+                .bind(newest.as_uuid())
+                .bind(i64::from(query.limit.get()) + 1);
+            if let Some(completed) = query.completed {
+                statement = statement.bind(completed);
+            }
+            let rows: Vec<Row<$time>> = statement.fetch_all(connection).await?;
+            let tasks = rows
+                .into_iter()
+                .map(|row| task(owner, row))
+                .collect::<Result<_, _>>()?;
+            Ok(Page::from_one_more(tasks, query.limit))
+        }
+
+        pub(in crate::store) async fn update(
+            connection: &mut $connection,
+            sql: &Statements,
+            owner: &UserId,
+            id: TaskId,
+            change: &TaskChange,
+            now: Timestamp,
+        ) -> Result<Option<Task>, sqlx::Error> {
+            let change = Change::from(change);
+            // Not `fetch_optional`: on SQLite it answers with the first row, and the statement commits only when it
+            // has been read to its end.
+            let rows: Vec<Row<$time>> = sqlx::query_as(sql.update)
+                .bind(owner.as_str())
+                .bind(id.as_uuid())
+                .bind(change.title)
+                .bind(change.describe)
+                .bind(change.description)
+                .bind(change.toggle)
+                .bind(change.completed)
+                .bind(<$time>::from(now))
+                .fetch_all(connection)
+                .await?;
+            rows.into_iter().next().map(|row| task(owner, row)).transpose()
+        }
+
+        pub(in crate::store) async fn delete(
+            connection: &mut $connection,
+            sql: &Statements,
+            owner: &UserId,
+            id: TaskId,
+        ) -> Result<bool, sqlx::Error> {
+            let done = sqlx::query(sql.delete)
+                .bind(owner.as_str())
+                .bind(id.as_uuid())
+                .execute(connection)
+                .await?;
+            Ok(done.rows_affected() == 1)
+        }
+
+        pub(in crate::store) async fn erase(
+            connection: &mut $connection,
+            sql: &Statements,
+            owner: &UserId,
+        ) -> Result<u64, sqlx::Error> {
+            let done = sqlx::query(sql.erase)
+                .bind(owner.as_str())
+                .execute(connection)
+                .await?;
+            Ok(done.rows_affected())
+        }
+
+        pub(in crate::store) async fn ping(connection: &mut $connection, sql: &Statements) -> Result<(), sqlx::Error> {
+            sqlx::query(sql.ping).execute(connection).await.map(|_| ())
+        }
+    };
+}
+pub(super) use operations;
+
+/// Whether the connection is gone, so that another may do better.
+pub(super) fn is_disconnected(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        // Class 08 is "connection exception"; 57P01 to 57P05 say that the server ends this connection.
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| code.starts_with("08") || code.starts_with("57P")),
+        _ => false,
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_disconnected(&error) {
+            return Self::Unavailable(error.into());
+        }
+        match &error {
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Self::Unavailable(error.into()),
+            sqlx::Error::Database(database) => match database_condition(&**database) {
+                Condition::Busy => Self::Unavailable(error.into()),
+                Condition::Canceled => Self::Timeout(error.into()),
+                Condition::Other => Self::Backend(error.into()),
+            },
+            _ => Self::Backend(error.into()),
+        }
+    }
+}
+
+enum Condition {
+    Busy,
+    Canceled,
+    Other,
+}
+
+fn database_condition(error: &dyn DatabaseError) -> Condition {
+    match error.code().as_deref() {
+        // PostgreSQL: insufficient resources, serialization failure, deadlock, lock not available, read-only (a
+        // standby, or a primary in failover).
+        Some(code) if code.starts_with("53") || ["40001", "40P01", "55P03", "25006"].contains(&code) => Condition::Busy,
+        Some("57014") => Condition::Canceled,
+        // SQLite: SQLITE_BUSY (5), SQLITE_LOCKED (6), SQLITE_IOERR (10), SQLITE_FULL (13), SQLITE_CANTOPEN (14), with
+        // their extended codes, whose low byte is the code.
+        Some(code)
+            if code.len() < 5 && matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(5 | 6 | 10 | 13 | 14)) =>
+        {
+            Condition::Busy
+        }
+        _ => Condition::Other,
+    }
+}

@@ -1,0 +1,233 @@
+use std::{fmt, path::Path, str::FromStr as _, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::{
+    ConnectOptions as _, Connection as _, Sqlite,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+
+use super::{
+    StoreError, TaskChange, TaskStore,
+    names::{Dialect, Names},
+    pool::Pool,
+    sql::{self, Statements},
+};
+use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
+
+mod operations {
+    super::sql::operations!(sqlx::SqliteConnection, sqlx::Sqlite, crate::store::sqlite::Micros);
+}
+
+/// How many connections read at once.
+const READERS: usize = 4;
+/// How long a call waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Keeps tasks in one SQLite file, with SQLite itself compiled in.
+///
+/// Many readers and one writer: the file is in WAL mode, so they do not wait for one another, and writes queue up here
+/// rather than at the file's lock. Within one process "database is locked" does not occur; another process that writes
+/// to the file is waited for up to 5 seconds. `synchronous` is `FULL`: an answered write survives a power cut.
+///
+/// The file must be on a local disk (WAL needs shared memory); SQLite keeps two files beside it, `-wal` and `-shm`.
+///
+/// # Schema
+///
+/// Call [`migrate`](Self::migrate) once at start; it makes this, under the configured [`Names`]:
+///
+/// ```sql
+#[doc = include_str!("../../migrations/sqlite/0001_tasks.sql")]
+/// ```
+///
+/// # Example
+///
+/// ```
+/// use todo_core::store::SqliteStore;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = std::env::temp_dir().join(format!("todo-core-doc-{}", std::process::id()));
+/// # std::fs::create_dir_all(&directory)?;
+/// let store = SqliteStore::open(directory.join("tasks.db"));
+/// store.migrate().await?;
+/// # std::fs::remove_dir_all(&directory)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct SqliteStore {
+    writer: Pool<Sqlite>,
+    readers: Pool<Sqlite>,
+    names: Names,
+    sql: Arc<Statements>,
+}
+
+impl SqliteStore {
+    /// A store in this file, which is made at first use if it is not there.
+    pub fn open(path: impl AsRef<Path>) -> Self {
+        Self::with_options(SqliteConnectOptions::new().filename(path).create_if_missing(true))
+    }
+
+    /// A store in the file that a URL names: `sqlite://tasks.db`, `sqlite:///var/lib/todo/tasks.db`. The file is made
+    /// at first use if it is not there, unless the URL says `?mode=rw`.
+    ///
+    /// # Errors
+    ///
+    /// It is no such URL, or it names no file (`sqlite::memory:`): a database in memory belongs to one connection, use
+    /// [`MemoryStore`](super::MemoryStore).
+    pub fn connect(url: &str) -> Result<Self, StoreError> {
+        let wrong = |reason: &str| StoreError::Backend(reason.into());
+        let options = SqliteConnectOptions::from_str(url).map_err(|error| StoreError::Backend(error.into()))?;
+        if url.contains(":memory:") || url.contains("mode=memory") || options.get_filename().as_os_str().is_empty() {
+            return Err(wrong(
+                "a SQLite database in memory belongs to one connection; name a file",
+            ));
+        }
+        if url.contains("mode=ro") || url.contains("immutable=") {
+            return Err(wrong("the SQLite database must be writable"));
+        }
+        let create = !url.contains("mode=rw") || url.contains("mode=rwc");
+        Ok(Self::with_options(options.create_if_missing(create)))
+    }
+
+    fn with_options(options: SqliteConnectOptions) -> Self {
+        let options = options
+            .busy_timeout(PATIENCE)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .disable_statement_logging();
+        let reading = options.clone().create_if_missing(false).pragma("query_only", "on");
+        Self {
+            writer: Pool::new(options, 1, PATIENCE, None),
+            readers: Pool::new(reading, READERS, PATIENCE, None),
+            sql: Arc::new(Statements::render(Dialect::Sqlite, &Names::default())),
+            names: Names::default(),
+        }
+    }
+
+    /// The same file, with other names for the table.
+    #[must_use]
+    pub fn with_names(self, names: Names) -> Self {
+        Self {
+            sql: Arc::new(Statements::render(Dialect::Sqlite, &names)),
+            names,
+            ..self
+        }
+    }
+
+    /// Brings the table to the newest version. It is safe to run this in many processes at once, and does nothing when
+    /// there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened or written, or it was migrated by a newer version of this library.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let mut connection = self.writer.lease().await?;
+        // sqlx takes no lock on SQLite. With the write lock held around all of it, whoever comes second finds it done.
+        let mut transaction = connection.begin_with("begin immediate").await?;
+        match sql::migrator(Dialect::Sqlite, &self.names).run(&mut *transaction).await {
+            Ok(()) => {
+                let result = transaction.commit().await;
+                Ok(connection.finish(result)?)
+            }
+            Err(sqlx::migrate::MigrateError::Execute(error)) => Err(error.into()),
+            Err(error) => Err(StoreError::Backend(error.into())),
+        }
+    }
+
+    /// Closes the file. Calls that still run come to their end; later ones answer [`StoreError::Unavailable`].
+    pub fn close(&self) {
+        self.readers.close();
+        self.writer.close();
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A time as SQLite keeps it: whole microseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Micros(i64);
+
+impl From<Timestamp> for Micros {
+    fn from(moment: Timestamp) -> Self {
+        Self(moment.unix_micros())
+    }
+}
+
+impl From<Micros> for Timestamp {
+    fn from(Micros(micros): Micros) -> Self {
+        Self::from_unix_micros(micros)
+    }
+}
+
+impl sqlx::Type<Sqlite> for Micros {
+    fn type_info() -> <Sqlite as sqlx::Database>::TypeInfo {
+        <i64 as sqlx::Type<Sqlite>>::type_info()
+    }
+}
+
+impl sqlx::Encode<'_, Sqlite> for Micros {
+    fn encode_by_ref(
+        &self,
+        buffer: &mut <Sqlite as sqlx::Database>::ArgumentBuffer,
+    ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
+        sqlx::Encode::<Sqlite>::encode_by_ref(&self.0, buffer)
+    }
+}
+
+impl<'r> sqlx::Decode<'r, Sqlite> for Micros {
+    fn decode(value: <Sqlite as sqlx::Database>::ValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
+        <i64 as sqlx::Decode<'r, Sqlite>>::decode(value).map(Self)
+    }
+}
+
+macro_rules! on_connection {
+    ($pool:expr, $connection:ident => $call:expr) => {{
+        let mut $connection = $pool.lease().await?;
+        let result = $call.await;
+        Ok($connection.finish(result)?)
+    }};
+}
+
+#[async_trait]
+impl TaskStore for SqliteStore {
+    async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError> {
+        on_connection!(self.writer, connection => operations::insert(&mut connection, &self.sql, owner, task))
+    }
+
+    async fn get(&self, owner: &UserId, id: TaskId) -> Result<Option<Task>, StoreError> {
+        on_connection!(self.readers, connection => operations::get(&mut connection, &self.sql, owner, id))
+    }
+
+    async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
+        on_connection!(self.readers, connection => operations::list(&mut connection, &self.sql, owner, query))
+    }
+
+    async fn update(
+        &self,
+        owner: &UserId,
+        id: TaskId,
+        change: &TaskChange,
+        now: Timestamp,
+    ) -> Result<Option<Task>, StoreError> {
+        on_connection!(self.writer, connection => operations::update(&mut connection, &self.sql, owner, id, change, now))
+    }
+
+    async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
+        on_connection!(self.writer, connection => operations::delete(&mut connection, &self.sql, owner, id))
+    }
+
+    async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
+        on_connection!(self.writer, connection => operations::erase(&mut connection, &self.sql, owner))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        on_connection!(self.readers, connection => operations::ping(&mut connection, &self.sql))
+    }
+}
