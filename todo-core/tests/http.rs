@@ -1,0 +1,38 @@
+//! The suite for adapters on the core alone, with the smallest adapter there can be: what fails here is no framework's
+//! doing.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use todo_core::{
+    Error,
+    conformance::http::{App, api},
+    http::{PROBES, RESOURCES, TodoApi, problem},
+    store::MemoryStore,
+};
+
+struct Bare(TodoApi);
+
+#[async_trait]
+impl App for Bare {
+    async fn call(&self, request: Request<Bytes>) -> Response<Bytes> {
+        let (path, resources) = match request.uri().path().strip_prefix("/api/v1") {
+            Some(path) => (path, RESOURCES),
+            None => (request.uri().path(), PROBES),
+        };
+        // `matches` looks at the end of a path alone, since it does not know the mount.
+        let depth = |path: &str| path.matches('/').count();
+        let resource = resources.iter().find(|own| depth(own.path) == depth(path) && own.matches(path));
+        match resource {
+            Some(resource) => self.0.respond(resource, request.map(Full::new)).await,
+            None => problem(Error::NotFound),
+        }
+    }
+}
+
+async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
+    case(&Bare(api(MemoryStore::new()))).await;
+}
+
+todo_core::http_conformance!(with_app);
