@@ -23,7 +23,9 @@ impl App for Bare {
         };
         // `matches` looks at the end of a path alone, since it does not know the mount.
         let depth = |path: &str| path.matches('/').count();
-        let resource = resources.iter().find(|own| depth(own.path) == depth(path) && own.matches(path));
+        let resource = resources
+            .iter()
+            .find(|own| depth(own.path) == depth(path) && own.matches(path));
         match resource {
             Some(resource) => self.0.respond(resource, request.map(Full::new)).await,
             None => problem(Error::NotFound),

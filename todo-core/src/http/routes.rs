@@ -338,8 +338,8 @@ mod tests {
             .find(|resource| resource.path == "/{user_id}/tasks")
             .expect("ours");
         assert_eq!(
-            resource.parameters("/a%2Fb/tasks").expect("a match").user_id,
-            Some(Some("a/b".into()))
+            resource.parameters("/a%2Fb/tasks").expect("a match").user,
+            PathUser::Named("a/b".into())
         );
         assert_eq!(
             resource.parameters("/%FF/tasks").expect("a match").user,

@@ -173,10 +173,8 @@ impl PostgresStore {
     /// version of this library.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let mut connection = self.lease().await?;
-        match sql::migrator(Dialect::Postgres, &self.names)
-            .run(&mut *connection)
-            .await
-        {
+        let migrator = sql::migrator(Dialect::Postgres, &self.names);
+        match sql::migrate(&migrator, &mut *connection).await {
             Ok(()) => Ok(connection.finish(Ok(()))?),
             // The lock of the session may still be held: the lease closes the connection instead of giving it back.
             Err(sqlx::migrate::MigrateError::Execute(error)) => Err(error.into()),

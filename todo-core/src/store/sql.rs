@@ -3,6 +3,8 @@
 //! Every statement names `user_id = $1`; `scripts/check-isolation` weakens one after the other and shows that the store
 //! suite notices each.
 
+use std::pin::Pin;
+
 use sqlx::{
     SqlSafeStr as _,
     error::DatabaseError,
@@ -117,6 +119,17 @@ pub(super) fn migrator(dialect: Dialect, names: &Names) -> Migrator {
     }
     migrator
 }
+
+/// Runs the migrations. Boxed, because the compiler does not see through sqlx's bounds that the future may change threads
+/// ("implementation of `Acquire` is not general enough").
+pub(super) fn migrate<'a, C>(migrator: &'a Migrator, connection: &'a mut C) -> Migrating<'a>
+where
+    C: sqlx::migrate::Migrate + Send,
+{
+    Box::pin(migrator.run_direct(None, connection, false))
+}
+
+type Migrating<'a> = Pin<Box<dyn Future<Output = Result<(), sqlx::migrate::MigrateError>> + Send + 'a>>;
 
 /// What `update` binds, in the order of its parameters.
 pub(super) struct Change<'a> {

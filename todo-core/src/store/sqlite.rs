@@ -125,7 +125,8 @@ impl SqliteStore {
         let mut connection = self.writer.lease().await?;
         // sqlx takes no lock on SQLite. With the write lock held around all of it, whoever comes second finds it done.
         let mut transaction = connection.begin_with("begin immediate").await?;
-        match sql::migrator(Dialect::Sqlite, &self.names).run(&mut *transaction).await {
+        let migrator = sql::migrator(Dialect::Sqlite, &self.names);
+        match sql::migrate(&migrator, &mut *transaction).await {
             Ok(()) => {
                 let result = transaction.commit().await;
                 Ok(connection.finish(result)?)
@@ -229,5 +230,41 @@ impl TaskStore for SqliteStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         on_connection!(self.readers, connection => operations::ping(&mut connection, &self.sql))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answered_write_survives_a_power_cut() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = SqliteStore::open(directory.path().join("tasks.db"));
+        store.migrate().await.expect("migrated");
+        let mut writer = store.writer.lease().await.expect("a writer");
+        let mode: String = sqlx::query_scalar("pragma journal_mode")
+            .fetch_one(&mut *writer)
+            .await
+            .expect("a mode");
+        // 2 is FULL: the write-ahead log is synced at each commit.
+        let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
+            .fetch_one(&mut *writer)
+            .await
+            .expect("a level");
+        assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+    }
+
+    #[tokio::test]
+    async fn readers_cannot_write() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = SqliteStore::open(directory.path().join("tasks.db"));
+        store.migrate().await.expect("migrated");
+        let mut reader = store.readers.lease().await.expect("a reader");
+        let owner = UserId::new("ann").expect("a user");
+        let error = operations::erase(&mut reader, &store.sql, &owner)
+            .await
+            .expect_err("it reads only");
+        assert!(error.to_string().contains("readonly"), "{error}");
     }
 }

@@ -1,0 +1,366 @@
+//! The store suite on [`PostgresStore`], and what only PostgreSQL promises.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Row as _, postgres::PgPoolOptions};
+use testkit::postgres::TestDatabase;
+use todo_core::{
+    NewTask, TaskQuery, Title, TodoService, UserId,
+    store::{Names, PostgresOptions, PostgresStore, StoreError, TaskStore},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+async fn migrated() -> TestDatabase {
+    testkit::postgres::database("todo-core", async |url| connect(url).migrate().await.unwrap()).await
+}
+
+fn connect(url: &str) -> PostgresStore {
+    PostgresStore::connect(url, &PostgresOptions::default()).unwrap()
+}
+
+mod own_connections {
+    use super::*;
+
+    async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
+        let database = migrated().await;
+        case(Arc::new(connect(database.url()))).await;
+        database.close().await;
+    }
+
+    todo_core::store_conformance!(with_store);
+}
+
+mod pool_of_the_host {
+    use super::*;
+
+    async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
+        let database = migrated().await;
+        let pool = PgPoolOptions::new()
+            .test_before_acquire(false)
+            .connect(database.url())
+            .await
+            .unwrap();
+        case(Arc::new(PostgresStore::new(pool.clone()))).await;
+        pool.close().await;
+        database.close().await;
+    }
+
+    todo_core::store_conformance!(with_store);
+}
+
+fn ann(service: &TodoService) -> todo_core::UserTasks<'_> {
+    service.for_user(UserId::new("ann").unwrap())
+}
+
+fn new_task() -> NewTask {
+    NewTask::new(Title::new("Count me").unwrap())
+}
+
+/// Between us and the database: counts how often we wait for an answer, which is once for each Sync message.
+struct Wire {
+    url: String,
+    syncs: Arc<AtomicUsize>,
+}
+
+impl Wire {
+    async fn to(database: &TestDatabase) -> Self {
+        let mut url = url::Url::parse(database.url()).unwrap();
+        let upstream = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5432));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(address.port())).unwrap();
+        // Encrypted messages cannot be counted.
+        url.query_pairs_mut().append_pair("sslmode", "disable");
+        let syncs = Arc::new(AtomicUsize::new(0));
+        let counter = syncs.clone();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (upstream, counter) = (upstream.clone(), counter.clone());
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(upstream).await.unwrap();
+                    let (mut from_client, mut to_client) = client.split();
+                    let (mut from_server, mut to_server) = server.split();
+                    let up = async {
+                        let mut startup = true;
+                        loop {
+                            // The first message has no type; each has its length, which counts itself.
+                            let mut head = vec![0; if startup { 4 } else { 5 }];
+                            if from_client.read_exact(&mut head).await.is_err() {
+                                break;
+                            }
+                            let length = u32::from_be_bytes(head[head.len() - 4..].try_into().unwrap()) as usize - 4;
+                            let mut body = vec![0; length];
+                            from_client.read_exact(&mut body).await.unwrap();
+                            if !startup && head[0] == b'S' {
+                                counter.fetch_add(1, Ordering::SeqCst);
+                            }
+                            startup = false;
+                            head.extend(body);
+                            if to_server.write_all(&head).await.is_err() {
+                                break;
+                            }
+                        }
+                    };
+                    let down = tokio::io::copy(&mut from_server, &mut to_client);
+                    tokio::select! { () = up => {}, _ = down => {} }
+                });
+            }
+        });
+        Self { url: url.into(), syncs }
+    }
+
+    fn count(&self) -> usize {
+        self.syncs.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_call_is_one_round_trip() {
+    let database = migrated().await;
+    let wire = Wire::to(&database).await;
+    // One connection, so that the second round of calls finds all statements prepared.
+    let mut options = PostgresOptions::default();
+    options.max_connections = 1;
+    let service = TodoService::new(PostgresStore::connect(&wire.url, &options).unwrap());
+    let tasks = ann(&service);
+    let mut warm = false;
+    for _ in 0..2 {
+        let mut calls = Vec::new();
+        let mut count = wire.count();
+        let mut called = |name: &'static str| {
+            let now = wire.count();
+            calls.push((name, now - std::mem::replace(&mut count, now)));
+        };
+        let task = tasks.create(new_task()).await.unwrap();
+        called("create");
+        tasks.get(task.id).await.unwrap();
+        called("get");
+        tasks.list(&TaskQuery::default()).await.unwrap();
+        called("list");
+        tasks
+            .list(&TaskQuery {
+                completed: Some(false),
+                ..TaskQuery::default()
+            })
+            .await
+            .unwrap();
+        called("list completed");
+        tasks.toggle(task.id).await.unwrap();
+        called("toggle");
+        tasks.delete(task.id).await.unwrap();
+        called("delete");
+        tasks.erase().await.unwrap();
+        called("erase");
+        service.ping().await.unwrap();
+        called("ping");
+        if warm {
+            assert!(calls.iter().all(|(_, round_trips)| *round_trips == 1), "{calls:?}");
+        }
+        warm = true;
+    }
+    // And none behind our back, when connections are given back.
+    let count = wire.count();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(wire.count(), count);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_died_is_replaced_without_the_reader_seeing_it() {
+    let database = migrated().await;
+    let mut admin = PgConnection::connect(database.url()).await.unwrap();
+    let pool = PgPoolOptions::new()
+        .test_before_acquire(false)
+        .connect(database.url())
+        .await
+        .unwrap();
+    for store in [connect(database.url()), PostgresStore::new(pool)] {
+        let service = TodoService::new(store);
+        let tasks = ann(&service);
+        let task = tasks.create(new_task()).await.unwrap();
+        for _ in 0..3 {
+            // Several connections, so that the second attempt would meet a dead one too.
+            let query = TaskQuery::default();
+            let busy = (0..8).map(|_| tasks.list(&query));
+            for listed in futures_util::future::join_all(busy).await {
+                listed.unwrap();
+            }
+            kill_others(&mut admin).await;
+            assert_eq!(tasks.get(task.id).await.unwrap(), task);
+            kill_others(&mut admin).await;
+            assert_eq!(tasks.list(&TaskQuery::default()).await.unwrap().tasks, [task.clone()]);
+            kill_others(&mut admin).await;
+            service.ping().await.unwrap();
+        }
+        // Whether a write has happened is not known, so it is not done twice; the next one is served.
+        kill_others(&mut admin).await;
+        let error = tasks.toggle(task.id).await.unwrap_err();
+        assert!(
+            matches!(error, todo_core::Error::Store(StoreError::Unavailable(_))),
+            "{error:?}"
+        );
+        assert_eq!(tasks.get(task.id).await.unwrap(), task);
+        tasks.delete(task.id).await.unwrap();
+    }
+}
+
+async fn kill_others(admin: &mut PgConnection) {
+    let killed = admin
+        .fetch_all(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity \
+             where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        .await
+        .unwrap();
+    assert!(!killed.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_first_starts_at_once_migrate_once() {
+    let database = testkit::postgres::empty_database().await;
+    let starts: Vec<_> = (0..12)
+        .map(|_| {
+            let store = connect(database.url());
+            tokio::spawn(async move { store.migrate().await })
+        })
+        .collect();
+    for start in starts {
+        start.await.unwrap().unwrap();
+    }
+    let pool = PgPool::connect(database.url()).await.unwrap();
+    let applied: i64 = sqlx::query_scalar(r#"select count(*) from "todo"."tasks_migrations""#)
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(applied, 1);
+    connect(database.url()).ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_live_beside_each_other_and_beside_the_hosts_own_tables() {
+    let database = testkit::postgres::empty_database().await;
+    let pool = PgPool::connect(database.url()).await.unwrap();
+    pool.execute(
+        "create table tasks (nothing_like_ours integer); insert into tasks values (7);
+         create table _sqlx_migrations (version bigint primary key); insert into _sqlx_migrations values (42);",
+    )
+    .await
+    .unwrap();
+    let stores = [
+        PostgresStore::new(pool.clone()),
+        PostgresStore::new(pool.clone()).with_names(Names::new("todo", "chores").unwrap()),
+        PostgresStore::new(pool.clone()).with_names(Names::new("public", "todo_tasks").unwrap()),
+        // Words of SQL are names like others.
+        PostgresStore::new(pool.clone()).with_names(Names::new("select", "table").unwrap()),
+    ];
+    for store in &stores {
+        store.migrate().await.unwrap();
+        store.migrate().await.unwrap();
+        let service = TodoService::new(store.clone());
+        assert_eq!(ann(&service).list(&TaskQuery::default()).await.unwrap().tasks, []);
+        ann(&service).create(new_task()).await.unwrap();
+    }
+    for store in stores {
+        assert_eq!(ann(&TodoService::new(store)).erase().await.unwrap(), 1);
+    }
+    let host: (i32, i64) = sqlx::query_as(
+        "select (select sum(nothing_like_ours)::int from tasks), (select version from _sqlx_migrations)",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!(host, (7, 42));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_is_found_to_be_durable_and_direct() {
+    let database = migrated().await;
+    let findings = connect(database.url()).check().await.unwrap();
+    assert!(findings.durable, "fsync and synchronous_commit are on");
+    assert!(!findings.pooled);
+    let careless = format!("{}?options=-c%20synchronous_commit%3Doff", database.url());
+    assert!(!connect(&careless).check().await.unwrap().durable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_statement_scans() {
+    let database = migrated().await;
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    // One owner with very many tasks, few of them done and those the oldest, among many owners.
+    connection
+        .execute(
+            r#"insert into "todo"."tasks" (user_id, id, title, completed, created_at, updated_at)
+               select case when n <= 20000 then 'ann' else 'user ' || n % 500 end,
+                      ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'Task', n <= 100, now(), now()
+               from generate_series(1, 40000) n;
+               analyze "todo"."tasks";
+               set plan_cache_mode = force_generic_plan;"#,
+        )
+        .await
+        .unwrap();
+    // As `store/sql.rs` has them.
+    let statements = [
+        (
+            r#"select id from "todo"."tasks" where user_id = $1 and id <= $2 order by id desc limit 101"#,
+            "text, uuid",
+        ),
+        (
+            r#"select id from "todo"."tasks" where user_id = $1 and completed = $3 and id <= $2 order by id desc limit 101"#,
+            "text, uuid, boolean",
+        ),
+        (
+            r#"select id from "todo"."tasks" where user_id = $1 and id = $2"#,
+            "text, uuid",
+        ),
+        (
+            r#"update "todo"."tasks" set title = title where user_id = $1 and id = $2"#,
+            "text, uuid",
+        ),
+        (
+            r#"delete from "todo"."tasks" where user_id = $1 and id = $2"#,
+            "text, uuid",
+        ),
+        (r#"delete from "todo"."tasks" where user_id = $1"#, "text"),
+    ];
+    for (number, (statement, types)) in statements.into_iter().enumerate() {
+        let arguments =
+            ["'ann'", "'ffffffff-ffff-ffff-ffff-ffffffffffff'", "true"][..types.split(", ").count()].join(", ");
+        let prepare = format!("prepare s{number} ({types}) as {statement}");
+        connection.execute(sqlx::AssertSqlSafe(prepare)).await.unwrap();
+        let analyze = if statement.starts_with("select") {
+            "analyze, buffers, timing off,"
+        } else {
+            ""
+        };
+        let explain = format!("explain ({analyze} costs off) execute s{number} ({arguments})");
+        let plan = connection.fetch_all(sqlx::AssertSqlSafe(explain)).await.unwrap();
+        let plan = plan
+            .iter()
+            .map(|row| row.get::<String, _>(0))
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert!(
+            !plan.contains("Seq Scan") && plan.contains("Index"),
+            "{statement}\n{plan}"
+        );
+        let buffers: usize = plan
+            .lines()
+            .find(|line| line.trim_start().starts_with("Buffers: shared"))
+            .into_iter()
+            .flat_map(|line| {
+                line.split_whitespace()
+                    .filter_map(|word| word.split('=').nth(1)?.parse::<usize>().ok())
+            })
+            .sum();
+        assert!(buffers <= 120, "{statement} touches {buffers} pages\n{plan}");
+    }
+}
