@@ -27,15 +27,16 @@ use todo_core::{
 
 /// Every path of the API, for any host state; nest it under any prefix, or merge it at the root.
 pub fn router<S: Clone + Send + Sync + 'static>(api: TodoApi) -> Router<S> {
-    routes(&api, RESOURCES)
+    routes(api, RESOURCES)
 }
 
 /// The health probes, `/health` and `/health/ready`, for the root of a server.
 pub fn probes<S: Clone + Send + Sync + 'static>(api: TodoApi) -> Router<S> {
-    routes(&api, PROBES)
+    routes(api, PROBES)
 }
 
-fn routes<S: Clone + Send + Sync + 'static>(api: &TodoApi, resources: &'static [Resource]) -> Router<S> {
+#[expect(clippy::needless_pass_by_value, reason = "a router owns what it serves")]
+fn routes<S: Clone + Send + Sync + 'static>(api: TodoApi, resources: &'static [Resource]) -> Router<S> {
     resources.iter().fold(Router::new(), |router, resource| {
         let api = api.clone();
         let answer = async move |request: Request| api.respond(resource, request).await.map(Body::from);
@@ -78,9 +79,6 @@ where
 
     async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, Response> {
         let api = TodoApi::from_ref(state);
-        api.authenticate(head)
-            .await
-            .map(Self)
-            .map_err(|error| problem(error).map(Body::from))
+        api.authenticate(head).await.map(Self).map_err(|error| problem(error).map(Body::from))
     }
 }

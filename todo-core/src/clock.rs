@@ -94,9 +94,7 @@ impl std::str::FromStr for Timestamp {
     type Err = InvalidTimestamp;
 
     fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
-        OffsetDateTime::parse(text, &Rfc3339)
-            .map(Self::from)
-            .map_err(|_| InvalidTimestamp)
+        OffsetDateTime::parse(text, &Rfc3339).map(Self::from).map_err(|_| InvalidTimestamp)
     }
 }
 
@@ -135,10 +133,7 @@ pub trait Clock: fmt::Debug + Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that asks the system for the time"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system for the time")]
     fn now(&self) -> Timestamp {
         OffsetDateTime::now_utc().into()
     }
@@ -219,27 +214,13 @@ mod tests {
 
     #[test]
     fn times_are_written_with_six_digits_and_read_back() {
-        for micros in [
-            0,
-            1,
-            -1,
-            1_000_000,
-            Timestamp::MIN,
-            Timestamp::MAX,
-            1_763_712_000_120_000,
-        ] {
+        for micros in [0, 1, -1, 1_000_000, Timestamp::MIN, Timestamp::MAX, 1_763_712_000_120_000] {
             let moment = Timestamp::from_unix_micros(micros);
             assert_eq!(moment.to_string().len(), "2025-11-21T08:00:00.000000Z".len());
             assert_eq!(moment.to_string().parse(), Ok(moment), "{moment}");
         }
-        assert_eq!(
-            Timestamp::from_unix_micros(i64::MAX).to_string(),
-            "9999-12-31T23:59:59.999999Z"
-        );
-        assert_eq!(
-            "2025-11-21T10:00:00+02:00".parse(),
-            Ok(Timestamp::from_unix_seconds(1_763_712_000))
-        );
+        assert_eq!(Timestamp::from_unix_micros(i64::MAX).to_string(), "9999-12-31T23:59:59.999999Z");
+        assert_eq!("2025-11-21T10:00:00+02:00".parse(), Ok(Timestamp::from_unix_seconds(1_763_712_000)));
     }
 
     #[test]
@@ -261,13 +242,9 @@ mod tests {
         let ids = UuidV7::default();
         let now = Timestamp::from_unix_seconds(1_763_712_000);
         let made = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| (0..1000).map(|_| ids.next(now)).collect::<Vec<_>>()))
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().expect("no panic"))
-                .collect::<Vec<_>>()
+            let threads: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| (0..1000).map(|_| ids.next(now)).collect::<Vec<_>>())).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Vec<_>>()
         });
         assert!(made.iter().all(|ids| ids.is_sorted_by(|a, b| a < b)));
         let all: std::collections::BTreeSet<_> = made.iter().flatten().collect();

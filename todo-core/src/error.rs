@@ -192,9 +192,7 @@ impl FieldErrors {
 
     /// The fields and their messages, in the order of the fields' names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[String])> {
-        self.0
-            .iter()
-            .map(|(field, messages)| (field.as_str(), messages.as_slice()))
+        self.0.iter().map(|(field, messages)| (field.as_str(), messages.as_slice()))
     }
 
     /// Whether something is wrong with this field.
@@ -209,11 +207,7 @@ impl FieldErrors {
     ///
     /// [`Error::Validation`], if something was added.
     pub fn check(self) -> Result<(), Error> {
-        if self.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Validation(self))
-        }
+        if self.is_empty() { Ok(()) } else { Err(Error::Validation(self)) }
     }
 
     /// What was read, or the error that says why it is not there.
@@ -223,9 +217,8 @@ impl FieldErrors {
     }
 
     fn sentence(&self) -> String {
-        let messages = self
-            .iter()
-            .flat_map(|(field, messages)| messages.iter().map(move |message| format!("{field} {message}")));
+        let messages =
+            self.iter().flat_map(|(field, messages)| messages.iter().map(move |message| format!("{field} {message}")));
         let mut sentence = messages.collect::<Vec<_>>().join("; ");
         sentence.push('.');
         sentence

@@ -90,18 +90,12 @@ impl<'de> Visitor<'de> for JsonVisitor {
         Ok(Json::Bool(value))
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a JSON number is a double (RFC 8259, section 6)"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "a JSON number is a double (RFC 8259, section 6)")]
     fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
         Ok(Json::Number(value as f64))
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a JSON number is a double (RFC 8259, section 6)"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "a JSON number is a double (RFC 8259, section 6)")]
     fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
         Ok(Json::Number(value as f64))
     }
@@ -146,27 +140,13 @@ mod tests {
         assert!(parse(r#"{"a":1,"a":1}"#).into_unambiguous_object().is_none());
         // The same name, written differently.
         assert!(parse(r#"{"a":1,"\u0061":1}"#).into_unambiguous_object().is_none());
-        assert!(
-            parse(r#"{"x":[{"a":1,"b":2,"a":3}]}"#)
-                .into_unambiguous_object()
-                .is_none()
-        );
+        assert!(parse(r#"{"x":[{"a":1,"b":2,"a":3}]}"#).into_unambiguous_object().is_none());
         assert!(parse("[]").into_unambiguous_object().is_none());
     }
 
     #[test]
     fn what_is_no_json_is_refused() {
-        for wrong in [
-            "",
-            "{",
-            r#"{"a":1}x"#,
-            "{'a':1}",
-            r#""\ud800""#,
-            "\u{feff}{}",
-            "NaN",
-            "01",
-            &"[".repeat(200),
-        ] {
+        for wrong in ["", "{", r#"{"a":1}x"#, "{'a':1}", r#""\ud800""#, "\u{feff}{}", "NaN", "01", &"[".repeat(200)] {
             assert!(Json::parse(wrong.as_bytes()).is_err(), "{wrong:?}");
         }
         assert!(Json::parse(b"\"\xff\"").is_err());

@@ -19,11 +19,7 @@ pub struct TodoService {
 impl TodoService {
     /// A service over this store, with the system's clock and identifiers of UUID version 7.
     pub fn new(store: impl TaskStore + 'static) -> Self {
-        Self {
-            store: Arc::new(store),
-            clock: Arc::new(SystemClock),
-            ids: Arc::new(UuidV7::default()),
-        }
+        Self { store: Arc::new(store), clock: Arc::new(SystemClock), ids: Arc::new(UuidV7::default()) }
     }
 
     /// The same service by another clock.
@@ -43,10 +39,7 @@ impl TodoService {
     /// The tasks of this user. There is no other way to a task.
     #[must_use]
     pub fn for_user(&self, user_id: UserId) -> UserTasks<'_> {
-        UserTasks {
-            service: self,
-            owner: user_id,
-        }
+        UserTasks { service: self, owner: user_id }
     }
 
     /// Whether the store answers, for a readiness probe.
@@ -90,11 +83,7 @@ impl UserTasks<'_> {
     ///
     /// [`Error::TaskNotFound`].
     pub async fn get(&self, id: TaskId) -> Result<Task, Error> {
-        self.service
-            .store
-            .get(&self.owner, id)
-            .await?
-            .ok_or(Error::TaskNotFound)
+        self.service.store.get(&self.owner, id).await?.ok_or(Error::TaskNotFound)
     }
 
     /// Adds a task.
@@ -158,8 +147,7 @@ impl UserTasks<'_> {
     ///
     /// [`Error::TaskNotFound`].
     pub async fn set_completed(&self, id: TaskId, completed: bool) -> Result<Task, Error> {
-        self.change(id, &TaskChange::completion(Completion::Set(completed)))
-            .await
+        self.change(id, &TaskChange::completion(Completion::Set(completed))).await
     }
 
     /// Removes a task.
@@ -168,11 +156,7 @@ impl UserTasks<'_> {
     ///
     /// [`Error::TaskNotFound`].
     pub async fn delete(&self, id: TaskId) -> Result<(), Error> {
-        if self.service.store.delete(&self.owner, id).await? {
-            Ok(())
-        } else {
-            Err(Error::TaskNotFound)
-        }
+        if self.service.store.delete(&self.owner, id).await? { Ok(()) } else { Err(Error::TaskNotFound) }
     }
 
     /// Removes all of the user's tasks, for the deletion of an account, and answers how many there were.
@@ -186,10 +170,6 @@ impl UserTasks<'_> {
 
     async fn change(&self, id: TaskId, change: &TaskChange) -> Result<Task, Error> {
         let now = self.service.clock.now();
-        self.service
-            .store
-            .update(&self.owner, id, change, now)
-            .await?
-            .ok_or(Error::TaskNotFound)
+        self.service.store.update(&self.owner, id, change, now).await?.ok_or(Error::TaskNotFound)
     }
 }

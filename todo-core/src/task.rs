@@ -164,11 +164,7 @@ impl Title {
             return Err(InvalidValue::Blank);
         }
         check_text(trimmed, Self::MAX_CHARS)?;
-        Ok(Self(if trimmed.len() == text.len() {
-            text.into_owned()
-        } else {
-            trimmed.to_owned()
-        }))
+        Ok(Self(if trimmed.len() == text.len() { text.into_owned() } else { trimmed.to_owned() }))
     }
 }
 
@@ -297,11 +293,7 @@ impl NewTask {
     /// An open task without description.
     #[must_use]
     pub fn new(title: Title) -> Self {
-        Self {
-            title,
-            description: None,
-            completed: false,
-        }
+        Self { title, description: None, completed: false }
     }
 }
 
@@ -363,10 +355,7 @@ impl Limit {
     /// It is outside [`MIN`](Self::MIN) to [`MAX`](Self::MAX).
     pub const fn new(limit: u16) -> Result<Self, InvalidValue> {
         if limit < Self::MIN || limit > Self::MAX {
-            return Err(InvalidValue::OutOfRange {
-                min: Self::MIN,
-                max: Self::MAX,
-            });
+            return Err(InvalidValue::OutOfRange { min: Self::MIN, max: Self::MAX });
         }
         Ok(Self(limit))
     }
@@ -388,10 +377,7 @@ impl FromStr for Limit {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let out_of_range = InvalidValue::OutOfRange {
-            min: Self::MIN,
-            max: Self::MAX,
-        };
+        let out_of_range = InvalidValue::OutOfRange { min: Self::MIN, max: Self::MAX };
         // `u16::from_str` takes "+5" too.
         if !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(out_of_range);
@@ -464,11 +450,7 @@ impl TaskQuery {
     pub fn newest(&self) -> Option<TaskId> {
         match self.cursor {
             None => Some(TaskId(Uuid::max())),
-            Some(Cursor(id)) => {
-                id.0.as_u128()
-                    .checked_sub(1)
-                    .map(|before| TaskId(Uuid::from_u128(before)))
-            }
+            Some(Cursor(id)) => id.0.as_u128().checked_sub(1).map(|before| TaskId(Uuid::from_u128(before))),
         }
     }
 }
@@ -540,23 +522,14 @@ mod tests {
     fn a_cursor_is_exactly_sixteen_bytes() {
         let cursor = Cursor::after(TaskId(Uuid::from_u128(42)));
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        for wrong in [
-            "",
-            "AAAA",
-            "AZqj8FwAcACAAAAAAAAAAQ==",
-            "AZqj8FwAcACAAAAAAAAAAR",
-            "AZqj8FwAcACAAAAAAAAA+/",
-        ] {
+        for wrong in ["", "AAAA", "AZqj8FwAcACAAAAAAAAAAQ==", "AZqj8FwAcACAAAAAAAAAAR", "AZqj8FwAcACAAAAAAAAA+/"] {
             assert_eq!(wrong.parse::<Cursor>(), Err(InvalidValue::NotCursor), "{wrong:?}");
         }
     }
 
     #[test]
     fn nothing_is_older_than_the_least_identifier() {
-        let query = TaskQuery {
-            cursor: Some(Cursor::after(TaskId(Uuid::nil()))),
-            ..TaskQuery::default()
-        };
+        let query = TaskQuery { cursor: Some(Cursor::after(TaskId(Uuid::nil()))), ..TaskQuery::default() };
         assert_eq!(query.newest(), None);
     }
 

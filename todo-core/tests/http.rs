@@ -8,7 +8,7 @@ use http_body_util::Full;
 use todo_core::{
     Error,
     conformance::http::{App, api},
-    http::{PROBES, RESOURCES, TodoApi, problem},
+    http::{PROBES, RESOURCES, TodoApi, find_resource, problem},
     store::MemoryStore,
 };
 
@@ -17,15 +17,10 @@ struct Bare(TodoApi);
 #[async_trait]
 impl App for Bare {
     async fn call(&self, request: Request<Bytes>) -> Response<Bytes> {
-        let (path, resources) = match request.uri().path().strip_prefix("/api/v1") {
-            Some(path) => (path, RESOURCES),
-            None => (request.uri().path(), PROBES),
+        let resource = match request.uri().path().strip_prefix("/api/v1") {
+            Some(path) => find_resource(RESOURCES, path),
+            None => find_resource(PROBES, request.uri().path()),
         };
-        // `matches` looks at the end of a path alone, since it does not know the mount.
-        let depth = |path: &str| path.matches('/').count();
-        let resource = resources
-            .iter()
-            .find(|own| depth(own.path) == depth(path) && own.matches(path));
         match resource {
             Some(resource) => self.0.respond(resource, request.map(Full::new)).await,
             None => problem(Error::NotFound),

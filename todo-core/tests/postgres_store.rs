@@ -44,11 +44,7 @@ mod pool_of_the_host {
 
     async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
         let database = migrated().await;
-        let pool = PgPoolOptions::new()
-            .test_before_acquire(false)
-            .connect(database.url())
-            .await
-            .unwrap();
+        let pool = PgPoolOptions::new().test_before_acquire(false).connect(database.url()).await.unwrap();
         case(Arc::new(PostgresStore::new(pool.clone()))).await;
         pool.close().await;
         database.close().await;
@@ -147,13 +143,7 @@ async fn one_call_is_one_round_trip() {
         called("get");
         tasks.list(&TaskQuery::default()).await.unwrap();
         called("list");
-        tasks
-            .list(&TaskQuery {
-                completed: Some(false),
-                ..TaskQuery::default()
-            })
-            .await
-            .unwrap();
+        tasks.list(&TaskQuery { completed: Some(false), ..TaskQuery::default() }).await.unwrap();
         called("list completed");
         tasks.toggle(task.id).await.unwrap();
         called("toggle");
@@ -178,11 +168,7 @@ async fn one_call_is_one_round_trip() {
 async fn a_connection_that_died_is_replaced_without_the_reader_seeing_it() {
     let database = migrated().await;
     let mut admin = PgConnection::connect(database.url()).await.unwrap();
-    let pool = PgPoolOptions::new()
-        .test_before_acquire(false)
-        .connect(database.url())
-        .await
-        .unwrap();
+    let pool = PgPoolOptions::new().test_before_acquire(false).connect_lazy(database.url()).unwrap();
     for store in [connect(database.url()), PostgresStore::new(pool)] {
         let service = TodoService::new(store);
         let tasks = ann(&service);
@@ -204,10 +190,7 @@ async fn a_connection_that_died_is_replaced_without_the_reader_seeing_it() {
         // Whether a write has happened is not known, so it is not done twice; the next one is served.
         kill_others(&mut admin).await;
         let error = tasks.toggle(task.id).await.unwrap_err();
-        assert!(
-            matches!(error, todo_core::Error::Store(StoreError::Unavailable(_))),
-            "{error:?}"
-        );
+        assert!(matches!(error, todo_core::Error::Store(StoreError::Unavailable(_))), "{error:?}");
         assert_eq!(tasks.get(task.id).await.unwrap(), task);
         tasks.delete(task.id).await.unwrap();
     }
@@ -237,10 +220,8 @@ async fn many_first_starts_at_once_migrate_once() {
         start.await.unwrap().unwrap();
     }
     let pool = PgPool::connect(database.url()).await.unwrap();
-    let applied: i64 = sqlx::query_scalar(r#"select count(*) from "todo"."tasks_migrations""#)
-        .fetch_one(&pool)
-        .await
-        .unwrap();
+    let applied: i64 =
+        sqlx::query_scalar(r#"select count(*) from "todo"."tasks_migrations""#).fetch_one(&pool).await.unwrap();
     assert_eq!(applied, 1);
     connect(database.url()).ping().await.unwrap();
 }
@@ -309,26 +290,14 @@ async fn no_statement_scans() {
         .unwrap();
     // As `store/sql.rs` has them.
     let statements = [
-        (
-            r#"select id from "todo"."tasks" where user_id = $1 and id <= $2 order by id desc limit 101"#,
-            "text, uuid",
-        ),
+        (r#"select id from "todo"."tasks" where user_id = $1 and id <= $2 order by id desc limit 101"#, "text, uuid"),
         (
             r#"select id from "todo"."tasks" where user_id = $1 and completed = $3 and id <= $2 order by id desc limit 101"#,
             "text, uuid, boolean",
         ),
-        (
-            r#"select id from "todo"."tasks" where user_id = $1 and id = $2"#,
-            "text, uuid",
-        ),
-        (
-            r#"update "todo"."tasks" set title = title where user_id = $1 and id = $2"#,
-            "text, uuid",
-        ),
-        (
-            r#"delete from "todo"."tasks" where user_id = $1 and id = $2"#,
-            "text, uuid",
-        ),
+        (r#"select id from "todo"."tasks" where user_id = $1 and id = $2"#, "text, uuid"),
+        (r#"update "todo"."tasks" set title = title where user_id = $1 and id = $2"#, "text, uuid"),
+        (r#"delete from "todo"."tasks" where user_id = $1 and id = $2"#, "text, uuid"),
         (r#"delete from "todo"."tasks" where user_id = $1"#, "text"),
     ];
     for (number, (statement, types)) in statements.into_iter().enumerate() {
@@ -336,30 +305,16 @@ async fn no_statement_scans() {
             ["'ann'", "'ffffffff-ffff-ffff-ffff-ffffffffffff'", "true"][..types.split(", ").count()].join(", ");
         let prepare = format!("prepare s{number} ({types}) as {statement}");
         connection.execute(sqlx::AssertSqlSafe(prepare)).await.unwrap();
-        let analyze = if statement.starts_with("select") {
-            "analyze, buffers, timing off,"
-        } else {
-            ""
-        };
+        let analyze = if statement.starts_with("select") { "analyze, buffers, timing off," } else { "" };
         let explain = format!("explain ({analyze} costs off) execute s{number} ({arguments})");
         let plan = connection.fetch_all(sqlx::AssertSqlSafe(explain)).await.unwrap();
-        let plan = plan
-            .iter()
-            .map(|row| row.get::<String, _>(0))
-            .collect::<Vec<_>>()
-            .join("\n");
-        assert!(
-            !plan.contains("Seq Scan") && plan.contains("Index"),
-            "{statement}\n{plan}"
-        );
+        let plan = plan.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n");
+        assert!(!plan.contains("Seq Scan") && plan.contains("Index"), "{statement}\n{plan}");
         let buffers: usize = plan
             .lines()
             .find(|line| line.trim_start().starts_with("Buffers: shared"))
             .into_iter()
-            .flat_map(|line| {
-                line.split_whitespace()
-                    .filter_map(|word| word.split('=').nth(1)?.parse::<usize>().ok())
-            })
+            .flat_map(|line| line.split_whitespace().filter_map(|word| word.split('=').nth(1)?.parse::<usize>().ok()))
             .sum();
         assert!(buffers <= 120, "{statement} touches {buffers} pages\n{plan}");
     }

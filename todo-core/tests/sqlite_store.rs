@@ -61,19 +61,14 @@ async fn several_processes_write_one_file() {
 async fn instances_live_beside_each_other_and_beside_the_hosts_own_tables() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("host.db");
-    let mut host = SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display()))
-        .await
-        .unwrap();
+    let mut host = SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
     host.execute(
         "create table tasks (nothing_like_ours integer); insert into tasks values (7);
          create table _sqlx_migrations (version integer primary key); insert into _sqlx_migrations values (42);",
     )
     .await
     .unwrap();
-    let stores = [
-        SqliteStore::open(&path),
-        SqliteStore::open(&path).with_names(Names::new("todo", "chores").unwrap()),
-    ];
+    let stores = [SqliteStore::open(&path), SqliteStore::open(&path).with_names(Names::new("todo", "chores").unwrap())];
     for store in &stores {
         store.migrate().await.unwrap();
         store.migrate().await.unwrap();
@@ -92,13 +87,7 @@ async fn instances_live_beside_each_other_and_beside_the_hosts_own_tables() {
 
 #[test]
 fn a_database_in_memory_is_refused() {
-    for url in [
-        "sqlite::memory:",
-        "sqlite://:memory:",
-        "sqlite://x?mode=memory",
-        "sqlite://x?mode=ro",
-        "mysql://x",
-    ] {
+    for url in ["sqlite::memory:", "sqlite://:memory:", "sqlite://x?mode=memory", "sqlite://x?mode=ro", "mysql://x"] {
         assert!(SqliteStore::connect(url).is_err(), "{url}");
     }
     assert!(SqliteStore::connect("sqlite://tasks.db").is_ok());

@@ -74,10 +74,7 @@ impl Jwk {
             Material::P384(_) => algorithm == A::Es384,
             Material::P521(_) => algorithm == A::Es512,
             Material::Rsa(_) => {
-                matches!(
-                    algorithm,
-                    A::Rs256 | A::Rs384 | A::Rs512 | A::Ps256 | A::Ps384 | A::Ps512
-                )
+                matches!(algorithm, A::Rs256 | A::Rs384 | A::Rs512 | A::Ps256 | A::Ps384 | A::Ps512)
             }
         };
         family && self.alg.is_none_or(|own| own == algorithm)
@@ -163,10 +160,7 @@ impl JwkSet {
         let Json::Object(members) = document else {
             return Err(InvalidJwks::NotJwks);
         };
-        let mut found = members
-            .into_iter()
-            .filter(|(name, _)| name == "keys")
-            .map(|(_, value)| value);
+        let mut found = members.into_iter().filter(|(name, _)| name == "keys").map(|(_, value)| value);
         let (Some(Json::Array(values)), None) = (found.next(), found.next()) else {
             return Err(InvalidJwks::NotJwks);
         };
@@ -290,11 +284,7 @@ fn read_key(members: &[(String, Json)]) -> Option<Jwk> {
     };
     let key = Jwk { kid, alg, material };
     // An `alg` of another family than the key.
-    if key.alg.is_some_and(|alg| !key.fits(alg)) {
-        None
-    } else {
-        Some(key)
-    }
+    if key.alg.is_some_and(|alg| !key.fits(alg)) { None } else { Some(key) }
 }
 
 fn without_leading_zeros(bytes: &[u8]) -> &[u8] {

@@ -175,13 +175,7 @@ impl KeySource {
     }
 
     fn new(keys: Keys) -> Self {
-        Self {
-            keys,
-            issuers: None,
-            audiences: None,
-            subject: vec!["sub".to_owned()],
-            shape: Shape::AccessToken,
-        }
+        Self { keys, issuers: None, audiences: None, subject: vec!["sub".to_owned()], shape: Shape::AccessToken }
     }
 
     /// Demands that `iss` is there and is one of these, to the letter.
@@ -254,16 +248,10 @@ impl KeySource {
                     )
                     .unwrap_or(false)
                 };
-                if keys.iter().any(verifies) {
-                    Ok(())
-                } else {
-                    Err(Refusal::Signature)
-                }
+                if keys.iter().any(verifies) { Ok(()) } else { Err(Refusal::Signature) }
             }
             Keys::Jwks(keys) if token.algorithm != Algorithm::Hs256 => {
-                let key = keys
-                    .find(token.kid.as_deref(), token.algorithm)
-                    .ok_or(Refusal::UnknownKey)?;
+                let key = keys.find(token.kid.as_deref(), token.algorithm).ok_or(Refusal::UnknownKey)?;
                 if !key.fits(token.algorithm) {
                     return Err(Refusal::UnknownKey);
                 }
@@ -390,10 +378,7 @@ fn moment(claims: &[(String, Json)], name: &str) -> Result<Option<Timestamp>, Au
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a cast from a float saturates, as the range of times does"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "a cast from a float saturates, as the range of times does")]
 fn seconds_to_moment(seconds: f64) -> Timestamp {
     Timestamp::from_unix_micros((seconds * 1_000_000.0) as i64)
 }
@@ -447,21 +432,13 @@ impl<'a> Token<'a> {
             Some(Json::String(typ)) if ["jwt", "at+jwt"].contains(&typ.to_ascii_lowercase().as_str()) => {}
             Some(_) => return Err(Refusal::Type),
         }
-        let algorithm = get(&header, "alg")
-            .and_then(Json::as_str)
-            .and_then(Algorithm::from_name);
+        let algorithm = get(&header, "alg").and_then(Json::as_str).and_then(Algorithm::from_name);
         let kid = match get(&header, "kid") {
             None => None,
             Some(Json::String(kid)) => Some(kid.clone()),
             Some(_) => return Err(Refusal::Malformed),
         };
-        Ok(Self {
-            algorithm: algorithm.ok_or(Refusal::Algorithm)?,
-            kid,
-            signed,
-            claims,
-            signature,
-        })
+        Ok(Self { algorithm: algorithm.ok_or(Refusal::Algorithm)?, kid, signed, claims, signature })
     }
 }
 
@@ -553,11 +530,7 @@ impl JwtVerifier {
     /// Begins a verifier without any source of keys.
     #[must_use]
     pub fn builder() -> JwtVerifierBuilder {
-        JwtVerifierBuilder {
-            sources: Vec::new(),
-            leeway: Duration::from_secs(30),
-            clock: Arc::new(SystemClock),
-        }
+        JwtVerifierBuilder { sources: Vec::new(), leeway: Duration::from_secs(30), clock: Arc::new(SystemClock) }
     }
 
     /// A verifier of HS256 tokens that name their user in `sub`, with one shared secret.
@@ -597,16 +570,13 @@ impl JwtVerifier {
         let mut refusal = AuthError::Invalid(Refusal::Algorithm);
         let mut claims = None;
         for source in &inner.sources {
-            let checked = source
-                .check_signature(&parsed)
-                .map_err(AuthError::Invalid)
-                .and_then(|()| {
-                    let claims = match &claims {
-                        Some(claims) => claims,
-                        None => claims.insert(object(parsed.claims).map_err(AuthError::Invalid)?),
-                    };
-                    source.check_claims(claims, now, inner.leeway)
-                });
+            let checked = source.check_signature(&parsed).map_err(AuthError::Invalid).and_then(|()| {
+                let claims = match &claims {
+                    Some(claims) => claims,
+                    None => claims.insert(object(parsed.claims).map_err(AuthError::Invalid)?),
+                };
+                source.check_claims(claims, now, inner.leeway)
+            });
             match checked {
                 Ok(verified) => {
                     if let Some(key) = cache_key {

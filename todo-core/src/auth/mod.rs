@@ -74,13 +74,7 @@ impl Identity {
     /// A caller of whom nothing else is known.
     #[must_use]
     pub fn new(user_id: UserId) -> Self {
-        Self {
-            user_id,
-            issued_at: None,
-            expires_at: None,
-            email: None,
-            name: None,
-        }
+        Self { user_id, issued_at: None, expires_at: None, email: None, name: None }
     }
 }
 

@@ -96,10 +96,7 @@ const SECRET: &str = "the shared secret of the suite for adapters";
 
 /// What the suite tests: the API over this store, with the users, tokens and faults that the cases know.
 pub fn api(store: impl TaskStore + 'static) -> TodoApi {
-    let verifier = JwtVerifier::builder()
-        .source(KeySource::secrets([SECRET]).unwrap())
-        .build()
-        .unwrap();
+    let verifier = JwtVerifier::builder().source(KeySource::secrets([SECRET]).unwrap()).build().unwrap();
     TodoApi::new(TodoService::new(Faulty(store)), verifier).with_gate(Doorkeeper)
 }
 
@@ -128,9 +125,7 @@ impl Gate for Doorkeeper {
         Ok(match identity.user_id.as_str() {
             "disabled" => Verdict::Deny,
             "signed-out" => Verdict::DenyIssuedBefore(Timestamp::from_unix_seconds(now() + 60)),
-            "hasty" => Verdict::RateLimited {
-                retry_after: Duration::from_millis(2500),
-            },
+            "hasty" => Verdict::RateLimited { retry_after: Duration::from_millis(2500) },
             _ => Verdict::Allow,
         })
     }
@@ -206,9 +201,7 @@ impl Reply {
     #[track_caller]
     fn header(&self, name: &str) -> &str {
         let mut values = self.headers.get_all(name).iter();
-        let value = values
-            .next()
-            .unwrap_or_else(|| panic!("no {name} in {:?}", self.headers));
+        let value = values.next().unwrap_or_else(|| panic!("no {name} in {:?}", self.headers));
         assert!(values.next().is_none(), "{name} twice");
         value.to_str().unwrap()
     }
@@ -245,12 +238,7 @@ impl Reply {
 
     #[track_caller]
     fn unauthenticated(&self) {
-        self.problem(
-            401,
-            "Unauthorized",
-            "unauthenticated",
-            "Send one bearer token in the Authorization header.",
-        );
+        self.problem(401, "Unauthorized", "unauthenticated", "Send one bearer token in the Authorization header.");
         assert_eq!(self.header("www-authenticate"), "Bearer");
     }
 
@@ -265,12 +253,7 @@ impl Reply {
 
     #[track_caller]
     fn forbidden(&self) {
-        self.problem(
-            403,
-            "Forbidden",
-            "forbidden",
-            "The path names another user than the token.",
-        );
+        self.problem(403, "Forbidden", "forbidden", "The path names another user than the token.");
     }
 
     #[track_caller]
@@ -290,10 +273,7 @@ impl Reply {
 
     #[track_caller]
     fn unsupported_media_type(&self) {
-        assert_eq!(
-            (self.status.as_u16(), &self.json()["code"]),
-            (415, &json!("unsupported_media_type"))
-        );
+        assert_eq!((self.status.as_u16(), &self.json()["code"]), (415, &json!("unsupported_media_type")));
     }
 
     /// Checks a refusal of fields to the letter.
@@ -303,10 +283,8 @@ impl Reply {
             .iter()
             .flat_map(|(field, messages)| messages.iter().map(move |message| format!("{field} {message}")))
             .collect();
-        let fields: serde_json::Map<_, _> = field_errors
-            .iter()
-            .map(|(field, messages)| ((*field).to_owned(), json!(messages)))
-            .collect();
+        let fields: serde_json::Map<_, _> =
+            field_errors.iter().map(|(field, messages)| ((*field).to_owned(), json!(messages))).collect();
         let body = format!(
             r#"{{"type":"about:blank","title":"Unprocessable Entity","status":422,"detail":{},"code":"validation_failed","field_errors":{}}}"#,
             json!(format!("{}.", sentence.join("; "))),
@@ -325,10 +303,7 @@ struct Client<'a> {
 }
 
 fn client<'a>(app: &'a dyn App, user: &str) -> Client<'a> {
-    Client {
-        app,
-        authorization: Some(format!("Bearer {}", token(user))),
-    }
+    Client { app, authorization: Some(format!("Bearer {}", token(user))) }
 }
 
 impl Client<'_> {
@@ -342,11 +317,7 @@ impl Client<'_> {
         }
         let response = self.app.call(request.body(Bytes::copy_from_slice(body)).unwrap()).await;
         let (head, body) = response.into_parts();
-        Reply {
-            status: head.status,
-            headers: head.headers,
-            body,
-        }
+        Reply { status: head.status, headers: head.headers, body }
     }
 
     async fn send(&self, method: &str, path: &str, body: &Value) -> Reply {
@@ -355,8 +326,7 @@ impl Client<'_> {
 
     async fn send_text(&self, method: &str, path: &str, body: &str) -> Reply {
         let headers = [("content-type", "application/json")];
-        self.request(method, &format!("/api/v1{path}"), &headers, body.as_bytes())
-            .await
+        self.request(method, &format!("/api/v1{path}"), &headers, body.as_bytes()).await
     }
 
     async fn bare(&self, method: &str, path: &str) -> Reply {
@@ -392,56 +362,23 @@ const ON_A_TASK: [(&str, &str, &str); 5] = [
 /// Created, listed, read, replaced, patched, completed, deleted.
 pub async fn a_task_lives_its_life(app: &dyn App) {
     let ann = client(app, "ann");
-    let created = ann
-        .send(
-            "POST",
-            "/tasks",
-            &json!({"title": " Buy milk ", "description": "Two bottles"}),
-        )
-        .await;
+    let created = ann.send("POST", "/tasks", &json!({"title": " Buy milk ", "description": "Two bottles"})).await;
     let task = created.ok(201);
+    assert_eq!(created.header("location"), format!("tasks/{}", task["id"].as_str().unwrap()));
     assert_eq!(
-        created.header("location"),
-        format!("tasks/{}", task["id"].as_str().unwrap())
-    );
-    assert_eq!(
-        (
-            &task["title"],
-            &task["description"],
-            &task["user_id"],
-            &task["completed"],
-            &task["version"]
-        ),
-        (
-            &json!("Buy milk"),
-            &json!("Two bottles"),
-            &json!("ann"),
-            &json!(false),
-            &json!(1)
-        )
+        (&task["title"], &task["description"], &task["user_id"], &task["completed"], &task["version"]),
+        (&json!("Buy milk"), &json!("Two bottles"), &json!("ann"), &json!(false), &json!(1))
     );
     let path = path(&task);
     assert_eq!(ann.get(&path).await.ok(200), task);
     assert_eq!(ann.get("/tasks").await.ok(200), json!([task]));
 
     let replaced = ann.send("PUT", &path, &json!({"title": "Buy bread"})).await.ok(200);
-    assert_eq!(
-        (&replaced["title"], &replaced["description"]),
-        (&json!("Buy bread"), &Value::Null)
-    );
-    assert_eq!(
-        (&replaced["version"], &replaced["created_at"]),
-        (&json!(2), &task["created_at"])
-    );
+    assert_eq!((&replaced["title"], &replaced["description"]), (&json!("Buy bread"), &Value::Null));
+    assert_eq!((&replaced["version"], &replaced["created_at"]), (&json!(2), &task["created_at"]));
     let patched = ann.send("PATCH", &path, &json!({"description": "Rye"})).await.ok(200);
-    assert_eq!(
-        (&patched["title"], &patched["description"]),
-        (&json!("Buy bread"), &json!("Rye"))
-    );
-    assert_eq!(
-        ann.bare("PATCH", &format!("{path}/complete")).await.ok(200)["completed"],
-        true
-    );
+    assert_eq!((&patched["title"], &patched["description"]), (&json!("Buy bread"), &json!("Rye")));
+    assert_eq!(ann.bare("PATCH", &format!("{path}/complete")).await.ok(200)["completed"], true);
     assert_eq!(ann.get(&path).await.ok(200)["version"], 4);
 
     let deleted = ann.bare("DELETE", &path).await;
@@ -455,22 +392,13 @@ pub async fn a_task_lives_its_life(app: &dyn App) {
 pub async fn every_path_exists_in_both_shapes(app: &dyn App) {
     let ann = client(app, "ann");
     for (here, there) in [("", "/ann"), ("/ann", "")] {
-        let task = ann
-            .send("POST", &format!("{here}/tasks"), &json!({"title": "Both"}))
-            .await
-            .ok(201);
+        let task = ann.send("POST", &format!("{here}/tasks"), &json!({"title": "Both"})).await.ok(201);
         let path = path(&task);
         assert_eq!(ann.get(&format!("{there}/tasks")).await.ok(200), json!([task]));
         assert_eq!(ann.get(&format!("{there}{path}")).await.ok(200), task);
-        let put = ann
-            .send("PUT", &format!("{here}{path}"), &json!({"title": "Put"}))
-            .await
-            .ok(200);
+        let put = ann.send("PUT", &format!("{here}{path}"), &json!({"title": "Put"})).await.ok(200);
         assert_eq!(ann.get(&format!("{there}{path}")).await.ok(200), put);
-        let patched = ann
-            .send("PATCH", &format!("{here}{path}"), &json!({"title": "Patched"}))
-            .await
-            .ok(200);
+        let patched = ann.send("PATCH", &format!("{here}{path}"), &json!({"title": "Patched"})).await.ok(200);
         assert_eq!(ann.get(&format!("{there}{path}")).await.ok(200), patched);
         let done = ann.bare("PATCH", &format!("{here}{path}/complete")).await.ok(200);
         assert_eq!(
@@ -493,89 +421,38 @@ pub async fn a_new_task_has_defaults(app: &dyn App) {
     );
     assert_eq!(reply.body, body);
     assert_eq!(uuid::Uuid::parse_str(id).unwrap().get_version_num(), 7);
-    assert!(
-        created_at.ends_with('Z') && created_at.parse::<Timestamp>().is_ok(),
-        "{created_at}"
-    );
-    let done = ann
-        .send(
-            "POST",
-            "/tasks",
-            &json!({"title": "Done", "completed": true, "description": null}),
-        )
-        .await;
+    assert!(created_at.ends_with('Z') && created_at.parse::<Timestamp>().is_ok(), "{created_at}");
+    let done = ann.send("POST", "/tasks", &json!({"title": "Done", "completed": true, "description": null})).await;
     assert_eq!(done.ok(201)["completed"], true);
 }
 
 /// PUT without `completed` does not reopen a task; without `description` it removes one.
 pub async fn a_replacement_leaves_completion_alone_unless_it_names_it(app: &dyn App) {
     let ann = client(app, "ann");
-    let task = ann
-        .send(
-            "POST",
-            "/tasks",
-            &json!({"title": "A", "description": "B", "completed": true}),
-        )
-        .await
-        .ok(201);
+    let task = ann.send("POST", "/tasks", &json!({"title": "A", "description": "B", "completed": true})).await.ok(201);
     let path = path(&task);
     let replaced = ann.send("PUT", &path, &json!({"title": "C"})).await.ok(200);
-    assert_eq!(
-        (&replaced["completed"], &replaced["description"]),
-        (&json!(true), &Value::Null)
-    );
-    let replaced = ann
-        .send(
-            "PUT",
-            &path,
-            &json!({"title": "C", "completed": false, "description": ""}),
-        )
-        .await
-        .ok(200);
-    assert_eq!(
-        (&replaced["completed"], &replaced["description"]),
-        (&json!(false), &json!(""))
-    );
-    let again = ann
-        .send("PUT", &path, &json!({"title": "C", "description": ""}))
-        .await
-        .ok(200);
+    assert_eq!((&replaced["completed"], &replaced["description"]), (&json!(true), &Value::Null));
+    let replaced = ann.send("PUT", &path, &json!({"title": "C", "completed": false, "description": ""})).await.ok(200);
+    assert_eq!((&replaced["completed"], &replaced["description"]), (&json!(false), &json!("")));
+    let again = ann.send("PUT", &path, &json!({"title": "C", "description": ""})).await.ok(200);
     assert_eq!(again, replaced, "what changes nothing is no change");
-    ann.send("PUT", &path, &json!({"description": "no title"}))
-        .await
-        .validation_failed(&[("title", &["is required"])]);
+    ann.send("PUT", &path, &json!({"description": "no title"})).await.validation_failed(&[("title", &["is required"])]);
 }
 
 /// PATCH: what is absent stays, null clears, a value is set (RFC 7396).
 pub async fn a_merge_patch_tells_absent_from_null(app: &dyn App) {
     let ann = client(app, "ann");
-    let task = ann
-        .send("POST", "/tasks", &json!({"title": "A", "description": "B"}))
-        .await
-        .ok(201);
+    let task = ann.send("POST", "/tasks", &json!({"title": "A", "description": "B"})).await.ok(201);
     let path = path(&task);
     assert_eq!(ann.send("PATCH", &path, &json!({})).await.ok(200), task);
     let patched = ann.send("PATCH", &path, &json!({"title": "C"})).await.ok(200);
     assert_eq!((&patched["title"], &patched["description"]), (&json!("C"), &json!("B")));
-    assert_eq!(
-        ann.send("PATCH", &path, &json!({"description": null})).await.ok(200)["description"],
-        Value::Null
-    );
-    assert_eq!(
-        ann.send("PATCH", &path, &json!({"description": ""})).await.ok(200)["description"],
-        ""
-    );
-    assert_eq!(
-        ann.send("PATCH", &path, &json!({"completed": true})).await.ok(200)["completed"],
-        true
-    );
-    let nulls = ann
-        .send("PATCH", &path, &json!({"title": null, "completed": null}))
-        .await;
-    nulls.validation_failed(&[
-        ("completed", &["must be true or false"]),
-        ("title", &["must be a string"]),
-    ]);
+    assert_eq!(ann.send("PATCH", &path, &json!({"description": null})).await.ok(200)["description"], Value::Null);
+    assert_eq!(ann.send("PATCH", &path, &json!({"description": ""})).await.ok(200)["description"], "");
+    assert_eq!(ann.send("PATCH", &path, &json!({"completed": true})).await.ok(200)["completed"], true);
+    let nulls = ann.send("PATCH", &path, &json!({"title": null, "completed": null})).await;
+    nulls.validation_failed(&[("completed", &["must be true or false"]), ("title", &["must be a string"])]);
 }
 
 /// Without a body, or with an empty object, it toggles; with a value it sets, and to set twice is to set once.
@@ -585,23 +462,14 @@ pub async fn completion_is_toggled_or_set(app: &dyn App) {
     assert_eq!(ann.bare("PATCH", &path).await.ok(200)["completed"], true);
     assert_eq!(ann.send("PATCH", &path, &json!({})).await.ok(200)["completed"], false);
     for completed in [true, true, false, false] {
-        assert_eq!(
-            ann.send("PATCH", &path, &json!({"completed": completed})).await.ok(200)["completed"],
-            completed
-        );
+        assert_eq!(ann.send("PATCH", &path, &json!({"completed": completed})).await.ok(200)["completed"], completed);
     }
-    assert_eq!(
-        ann.bare("PATCH", &path).await.ok(200)["version"],
-        6,
-        "two of them changed nothing"
-    );
+    assert_eq!(ann.bare("PATCH", &path).await.ok(200)["version"], 6, "two of them changed nothing");
     for wrong in [json!(null), json!(1), json!("true")] {
         let reply = ann.send("PATCH", &path, &json!({"completed": wrong})).await;
         reply.validation_failed(&[("completed", &["must be true or false"])]);
     }
-    ann.send("PATCH", &path, &json!({"title": "x"}))
-        .await
-        .validation_failed(&[("title", &["is unknown"])]);
+    ann.send("PATCH", &path, &json!({"title": "x"})).await.validation_failed(&[("title", &["is unknown"])]);
 }
 
 /// A bare array, without an envelope.
@@ -622,10 +490,7 @@ pub async fn a_list_is_an_array_newest_first(app: &dyn App) {
 fn next(reply: &Reply) -> Option<String> {
     reply.headers.contains_key("link").then(|| {
         let link = reply.header("link");
-        link.strip_prefix('<')
-            .and_then(|link| link.strip_suffix(r#">; rel="next""#))
-            .expect(link)
-            .to_owned()
+        link.strip_prefix('<').and_then(|link| link.strip_suffix(r#">; rel="next""#)).expect(link).to_owned()
     })
 }
 
@@ -649,10 +514,7 @@ pub async fn pages_are_linked(app: &dyn App) {
         }
     }
     assert_eq!(query, "");
-    assert_eq!(
-        titles,
-        (0..7).rev().map(|number| format!("Task {number}")).collect::<Vec<_>>()
-    );
+    assert_eq!(titles, (0..7).rev().map(|number| format!("Task {number}")).collect::<Vec<_>>());
     // Exactly full is not more.
     assert_eq!(next(&ann.get("/tasks?limit=7").await), None);
 }
@@ -661,9 +523,7 @@ pub async fn pages_are_linked(app: &dyn App) {
 pub async fn links_and_locations_lead_on_from_where_they_were_found(app: &dyn App) {
     let ann = client(app, "ann");
     for shape in ["", "/ann"] {
-        let reply = ann
-            .send("POST", &format!("{shape}/tasks"), &json!({"title": "Find me"}))
-            .await;
+        let reply = ann.send("POST", &format!("{shape}/tasks"), &json!({"title": "Find me"})).await;
         let location = reply.header("location");
         assert!(location.starts_with("tasks/"), "{location}");
         // Resolved against `{shape}/tasks`, whose last segment it replaces.
@@ -672,15 +532,7 @@ pub async fn links_and_locations_lead_on_from_where_they_were_found(app: &dyn Ap
     let reply = ann.get("/ann/tasks?limit=1").await;
     let link = next(&reply).expect("a second page");
     assert!(link.starts_with("?cursor=") && link.ends_with("&limit=1"), "{link}");
-    assert_eq!(
-        ann.get(&format!("/ann/tasks{link}"))
-            .await
-            .ok(200)
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(ann.get(&format!("/ann/tasks{link}")).await.ok(200).as_array().unwrap().len(), 1);
 }
 
 /// The next page is one of the same list.
@@ -696,10 +548,7 @@ pub async fn a_filter_stays_in_the_link(app: &dyn App) {
     assert!(link.ends_with("&limit=2&completed=true"), "{link}");
     let reply = ann.get(&format!("/tasks{link}")).await;
     let page = reply.ok(200);
-    assert_eq!(
-        (&page[0]["completed"], page.as_array().unwrap().len(), next(&reply)),
-        (&json!(true), 1, None)
-    );
+    assert_eq!((&page[0]["completed"], page.as_array().unwrap().len(), next(&reply)), (&json!(true), 1, None));
 }
 
 /// What the token says, and nothing that it does not.
@@ -724,22 +573,13 @@ pub async fn the_session_says_who_is_asking(app: &dyn App) {
 
 /// For load balancers, at the root.
 pub async fn probes_need_no_credential(app: &dyn App) {
-    let nobody = Client {
-        app,
-        authorization: None,
-    };
-    for (path, body) in [
-        ("/health", r#"{"status":"ok"}"#),
-        ("/health/ready", r#"{"status":"ready"}"#),
-    ] {
+    let nobody = Client { app, authorization: None };
+    for (path, body) in [("/health", r#"{"status":"ok"}"#), ("/health/ready", r#"{"status":"ready"}"#)] {
         let reply = nobody.request("GET", path, &[], b"").await;
         reply.ok(200);
         assert_eq!(reply.body, body);
         assert_eq!(nobody.request("HEAD", path, &[], b"").await.status, 200);
-        assert_eq!(
-            nobody.request("POST", path, &[], b"").await.header("allow"),
-            "GET, HEAD, OPTIONS"
-        );
+        assert_eq!(nobody.request("POST", path, &[], b"").await.header("allow"), "GET, HEAD, OPTIONS");
     }
 }
 
@@ -750,10 +590,7 @@ pub async fn other_users_tasks_are_as_if_they_were_not_there(app: &dyn App) {
     let id = task["id"].as_str().unwrap();
     for shape in ["", "/bob"] {
         for (method, end, body) in ON_A_TASK {
-            let (theirs, nobodys) = (
-                format!("{shape}/tasks/{id}{end}"),
-                format!("{shape}/tasks/{NOBODYS}{end}"),
-            );
+            let (theirs, nobodys) = (format!("{shape}/tasks/{id}{end}"), format!("{shape}/tasks/{NOBODYS}{end}"));
             let theirs = bob.send_text(method, &theirs, body).await;
             theirs.task_not_found();
             let nobodys = bob.send_text(method, &nobodys, body).await;
@@ -762,11 +599,7 @@ pub async fn other_users_tasks_are_as_if_they_were_not_there(app: &dyn App) {
                 headers
             };
             assert_eq!(theirs.body, nobodys.body);
-            assert_eq!(
-                without_date(theirs.headers),
-                without_date(nobodys.headers),
-                "not to be told apart"
-            );
+            assert_eq!(without_date(theirs.headers), without_date(nobodys.headers), "not to be told apart");
         }
         assert_eq!(bob.get(&format!("{shape}/tasks")).await.ok(200), json!([]));
     }
@@ -780,25 +613,12 @@ pub async fn another_users_path_is_forbidden_whatever_else_is_wrong(app: &dyn Ap
     let id = task["id"].as_str().unwrap();
     bob.get("/ann/tasks").await.forbidden();
     bob.get("/ann/tasks?limit=0&what=ever").await.forbidden();
-    bob.send("POST", "/ann/tasks", &json!({"title": "For Ann"}))
-        .await
-        .forbidden();
-    bob.request(
-        "POST",
-        "/api/v1/ann/tasks",
-        &[("content-type", "text/plain")],
-        &[b'x'; 70_000],
-    )
-    .await
-    .forbidden();
+    bob.send("POST", "/ann/tasks", &json!({"title": "For Ann"})).await.forbidden();
+    bob.request("POST", "/api/v1/ann/tasks", &[("content-type", "text/plain")], &[b'x'; 70_000]).await.forbidden();
     for (method, end, body) in ON_A_TASK {
         for id in [id, NOBODYS, "no-uuid"] {
-            bob.send_text(method, &format!("/ann/tasks/{id}{end}"), body)
-                .await
-                .forbidden();
-            bob.send_text(method, &format!("/Bob/tasks/{id}{end}"), body)
-                .await
-                .forbidden();
+            bob.send_text(method, &format!("/ann/tasks/{id}{end}"), body).await.forbidden();
+            bob.send_text(method, &format!("/Bob/tasks/{id}{end}"), body).await.forbidden();
         }
     }
     bob.get("/%FF/tasks").await.forbidden();
@@ -835,16 +655,9 @@ pub async fn user_ids_in_paths_are_percent_encoded(app: &dyn App) {
     ];
     for (user, encoded) in users {
         let client = client(app, user);
-        let task = client
-            .send("POST", &format!("/{encoded}/tasks"), &json!({"title": user}))
-            .await
-            .ok(201);
+        let task = client.send("POST", &format!("/{encoded}/tasks"), &json!({"title": user})).await.ok(201);
         assert_eq!(task["user_id"], user);
-        assert_eq!(
-            client.get(&format!("/{encoded}{}", path(&task))).await.ok(200),
-            task,
-            "{user}"
-        );
+        assert_eq!(client.get(&format!("/{encoded}{}", path(&task))).await.ok(200), task, "{user}");
         assert_eq!(client.get("/tasks").await.ok(200), json!([task]), "{user}");
     }
 }
@@ -857,46 +670,26 @@ pub async fn user_ids_that_are_segments_of_ours_are_shadowed(app: &dyn App) {
         assert_eq!(client.get(&path(&task)).await.ok(200), task);
     }
     let tasks = client(app, "tasks");
-    tasks
-        .get("/tasks/tasks")
-        .await
-        .validation_failed(&[("id", &["must be a UUID"])]);
+    tasks.get("/tasks/tasks").await.validation_failed(&[("id", &["must be a UUID"])]);
     tasks.get("/%74asks/tasks").await.not_found();
     let auth = client(app, "auth");
     auth.get("/auth/tasks").await.not_found();
     auth.get(&format!("/auth/tasks/{NOBODYS}")).await.not_found();
-    auth.bare("PATCH", &format!("/auth/tasks/{NOBODYS}/complete"))
-        .await
-        .not_found();
+    auth.bare("PATCH", &format!("/auth/tasks/{NOBODYS}/complete")).await.not_found();
 }
 
 /// No header, another scheme, or a scheme without a token. RFC 6750, section 3.1: no error is named.
 pub async fn no_credential_is_unauthenticated(app: &dyn App) {
-    for authorization in [
-        None,
-        Some("Basic YW5uOmFubg=="),
-        Some("Bearer"),
-        Some("Bearer "),
-        Some("Bearerx"),
-        Some(""),
-    ] {
-        let nobody = Client {
-            app,
-            authorization: authorization.map(str::to_owned),
-        };
+    for authorization in [None, Some("Basic YW5uOmFubg=="), Some("Bearer"), Some("Bearer "), Some("Bearerx"), Some("")]
+    {
+        let nobody = Client { app, authorization: authorization.map(str::to_owned) };
         nobody.get("/tasks").await.unauthenticated();
         nobody.get("/auth/session").await.unauthenticated();
         nobody.get("/ann/tasks").await.unauthenticated();
     }
     // Not a source of credentials (RFC 6750, section 2.3, discourages it).
-    let nobody = Client {
-        app,
-        authorization: None,
-    };
-    nobody
-        .get(&format!("/tasks?access_token={}", token("ann")))
-        .await
-        .unauthenticated();
+    let nobody = Client { app, authorization: None };
+    nobody.get(&format!("/tasks?access_token={}", token("ann"))).await.unauthenticated();
 }
 
 /// Which of them would count is nobody's guess, even if they are equal.
@@ -904,19 +697,14 @@ pub async fn two_credentials_are_none(app: &dyn App) {
     let ann = client(app, "ann");
     for other in ["ann", "bob"] {
         let other = format!("Bearer {}", token(other));
-        ann.request("GET", "/api/v1/tasks", &[("authorization", &other)], b"")
-            .await
-            .unauthenticated();
+        ann.request("GET", "/api/v1/tasks", &[("authorization", &other)], b"").await.unauthenticated();
     }
 }
 
 /// RFC 9110, section 11.1.
 pub async fn the_scheme_is_bearer_in_any_case(app: &dyn App) {
     for scheme in ["bearer", "BEARER", "Bearer ", "bEaReR"] {
-        let ann = Client {
-            app,
-            authorization: Some(format!("{scheme} {}", token("ann"))),
-        };
+        let ann = Client { app, authorization: Some(format!("{scheme} {}", token("ann"))) };
         ann.get("/tasks").await.ok(200);
     }
 }
@@ -951,20 +739,15 @@ pub async fn a_bad_token_is_invalid(app: &dyn App) {
         sign(&json!({"sub": "ann", "exp": now() + 60, "padding": "x".repeat(13_000)})),
     ];
     for token in bad {
-        let ann = Client {
-            app,
-            authorization: Some(format!("Bearer {token}")),
-        };
+        let ann = Client { app, authorization: Some(format!("Bearer {token}")) };
         ann.get("/tasks").await.token_invalid();
     }
 }
 
 /// Told apart from an invalid one, so that a client knows to fetch another.
 pub async fn an_old_token_is_expired(app: &dyn App) {
-    let ann = Client {
-        app,
-        authorization: Some(format!("Bearer {}", sign(&json!({"sub": "ann", "exp": now() - 60})))),
-    };
+    let ann =
+        Client { app, authorization: Some(format!("Bearer {}", sign(&json!({"sub": "ann", "exp": now() - 60})))) };
     let reply = ann.get("/tasks").await;
     reply.problem(401, "Unauthorized", "token_expired", "The token has expired.");
     assert_eq!(
@@ -974,10 +757,7 @@ pub async fn an_old_token_is_expired(app: &dyn App) {
     // Clocks differ by a little.
     let ann = Client {
         app,
-        authorization: Some(format!(
-            "Bearer {}",
-            sign(&json!({"sub": "ann", "exp": now() - 5, "nbf": now() + 5}))
-        )),
+        authorization: Some(format!("Bearer {}", sign(&json!({"sub": "ann", "exp": now() - 5, "nbf": now() + 5})))),
     };
     ann.get("/tasks").await.ok(200);
 }
@@ -992,54 +772,32 @@ pub async fn a_revoked_token_is_revoked(app: &dyn App) {
             r#"Bearer error="invalid_token", error_description="The token has been revoked.""#
         );
     }
-    let bearer = |claims| Client {
-        app,
-        authorization: Some(format!("Bearer {}", sign(&claims))),
-    };
-    bearer(json!({"sub": "signed-out", "exp": now() + 600, "iat": now() + 120}))
-        .get("/tasks")
-        .await
-        .ok(200);
+    let bearer = |claims| Client { app, authorization: Some(format!("Bearer {}", sign(&claims))) };
+    bearer(json!({"sub": "signed-out", "exp": now() + 600, "iat": now() + 120})).get("/tasks").await.ok(200);
     // Without `iat` nobody knows, so it is denied.
-    let reply = bearer(json!({"sub": "signed-out", "exp": now() + 600}))
-        .get("/tasks")
-        .await;
+    let reply = bearer(json!({"sub": "signed-out", "exp": now() + 600})).get("/tasks").await;
     assert_eq!(reply.json()["code"], "token_revoked");
 }
 
 /// The time is rounded up to whole seconds.
 pub async fn a_hasty_user_is_rate_limited(app: &dyn App) {
     let reply = client(app, "hasty").get("/tasks").await;
-    reply.problem(
-        429,
-        "Too Many Requests",
-        "rate_limited",
-        "Too many requests; try again later.",
-    );
+    reply.problem(429, "Too Many Requests", "rate_limited", "Too many requests; try again later.");
     assert_eq!(reply.header("retry-after"), "3");
 }
 
 /// Whoever is not known learns neither whether a task exists nor whether a body is good.
 pub async fn no_credential_comes_before_all_but_path_and_method(app: &dyn App) {
     let task = client(app, "ann").create("Ann's").await;
-    let nobody = Client {
-        app,
-        authorization: None,
-    };
+    let nobody = Client { app, authorization: None };
     for shape in ["", "/ann"] {
         for (method, end, body) in ON_A_TASK {
             for id in [task["id"].as_str().unwrap(), NOBODYS, "no-uuid"] {
-                nobody
-                    .send_text(method, &format!("{shape}/tasks/{id}{end}"), body)
-                    .await
-                    .unauthenticated();
+                nobody.send_text(method, &format!("{shape}/tasks/{id}{end}"), body).await.unauthenticated();
             }
         }
         nobody.get(&format!("{shape}/tasks?limit=0")).await.unauthenticated();
-        nobody
-            .send_text("POST", &format!("{shape}/tasks"), "{")
-            .await
-            .unauthenticated();
+        nobody.send_text("POST", &format!("{shape}/tasks"), "{").await.unauthenticated();
     }
     assert_eq!(nobody.bare("DELETE", "/tasks").await.status, 405);
     nobody.get("/tasks/").await.not_found();
@@ -1060,10 +818,7 @@ pub async fn unknown_methods_are_told_the_known(app: &dyn App) {
     ];
     let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "QUERY", "get"];
     for (path, allow) in known {
-        for method in methods
-            .into_iter()
-            .filter(|method| !allow.split(", ").any(|known| known == *method))
-        {
+        for method in methods.into_iter().filter(|method| !allow.split(", ").any(|known| known == *method)) {
             let reply = ann.bare(method, &path).await;
             let detail = format!("This path answers to {allow}.");
             reply.problem(405, "Method Not Allowed", "method_not_allowed", &detail);
@@ -1072,18 +827,12 @@ pub async fn unknown_methods_are_told_the_known(app: &dyn App) {
     }
     // HEAD where there is no GET.
     let reply = ann.bare("HEAD", &format!("{task}/complete")).await;
-    assert_eq!(
-        (reply.status.as_u16(), reply.header("allow"), reply.body.len()),
-        (405, "PATCH, OPTIONS", 0)
-    );
+    assert_eq!((reply.status.as_u16(), reply.header("allow"), reply.body.len()), (405, "PATCH, OPTIONS", 0));
 }
 
 /// OPTIONS that is no preflight.
 pub async fn options_need_no_credential(app: &dyn App) {
-    let nobody = Client {
-        app,
-        authorization: None,
-    };
+    let nobody = Client { app, authorization: None };
     for (path, allow) in [
         ("/tasks", "GET, HEAD, POST, OPTIONS"),
         ("/ann/tasks/no-uuid", "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
@@ -1091,11 +840,7 @@ pub async fn options_need_no_credential(app: &dyn App) {
         ("/auth/session", "GET, HEAD, OPTIONS"),
     ] {
         let reply = nobody.bare("OPTIONS", path).await;
-        assert_eq!(
-            (reply.status.as_u16(), reply.header("allow"), reply.body.len()),
-            (204, allow, 0),
-            "{path}"
-        );
+        assert_eq!((reply.status.as_u16(), reply.header("allow"), reply.body.len()), (204, allow, 0), "{path}");
         assert!(!reply.headers.contains_key("content-length"));
     }
 }
@@ -1105,15 +850,7 @@ pub async fn head_is_get_without_its_body(app: &dyn App) {
     let ann = client(app, "ann");
     let task = ann.create("Head").await;
     ann.create("Another").await;
-    let paths = [
-        "/tasks",
-        "/tasks?limit=1",
-        "/ann/tasks",
-        &path(&task),
-        "/auth/session",
-        "/tasks?limit=0",
-        "/tasks/x",
-    ];
+    let paths = ["/tasks", "/tasks?limit=1", "/ann/tasks", &path(&task), "/auth/session", "/tasks?limit=0", "/tasks/x"];
     for path in paths {
         let (get, head) = (ann.get(path).await, ann.bare("HEAD", path).await);
         assert_eq!((head.status, head.body.len()), (get.status, 0), "{path}");
@@ -1121,19 +858,9 @@ pub async fn head_is_get_without_its_body(app: &dyn App) {
             assert_eq!(head.headers.get(name), get.headers.get(name), "{name} of {path}");
         }
     }
-    let nobody = Client {
-        app,
-        authorization: None,
-    };
+    let nobody = Client { app, authorization: None };
     let reply = nobody.bare("HEAD", "/tasks").await;
-    assert_eq!(
-        (
-            reply.status.as_u16(),
-            reply.header("www-authenticate"),
-            reply.body.len()
-        ),
-        (401, "Bearer", 0)
-    );
+    assert_eq!((reply.status.as_u16(), reply.header("www-authenticate"), reply.body.len()), (401, "Bearer", 0));
 }
 
 /// A slash too many, or nothing where a parameter should be.
@@ -1182,21 +909,14 @@ pub async fn an_id_that_is_no_uuid_is_named(app: &dyn App) {
     }
     // Case does not matter (RFC 9562, section 4).
     let task = ann.create("Upper").await;
-    assert_eq!(
-        ann.get(&path(&task).to_uppercase().replace("TASKS", "tasks"))
-            .await
-            .ok(200),
-        task
-    );
+    assert_eq!(ann.get(&path(&task).to_uppercase().replace("TASKS", "tasks")).await.ok(200), task);
 }
 
 /// 404 for each operation, and after a deletion too.
 pub async fn a_task_that_is_not_there_is_not_found(app: &dyn App) {
     let ann = client(app, "ann");
     for (method, end, body) in ON_A_TASK {
-        ann.send_text(method, &format!("/tasks/{NOBODYS}{end}"), body)
-            .await
-            .task_not_found();
+        ann.send_text(method, &format!("/tasks/{NOBODYS}{end}"), body).await.task_not_found();
     }
     let path = path(&ann.create("Short-lived").await);
     assert_eq!(ann.bare("DELETE", &path).await.status, 204);
@@ -1220,20 +940,13 @@ pub async fn a_body_that_is_not_json_is_malformed(app: &dyn App) {
         " ",
         &deep,
     ];
-    for (method, path) in [
-        ("POST", "/tasks"),
-        ("PUT", &path),
-        ("PATCH", &path),
-        ("PATCH", &complete),
-    ] {
+    for (method, path) in [("POST", "/tasks"), ("PUT", &path), ("PATCH", &path), ("PATCH", &complete)] {
         for body in bodies {
             ann.send_text(method, path, body).await.malformed_json();
         }
         let headers = [("content-type", "application/json")];
         let latin1 = b"{\"title\":\"\xfc\"}";
-        ann.request(method, &format!("/api/v1{path}"), &headers, latin1)
-            .await
-            .malformed_json();
+        ann.request(method, &format!("/api/v1{path}"), &headers, latin1).await.malformed_json();
     }
     for (method, path) in [("POST", "/tasks"), ("PUT", &path), ("PATCH", &path)] {
         ann.send_text(method, path, "").await.malformed_json();
@@ -1246,12 +959,7 @@ pub async fn a_body_that_is_no_object_is_named(app: &dyn App) {
     let ann = client(app, "ann");
     for body in ["[]", "null", "1", r#""title""#, r#"[{"title":"x"}]"#] {
         let reply = ann.send_text("POST", "/tasks", body).await;
-        reply.problem(
-            422,
-            "Unprocessable Entity",
-            "validation_failed",
-            "The body must be a JSON object.",
-        );
+        reply.problem(422, "Unprocessable Entity", "validation_failed", "The body must be a JSON object.");
     }
 }
 
@@ -1267,19 +975,11 @@ pub async fn other_content_types_are_unsupported(app: &dyn App) {
         &[("content-type", "application/jsonp")],
         &[("content-type", "application/json; charset=latin1")],
         &[("content-type", "application/json, text/plain")],
-        &[
-            ("content-type", "application/json"),
-            ("content-type", "application/json"),
-        ],
+        &[("content-type", "application/json"), ("content-type", "application/json")],
         &[("content-type", "application/json"), ("content-encoding", "gzip")],
         &[("content-type", "")],
     ];
-    for (method, path) in [
-        ("POST", "/api/v1/tasks"),
-        ("PUT", &path),
-        ("PATCH", &path),
-        ("PATCH", &complete),
-    ] {
+    for (method, path) in [("POST", "/api/v1/tasks"), ("PUT", &path), ("PATCH", &path), ("PATCH", &complete)] {
         for headers in types {
             let reply = ann.request(method, path, headers, br#"{"title":"x"}"#).await;
             let detail = match method {
@@ -1290,13 +990,9 @@ pub async fn other_content_types_are_unsupported(app: &dyn App) {
         }
     }
     let merge_patch = [("content-type", "application/merge-patch+json")];
-    ann.request("POST", "/api/v1/tasks", &merge_patch, br#"{"title":"x"}"#)
-        .await
-        .unsupported_media_type();
+    ann.request("POST", "/api/v1/tasks", &merge_patch, br#"{"title":"x"}"#).await.unsupported_media_type();
     // The type comes before the size, and before what is in the body.
-    ann.request("POST", "/api/v1/tasks", &types[1][..1], &[b'x'; 70_000])
-        .await
-        .unsupported_media_type();
+    ann.request("POST", "/api/v1/tasks", &types[1][..1], &[b'x'; 70_000]).await.unsupported_media_type();
 }
 
 /// In any case, with parameters that change nothing; for PATCH as a merge patch too.
@@ -1311,40 +1007,23 @@ pub async fn content_types_of_json_are_supported(app: &dyn App) {
         "application/json ; version=1",
     ] {
         let headers = [("content-type", content_type), ("content-encoding", "identity")];
-        ann.request("POST", "/api/v1/tasks", &headers, br#"{"title":"x"}"#)
-            .await
-            .ok(201);
+        ann.request("POST", "/api/v1/tasks", &headers, br#"{"title":"x"}"#).await.ok(201);
     }
     let headers = [("content-type", "application/merge-patch+json")];
     ann.request("PATCH", &path, &headers, br#"{"title":"y"}"#).await.ok(200);
-    ann.request("PATCH", &format!("{path}/complete"), &headers, br#"{"completed":true}"#)
-        .await
-        .ok(200);
+    ann.request("PATCH", &format!("{path}/complete"), &headers, br#"{"completed":true}"#).await.ok(200);
 }
 
 /// Some clients send the header with everything.
 pub async fn an_empty_body_is_not_judged_by_its_type(app: &dyn App) {
     let ann = client(app, "ann");
     let path = format!("/api/v1{}", path(&ann.create("Empty").await));
-    for headers in [
-        &[("content-type", "text/plain")][..],
-        &[("content-encoding", "br")],
-        &[],
-    ] {
-        ann.request("PATCH", &format!("{path}/complete"), headers, b"")
-            .await
-            .ok(200);
+    for headers in [&[("content-type", "text/plain")][..], &[("content-encoding", "br")], &[]] {
+        ann.request("PATCH", &format!("{path}/complete"), headers, b"").await.ok(200);
         ann.request("GET", &path, headers, b"").await.ok(200);
-        ann.request("POST", "/api/v1/tasks", headers, b"")
-            .await
-            .malformed_json();
+        ann.request("POST", "/api/v1/tasks", headers, b"").await.malformed_json();
     }
-    assert_eq!(
-        ann.request("DELETE", &path, &[("content-type", "text/plain")], b"")
-            .await
-            .status,
-        204
-    );
+    assert_eq!(ann.request("DELETE", &path, &[("content-type", "text/plain")], b"").await.status, 204);
 }
 
 /// 64 KiB, whatever is in it.
@@ -1353,19 +1032,9 @@ pub async fn a_body_over_the_limit_is_too_large(app: &dyn App) {
     let body = format!(r#"{{"title":"x"{}}}"#, " ".repeat(64 * 1024));
     let path = path(&ann.create("Large").await);
     let complete = format!("{path}/complete");
-    for (method, path) in [
-        ("POST", "/tasks"),
-        ("PUT", &path),
-        ("PATCH", &path),
-        ("PATCH", &complete),
-    ] {
+    for (method, path) in [("POST", "/tasks"), ("PUT", &path), ("PATCH", &path), ("PATCH", &complete)] {
         let reply = ann.send_text(method, path, &body).await;
-        reply.problem(
-            413,
-            "Payload Too Large",
-            "payload_too_large",
-            "The body may have at most 65536 bytes.",
-        );
+        reply.problem(413, "Payload Too Large", "payload_too_large", "The body may have at most 65536 bytes.");
     }
     assert_eq!(ann.get("/tasks").await.ok(200).as_array().unwrap().len(), 1);
 }
@@ -1411,38 +1080,16 @@ pub async fn wrong_values_of_each_field_are_named(app: &dyn App) {
         (json!({"title": ["x"]}), "title", "must be a string"),
         (json!({"title": ""}), "title", "must not be blank"),
         (json!({"title": "\u{3000}\t\n"}), "title", "must not be blank"),
-        (
-            json!({"title": "x".repeat(201)}),
-            "title",
-            "must have at most 200 characters",
-        ),
-        (
-            json!({"title": "x", "description": "x".repeat(1001)}),
-            "description",
-            "must have at most 1000 characters",
-        ),
-        (
-            json!({"title": "x", "description": {}}),
-            "description",
-            "must be a string or null",
-        ),
-        (
-            json!({"title": "x", "completed": null}),
-            "completed",
-            "must be true or false",
-        ),
-        (
-            json!({"title": "x", "completed": 0}),
-            "completed",
-            "must be true or false",
-        ),
+        (json!({"title": "x".repeat(201)}), "title", "must have at most 200 characters"),
+        (json!({"title": "x", "description": "x".repeat(1001)}), "description", "must have at most 1000 characters"),
+        (json!({"title": "x", "description": {}}), "description", "must be a string or null"),
+        (json!({"title": "x", "completed": null}), "completed", "must be true or false"),
+        (json!({"title": "x", "completed": 0}), "completed", "must be true or false"),
         (json!({"title": "x", "Title": "y"}), "Title", "is unknown"),
         (json!({"title": "x", "": "y"}), "", "is unknown"),
     ];
     for (body, field, message) in wrong {
-        ann.send("POST", "/tasks", &body)
-            .await
-            .validation_failed(&[(field, &[message])]);
+        ann.send("POST", "/tasks", &body).await.validation_failed(&[(field, &[message])]);
     }
 }
 
@@ -1451,17 +1098,9 @@ pub async fn a_field_given_twice_is_named(app: &dyn App) {
     let ann = client(app, "ann");
     let reply = ann.send_text("POST", "/tasks", r#"{"title":"x","title":"y"}"#).await;
     reply.validation_failed(&[("title", &["must be given only once"])]);
-    let reply = ann
-        .send_text(
-            "POST",
-            "/tasks",
-            r#"{"title":"x","completed":true,"complete\u0064":false}"#,
-        )
-        .await;
+    let reply = ann.send_text("POST", "/tasks", r#"{"title":"x","completed":true,"complete\u0064":false}"#).await;
     reply.validation_failed(&[("completed", &["must be given only once"])]);
-    ann.get("/tasks?limit=1&limit=1")
-        .await
-        .validation_failed(&[("limit", &["must be given only once"])]);
+    ann.get("/tasks?limit=1&limit=1").await.validation_failed(&[("limit", &["must be given only once"])]);
 }
 
 /// A client that sends a whole task back is told so.
@@ -1500,9 +1139,7 @@ pub async fn query_parameters_are_checked(app: &dyn App) {
         let reply = ann.send_text(method, &format!("{task}{end}?limit=1"), body).await;
         reply.validation_failed(&[("limit", &["is unknown"])]);
     }
-    ann.get("/auth/session?x")
-        .await
-        .validation_failed(&[("x", &["is unknown"])]);
+    ann.get("/auth/session?x").await.validation_failed(&[("x", &["is unknown"])]);
     // Nothing is asked for, or it is written another way.
     for query in ["?", "?limit=200", "?limit=%31", "?completed=false&limit=1", "?&"] {
         ann.get(&format!("/tasks{query}")).await.ok(200);
@@ -1518,31 +1155,19 @@ pub async fn nul_is_a_wrong_value_and_no_fault(app: &dyn App) {
         ("description", &["must not contain the NUL character"]),
         ("title", &["must not contain the NUL character"]),
     ]);
-    ann.get("/tasks?%00=%00")
-        .await
-        .validation_failed(&[("\u{0}", &["is unknown"])]);
-    ann.get("/tasks/%00")
-        .await
-        .validation_failed(&[("id", &["must be a UUID"])]);
+    ann.get("/tasks?%00=%00").await.validation_failed(&[("\u{0}", &["is unknown"])]);
+    ann.get("/tasks/%00").await.validation_failed(&[("id", &["must be a UUID"])]);
 }
 
 /// What was sent is what is answered, but for the white space around a title.
 pub async fn texts_are_kept_as_they_are(app: &dyn App) {
     let ann = client(app, "ann");
-    let texts = [
-        "<script>alert(1)</script>",
-        "'; drop table tasks; --",
-        "日本語 🦀 e\u{301}",
-        "\\ \" / \u{7f}",
-        "a\tb\nc",
-    ];
+    let texts =
+        ["<script>alert(1)</script>", "'; drop table tasks; --", "日本語 🦀 e\u{301}", "\\ \" / \u{7f}", "a\tb\nc"];
     for text in texts {
         let body = json!({"title": text, "description": format!(" {text}\n")});
         let task = ann.send("POST", "/tasks", &body).await.ok(201);
-        assert_eq!(
-            (&task["title"], &task["description"]),
-            (&body["title"], &body["description"])
-        );
+        assert_eq!((&task["title"], &task["description"]), (&body["title"], &body["description"]));
         assert_eq!(ann.get(&path(&task)).await.ok(200), task);
     }
 }
@@ -1577,14 +1202,10 @@ pub async fn a_refused_write_writes_nothing(app: &dyn App) {
         .validation_failed(&[("colour", &["is unknown"])]);
     let wrong = json!({"title": "Changed", "completed": 1});
     for method in ["PUT", "PATCH"] {
-        ann.send(method, &path(&task), &wrong)
-            .await
-            .validation_failed(&[("completed", &["must be true or false"])]);
+        ann.send(method, &path(&task), &wrong).await.validation_failed(&[("completed", &["must be true or false"])]);
     }
     let query = format!("{}/complete?x=1", path(&task));
-    ann.bare("PATCH", &query)
-        .await
-        .validation_failed(&[("x", &["is unknown"])]);
+    ann.bare("PATCH", &query).await.validation_failed(&[("x", &["is unknown"])]);
     assert_eq!(ann.get("/tasks").await.ok(200), json!([task]));
 }
 
@@ -1614,12 +1235,7 @@ pub async fn a_store_that_is_away_is_unavailable(app: &dyn App) {
 /// 503 with another code.
 pub async fn a_store_that_is_slow_times_out(app: &dyn App) {
     with_a_faulty_store(app, "store-slow", |reply| {
-        reply.problem(
-            503,
-            "Service Unavailable",
-            "timeout",
-            "The answer took too long; try again later.",
-        );
+        reply.problem(503, "Service Unavailable", "timeout", "The answer took too long; try again later.");
         assert_eq!(reply.header("retry-after"), "1");
     })
     .await;
@@ -1628,12 +1244,7 @@ pub async fn a_store_that_is_slow_times_out(app: &dyn App) {
 /// 500, and not a word of the cause.
 pub async fn a_store_that_fails_says_nothing_of_why(app: &dyn App) {
     with_a_faulty_store(app, "store-broken", |reply| {
-        reply.problem(
-            500,
-            "Internal Server Error",
-            "internal",
-            "Something went wrong on our side.",
-        );
+        reply.problem(500, "Internal Server Error", "internal", "Something went wrong on our side.");
     })
     .await;
 }
@@ -1642,16 +1253,9 @@ pub async fn a_store_that_fails_says_nothing_of_why(app: &dyn App) {
 pub async fn responses_are_for_no_cache(app: &dyn App) {
     let ann = client(app, "ann");
     let path = path(&ann.create("Private").await);
-    for (method, path) in [
-        (Method::GET, "/tasks"),
-        (Method::GET, &path),
-        (Method::GET, "/auth/session"),
-        (Method::DELETE, &path),
-    ] {
-        assert_eq!(
-            ann.bare(method.as_str(), path).await.header("cache-control"),
-            "no-store",
-            "{method} {path}"
-        );
+    for (method, path) in
+        [(Method::GET, "/tasks"), (Method::GET, &path), (Method::GET, "/auth/session"), (Method::DELETE, &path)]
+    {
+        assert_eq!(ann.bare(method.as_str(), path).await.header("cache-control"), "no-store", "{method} {path}");
     }
 }

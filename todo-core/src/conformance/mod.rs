@@ -20,14 +20,8 @@
 //!
 //! This module is for tests, and not part of what stays the same between versions.
 
-#![expect(
-    clippy::missing_panics_doc,
-    reason = "a case panics to say that it failed, which is what tests do"
-)]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a case panics to say that it failed, which is what tests do"
-)]
+#![expect(clippy::missing_panics_doc, reason = "a case panics to say that it failed, which is what tests do")]
+#![expect(clippy::unwrap_used, reason = "a case panics to say that it failed, which is what tests do")]
 
 pub mod http;
 pub mod store;

@@ -91,10 +91,7 @@ async fn filled(store: &dyn TaskStore, owner: &UserId, numbers: impl IntoIterato
 }
 
 fn limited(limit: u16) -> TaskQuery {
-    TaskQuery {
-        limit: Limit::new(limit).unwrap(),
-        ..TaskQuery::default()
-    }
+    TaskQuery { limit: Limit::new(limit).unwrap(), ..TaskQuery::default() }
 }
 
 /// All that a query lists, page by page, in the order of the pages.
@@ -103,10 +100,7 @@ async fn all_pages(store: &dyn TaskStore, owner: &UserId, mut query: TaskQuery) 
     loop {
         let page = store.list(owner, &query).await.unwrap();
         assert!(page.tasks.len() <= usize::from(query.limit.get()));
-        assert!(
-            page.next.is_none() || page.tasks.len() == usize::from(query.limit.get()),
-            "a short page is the last"
-        );
+        assert!(page.next.is_none() || page.tasks.len() == usize::from(query.limit.get()), "a short page is the last");
         tasks.extend(page.tasks);
         match page.next {
             Some(next) => query.cursor = Some(next),
@@ -120,23 +114,14 @@ fn ids(tasks: &[Task]) -> Vec<TaskId> {
 }
 
 async fn toggle(store: &dyn TaskStore, owner: &UserId, id: TaskId) -> Task {
-    store
-        .update(owner, id, &TaskChange::completion(Completion::Toggle), moment(1))
-        .await
-        .unwrap()
-        .unwrap()
+    store.update(owner, id, &TaskChange::completion(Completion::Toggle), moment(1)).await.unwrap().unwrap()
 }
 
 /// What was put in comes out, whatever it is.
 pub async fn a_stored_task_is_read_back(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
-    let descriptions = [
-        None,
-        Some(""),
-        Some(" two\r\nlines\t"),
-        Some("'; drop table tasks; --"),
-        Some("\u{1F980}\u{200B}\\"),
-    ];
+    let descriptions =
+        [None, Some(""), Some(" two\r\nlines\t"), Some("'; drop table tasks; --"), Some("\u{1F980}\u{200B}\\")];
     for (number, description) in (0..).zip(descriptions) {
         let task = Task {
             description: description.map(|text| Description::new(text).unwrap()),
@@ -155,11 +140,7 @@ pub async fn an_id_is_inserted_once(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     let first = sample(&ann, 1);
     assert!(store.insert(&ann, &first).await.unwrap());
-    let second = Task {
-        title: Title::new("Another").unwrap(),
-        completed: true,
-        ..first.clone()
-    };
+    let second = Task { title: Title::new("Another").unwrap(), completed: true, ..first.clone() };
     assert!(!store.insert(&ann, &second).await.unwrap());
     assert_eq!(store.get(&ann, first.id).await.unwrap(), Some(first));
 }
@@ -169,10 +150,7 @@ pub async fn of_many_inserts_of_one_id_one_wins(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     let inserts = (0..16).map(|number| {
         let (store, ann) = (store.clone(), ann.clone());
-        let task = Task {
-            title: Title::new(format!("From {number}")).unwrap(),
-            ..sample(&ann, 1)
-        };
+        let task = Task { title: Title::new(format!("From {number}")).unwrap(), ..sample(&ann, 1) };
         tokio::spawn(async move { store.insert(&ann, &task).await.unwrap().then_some(task) })
     });
     let mut winners = Vec::new();
@@ -187,17 +165,8 @@ pub async fn of_many_inserts_of_one_id_one_wins(store: Arc<dyn TaskStore>) {
 pub async fn absence_is_an_answer(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     assert_eq!(store.get(&ann, id(1)).await.unwrap(), None);
-    assert_eq!(
-        store.list(&ann, &TaskQuery::default()).await.unwrap(),
-        crate::Page::default()
-    );
-    assert_eq!(
-        store
-            .update(&ann, id(1), &TaskChange::default(), moment(1))
-            .await
-            .unwrap(),
-        None
-    );
+    assert_eq!(store.list(&ann, &TaskQuery::default()).await.unwrap(), crate::Page::default());
+    assert_eq!(store.update(&ann, id(1), &TaskChange::default(), moment(1)).await.unwrap(), None);
     assert!(!store.delete(&ann, id(1)).await.unwrap());
     assert_eq!(store.erase(&ann).await.unwrap(), 0);
 }
@@ -206,27 +175,18 @@ pub async fn absence_is_an_answer(store: Arc<dyn TaskStore>) {
 pub async fn other_owners_see_nothing(store: Arc<dyn TaskStore>) {
     let (ann, bob) = (user("ann"), user("bob"));
     let tasks = filled(&*store, &ann, 1..=3).await;
-    let change = TaskChange {
-        title: Some(Title::new("Bob was here").unwrap()),
-        ..TaskChange::default()
-    };
+    let change = TaskChange { title: Some(Title::new("Bob was here").unwrap()), ..TaskChange::default() };
     for task in &tasks {
         assert_eq!(store.get(&bob, task.id).await.unwrap(), None);
         assert_eq!(store.update(&bob, task.id, &change, moment(1)).await.unwrap(), None);
         assert_eq!(
-            store
-                .update(&bob, task.id, &TaskChange::completion(Completion::Toggle), moment(1))
-                .await
-                .unwrap(),
+            store.update(&bob, task.id, &TaskChange::completion(Completion::Toggle), moment(1)).await.unwrap(),
             None
         );
         assert!(!store.delete(&bob, task.id).await.unwrap());
     }
     for completed in [None, Some(true), Some(false)] {
-        let query = TaskQuery {
-            completed,
-            ..TaskQuery::default()
-        };
+        let query = TaskQuery { completed, ..TaskQuery::default() };
         assert_eq!(store.list(&bob, &query).await.unwrap().tasks, []);
     }
     assert_eq!(store.erase(&bob).await.unwrap(), 0);
@@ -237,13 +197,7 @@ pub async fn other_owners_see_nothing(store: Arc<dyn TaskStore>) {
 /// The same id under two owners is two tasks, and what happens to one does not happen to the other.
 pub async fn two_owners_may_have_the_same_id(store: Arc<dyn TaskStore>) {
     let (ann, bob) = (user("ann"), user("bob"));
-    let (of_ann, of_bob) = (
-        sample(&ann, 1),
-        Task {
-            title: Title::new("Of Bob").unwrap(),
-            ..sample(&bob, 1)
-        },
-    );
+    let (of_ann, of_bob) = (sample(&ann, 1), Task { title: Title::new("Of Bob").unwrap(), ..sample(&bob, 1) });
     assert!(store.insert(&ann, &of_ann).await.unwrap());
     assert!(store.insert(&bob, &of_bob).await.unwrap());
     assert_eq!(store.get(&bob, id(1)).await.unwrap().as_ref(), Some(&of_bob));
@@ -251,10 +205,7 @@ pub async fn two_owners_may_have_the_same_id(store: Arc<dyn TaskStore>) {
     let changed = toggle(&*store, &ann, id(1)).await;
     assert_eq!((changed.completed, &changed.title), (true, &of_ann.title));
     assert_eq!(store.get(&bob, id(1)).await.unwrap().as_ref(), Some(&of_bob));
-    let done = TaskQuery {
-        completed: Some(true),
-        ..TaskQuery::default()
-    };
+    let done = TaskQuery { completed: Some(true), ..TaskQuery::default() };
     assert_eq!(store.list(&bob, &done).await.unwrap().tasks, []);
     assert_eq!(store.list(&ann, &TaskQuery::default()).await.unwrap().tasks, [changed]);
 
@@ -265,23 +216,8 @@ pub async fn two_owners_may_have_the_same_id(store: Arc<dyn TaskStore>) {
 
 /// No two texts are the same owner: not by case, not by white space, not by Unicode normalisation, not as a pattern.
 pub async fn owners_are_compared_byte_for_byte(store: Arc<dyn TaskStore>) {
-    let names = [
-        "ann",
-        "Ann",
-        "ann ",
-        " ann",
-        "an%",
-        "%",
-        "a_n",
-        "ån",
-        "a\u{30a}n",
-        "1",
-        "01",
-        "auth0|1",
-        "a/b",
-        "null",
-        "'",
-    ];
+    let names =
+        ["ann", "Ann", "ann ", " ann", "an%", "%", "a_n", "ån", "a\u{30a}n", "1", "01", "auth0|1", "a/b", "null", "'"];
     for (number, name) in (1..).zip(names) {
         assert!(store.insert(&user(name), &sample(&user(name), number)).await.unwrap());
     }
@@ -305,40 +241,19 @@ pub async fn texts_at_their_limits_are_kept(store: Arc<dyn TaskStore>) {
         };
         assert!(store.insert(&owner, &task).await.unwrap());
         assert_eq!(store.get(&owner, task.id).await.unwrap().as_ref(), Some(&task));
-        let change = TaskChange {
-            title: Some(Title::new(letter).unwrap()),
-            ..TaskChange::default()
-        };
-        let changed = store
-            .update(&owner, task.id, &change, moment(1))
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (changed.title.as_str(), changed.description),
-            (letter, task.description)
-        );
+        let change = TaskChange { title: Some(Title::new(letter).unwrap()), ..TaskChange::default() };
+        let changed = store.update(&owner, task.id, &change, moment(1)).await.unwrap().unwrap();
+        assert_eq!((changed.title.as_str(), changed.description), (letter, task.description));
     }
 }
 
 /// Times come back as they went in, before 1970 too.
 pub async fn times_are_kept_to_the_microsecond(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
-    let micros = [
-        -1,
-        0,
-        1,
-        1_763_712_000_123_456,
-        -62_135_596_800_000_000,
-        253_402_300_799_999_999,
-    ];
+    let micros = [-1, 0, 1, 1_763_712_000_123_456, -62_135_596_800_000_000, 253_402_300_799_999_999];
     for (number, micros) in (1..).zip(micros) {
         let created_at = Timestamp::from_unix_micros(micros);
-        let task = Task {
-            created_at,
-            updated_at: created_at,
-            ..sample(&ann, number)
-        };
+        let task = Task { created_at, updated_at: created_at, ..sample(&ann, number) };
         assert!(store.insert(&ann, &task).await.unwrap());
         assert_eq!(store.get(&ann, task.id).await.unwrap(), Some(task));
     }
@@ -358,18 +273,7 @@ pub async fn identifiers_are_compared_as_bytes(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     let mut numbers = [0x7f << 120, 0x80 << 120, 0xff << 120, 1, 0x80, 0xff, 0x0100, u128::MAX].map(Uuid::from_u128);
     for number in numbers {
-        assert!(
-            store
-                .insert(
-                    &ann,
-                    &Task {
-                        id: number.into(),
-                        ..sample(&ann, 0)
-                    }
-                )
-                .await
-                .unwrap()
-        );
+        assert!(store.insert(&ann, &Task { id: number.into(), ..sample(&ann, 0) }).await.unwrap());
     }
     numbers.sort_unstable_by_key(|number| std::cmp::Reverse(number.as_u128()));
     for limit in [1, 3, 200] {
@@ -384,11 +288,7 @@ pub async fn pages_follow_one_another_without_gap(store: Arc<dyn TaskStore>) {
     filled(&*store, &ann, 1..=201).await;
     let newest_first: Vec<_> = (1..=201).rev().map(id).collect();
     for limit in [7, 67, 100, 200] {
-        assert_eq!(
-            ids(&all_pages(&*store, &ann, limited(limit)).await),
-            newest_first,
-            "pages of {limit}"
-        );
+        assert_eq!(ids(&all_pages(&*store, &ann, limited(limit)).await), newest_first, "pages of {limit}");
     }
     // Exactly full: there is no next page, and no empty one.
     assert!(store.delete(&ann, id(201)).await.unwrap());
@@ -418,42 +318,17 @@ pub async fn pages_under_concurrent_inserts_lose_and_repeat_nothing(store: Arc<d
 pub async fn a_filter_by_completion_pages_too(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     for number in 1..=30 {
-        let task = Task {
-            completed: number % 3 == 0,
-            ..sample(&ann, number)
-        };
+        let task = Task { completed: number % 3 == 0, ..sample(&ann, number) };
         assert!(store.insert(&ann, &task).await.unwrap());
     }
     // What must not show.
     let bob = user("bob");
-    assert!(
-        store
-            .insert(
-                &bob,
-                &Task {
-                    completed: true,
-                    ..sample(&bob, 15)
-                }
-            )
-            .await
-            .unwrap()
-    );
+    assert!(store.insert(&bob, &Task { completed: true, ..sample(&bob, 15) }).await.unwrap());
     for completed in [true, false] {
-        let expected: Vec<_> = (1..=30)
-            .rev()
-            .filter(|number| (number % 3 == 0) == completed)
-            .map(id)
-            .collect();
+        let expected: Vec<_> = (1..=30).rev().filter(|number| (number % 3 == 0) == completed).map(id).collect();
         for limit in [1, 4, 5, 10, 20, 200] {
-            let query = TaskQuery {
-                completed: Some(completed),
-                ..limited(limit)
-            };
-            assert_eq!(
-                ids(&all_pages(&*store, &ann, query).await),
-                expected,
-                "{completed}, pages of {limit}"
-            );
+            let query = TaskQuery { completed: Some(completed), ..limited(limit) };
+            assert_eq!(ids(&all_pages(&*store, &ann, query).await), expected, "{completed}, pages of {limit}");
         }
     }
 }
@@ -462,10 +337,7 @@ pub async fn a_filter_by_completion_pages_too(store: Arc<dyn TaskStore>) {
 pub async fn a_cursor_is_a_bare_position(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     filled(&*store, &ann, 1..=5).await;
-    let after = |number| TaskQuery {
-        cursor: Some(Cursor::after(number)),
-        ..TaskQuery::default()
-    };
+    let after = |number| TaskQuery { cursor: Some(Cursor::after(number)), ..TaskQuery::default() };
     assert!(store.delete(&ann, id(3)).await.unwrap());
     let expect = [
         (id(3), 2),
@@ -491,17 +363,7 @@ pub async fn a_cursor_of_another_owner_shows_only_the_callers_own(store: Arc<dyn
     let cursor = store.list(&ann, &limited(2)).await.unwrap().next;
     assert_eq!(cursor, Some(Cursor::after(id(7))));
     for completed in [None, Some(false)] {
-        let page = store
-            .list(
-                &bob,
-                &TaskQuery {
-                    cursor,
-                    completed,
-                    ..TaskQuery::default()
-                },
-            )
-            .await
-            .unwrap();
+        let page = store.list(&bob, &TaskQuery { cursor, completed, ..TaskQuery::default() }).await.unwrap();
         assert_eq!(ids(&page.tasks), [6, 4, 2].map(id));
         assert!(page.tasks.iter().all(|task| task.user_id == bob));
     }
@@ -536,14 +398,8 @@ pub async fn concurrent_changes_to_different_fields_both_stay(store: Arc<dyn Tas
         let title = Title::new(format!("Title {round}")).unwrap();
         let description = Description::new(format!("Description {round}")).unwrap();
         let changes = [
-            TaskChange {
-                title: Some(title.clone()),
-                ..TaskChange::default()
-            },
-            TaskChange {
-                description: Patch::Set(description.clone()),
-                ..TaskChange::default()
-            },
+            TaskChange { title: Some(title.clone()), ..TaskChange::default() },
+            TaskChange { description: Patch::Set(description.clone()), ..TaskChange::default() },
             TaskChange::completion(Completion::Toggle),
         ];
         let running = changes.map(|change| {
@@ -555,33 +411,18 @@ pub async fn concurrent_changes_to_different_fields_both_stay(store: Arc<dyn Tas
         }
         let task = store.get(&ann, id(1)).await.unwrap().unwrap();
         assert_eq!((task.title, task.description), (title, Some(description)));
-        assert_eq!(
-            (task.completed, task.version),
-            (round % 2 == 1, 1 + 3 * i64::from(round))
-        );
+        assert_eq!((task.completed, task.version), (round % 2 == 1, 1 + 3 * i64::from(round)));
     }
 }
 
 /// A change says what changes; the rest is as it was.
 pub async fn a_field_that_is_not_named_stays(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
-    let task = Task {
-        description: Some(Description::new("As it was").unwrap()),
-        completed: true,
-        ..sample(&ann, 1)
-    };
+    let task = Task { description: Some(Description::new("As it was").unwrap()), completed: true, ..sample(&ann, 1) };
     assert!(store.insert(&ann, &task).await.unwrap());
-    let change = TaskChange {
-        title: Some(Title::new("New").unwrap()),
-        ..TaskChange::default()
-    };
+    let change = TaskChange { title: Some(Title::new("New").unwrap()), ..TaskChange::default() };
     let changed = store.update(&ann, task.id, &change, moment(5)).await.unwrap().unwrap();
-    let expected = Task {
-        title: Title::new("New").unwrap(),
-        updated_at: moment(5),
-        version: 2,
-        ..task
-    };
+    let expected = Task { title: Title::new("New").unwrap(), updated_at: moment(5), version: 2, ..task };
     assert_eq!(changed, expected);
     assert_eq!(store.get(&ann, expected.id).await.unwrap(), Some(expected));
 }
@@ -600,16 +441,9 @@ pub async fn a_description_is_kept_cleared_or_set(store: Arc<dyn TaskStore>) {
         (Patch::Set(text("")), Some("")),
     ];
     for (description, expected) in steps {
-        let change = TaskChange {
-            description,
-            ..TaskChange::default()
-        };
+        let change = TaskChange { description, ..TaskChange::default() };
         let task = store.update(&ann, id(1), &change, moment(1)).await.unwrap().unwrap();
-        assert_eq!(
-            task.description.as_ref().map(Description::as_str),
-            expected,
-            "{change:?}"
-        );
+        assert_eq!(task.description.as_ref().map(Description::as_str), expected, "{change:?}");
         assert_eq!(store.get(&ann, id(1)).await.unwrap(), Some(task));
     }
 }
@@ -624,21 +458,14 @@ pub async fn a_change_counts_once(store: Arc<dyn TaskStore>) {
         completed: Some(Completion::Set(true)),
     };
     let task = store.update(&ann, id(1), &change, moment(1)).await.unwrap().unwrap();
-    assert_eq!(
-        (task.version, task.updated_at, task.created_at),
-        (2, moment(1), moment(0))
-    );
+    assert_eq!((task.version, task.updated_at, task.created_at), (2, moment(1), moment(0)));
     assert_eq!(store.get(&ann, id(2)).await.unwrap().as_ref(), Some(&tasks[1]));
 }
 
 /// To say again what is so already leaves `version` and `updated_at` alone.
 pub async fn a_write_that_changes_nothing_is_no_change(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
-    let described = Task {
-        description: Some(Description::new("").unwrap()),
-        completed: true,
-        ..sample(&ann, 1)
-    };
+    let described = Task { description: Some(Description::new("").unwrap()), completed: true, ..sample(&ann, 1) };
     let plain = sample(&ann, 2);
     for task in [described, plain] {
         assert!(store.insert(&ann, &task).await.unwrap());
@@ -647,18 +474,10 @@ pub async fn a_write_that_changes_nothing_is_no_change(store: Arc<dyn TaskStore>
             description: task.description.clone().map_or(Patch::Clear, Patch::Set),
             completed: Some(Completion::Set(task.completed)),
         };
-        for change in [
-            TaskChange::default(),
-            TaskChange::completion(Completion::Set(task.completed)),
-            same,
-        ] {
+        for change in [TaskChange::default(), TaskChange::completion(Completion::Set(task.completed)), same] {
             let answer = store.update(&ann, task.id, &change, moment(9)).await.unwrap();
             assert_eq!(answer.as_ref(), Some(&task), "{change:?}");
-            assert_eq!(
-                store.get(&ann, task.id).await.unwrap().as_ref(),
-                Some(&task),
-                "{change:?}"
-            );
+            assert_eq!(store.get(&ann, task.id).await.unwrap().as_ref(), Some(&task), "{change:?}");
         }
     }
 }
@@ -692,13 +511,7 @@ pub async fn a_deletion_happens_once(store: Arc<dyn TaskStore>) {
     assert_eq!(count, 1);
     assert_eq!(store.get(&ann, id(1)).await.unwrap(), None);
     assert!(store.get(&ann, id(2)).await.unwrap().is_some());
-    assert_eq!(
-        store
-            .update(&ann, id(1), &TaskChange::default(), moment(1))
-            .await
-            .unwrap(),
-        None
-    );
+    assert_eq!(store.update(&ann, id(1), &TaskChange::default(), moment(1)).await.unwrap(), None);
 }
 
 /// Erasing says how many there were, leaves none, and leaves everybody else's.
@@ -724,14 +537,7 @@ pub async fn many_writers_at_once_are_all_served(store: Arc<dyn TaskStore>) {
                 for number in 1..=8 {
                     assert!(store.insert(&owner, &sample(&owner, number)).await.unwrap());
                     toggle(&*store, &owner, id(number)).await;
-                    assert!(
-                        !store
-                            .list(&owner, &TaskQuery::default())
-                            .await
-                            .unwrap()
-                            .tasks
-                            .is_empty()
-                    );
+                    assert!(!store.list(&owner, &TaskQuery::default()).await.unwrap().tasks.is_empty());
                 }
                 store.delete(&owner, id(1)).await.unwrap();
                 all_pages(&*store, &owner, TaskQuery::default()).await.len()
@@ -752,10 +558,7 @@ pub async fn an_abandoned_call_spoils_no_other(store: Arc<dyn TaskStore>) {
         // Some end before they have begun, some in the middle, some after.
         let patience = Duration::from_micros(patience * 25);
         let _ = tokio::time::timeout(patience, store.list(&ann, &limited(3))).await;
-        let change = TaskChange {
-            title: Some(Title::new("Abandoned").unwrap()),
-            ..TaskChange::default()
-        };
+        let change = TaskChange { title: Some(Title::new("Abandoned").unwrap()), ..TaskChange::default() };
         let _ = tokio::time::timeout(patience, store.update(&ann, id(20), &change, moment(1))).await;
         let task = store.get(&ann, id(number)).await.unwrap().unwrap();
         assert_eq!(task.id, id(number));

@@ -6,7 +6,7 @@ use std::{future::poll_fn, pin::pin, str::FromStr};
 use bytes::{Buf, BufMut};
 use http::{
     HeaderMap,
-    header::{CONTENT_ENCODING, CONTENT_TYPE},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use http_body::Body;
 
@@ -32,7 +32,9 @@ where
 {
     let unsupported = || Error::UnsupportedMediaType { merge_patch };
     let supported = is_json(headers, merge_patch);
-    let size = body.size_hint().lower();
+    // Not every framework's body knows its own size.
+    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let size = body.size_hint().lower().max(declared.unwrap_or(0));
     if size > 0 && !supported {
         return Err(unsupported());
     }
@@ -66,10 +68,8 @@ where
 
 /// Whether the body is declared to be JSON, in UTF-8 (RFC 8259, section 8.1), and not compressed.
 fn is_json(headers: &HeaderMap, merge_patch: bool) -> bool {
-    let encoded = headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let encoded =
+        headers.get_all(CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (Some(content_type), None, false) = (types.next(), types.next(), encoded) else {
         return false;
@@ -97,9 +97,7 @@ pub(super) struct Query<'a> {
 
 impl<'a> Query<'a> {
     pub(super) fn parse(query: Option<&'a str>) -> Self {
-        Self {
-            parameters: form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect(),
-        }
+        Self { parameters: form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect() }
     }
 
     fn take<T>(&mut self, name: &str, errors: &mut FieldErrors, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
@@ -125,9 +123,7 @@ impl<'a> Query<'a> {
     }
 
     fn parsed<T: FromStr<Err = InvalidValue>>(&mut self, name: &str, errors: &mut FieldErrors) -> Option<T> {
-        self.take(name, errors, |text| {
-            text.parse().map_err(|error: InvalidValue| error.to_string())
-        })
+        self.take(name, errors, |text| text.parse().map_err(|error: InvalidValue| error.to_string()))
     }
 
     pub(super) fn task_query(&mut self, errors: &mut FieldErrors) -> TaskQuery {
@@ -174,11 +170,7 @@ impl Members {
 
     /// An empty body is an empty object where every member may be absent.
     pub(super) fn parse_or_empty(body: &[u8]) -> Result<Self, Error> {
-        if body.is_empty() {
-            Ok(Self(Vec::new()))
-        } else {
-            Self::parse(body)
-        }
+        if body.is_empty() { Ok(Self(Vec::new())) } else { Self::parse(body) }
     }
 
     fn take(&mut self, name: &str, errors: &mut FieldErrors) -> Option<Json> {
@@ -199,9 +191,7 @@ impl Members {
 
     fn title(&mut self, required: bool, errors: &mut FieldErrors) -> Option<Title> {
         match self.take("title", errors) {
-            Some(Json::String(text)) => Title::new(text)
-                .map_err(|error| errors.add("title", error.to_string()))
-                .ok(),
+            Some(Json::String(text)) => Title::new(text).map_err(|error| errors.add("title", error.to_string())).ok(),
             Some(_) => {
                 errors.add("title", "must be a string");
                 None
@@ -244,29 +234,15 @@ impl Members {
     }
 
     pub(super) fn new_task(&mut self, errors: &mut FieldErrors) -> Option<NewTask> {
-        let (title, description, completed) = (
-            self.title(true, errors),
-            self.description(errors),
-            self.completed(errors),
-        );
-        Some(NewTask {
-            title: title?,
-            description: set(description),
-            completed: completed.unwrap_or(false),
-        })
+        let (title, description, completed) =
+            (self.title(true, errors), self.description(errors), self.completed(errors));
+        Some(NewTask { title: title?, description: set(description), completed: completed.unwrap_or(false) })
     }
 
     pub(super) fn replacement(&mut self, errors: &mut FieldErrors) -> Option<TaskReplacement> {
-        let (title, description, completed) = (
-            self.title(true, errors),
-            self.description(errors),
-            self.completed(errors),
-        );
-        Some(TaskReplacement {
-            title: title?,
-            description: set(description),
-            completed,
-        })
+        let (title, description, completed) =
+            (self.title(true, errors), self.description(errors), self.completed(errors));
+        Some(TaskReplacement { title: title?, description: set(description), completed })
     }
 
     pub(super) fn patch(&mut self, errors: &mut FieldErrors) -> TaskPatch {

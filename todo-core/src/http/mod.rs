@@ -8,7 +8,7 @@
 //! `todo_core::conformance` (feature `conformance`) checks it.
 //!
 //! ```
-//! use bytes::Bytes;
+//! use bytes::{Buf, Bytes};
 //! use http::Request;
 //! use http_body_util::Full;
 //! use todo_core::{TodoService, auth::JwtVerifier, http::{RESOURCES, TodoApi}, store::MemoryStore};
@@ -30,15 +30,22 @@
 //! Path (404), method (405), credential (401), the path's user (403), content type (415), size (413), JSON (400),
 //! fields (422), and only then the store. Whoever has no credential learns nothing of anybody's data.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use futures_core::Stream;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
     header::{ALLOW, LINK, LOCATION},
     request::Parts,
 };
-use http_body::Body;
+use http_body::{Body, Frame};
 use serde::Serialize;
 use tracing::Instrument as _;
 
@@ -55,7 +62,7 @@ mod routes;
 use input::{Members, Query};
 pub use problem::problem;
 use problem::{empty, json};
-pub use routes::{Operation, PROBES, RESOURCES, Resource};
+pub use routes::{Operation, PROBES, RESOURCES, Resource, find_resource};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -170,9 +177,7 @@ impl TodoApi {
         }
         if request.method() == Method::OPTIONS {
             let mut response = empty(StatusCode::NO_CONTENT);
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static(resource.allow));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(resource.allow));
             return Ok(response);
         }
         let Some(operation) = resource.operation(request.method()) else {
@@ -233,6 +238,35 @@ impl TodoApi {
             Operation::GetSession => call.session(&identity),
             Operation::Health | Operation::Ready => Err(Error::Internal("a probe was answered before")),
         }
+    }
+}
+
+/// A body from a stream of its pieces, for the adapters of frameworks that show bodies as streams.
+pub struct StreamBody<S>(Pin<Box<S>>);
+
+impl<S> StreamBody<S> {
+    /// The body that consists of these pieces.
+    pub fn new(stream: S) -> Self {
+        Self(Box::pin(stream))
+    }
+}
+
+impl<S, D, E> Body for StreamBody<S>
+where
+    S: Stream<Item = Result<D, E>>,
+    D: Buf,
+{
+    type Data = D;
+    type Error = E;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<D>, E>>> {
+        self.0.as_mut().poll_next(context).map_ok(Frame::data)
+    }
+}
+
+impl<S> fmt::Debug for StreamBody<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StreamBody")
     }
 }
 
@@ -364,11 +398,7 @@ fn next_link(query: &TaskQuery, page: &Page) -> Option<HeaderValue> {
     let cursor = page.next?;
     let mut link = format!("<?cursor={cursor}&limit={}", query.limit.get());
     if let Some(completed) = query.completed {
-        link.push_str(if completed {
-            "&completed=true"
-        } else {
-            "&completed=false"
-        });
+        link.push_str(if completed { "&completed=true" } else { "&completed=false" });
     }
     link.push_str(">; rel=\"next\"");
     HeaderValue::try_from(link).ok()

@@ -63,10 +63,7 @@ pub struct Resource {
     pub allow: &'static str,
 }
 
-const TASKS: &[(Method, Operation)] = &[
-    (Method::GET, Operation::ListTasks),
-    (Method::POST, Operation::CreateTask),
-];
+const TASKS: &[(Method, Operation)] = &[(Method::GET, Operation::ListTasks), (Method::POST, Operation::CreateTask)];
 const TASKS_ALLOW: &str = "GET, HEAD, POST, OPTIONS";
 
 const TASK: &[(Method, Operation)] = &[
@@ -84,55 +81,19 @@ const GET_ALLOW: &str = "GET, HEAD, OPTIONS";
 
 /// Every path of the API, relative to where it is mounted.
 pub const RESOURCES: &[Resource] = &[
-    Resource {
-        path: "/tasks",
-        operations: TASKS,
-        allow: TASKS_ALLOW,
-    },
-    Resource {
-        path: "/tasks/{id}",
-        operations: TASK,
-        allow: TASK_ALLOW,
-    },
-    Resource {
-        path: "/tasks/{id}/complete",
-        operations: COMPLETE,
-        allow: COMPLETE_ALLOW,
-    },
-    Resource {
-        path: "/{user_id}/tasks",
-        operations: TASKS,
-        allow: TASKS_ALLOW,
-    },
-    Resource {
-        path: "/{user_id}/tasks/{id}",
-        operations: TASK,
-        allow: TASK_ALLOW,
-    },
-    Resource {
-        path: "/{user_id}/tasks/{id}/complete",
-        operations: COMPLETE,
-        allow: COMPLETE_ALLOW,
-    },
-    Resource {
-        path: "/auth/session",
-        operations: &[(Method::GET, Operation::GetSession)],
-        allow: GET_ALLOW,
-    },
+    Resource { path: "/tasks", operations: TASKS, allow: TASKS_ALLOW },
+    Resource { path: "/tasks/{id}", operations: TASK, allow: TASK_ALLOW },
+    Resource { path: "/tasks/{id}/complete", operations: COMPLETE, allow: COMPLETE_ALLOW },
+    Resource { path: "/{user_id}/tasks", operations: TASKS, allow: TASKS_ALLOW },
+    Resource { path: "/{user_id}/tasks/{id}", operations: TASK, allow: TASK_ALLOW },
+    Resource { path: "/{user_id}/tasks/{id}/complete", operations: COMPLETE, allow: COMPLETE_ALLOW },
+    Resource { path: "/auth/session", operations: &[(Method::GET, Operation::GetSession)], allow: GET_ALLOW },
 ];
 
 /// The paths of the health probes, for the root of a server. They need no credential.
 pub const PROBES: &[Resource] = &[
-    Resource {
-        path: "/health",
-        operations: &[(Method::GET, Operation::Health)],
-        allow: GET_ALLOW,
-    },
-    Resource {
-        path: "/health/ready",
-        operations: &[(Method::GET, Operation::Ready)],
-        allow: GET_ALLOW,
-    },
+    Resource { path: "/health", operations: &[(Method::GET, Operation::Health)], allow: GET_ALLOW },
+    Resource { path: "/health/ready", operations: &[(Method::GET, Operation::Ready)], allow: GET_ALLOW },
 ];
 
 /// Users whose ids are segments of ours: in every framework a text wins over a parameter, so these are not reachable
@@ -173,10 +134,7 @@ impl Resource {
     #[must_use]
     pub fn operation(&self, method: &Method) -> Option<Operation> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
-        self.operations
-            .iter()
-            .find(|(own, _)| own == method)
-            .map(|(_, operation)| *operation)
+        self.operations.iter().find(|(own, _)| own == method).map(|(_, operation)| *operation)
     }
 
     /// Whether the end of this path is one that the template means.
@@ -204,10 +162,7 @@ impl Resource {
                 .flat_map(|segment| paths.iter().map(move |path| format!("{path}/{segment}")))
                 .collect();
         }
-        paths
-            .into_iter()
-            .flat_map(|path| [format!("{path}/"), path])
-            .filter(|path| path != self.path)
+        paths.into_iter().flat_map(|path| [format!("{path}/"), path]).filter(|path| path != self.path)
     }
 
     /// Reads the path from its right end, so that it does not matter where the API is mounted and whether the
@@ -241,20 +196,37 @@ impl Resource {
     }
 }
 
+/// The resource that a path below the mount means or nearly means: for the adapters of frameworks that do not route by
+/// templates.
+///
+/// It answers for the same paths as [`path`](Resource::path) and [`near_misses`](Resource::near_misses) together; all
+/// others are the host's.
+///
+/// ```
+/// use todo_core::http::{RESOURCES, find_resource};
+///
+/// assert_eq!(find_resource(RESOURCES, "/tasks/7").map(|resource| resource.path), Some("/tasks/{id}"));
+/// assert_eq!(find_resource(RESOURCES, "/tasks/").map(|resource| resource.path), Some("/tasks"));
+/// assert!(find_resource(RESOURCES, "/elsewhere").is_none());
+/// ```
+#[must_use]
+pub fn find_resource(resources: &'static [Resource], path: &str) -> Option<&'static Resource> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let same = |(template, segment): (&str, &str)| template == segment || template.starts_with('{');
+    resources.iter().find(|resource| {
+        !path.ends_with('/')
+            && resource.path.matches('/').count() == path.matches('/').count()
+            && resource.path.split('/').zip(path.split('/')).all(same)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// The order in which every `Allow` lists its methods.
-    const METHODS_IN_ORDER: [Method; 7] = [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::PATCH,
-        Method::DELETE,
-        Method::OPTIONS,
-    ];
+    const METHODS_IN_ORDER: [Method; 7] =
+        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
     #[test]
     fn allow_lists_what_the_path_answers_to_in_the_one_order() {
@@ -270,10 +242,7 @@ mod tests {
 
     #[test]
     fn a_path_is_read_from_its_right_end() {
-        let resource = RESOURCES
-            .iter()
-            .find(|resource| resource.path == "/{user_id}/tasks/{id}")
-            .expect("ours");
+        let resource = RESOURCES.iter().find(|resource| resource.path == "/{user_id}/tasks/{id}").expect("ours");
         for prefix in ["", "/api", "/api/v1", "//", "/tasks"] {
             let path = format!("{prefix}/auth0%7C1/tasks/7");
             let parameters = resource.parameters(&path).expect(&path);
@@ -284,12 +253,7 @@ mod tests {
 
     #[test]
     fn a_path_that_is_only_nearly_ours_is_not_ours() {
-        let at = |template: &str| {
-            RESOURCES
-                .iter()
-                .find(|resource| resource.path == template)
-                .expect("ours")
-        };
+        let at = |template: &str| RESOURCES.iter().find(|resource| resource.path == template).expect("ours");
         for (template, path) in [
             ("/tasks", "/tasks/"),
             ("/tasks", "/tasks//"),
@@ -313,37 +277,35 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for resource in RESOURCES.iter().chain(PROBES) {
             for path in resource.near_misses() {
-                assert!(
-                    !resource.matches(&path.replace("{user_id}", "ann").replace("{id}", "7")),
-                    "{path}"
-                );
+                assert!(!resource.matches(&path.replace("{user_id}", "ann").replace("{id}", "7")), "{path}");
                 assert!(seen.insert(path.clone()), "{path} twice");
             }
         }
-        for path in [
-            "/tasks/",
-            "/tasks/{id}/",
-            "//tasks",
-            "/{user_id}/tasks//complete",
-            "//tasks//complete/",
-        ] {
+        for path in ["/tasks/", "/tasks/{id}/", "//tasks", "/{user_id}/tasks//complete", "//tasks//complete/"] {
             assert!(seen.contains(path), "{path}");
         }
     }
 
     #[test]
+    fn paths_and_near_misses_are_found() {
+        for resource in RESOURCES.iter().chain(PROBES) {
+            for path in resource.near_misses().chain([resource.path.to_owned()]) {
+                let path = path.replace("{user_id}", "ann").replace("{id}", "7");
+                let found = find_resource(RESOURCES, &path).or_else(|| find_resource(PROBES, &path));
+                assert_eq!(found.map(|found| found.path), Some(resource.path), "{path}");
+            }
+        }
+        for path in
+            ["", "/", "//", "/task", "/tasks/7/done", "/a/b/tasks", "/auth", "/auth/session/x", "/tasks//", "tasks"]
+        {
+            assert_eq!(find_resource(RESOURCES, path).map(|found| found.path), None, "{path}");
+        }
+    }
+
+    #[test]
     fn an_escaped_slash_is_part_of_the_user_id() {
-        let resource = RESOURCES
-            .iter()
-            .find(|resource| resource.path == "/{user_id}/tasks")
-            .expect("ours");
-        assert_eq!(
-            resource.parameters("/a%2Fb/tasks").expect("a match").user,
-            PathUser::Named("a/b".into())
-        );
-        assert_eq!(
-            resource.parameters("/%FF/tasks").expect("a match").user,
-            PathUser::Unreadable
-        );
+        let resource = RESOURCES.iter().find(|resource| resource.path == "/{user_id}/tasks").expect("ours");
+        assert_eq!(resource.parameters("/a%2Fb/tasks").expect("a match").user, PathUser::Named("a/b".into()));
+        assert_eq!(resource.parameters("/%FF/tasks").expect("a match").user, PathUser::Unreadable);
     }
 }

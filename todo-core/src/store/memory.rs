@@ -47,13 +47,7 @@ impl TaskStore for MemoryStore {
         if tasks.contains_key(&task.id) {
             return Ok(false);
         }
-        tasks.insert(
-            task.id,
-            Task {
-                user_id: owner.clone(),
-                ..task.clone()
-            },
-        );
+        tasks.insert(task.id, Task { user_id: owner.clone(), ..task.clone() });
         Ok(true)
     }
 
@@ -92,10 +86,7 @@ impl TaskStore for MemoryStore {
     }
 
     async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
-        Ok(self
-            .write()
-            .get_mut(owner)
-            .is_some_and(|tasks| tasks.remove(&id).is_some()))
+        Ok(self.write().get_mut(owner).is_some_and(|tasks| tasks.remove(&id).is_some()))
     }
 
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {

@@ -99,10 +99,7 @@ impl TaskChange {
     /// A change of the completion alone.
     #[must_use]
     pub fn completion(completed: Completion) -> Self {
-        Self {
-            completed: Some(completed),
-            ..Self::default()
-        }
+        Self { completed: Some(completed), ..Self::default() }
     }
 
     /// The meaning of a change, for stores that hold tasks as values; the others do the same in their own language.
@@ -132,11 +129,7 @@ impl TaskChange {
 
 impl From<TaskPatch> for TaskChange {
     fn from(patch: TaskPatch) -> Self {
-        Self {
-            title: patch.title,
-            description: patch.description,
-            completed: patch.completed.map(Completion::Set),
-        }
+        Self { title: patch.title, description: patch.description, completed: patch.completed.map(Completion::Set) }
     }
 }
 

@@ -27,10 +27,7 @@ pub struct InvalidName(String);
 
 impl Default for Names {
     fn default() -> Self {
-        Self {
-            schema: "todo".to_owned(),
-            table: "tasks".to_owned(),
-        }
+        Self { schema: "todo".to_owned(), table: "tasks".to_owned() }
     }
 }
 
@@ -49,10 +46,7 @@ impl Names {
                 && !name.as_bytes().first().is_some_and(u8::is_ascii_digit);
             if allowed { Ok(name) } else { Err(InvalidName(name)) }
         };
-        Ok(Self {
-            schema: check(schema.into())?,
-            table: check(table.into())?,
-        })
+        Ok(Self { schema: check(schema.into())?, table: check(table.into())? })
     }
 
     /// The PostgreSQL schema.
@@ -78,11 +72,7 @@ impl Names {
             #[cfg(feature = "sqlite")]
             Dialect::Sqlite => {
                 let table = format!("{}_{}", self.schema, self.table);
-                Resolved {
-                    tasks: format!(r#""{table}""#),
-                    ledger: format!(r#""{table}_migrations""#),
-                    table,
-                }
+                Resolved { tasks: format!(r#""{table}""#), ledger: format!(r#""{table}_migrations""#), table }
             }
         }
     }
@@ -125,18 +115,7 @@ mod tests {
 
     #[test]
     fn names_that_could_leave_their_quotes_are_refused() {
-        for wrong in [
-            "",
-            "1a",
-            "Tasks",
-            "ta-sks",
-            "ta\"sks",
-            "ta.sks",
-            "ta sks",
-            "tåsks",
-            "x\0",
-            &"x".repeat(31),
-        ] {
+        for wrong in ["", "1a", "Tasks", "ta-sks", "ta\"sks", "ta.sks", "ta sks", "tåsks", "x\0", &"x".repeat(31)] {
             assert!(Names::new(wrong, "tasks").is_err(), "{wrong:?}");
             assert!(Names::new("todo", wrong).is_err(), "{wrong:?}");
         }

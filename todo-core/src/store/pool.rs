@@ -105,17 +105,13 @@ impl<DB: Database> Deref for Lease<DB> {
     type Target = DB::Connection;
 
     fn deref(&self) -> &DB::Connection {
-        self.0
-            .as_ref()
-            .unwrap_or_else(|| unreachable!("taken only by finish, which takes the lease"))
+        self.0.as_ref().unwrap_or_else(|| unreachable!("taken only by finish, which takes the lease"))
     }
 }
 
 impl<DB: Database> DerefMut for Lease<DB> {
     fn deref_mut(&mut self) -> &mut DB::Connection {
-        self.0
-            .as_mut()
-            .unwrap_or_else(|| unreachable!("taken only by finish, which takes the lease"))
+        self.0.as_mut().unwrap_or_else(|| unreachable!("taken only by finish, which takes the lease"))
     }
 }
 

@@ -139,12 +139,7 @@ impl PostgresStore {
     /// does not repeat the URL.
     pub fn connect(url: &str, options: &PostgresOptions) -> Result<Self, StoreError> {
         let connect = connect_options(url, options.tls)?;
-        let pool = Pool::new(
-            connect,
-            options.max_connections,
-            options.acquire_timeout,
-            Some(options.max_lifetime),
-        );
+        let pool = Pool::new(connect, options.max_connections, options.acquire_timeout, Some(options.max_lifetime));
         Ok(Self::over(Connections::Own(pool), Names::default()))
     }
 
@@ -155,11 +150,7 @@ impl PostgresStore {
     }
 
     fn over(connections: Connections, names: Names) -> Self {
-        Self {
-            connections,
-            sql: Arc::new(Statements::render(Dialect::Postgres, &names)),
-            names,
-        }
+        Self { connections, sql: Arc::new(Statements::render(Dialect::Postgres, &names)), names }
     }
 
     /// Brings schema and table to the newest version. It is safe to run this in many processes at once, and does
@@ -192,14 +183,8 @@ impl PostgresStore {
         let (mut one, mut other) = (self.lease().await?, self.lease().await?);
         let pid = "select pg_backend_pid()";
         let pids: (i32, i32) = (
-            sqlx::query_scalar(sqlx::AssertSqlSafe(pid))
-                .persistent(true)
-                .fetch_one(&mut *one)
-                .await?,
-            sqlx::query_scalar(sqlx::AssertSqlSafe(pid))
-                .persistent(true)
-                .fetch_one(&mut *other)
-                .await?,
+            sqlx::query_scalar(sqlx::AssertSqlSafe(pid)).persistent(true).fetch_one(&mut *one).await?,
+            sqlx::query_scalar(sqlx::AssertSqlSafe(pid)).persistent(true).fetch_one(&mut *other).await?,
         );
         let pooled = pids.0 == pids.1;
         if pooled && mixes_statements(&mut one, &mut other).await {
@@ -216,10 +201,7 @@ impl PostgresStore {
                 .await?;
         one.finish(Ok(()))?;
         other.finish(Ok(()))?;
-        Ok(Findings {
-            durable: settings.0 == "on" && settings.1 != "off",
-            pooled,
-        })
+        Ok(Findings { durable: settings.0 == "on" && settings.1 != "off", pooled })
     }
 
     /// Closes the connections that this store opened; those of the host's pool stay.
@@ -258,12 +240,8 @@ async fn mixes_statements(one: &mut PgConnection, other: &mut PgConnection) -> b
     // sqlx names statements by counting, so both connections are at the same number here. Twice, since the second
     // time each uses what it prepared the first time.
     for _ in 0..2 {
-        let mine = sqlx::query_scalar::<_, String>("select 'one'")
-            .fetch_one(&mut *one)
-            .await;
-        let theirs = sqlx::query_scalar::<_, String>("select 'other'")
-            .fetch_one(&mut *other)
-            .await;
+        let mine = sqlx::query_scalar::<_, String>("select 'one'").fetch_one(&mut *one).await;
+        let theirs = sqlx::query_scalar::<_, String>("select 'other'").fetch_one(&mut *other).await;
         if !matches!((mine.as_deref(), theirs.as_deref()), (Ok("one"), Ok("other"))) {
             return true;
         }
@@ -294,9 +272,7 @@ fn connect_options(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, StoreE
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresStore")
-            .field("names", &self.names)
-            .finish_non_exhaustive()
+        f.debug_struct("PostgresStore").field("names", &self.names).finish_non_exhaustive()
     }
 }
 
@@ -417,10 +393,7 @@ mod tests {
             let url = format!("{url}?sslmode={weak}&channel_binding=require");
             assert!(matches!(mode(&url, TlsPolicy::Verify), PgSslMode::VerifyFull), "{weak}");
         }
-        assert!(matches!(
-            mode(&format!("{url}?sslmode=require"), TlsPolicy::AsWritten),
-            PgSslMode::Require
-        ));
+        assert!(matches!(mode(&format!("{url}?sslmode=require"), TlsPolicy::AsWritten), PgSslMode::Require));
         assert!(matches!(mode(url, TlsPolicy::Verify), PgSslMode::Prefer));
     }
 

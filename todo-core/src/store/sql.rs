@@ -76,9 +76,7 @@ impl Statements {
         // sqlx takes a `&'static str`, or checks a `String` at each call. A store lives as long as its program, its
         // handful of statements may too.
         let render = |template: &str| -> &'static str {
-            names
-                .render(&template.replace("{changes}", CHANGES).replace("{greatest}", greatest))
-                .leak()
+            names.render(&template.replace("{changes}", CHANGES).replace("{greatest}", greatest)).leak()
         };
         Self {
             insert: render(INSERT),
@@ -97,15 +95,9 @@ impl Statements {
 pub(super) fn migrator(dialect: Dialect, names: &Names) -> Migrator {
     let (create_schema, sources): (bool, &[(i64, &'static str, &str)]) = match dialect {
         #[cfg(feature = "postgres")]
-        Dialect::Postgres => (
-            true,
-            &[(1, "tasks", include_str!("../../migrations/postgres/0001_tasks.sql"))],
-        ),
+        Dialect::Postgres => (true, &[(1, "tasks", include_str!("../../migrations/postgres/0001_tasks.sql"))]),
         #[cfg(feature = "sqlite")]
-        Dialect::Sqlite => (
-            false,
-            &[(1, "tasks", include_str!("../../migrations/sqlite/0001_tasks.sql"))],
-        ),
+        Dialect::Sqlite => (false, &[(1, "tasks", include_str!("../../migrations/sqlite/0001_tasks.sql"))]),
     };
     let resolved = names.resolve(dialect);
     let migrations = sources.iter().map(|&(version, description, source)| {
@@ -215,11 +207,8 @@ macro_rules! operations {
             owner: &UserId,
             id: TaskId,
         ) -> Result<Option<Task>, sqlx::Error> {
-            let row: Option<Row<$time>> = sqlx::query_as(sql.get)
-                .bind(owner.as_str())
-                .bind(id.as_uuid())
-                .fetch_optional(connection)
-                .await?;
+            let row: Option<Row<$time>> =
+                sqlx::query_as(sql.get).bind(owner.as_str()).bind(id.as_uuid()).fetch_optional(connection).await?;
             row.map(|row| task(owner, row)).transpose()
         }
 
@@ -232,11 +221,7 @@ macro_rules! operations {
             let Some(newest) = query.newest() else {
                 return Ok(Page::default());
             };
-            let statement = if query.completed.is_some() {
-                sql.list_completed
-            } else {
-                sql.list
-            };
+            let statement = if query.completed.is_some() { sql.list_completed } else { sql.list };
             let mut statement = sqlx::query_as(statement)
                 .bind(owner.as_str())
                 .bind(newest.as_uuid())
@@ -245,10 +230,7 @@ macro_rules! operations {
                 statement = statement.bind(completed);
             }
             let rows: Vec<Row<$time>> = statement.fetch_all(connection).await?;
-            let tasks = rows
-                .into_iter()
-                .map(|row| task(owner, row))
-                .collect::<Result<_, _>>()?;
+            let tasks = rows.into_iter().map(|row| task(owner, row)).collect::<Result<_, _>>()?;
             Ok(Page::from_one_more(tasks, query.limit))
         }
 
@@ -283,11 +265,7 @@ macro_rules! operations {
             owner: &UserId,
             id: TaskId,
         ) -> Result<bool, sqlx::Error> {
-            let done = sqlx::query(sql.delete)
-                .bind(owner.as_str())
-                .bind(id.as_uuid())
-                .execute(connection)
-                .await?;
+            let done = sqlx::query(sql.delete).bind(owner.as_str()).bind(id.as_uuid()).execute(connection).await?;
             Ok(done.rows_affected() == 1)
         }
 
@@ -296,10 +274,7 @@ macro_rules! operations {
             sql: &Statements,
             owner: &UserId,
         ) -> Result<u64, sqlx::Error> {
-            let done = sqlx::query(sql.erase)
-                .bind(owner.as_str())
-                .execute(connection)
-                .await?;
+            let done = sqlx::query(sql.erase).bind(owner.as_str()).execute(connection).await?;
             Ok(done.rows_affected())
         }
 
@@ -315,9 +290,9 @@ pub(super) fn is_disconnected(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
         // Class 08 is "connection exception"; 57P01 to 57P05 say that the server ends this connection.
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_some_and(|code| code.starts_with("08") || code.starts_with("57P")),
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
+        }
         _ => false,
     }
 }

@@ -79,9 +79,7 @@ impl SqliteStore {
         let wrong = |reason: &str| StoreError::Backend(reason.into());
         let options = SqliteConnectOptions::from_str(url).map_err(|error| StoreError::Backend(error.into()))?;
         if url.contains(":memory:") || url.contains("mode=memory") || options.get_filename().as_os_str().is_empty() {
-            return Err(wrong(
-                "a SQLite database in memory belongs to one connection; name a file",
-            ));
+            return Err(wrong("a SQLite database in memory belongs to one connection; name a file"));
         }
         if url.contains("mode=ro") || url.contains("immutable=") {
             return Err(wrong("the SQLite database must be writable"));
@@ -108,11 +106,7 @@ impl SqliteStore {
     /// The same file, with other names for the table.
     #[must_use]
     pub fn with_names(self, names: Names) -> Self {
-        Self {
-            sql: Arc::new(Statements::render(Dialect::Sqlite, &names)),
-            names,
-            ..self
-        }
+        Self { sql: Arc::new(Statements::render(Dialect::Sqlite, &names)), names, ..self }
     }
 
     /// Brings the table to the newest version. It is safe to run this in many processes at once, and does nothing when
@@ -145,9 +139,7 @@ impl SqliteStore {
 
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore")
-            .field("names", &self.names)
-            .finish_non_exhaustive()
+        f.debug_struct("SqliteStore").field("names", &self.names).finish_non_exhaustive()
     }
 }
 
@@ -243,15 +235,9 @@ mod tests {
         let store = SqliteStore::open(directory.path().join("tasks.db"));
         store.migrate().await.expect("migrated");
         let mut writer = store.writer.lease().await.expect("a writer");
-        let mode: String = sqlx::query_scalar("pragma journal_mode")
-            .fetch_one(&mut *writer)
-            .await
-            .expect("a mode");
+        let mode: String = sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *writer).await.expect("a mode");
         // 2 is FULL: the write-ahead log is synced at each commit.
-        let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
-            .fetch_one(&mut *writer)
-            .await
-            .expect("a level");
+        let synchronous: i64 = sqlx::query_scalar("pragma synchronous").fetch_one(&mut *writer).await.expect("a level");
         assert_eq!((mode.as_str(), synchronous), ("wal", 2));
     }
 
@@ -262,9 +248,7 @@ mod tests {
         store.migrate().await.expect("migrated");
         let mut reader = store.readers.lease().await.expect("a reader");
         let owner = UserId::new("ann").expect("a user");
-        let error = operations::erase(&mut reader, &store.sql, &owner)
-            .await
-            .expect_err("it reads only");
+        let error = operations::erase(&mut reader, &store.sql, &owner).await.expect_err("it reads only");
         assert!(error.to_string().contains("readonly"), "{error}");
     }
 }

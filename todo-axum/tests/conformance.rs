@@ -1,0 +1,43 @@
+//! The suite for adapters through real axum, over real sockets, on every store.
+
+use axum::{Router, routing::get};
+use todo_core::http::TodoApi;
+use tokio::net::TcpListener;
+
+async fn serve(listener: TcpListener, api: TodoApi) {
+    let app: Router = Router::new()
+        .nest("/api/v1", todo_axum::router(api.clone()))
+        .merge(todo_axum::probes(api))
+        .route("/host", get(async || "the host's"));
+    axum::serve(listener, app).await.expect("the listener accepts");
+}
+
+mod memory {
+    use todo_core::conformance::http::App;
+
+    async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
+        testkit::stores::memory(async |store| testkit::stores::served(store, super::serve, case).await).await;
+    }
+
+    todo_core::http_conformance!(with_app);
+}
+
+mod sqlite {
+    use todo_core::conformance::http::App;
+
+    async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
+        testkit::stores::sqlite(async |store| testkit::stores::served(store, super::serve, case).await).await;
+    }
+
+    todo_core::http_conformance!(with_app);
+}
+
+mod postgres {
+    use todo_core::conformance::http::App;
+
+    async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
+        testkit::stores::postgres(async |store| testkit::stores::served(store, super::serve, case).await).await;
+    }
+
+    todo_core::http_conformance!(with_app);
+}

@@ -1,0 +1,42 @@
+//! The suite for adapters through real poem, over real sockets, on every store.
+
+use poem::{Route, endpoint::make_sync, get, listener::TcpAcceptor};
+use todo_core::http::TodoApi;
+use tokio::net::TcpListener;
+
+async fn serve(listener: TcpListener, api: TodoApi) {
+    let app = Route::new().at("/host", get(make_sync(|_| "the host's")));
+    let app = todo_poem::probes(todo_poem::mount(app, "/api/v1", api.clone()), api);
+    let acceptor = TcpAcceptor::from_tokio(listener).expect("a listener of tokio");
+    poem::Server::new_with_acceptor(acceptor).run(app).await.expect("the listener accepts");
+}
+
+mod memory {
+    use todo_core::conformance::http::App;
+
+    async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
+        testkit::stores::memory(async |store| testkit::stores::served(store, super::serve, case).await).await;
+    }
+
+    todo_core::http_conformance!(with_app);
+}
+
+mod sqlite {
+    use todo_core::conformance::http::App;
+
+    async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
+        testkit::stores::sqlite(async |store| testkit::stores::served(store, super::serve, case).await).await;
+    }
+
+    todo_core::http_conformance!(with_app);
+}
+
+mod postgres {
+    use todo_core::conformance::http::App;
+
+    async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
+        testkit::stores::postgres(async |store| testkit::stores::served(store, super::serve, case).await).await;
+    }
+
+    todo_core::http_conformance!(with_app);
+}

@@ -1,0 +1,92 @@
+//! Mounts the todo API as a warp [`Filter`].
+//!
+//! ```
+//! use warp::Filter as _;
+//! # use todo_core::{TodoService, auth::JwtVerifier, http::TodoApi, store::MemoryStore};
+//! # let verifier = JwtVerifier::hs256("a secret of thirty-two bytes or more").unwrap();
+//! # let api = TodoApi::new(TodoService::new(MemoryStore::new()), verifier);
+//! let app = warp::path!("api" / "v1" / ..).and(todo_warp::filter(api));
+//! ```
+//!
+//! All answers are replies, never rejections: no `recover` of yours changes them. The filter answers 404 where a path
+//! is only nearly one of its own (a trailing slash, an empty segment); all other paths it leaves, with the body
+//! untouched, to your other filters.
+//!
+//! Your own handlers learn who is asking by [`current_user`].
+
+use std::future::ready;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use todo_core::{
+    auth::Identity,
+    http::{PROBES, RESOURCES, Resource, StreamBody, TodoApi, find_resource, problem},
+};
+use warp::{
+    Filter, Rejection,
+    filters::BoxedFilter,
+    path::{FullPath, Tail},
+};
+
+/// Every path of the API; put any path before it.
+pub fn filter(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
+    matching(api, RESOURCES)
+}
+
+/// The health probes, `/health` and `/health/ready`, for the root of a server.
+pub fn probes(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
+    matching(api, PROBES)
+}
+
+fn matching(api: TodoApi, resources: &'static [Resource]) -> BoxedFilter<(Response<Bytes>,)> {
+    // By the path alone, before the body is taken: a filter after us may want it.
+    let resource = warp::path::tail().and_then(move |tail: Tail| {
+        ready(find_resource(resources, &format!("/{}", tail.as_str())).ok_or_else(warp::reject::not_found))
+    });
+    resource
+        .and(head())
+        .and(warp::body::stream())
+        .then(move |resource, head: Request<()>, body| {
+            let api = api.clone();
+            async move { api.respond(resource, head.map(|()| StreamBody::new(body))).await }
+        })
+        .boxed()
+}
+
+/// The head of the request, put together again: warp shows it in pieces.
+fn head() -> impl Filter<Extract = (Request<()>,), Error = Rejection> + Clone {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::method().and(warp::path::full()).and(query).and(warp::header::headers_cloned()).and_then(
+        async |method: Method, path: FullPath, query: String, headers: HeaderMap| {
+            let mut request = Request::new(());
+            let uri = if query.is_empty() { path.as_str().to_owned() } else { format!("{}?{query}", path.as_str()) };
+            *request.uri_mut() = uri.try_into().map_err(|_| warp::reject::not_found())?;
+            (*request.method_mut(), *request.headers_mut()) = (method, headers);
+            Ok::<_, Rejection>(request)
+        },
+    )
+}
+
+/// Who is asking, for the host's own handlers; or the answer for whoever is not known, which is the same 401 as from
+/// the API. Both are replies, so a handler maps the one and passes on the other.
+///
+/// ```
+/// use warp::Filter as _;
+/// # use todo_core::{TodoService, auth::JwtVerifier, http::TodoApi, store::MemoryStore};
+/// # let verifier = JwtVerifier::hs256("a secret of thirty-two bytes or more").unwrap();
+/// # let api = TodoApi::new(TodoService::new(MemoryStore::new()), verifier);
+/// let greeting = warp::path!("greeting")
+///     .and(todo_warp::current_user(api))
+///     .map(|user: todo_warp::CurrentUser| user.map(|identity| format!("Hello {}", identity.user_id)));
+/// ```
+pub fn current_user(api: TodoApi) -> BoxedFilter<(CurrentUser,)> {
+    head()
+        .then(move |head: Request<()>| {
+            let api = api.clone();
+            async move { api.authenticate(&head.into_parts().0).await.map_err(problem) }
+        })
+        .boxed()
+}
+
+/// What [`current_user`] gives to a handler.
+pub type CurrentUser = Result<Identity, Response<Bytes>>;

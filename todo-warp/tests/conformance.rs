@@ -1,0 +1,44 @@
+//! The suite for adapters through real warp, over real sockets, on every store.
+
+use todo_core::http::TodoApi;
+use tokio::net::TcpListener;
+use warp::Filter as _;
+
+async fn serve(listener: TcpListener, api: TodoApi) {
+    let app = warp::path!("api" / "v1" / ..)
+        .and(todo_warp::filter(api.clone()))
+        .or(todo_warp::probes(api))
+        .or(warp::path!("host").map(|| "the host's".to_owned()))
+        .boxed();
+    warp::serve(app).incoming(listener).run().await;
+}
+
+mod memory {
+    use todo_core::conformance::http::App;
+
+    async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
+        testkit::stores::memory(async |store| testkit::stores::served(store, super::serve, case).await).await;
+    }
+
+    todo_core::http_conformance!(with_app);
+}
+
+mod sqlite {
+    use todo_core::conformance::http::App;
+
+    async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
+        testkit::stores::sqlite(async |store| testkit::stores::served(store, super::serve, case).await).await;
+    }
+
+    todo_core::http_conformance!(with_app);
+}
+
+mod postgres {
+    use todo_core::conformance::http::App;
+
+    async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
+        testkit::stores::postgres(async |store| testkit::stores::served(store, super::serve, case).await).await;
+    }
+
+    todo_core::http_conformance!(with_app);
+}
