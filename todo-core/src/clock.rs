@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -171,7 +171,7 @@ impl Clock for FixedClock {
     }
 }
 
-impl<T: Clock + ?Sized> Clock for std::sync::Arc<T> {
+impl<T: Clock + ?Sized> Clock for Arc<T> {
     fn now(&self) -> Timestamp {
         (**self).now()
     }
@@ -184,12 +184,28 @@ pub trait IdGenerator: fmt::Debug + Send + Sync {
     fn next(&self, now: Timestamp) -> TaskId;
 }
 
-/// UUID version 7 (RFC 9562): time-ordered, and monotonic within the process even if the clock stands still or goes
-/// backwards.
+/// UUID version 7 (RFC 9562): time-ordered, and monotonic even if the clock stands still or goes backwards.
 ///
 /// Several processes that write for one owner order their tasks by their own clocks.
-#[derive(Default)]
-pub struct UuidV7(Mutex<ContextV7>);
+#[derive(Clone)]
+pub struct UuidV7(Arc<Mutex<ContextV7>>);
+
+impl UuidV7 {
+    /// The one that all services of this process share unless they are told otherwise, so that they do not overtake
+    /// one another.
+    #[must_use]
+    pub fn shared() -> Self {
+        static SHARED: LazyLock<UuidV7> = LazyLock::new(UuidV7::new);
+        SHARED.clone()
+    }
+
+    /// One of its own, for tests that set the clock.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "which of the two is meant should be said")]
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(ContextV7::new())))
+    }
+}
 
 impl fmt::Debug for UuidV7 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -225,7 +241,7 @@ mod tests {
 
     #[test]
     fn identifiers_grow_even_if_the_clock_goes_backwards() {
-        let ids = UuidV7::default();
+        let ids = UuidV7::new();
         let moments = [5_000, 5_000, 4_000, 1, 5_001, 0, 9_000];
         let made: Vec<_> = moments
             .into_iter()
@@ -239,7 +255,7 @@ mod tests {
 
     #[test]
     fn identifiers_grow_across_threads() {
-        let ids = UuidV7::default();
+        let ids = UuidV7::new();
         let now = Timestamp::from_unix_seconds(1_763_712_000);
         let made = std::thread::scope(|scope| {
             let threads: Vec<_> =

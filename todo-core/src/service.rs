@@ -19,7 +19,13 @@ pub struct TodoService {
 impl TodoService {
     /// A service over this store, with the system's clock and identifiers of UUID version 7.
     pub fn new(store: impl TaskStore + 'static) -> Self {
-        Self { store: Arc::new(store), clock: Arc::new(SystemClock), ids: Arc::new(UuidV7::default()) }
+        Self { store: Arc::new(store), clock: Arc::new(SystemClock), ids: Arc::new(UuidV7::shared()) }
+    }
+
+    /// The same rules, clock and identifiers over another store: one that joins a transaction of the host, say.
+    #[must_use]
+    pub fn over(&self, store: impl TaskStore + 'static) -> Self {
+        Self { store: Arc::new(store), ..self.clone() }
     }
 
     /// The same service by another clock.

@@ -1,11 +1,3 @@
-//! The store suite on [`MemoryStore`].
+//! The store suite on `MemoryStore`.
 
-use std::sync::Arc;
-
-use todo_core::store::{MemoryStore, TaskStore};
-
-async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
-    case(Arc::new(MemoryStore::new())).await;
-}
-
-todo_core::store_conformance!(with_store);
+todo_core::store_conformance!(testkit::stores::memory);

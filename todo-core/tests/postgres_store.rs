@@ -9,43 +9,48 @@ use std::{
 };
 
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Row as _, postgres::PgPoolOptions};
-use testkit::postgres::TestDatabase;
+use testkit::{
+    postgres::TestDatabase,
+    stores::{connect, todo_database},
+};
 use todo_core::{
     NewTask, TaskQuery, Title, TodoService, UserId,
-    store::{Names, PostgresOptions, PostgresStore, StoreError, TaskStore},
+    store::{Names, PostgresInTransaction, PostgresOptions, PostgresStore, StoreError, TaskStore},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
 
-async fn migrated() -> TestDatabase {
-    testkit::postgres::database("todo-core", async |url| connect(url).migrate().await.unwrap()).await
-}
-
-fn connect(url: &str) -> PostgresStore {
-    PostgresStore::connect(url, &PostgresOptions::default()).unwrap()
-}
-
 mod own_connections {
-    use super::*;
-
-    async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
-        let database = migrated().await;
-        case(Arc::new(connect(database.url()))).await;
-        database.close().await;
-    }
-
-    todo_core::store_conformance!(with_store);
+    todo_core::store_conformance!(testkit::stores::postgres);
 }
 
 mod pool_of_the_host {
     use super::*;
 
     async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
-        let database = migrated().await;
+        let database = todo_database().await;
         let pool = PgPoolOptions::new().test_before_acquire(false).connect(database.url()).await.unwrap();
         case(Arc::new(PostgresStore::new(pool.clone()))).await;
+        pool.close().await;
+        database.close().await;
+    }
+
+    todo_core::store_conformance!(with_store);
+}
+
+mod transaction_of_the_host {
+    use super::*;
+
+    async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
+        let database = todo_database().await;
+        let pool = PgPool::connect(database.url()).await.unwrap();
+        let store = PostgresInTransaction::new(pool.begin().await.unwrap());
+        case(Arc::new(store.clone())).await;
+        // It is still one that can commit.
+        store.take().await.unwrap().commit().await.unwrap();
+        assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
         pool.close().await;
         database.close().await;
     }
@@ -122,7 +127,7 @@ impl Wire {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_call_is_one_round_trip() {
-    let database = migrated().await;
+    let database = todo_database().await;
     let wire = Wire::to(&database).await;
     // One connection, so that the second round of calls finds all statements prepared.
     let mut options = PostgresOptions::default();
@@ -166,7 +171,7 @@ async fn one_call_is_one_round_trip() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_died_is_replaced_without_the_reader_seeing_it() {
-    let database = migrated().await;
+    let database = todo_database().await;
     let mut admin = PgConnection::connect(database.url()).await.unwrap();
     let pool = PgPoolOptions::new().test_before_acquire(false).connect_lazy(database.url()).unwrap();
     for store in [connect(database.url()), PostgresStore::new(pool)] {
@@ -264,7 +269,7 @@ async fn instances_live_beside_each_other_and_beside_the_hosts_own_tables() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_is_found_to_be_durable_and_direct() {
-    let database = migrated().await;
+    let database = todo_database().await;
     let findings = connect(database.url()).check().await.unwrap();
     assert!(findings.durable, "fsync and synchronous_commit are on");
     assert!(!findings.pooled);
@@ -274,7 +279,7 @@ async fn the_database_is_found_to_be_durable_and_direct() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_statement_scans() {
-    let database = migrated().await;
+    let database = todo_database().await;
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
     // One owner with very many tasks, few of them done and those the oldest, among many owners.
     connection

@@ -2,20 +2,51 @@
 
 use std::sync::Arc;
 
-use sqlx::{Connection as _, Executor as _, SqliteConnection};
+use sqlx::{Connection as _, Executor as _, SqliteConnection, SqlitePool};
 use todo_core::{
     NewTask, TaskQuery, Title, TodoService, UserId,
-    store::{Names, SqliteStore, TaskStore},
+    store::{Names, SqliteInTransaction, SqliteStore, StoreError, TaskStore},
 };
 
-async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
-    let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(directory.path().join("tasks.db"));
-    store.migrate().await.unwrap();
-    case(Arc::new(store)).await;
+mod own_connections {
+    todo_core::store_conformance!(testkit::stores::sqlite);
 }
 
-todo_core::store_conformance!(with_store);
+mod transaction_of_the_host {
+    use super::*;
+
+    async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("host.db");
+        SqliteStore::open(&path).migrate().await.unwrap();
+        let pool = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+        let store = SqliteInTransaction::new(pool.begin_with("BEGIN IMMEDIATE").await.unwrap()).await.unwrap();
+        case(Arc::new(store.clone())).await;
+        // It is still one that can commit.
+        store.take().await.unwrap().commit().await.unwrap();
+        assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
+        pool.close().await;
+    }
+
+    todo_core::store_conformance!(with_store);
+}
+
+#[tokio::test]
+async fn a_transaction_that_cannot_write_any_more_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("host.db");
+    let store = SqliteStore::open(&path);
+    store.migrate().await.unwrap();
+    let pool = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    let mut late = pool.begin().await.unwrap();
+    late.fetch_all("select * from todo_tasks").await.unwrap();
+    let service = TodoService::new(store);
+    let ann = service.for_user(UserId::new("ann").unwrap());
+    ann.create(NewTask::new(Title::new("First").unwrap())).await.unwrap();
+    // What it has read is no longer so.
+    let error = SqliteInTransaction::new(late).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_first_starts_at_once_migrate_once() {

@@ -8,6 +8,8 @@ use crate::{
     Description, Page, Patch, Task, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, UserId, clock::Timestamp,
 };
 
+#[cfg(feature = "_sql")]
+mod in_transaction;
 mod memory;
 #[cfg(feature = "_sql")]
 mod names;
@@ -24,9 +26,9 @@ pub use memory::MemoryStore;
 #[cfg(feature = "_sql")]
 pub use names::{InvalidName, Names};
 #[cfg(feature = "postgres")]
-pub use postgres::{Findings, PostgresOptions, PostgresStore, TlsPolicy};
+pub use postgres::{Findings, PostgresInTransaction, PostgresOptions, PostgresStore, TlsPolicy};
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteStore;
+pub use sqlite::{SqliteInTransaction, SqliteStore};
 
 /// Where tasks live. One call is one atomic step, and an owner never sees another owner's tasks.
 ///

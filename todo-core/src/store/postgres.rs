@@ -15,6 +15,7 @@ use sqlx::{
 
 use super::{
     StoreError, TaskChange, TaskStore,
+    in_transaction::{Joined, joined_store},
     names::{Dialect, Names},
     pool::{Lease, Pool},
     sql::{self, Statements, is_disconnected},
@@ -150,7 +151,7 @@ impl PostgresStore {
     }
 
     fn over(connections: Connections, names: Names) -> Self {
-        Self { connections, sql: Arc::new(Statements::render(Dialect::Postgres, &names)), names }
+        Self { connections, sql: Statements::of(Dialect::Postgres, &names), names }
     }
 
     /// Brings schema and table to the newest version. It is safe to run this in many processes at once, and does
@@ -380,6 +381,61 @@ impl TaskStore for PostgresStore {
         on_connection!(read self, connection => operations::ping(&mut connection, &self.sql))
     }
 }
+
+/// A store within a transaction of the host: what the host writes and what tasks become commit or roll back together.
+///
+/// Clones are the same store, so one goes into a [`TodoService`](crate::TodoService) and the other keeps the way back
+/// to the transaction. Calls run one after the other. After one that failed, PostgreSQL refuses all that follows in the
+/// transaction, and nothing is promised but that it can be rolled back.
+///
+/// ```no_run
+/// use todo_core::{NewTask, Title, TodoService, UserId, store::{PostgresInTransaction, PostgresStore}};
+///
+/// # async fn hire(pool: sqlx::PgPool, service: TodoService) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut transaction = pool.begin().await?;
+/// sqlx::query("insert into employees (name) values ('Ann')").execute(&mut *transaction).await?;
+///
+/// let store = PostgresInTransaction::new(transaction);
+/// let tasks = service.over(store.clone());
+/// tasks.for_user(UserId::new("ann")?).create(NewTask::new(Title::new("Sign the contract")?)).await?;
+///
+/// store.take().await.ok_or("taken once")?.commit().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct PostgresInTransaction {
+    joined: Joined<Postgres>,
+    sql: Arc<Statements>,
+}
+
+impl PostgresInTransaction {
+    /// A store within this transaction, with the default [`Names`].
+    #[must_use]
+    pub fn new(transaction: sqlx::Transaction<'static, Postgres>) -> Self {
+        Self::with_names(transaction, &Names::default())
+    }
+
+    /// A store within this transaction, with other names for schema and table.
+    #[must_use]
+    pub fn with_names(transaction: sqlx::Transaction<'static, Postgres>, names: &Names) -> Self {
+        Self { joined: Joined::new(transaction), sql: Statements::of(Dialect::Postgres, names) }
+    }
+
+    /// Hands the transaction back, after the call that runs. `None` if it was handed back before; all later calls of
+    /// this store answer [`StoreError::Unavailable`].
+    pub async fn take(&self) -> Option<sqlx::Transaction<'static, Postgres>> {
+        self.joined.take().await
+    }
+}
+
+impl fmt::Debug for PostgresInTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PostgresInTransaction")
+    }
+}
+
+joined_store!(PostgresInTransaction);
 
 #[cfg(test)]
 mod tests {

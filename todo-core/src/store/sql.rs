@@ -3,7 +3,10 @@
 //! Every statement names `user_id = $1`; `scripts/check-isolation` weakens one after the other and shows that the store
 //! suite notices each.
 
-use std::pin::Pin;
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use sqlx::{
     SqlSafeStr as _,
@@ -17,7 +20,7 @@ use super::{
 };
 use crate::{Description, Patch, Task, TaskId, Title, UserId, clock::Timestamp};
 
-/// The statements with the names put in. Rendered once per store, so that a call formats nothing.
+/// The statements with the names put in, so that a call formats nothing.
 #[derive(Debug)]
 pub(super) struct Statements {
     pub(super) insert: &'static str,
@@ -28,6 +31,8 @@ pub(super) struct Statements {
     pub(super) delete: &'static str,
     pub(super) erase: &'static str,
     pub(super) ping: &'static str,
+    #[cfg(feature = "sqlite")]
+    pub(super) lock: &'static str,
 }
 
 // No statement fails on purpose: in PostgreSQL a statement that fails aborts the transaction, which may be the host's.
@@ -64,8 +69,26 @@ const ERASE: &str = "delete from {tasks} where user_id = $1";
 // Fails if the table is not there, and reads no row.
 const PING: &str = "select 1 from {tasks} where false";
 
+// A write of nothing, which takes SQLite's lock all the same.
+#[cfg(feature = "sqlite")]
+const LOCK: &str = "delete from {tasks} where false";
+
 impl Statements {
-    pub(super) fn render(dialect: Dialect, names: &Names) -> Self {
+    /// The statements for these names: rendered at their first use in this process, since a store within a
+    /// transaction is made for each transaction.
+    pub(super) fn of(dialect: Dialect, names: &Names) -> Arc<Self> {
+        static RENDERED: Mutex<Vec<(Dialect, Names, Arc<Statements>)>> = Mutex::new(Vec::new());
+        let mut rendered = RENDERED.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = rendered.iter().find(|(own, known, _)| *own == dialect && known == names);
+        if let Some((_, _, statements)) = known {
+            return statements.clone();
+        }
+        let statements = Arc::new(Self::render(dialect, names));
+        rendered.push((dialect, names.clone(), statements.clone()));
+        statements
+    }
+
+    fn render(dialect: Dialect, names: &Names) -> Self {
         let greatest = match dialect {
             #[cfg(feature = "postgres")]
             Dialect::Postgres => "greatest",
@@ -73,8 +96,8 @@ impl Statements {
             Dialect::Sqlite => "max",
         };
         let names = names.resolve(dialect);
-        // sqlx takes a `&'static str`, or checks a `String` at each call. A store lives as long as its program, its
-        // handful of statements may too.
+        // sqlx takes a `&'static str`, or checks a `String` at each call. The names of a program are few, and the
+        // statements are rendered once for each.
         let render = |template: &str| -> &'static str {
             names.render(&template.replace("{changes}", CHANGES).replace("{greatest}", greatest)).leak()
         };
@@ -87,6 +110,8 @@ impl Statements {
             delete: render(DELETE),
             erase: render(ERASE),
             ping: render(PING),
+            #[cfg(feature = "sqlite")]
+            lock: render(LOCK),
         }
     }
 }

@@ -8,6 +8,7 @@ use sqlx::{
 
 use super::{
     StoreError, TaskChange, TaskStore,
+    in_transaction::{Joined, joined_store},
     names::{Dialect, Names},
     pool::Pool,
     sql::{self, Statements},
@@ -77,6 +78,9 @@ impl SqliteStore {
     /// [`MemoryStore`](super::MemoryStore).
     pub fn connect(url: &str) -> Result<Self, StoreError> {
         let wrong = |reason: &str| StoreError::Backend(reason.into());
+        if !url.starts_with("sqlite:") {
+            return Err(wrong("a SQLite URL begins with sqlite:"));
+        }
         let options = SqliteConnectOptions::from_str(url).map_err(|error| StoreError::Backend(error.into()))?;
         if url.contains(":memory:") || url.contains("mode=memory") || options.get_filename().as_os_str().is_empty() {
             return Err(wrong("a SQLite database in memory belongs to one connection; name a file"));
@@ -98,7 +102,7 @@ impl SqliteStore {
         Self {
             writer: Pool::new(options, 1, PATIENCE, None),
             readers: Pool::new(reading, READERS, PATIENCE, None),
-            sql: Arc::new(Statements::render(Dialect::Sqlite, &Names::default())),
+            sql: Statements::of(Dialect::Sqlite, &Names::default()),
             names: Names::default(),
         }
     }
@@ -106,7 +110,7 @@ impl SqliteStore {
     /// The same file, with other names for the table.
     #[must_use]
     pub fn with_names(self, names: Names) -> Self {
-        Self { sql: Arc::new(Statements::render(Dialect::Sqlite, &names)), names, ..self }
+        Self { sql: Statements::of(Dialect::Sqlite, &names), names, ..self }
     }
 
     /// Brings the table to the newest version. It is safe to run this in many processes at once, and does nothing when
@@ -224,6 +228,74 @@ impl TaskStore for SqliteStore {
         on_connection!(self.readers, connection => operations::ping(&mut connection, &self.sql))
     }
 }
+
+/// A store within a transaction of the host: what the host writes and what tasks become commit or roll back together.
+///
+/// Begin the transaction with `BEGIN IMMEDIATE` (`pool.begin_with("BEGIN IMMEDIATE")`): one that begins otherwise may
+/// find out too late that another writer was first. Clones are the same store, so one goes into a
+/// [`TodoService`](crate::TodoService) and the other keeps the way back to the transaction. Calls run one after the
+/// other. After one that failed nothing is promised but that the transaction can be rolled back.
+///
+/// ```no_run
+/// use todo_core::{NewTask, Title, TodoService, UserId, store::SqliteInTransaction};
+///
+/// # async fn hire(pool: sqlx::SqlitePool, service: TodoService) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+/// sqlx::query("insert into employees (name) values ('Ann')").execute(&mut *transaction).await?;
+///
+/// let store = SqliteInTransaction::new(transaction).await?;
+/// let tasks = service.over(store.clone());
+/// tasks.for_user(UserId::new("ann")?).create(NewTask::new(Title::new("Sign the contract")?)).await?;
+///
+/// store.take().await.ok_or("taken once")?.commit().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct SqliteInTransaction {
+    joined: Joined<Sqlite>,
+    sql: Arc<Statements>,
+}
+
+impl SqliteInTransaction {
+    /// A store within this transaction, with the default [`Names`].
+    ///
+    /// # Errors
+    ///
+    /// The transaction cannot write: it was not begun with `BEGIN IMMEDIATE`, and another writer was first.
+    pub async fn new(transaction: sqlx::Transaction<'static, Sqlite>) -> Result<Self, StoreError> {
+        Self::with_names(transaction, &Names::default()).await
+    }
+
+    /// A store within this transaction, with other names for the table.
+    ///
+    /// # Errors
+    ///
+    /// The transaction cannot write: it was not begun with `BEGIN IMMEDIATE`, and another writer was first.
+    pub async fn with_names(
+        mut transaction: sqlx::Transaction<'static, Sqlite>,
+        names: &Names,
+    ) -> Result<Self, StoreError> {
+        let sql = Statements::of(Dialect::Sqlite, names);
+        // A write that writes nothing takes the lock if the transaction does not have it.
+        sqlx::query(sql.lock).execute(&mut *transaction).await?;
+        Ok(Self { joined: Joined::new(transaction), sql })
+    }
+
+    /// Hands the transaction back, after the call that runs. `None` if it was handed back before; all later calls of
+    /// this store answer [`StoreError::Unavailable`].
+    pub async fn take(&self) -> Option<sqlx::Transaction<'static, Sqlite>> {
+        self.joined.take().await
+    }
+}
+
+impl fmt::Debug for SqliteInTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SqliteInTransaction")
+    }
+}
+
+joined_store!(SqliteInTransaction);
 
 #[cfg(test)]
 mod tests {
