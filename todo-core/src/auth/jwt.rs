@@ -11,9 +11,11 @@ use http::{header::AUTHORIZATION, request::Parts};
 use jsonwebtoken::DecodingKey;
 use quick_cache::sync::Cache;
 
+#[cfg(feature = "remote-jwks")]
+use super::jwks::{Look, RefreshTask, RemoteJwks, Unavailable};
 use super::{
-    AuthError, Authenticator, Identity,
-    jwk::{Algorithm, JwkSet},
+    AuthError, Authenticator, Identity, TokenCookie,
+    jwk::{Algorithm, Jwk, JwkSet},
 };
 use crate::{
     UserId,
@@ -116,6 +118,15 @@ pub struct KeySource {
 enum Keys {
     Secrets(Vec<DecodingKey>),
     Jwks(JwkSet),
+    #[cfg(feature = "remote-jwks")]
+    Remote(RemoteJwks),
+}
+
+impl Keys {
+    /// Whether these keys are for signatures of this kind at all.
+    fn are_for(&self, algorithm: Algorithm) -> bool {
+        matches!(self, Self::Secrets(_)) == (algorithm == Algorithm::Hs256)
+    }
 }
 
 /// Why a [`JwtVerifier`] cannot be built.
@@ -135,6 +146,12 @@ pub enum InvalidSource {
     /// misconfigured issuer.
     #[error("a list of secrets, issuers or audiences is empty or holds an empty text")]
     Empty,
+    /// The URL of a key set or of an issuer is none, or is `http://` to another machine without leave.
+    #[error("the URL must be https, or http to this machine, or be allowed explicitly")]
+    Url,
+    /// The client that fetches key sets cannot be made: the platform has no root certificates, say.
+    #[error("no HTTP client can be made")]
+    Client,
     /// Public keys sign more than access tokens (Better Auth: session cookies too), and only issuer and audience tell
     /// them apart.
     #[error("a source of public keys needs issuers and audiences, or any_issuer() and any_audience()")]
@@ -172,6 +189,31 @@ impl KeySource {
     #[must_use]
     pub fn jwks(keys: JwkSet) -> Self {
         Self::new(Keys::Jwks(keys))
+    }
+
+    /// Public keys that are fetched from their issuer and kept up to date.
+    ///
+    /// [`issuers`](Self::issuers) and [`audiences`](Self::audiences) must be given too.
+    #[cfg(feature = "remote-jwks")]
+    #[must_use]
+    pub fn remote(keys: RemoteJwks) -> Self {
+        Self::new(Keys::Remote(keys))
+    }
+
+    /// What Better Auth with its `jwt` plugin issues at this base URL (its `baseURL`, or `BETTER_AUTH_URL`): keys from
+    /// `<url>/api/auth/jwks`, issuer and audience the origin of the URL.
+    ///
+    /// If the URL has a path, that is where Better Auth is mounted, and the keys come from `<url>/jwks`. If the keys are
+    /// to be had under another URL than the public one, say within a network of containers, use
+    /// [`remote`](Self::remote) with [`issuers`](Self::issuers) and [`audiences`](Self::audiences).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSource::Url`]: the URL is none, or is `http://` to another machine.
+    #[cfg(feature = "remote-jwks")]
+    pub fn better_auth(base_url: &str) -> Result<Self, InvalidSource> {
+        let (jwks_url, origin) = better_auth_urls(base_url)?;
+        Ok(Self::remote(RemoteJwks::builder(jwks_url).build()?).issuers([origin.clone()]).audiences([origin]))
     }
 
     fn new(keys: Keys) -> Self {
@@ -229,39 +271,70 @@ impl KeySource {
         if lists.into_iter().flatten().any(|list| list.contains("")) || self.subject.iter().any(String::is_empty) {
             return Err(InvalidSource::Empty);
         }
-        if matches!(self.keys, Keys::Jwks(_)) && lists.into_iter().any(Option::is_none) {
+        if !matches!(self.keys, Keys::Secrets(_)) && lists.into_iter().any(Option::is_none) {
             return Err(InvalidSource::NoIssuerOrAudience);
         }
         Ok(())
     }
 
-    /// Whether the signature is one of this source's, or why not.
-    fn check_signature(&self, token: &Token<'_>) -> Result<(), Refusal> {
-        match &self.keys {
-            Keys::Secrets(keys) if token.algorithm == Algorithm::Hs256 => {
-                let verifies = |key| {
-                    jsonwebtoken::crypto::verify(
-                        token.signature,
-                        token.signed.as_bytes(),
-                        key,
-                        jsonwebtoken::Algorithm::HS256,
-                    )
-                    .unwrap_or(false)
+    /// Judges a token whose algorithm is one of this source's. The number is the generation of the keys. `conclusive`
+    /// says that they were fetched for this token already.
+    #[cfg_attr(not(feature = "remote-jwks"), expect(clippy::unused_async, reason = "only remote keys are fetched"))]
+    async fn judge(
+        &self,
+        token: &Token<'_>,
+        conclusive: bool,
+        now: Timestamp,
+        leeway: Duration,
+    ) -> Result<(Verified, u64), AuthError> {
+        let generation = match &self.keys {
+            Keys::Secrets(secrets) => {
+                if !secrets.iter().any(|secret| token.is_signed_with(secret)) {
+                    return Err(AuthError::Invalid(Refusal::Signature));
+                }
+                0
+            }
+            Keys::Jwks(keys) => {
+                token.check_signature(keys.find(token.kid.as_deref(), token.algorithm))?;
+                0
+            }
+            #[cfg(feature = "remote-jwks")]
+            Keys::Remote(remote) => {
+                let mut look = remote.current().await?;
+                look.conclusive |= conclusive;
+                let find = |look: &Look| {
+                    let key = look.snapshot.keys.find(token.kid.as_deref(), token.algorithm);
+                    key.map(|key| token.check_signature(Some(key)))
                 };
-                if keys.iter().any(verifies) { Ok(()) } else { Err(Refusal::Signature) }
-            }
-            Keys::Jwks(keys) if token.algorithm != Algorithm::Hs256 => {
-                let key = keys.find(token.kid.as_deref(), token.algorithm).ok_or(Refusal::UnknownKey)?;
-                if !key.fits(token.algorithm) {
-                    return Err(Refusal::UnknownKey);
+                let mut checked = find(&look);
+                if checked.is_none() && !look.conclusive {
+                    // A fetch is not spent on a token that no key could make good.
+                    self.check_claims(&token.claims()?, now, leeway)?;
+                    look = remote.newer(&look.snapshot).await?;
+                    checked = find(&look);
                 }
-                if key.verifies(token.algorithm, token.signed.as_bytes(), token.signature) {
-                    Ok(())
-                } else {
-                    Err(Refusal::Signature)
+                match checked {
+                    Some(checked) => checked?,
+                    None if look.conclusive => return Err(AuthError::Invalid(Refusal::UnknownKey)),
+                    // It may be a key that is newer than the set.
+                    None => return Err(remote.paused().into()),
                 }
+                look.snapshot.generation
             }
-            Keys::Secrets(_) | Keys::Jwks(_) => Err(Refusal::Algorithm),
+        };
+        Ok((self.check_claims(&token.claims()?, now, leeway)?, generation))
+    }
+
+    /// Which keys count now, as a number that grows when they change, and whether they were fetched just now.
+    #[cfg_attr(not(feature = "remote-jwks"), expect(clippy::unused_async, reason = "only remote keys are fetched"))]
+    async fn generation(&self) -> Result<(u64, bool), AuthError> {
+        match &self.keys {
+            Keys::Secrets(_) | Keys::Jwks(_) => Ok((0, true)),
+            #[cfg(feature = "remote-jwks")]
+            Keys::Remote(remote) => {
+                let look = remote.current().await?;
+                Ok((look.snapshot.generation, look.conclusive))
+            }
         }
     }
 
@@ -334,6 +407,8 @@ impl fmt::Debug for KeySource {
         let keys = match &self.keys {
             Keys::Secrets(keys) => format!("{} secrets", keys.len()),
             Keys::Jwks(keys) => format!("{} public keys", keys.len()),
+            #[cfg(feature = "remote-jwks")]
+            Keys::Remote(remote) => format!("{remote:?}"),
         };
         f.debug_struct("KeySource")
             .field("keys", &keys)
@@ -440,6 +515,24 @@ impl<'a> Token<'a> {
         };
         Ok(Self { algorithm: algorithm.ok_or(Refusal::Algorithm)?, kid, signed, claims, signature })
     }
+
+    fn claims(&self) -> Result<Vec<(String, Json)>, AuthError> {
+        object(self.claims).map_err(AuthError::Invalid)
+    }
+
+    fn is_signed_with(&self, secret: &DecodingKey) -> bool {
+        let algorithm = jsonwebtoken::Algorithm::HS256;
+        jsonwebtoken::crypto::verify(self.signature, self.signed.as_bytes(), secret, algorithm).unwrap_or(false)
+    }
+
+    fn check_signature(&self, key: Option<&Jwk>) -> Result<(), AuthError> {
+        match key {
+            Some(key) if !key.fits(self.algorithm) => Err(AuthError::Invalid(Refusal::UnknownKey)),
+            Some(key) if key.verifies(self.algorithm, self.signed.as_bytes(), self.signature) => Ok(()),
+            Some(_) => Err(AuthError::Invalid(Refusal::Signature)),
+            None => Err(AuthError::Invalid(Refusal::UnknownKey)),
+        }
+    }
 }
 
 fn object(part: &str) -> Result<Vec<(String, Json)>, Refusal> {
@@ -469,15 +562,25 @@ pub struct JwtVerifier(Arc<Inner>);
 
 struct Inner {
     sources: Vec<KeySource>,
+    cookie: Option<TokenCookie>,
     leeway: Duration,
     clock: Arc<dyn Clock>,
-    verified: Cache<[u8; 32], Verified>,
+    remembered: Cache<[u8; 32], Remembered>,
+}
+
+/// A token that was found good, and by which keys.
+#[derive(Clone)]
+struct Remembered {
+    verified: Verified,
+    source: usize,
+    generation: u64,
 }
 
 /// Builds a [`JwtVerifier`].
 #[derive(Debug)]
 pub struct JwtVerifierBuilder {
     sources: Vec<KeySource>,
+    cookie: Option<TokenCookie>,
     leeway: Duration,
     clock: Arc<dyn Clock>,
 }
@@ -487,6 +590,13 @@ impl JwtVerifierBuilder {
     #[must_use]
     pub fn source(mut self, source: KeySource) -> Self {
         self.sources.push(source);
+        self
+    }
+
+    /// Takes the token from this cookie if there is no `Authorization` header. Default: from no cookie.
+    #[must_use]
+    pub fn cookie(mut self, cookie: TokenCookie) -> Self {
+        self.cookie = Some(cookie);
         self
     }
 
@@ -519,9 +629,10 @@ impl JwtVerifierBuilder {
         let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
         Ok(JwtVerifier(Arc::new(Inner {
             sources: self.sources,
+            cookie: self.cookie,
             leeway: self.leeway,
             clock: self.clock,
-            verified: Cache::new(CACHED_TOKENS),
+            remembered: Cache::new(CACHED_TOKENS),
         })))
     }
 }
@@ -530,7 +641,12 @@ impl JwtVerifier {
     /// Begins a verifier without any source of keys.
     #[must_use]
     pub fn builder() -> JwtVerifierBuilder {
-        JwtVerifierBuilder { sources: Vec::new(), leeway: Duration::from_secs(30), clock: Arc::new(SystemClock) }
+        JwtVerifierBuilder {
+            sources: Vec::new(),
+            cookie: None,
+            leeway: Duration::from_secs(30),
+            clock: Arc::new(SystemClock),
+        }
     }
 
     /// A verifier of HS256 tokens that name their user in `sub`, with one shared secret.
@@ -542,47 +658,76 @@ impl JwtVerifier {
         Self::builder().source(KeySource::secrets([secret])?).build()
     }
 
+    /// A verifier of what Better Auth with its `jwt` plugin issues at this base URL. See [`KeySource::better_auth`].
+    ///
+    /// ```
+    /// use todo_core::auth::JwtVerifier;
+    ///
+    /// let verifier = JwtVerifier::better_auth("https://app.example.com")?;
+    /// # Ok::<(), todo_core::auth::InvalidSource>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSource::Url`]: the URL is none, or is `http://` to another machine.
+    #[cfg(feature = "remote-jwks")]
+    pub fn better_auth(base_url: &str) -> Result<Self, InvalidSource> {
+        Self::builder().source(KeySource::better_auth(base_url)?).build()
+    }
+
+    /// Starts tasks that keep all remote key sets up to date as long as the handle lives. Without them, one request in
+    /// half a minute waits for a fetch. See [`RemoteJwks::spawn_refresh`].
+    #[cfg(feature = "remote-jwks")]
+    pub fn spawn_refresh(&self) -> RefreshTask {
+        let remotes = self.0.sources.iter().filter_map(|source| match &source.keys {
+            Keys::Remote(remote) => Some(remote.spawn_refresh()),
+            Keys::Secrets(_) | Keys::Jwks(_) => None,
+        });
+        remotes.fold(RefreshTask::default(), RefreshTask::join)
+    }
+
     /// Who a token says its bearer is.
     ///
     /// # Errors
     ///
-    /// [`AuthError::Expired`] if nothing is wrong but the time, else [`AuthError::Invalid`].
-    #[expect(clippy::unused_async, reason = "keys may have to be fetched")]
+    /// [`AuthError::Expired`] if nothing is wrong but the time, [`AuthError::Unavailable`] if the keys cannot be had,
+    /// else [`AuthError::Invalid`].
     pub async fn verify(&self, token: &str) -> Result<Identity, AuthError> {
-        let result = self.verify_now(token);
+        let result = self.judge(token).await;
         if let Err(error) = &result {
             tracing::debug!(target: "todo_core::auth", %error, "a token is refused");
         }
         result
     }
 
-    fn verify_now(&self, token: &str) -> Result<Identity, AuthError> {
+    async fn judge(&self, token: &str) -> Result<Identity, AuthError> {
         let inner = &*self.0;
         let now = inner.clock.now();
         let parsed = Token::parse(token).map_err(AuthError::Invalid)?;
         // To look an HS256 token up costs as much as to verify it.
-        let cache_key = (parsed.algorithm != Algorithm::Hs256).then(|| sha256(token));
-        if let Some(verified) = cache_key.and_then(|key| inner.verified.get(&key)) {
-            verified.check_time(now, inner.leeway)?;
-            return Ok(verified.identity);
+        let hash = (parsed.algorithm != Algorithm::Hs256).then(|| sha256(token));
+        let mut fetched = None;
+        if let Some(remembered) = hash.and_then(|hash| inner.remembered.get(&hash)) {
+            let (generation, conclusive) = inner.sources[remembered.source].generation().await?;
+            if generation == remembered.generation {
+                remembered.verified.check_time(now, inner.leeway)?;
+                return Ok(remembered.verified.identity);
+            }
+            fetched = conclusive.then_some(remembered.source);
         }
-        // What the source that came furthest had to say.
+        // What the source with which the token came furthest had to say.
         let mut refusal = AuthError::Invalid(Refusal::Algorithm);
-        let mut claims = None;
-        for source in &inner.sources {
-            let checked = source.check_signature(&parsed).map_err(AuthError::Invalid).and_then(|()| {
-                let claims = match &claims {
-                    Some(claims) => claims,
-                    None => claims.insert(object(parsed.claims).map_err(AuthError::Invalid)?),
-                };
-                source.check_claims(claims, now, inner.leeway)
-            });
-            match checked {
-                Ok(verified) => {
-                    if let Some(key) = cache_key {
-                        inner.verified.insert(key, verified.clone());
+        for (number, source) in inner.sources.iter().enumerate() {
+            if !source.keys.are_for(parsed.algorithm) {
+                continue;
+            }
+            match source.judge(&parsed, fetched == Some(number), now, inner.leeway).await {
+                Ok((verified, generation)) => {
+                    let identity = verified.identity.clone();
+                    if let Some(hash) = hash {
+                        inner.remembered.insert(hash, Remembered { verified, source: number, generation });
                     }
-                    return Ok(verified.identity);
+                    return Ok(identity);
                 }
                 Err(error) if progress(&error) > progress(&refusal) => refusal = error,
                 Err(_) => {}
@@ -598,9 +743,27 @@ fn progress(error: &AuthError) -> u8 {
         AuthError::Invalid(Refusal::Algorithm) => 0,
         AuthError::Invalid(Refusal::UnknownKey) => 1,
         AuthError::Invalid(Refusal::Signature) => 2,
-        AuthError::Invalid(_) => 3,
-        _ => 4,
+        // A source that cannot be asked might have accepted it.
+        AuthError::Unavailable { .. } => 3,
+        AuthError::Invalid(_) => 4,
+        _ => 5,
     }
+}
+
+/// Where Better Auth shows its keys, and what it calls itself (RFC 6454).
+#[cfg(feature = "remote-jwks")]
+fn better_auth_urls(base_url: &str) -> Result<(String, String), InvalidSource> {
+    let mut url = reqwest::Url::parse(base_url).map_err(|_| InvalidSource::Url)?;
+    if !url.has_host() || url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+        return Err(InvalidSource::Url);
+    }
+    let origin = url.origin().ascii_serialization();
+    let mount = match url.path().trim_end_matches('/') {
+        "" => "/api/auth".to_owned(),
+        path => path.to_owned(),
+    };
+    url.set_path(&format!("{mount}/jwks"));
+    Ok((url.into(), origin))
 }
 
 fn sha256(token: &str) -> [u8; 32] {
@@ -612,6 +775,12 @@ fn sha256(token: &str) -> [u8; 32] {
 #[async_trait]
 impl Authenticator for JwtVerifier {
     async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
+        if let Some(cookie) = &self.0.cookie
+            && !head.headers.contains_key(AUTHORIZATION)
+        {
+            let token = cookie.token(head)?.ok_or(AuthError::Missing)?;
+            return self.verify(&token).await;
+        }
         self.verify(bearer_token(head)?).await
     }
 }
@@ -629,6 +798,13 @@ fn bearer_token(head: &Parts) -> Result<&str, AuthError> {
         return Err(AuthError::Missing);
     }
     Ok(token)
+}
+
+#[cfg(feature = "remote-jwks")]
+impl From<Unavailable> for AuthError {
+    fn from(unavailable: Unavailable) -> Self {
+        Self::Unavailable { retry_after: unavailable.retry_after, source: Box::new(unavailable.error) }
+    }
 }
 
 impl fmt::Debug for JwtVerifier {

@@ -7,10 +7,16 @@ use http::request::Parts;
 
 use crate::{UserId, clock::Timestamp};
 
+mod cookie;
 mod jwk;
+#[cfg(feature = "remote-jwks")]
+mod jwks;
 mod jwt;
 
+pub use cookie::TokenCookie;
 pub use jwk::{InvalidJwks, JwkSet};
+#[cfg(feature = "remote-jwks")]
+pub use jwks::{FetchError, RefreshTask, RemoteJwks, RemoteJwksBuilder};
 pub use jwt::{InvalidSource, JwtVerifier, JwtVerifierBuilder, KeySource, Refusal, Shape};
 
 /// Decides from the head of a request who is asking.

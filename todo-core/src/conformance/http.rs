@@ -614,7 +614,7 @@ pub async fn another_users_path_is_forbidden_whatever_else_is_wrong(app: &dyn Ap
     bob.get("/ann/tasks").await.forbidden();
     bob.get("/ann/tasks?limit=0&what=ever").await.forbidden();
     bob.send("POST", "/ann/tasks", &json!({"title": "For Ann"})).await.forbidden();
-    bob.request("POST", "/api/v1/ann/tasks", &[("content-type", "text/plain")], &[b'x'; 70_000]).await.forbidden();
+    bob.request("POST", "/api/v1/ann/tasks", &[("content-type", "text/plain")], &vec![b'x'; 70_000]).await.forbidden();
     for (method, end, body) in ON_A_TASK {
         for id in [id, NOBODYS, "no-uuid"] {
             bob.send_text(method, &format!("/ann/tasks/{id}{end}"), body).await.forbidden();
@@ -992,7 +992,7 @@ pub async fn other_content_types_are_unsupported(app: &dyn App) {
     let merge_patch = [("content-type", "application/merge-patch+json")];
     ann.request("POST", "/api/v1/tasks", &merge_patch, br#"{"title":"x"}"#).await.unsupported_media_type();
     // The type comes before the size, and before what is in the body.
-    ann.request("POST", "/api/v1/tasks", &types[1][..1], &[b'x'; 70_000]).await.unsupported_media_type();
+    ann.request("POST", "/api/v1/tasks", &types[1][..1], &vec![b'x'; 70_000]).await.unsupported_media_type();
 }
 
 /// In any case, with parameters that change nothing; for PATCH as a merge patch too.
