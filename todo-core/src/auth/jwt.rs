@@ -815,3 +815,28 @@ impl fmt::Debug for JwtVerifier {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, feature = "remote-jwks"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn better_auth_calls_itself_by_its_origin_and_shows_its_keys_below_its_mount() {
+        let expected = [
+            ("https://app.example.com", "https://app.example.com/api/auth/jwks", "https://app.example.com"),
+            ("https://APP.example.com:443/", "https://app.example.com/api/auth/jwks", "https://app.example.com"),
+            ("http://localhost:3000", "http://localhost:3000/api/auth/jwks", "http://localhost:3000"),
+            ("http://localhost:3000/api/auth", "http://localhost:3000/api/auth/jwks", "http://localhost:3000"),
+            ("https://a.example/auth/", "https://a.example/auth/jwks", "https://a.example"),
+        ];
+        for (base_url, jwks, origin) in expected {
+            assert_eq!(better_auth_urls(base_url), Ok((jwks.to_owned(), origin.to_owned())), "{base_url}");
+        }
+        for wrong in
+            ["", "app.example.com", "https://", "https://a.example?x", "https://a.example#x", "https://u:p@a.example"]
+        {
+            assert_eq!(better_auth_urls(wrong), Err(InvalidSource::Url), "{wrong}");
+        }
+        assert!(matches!(JwtVerifier::better_auth("http://app.example.com"), Err(InvalidSource::Url)));
+    }
+}
