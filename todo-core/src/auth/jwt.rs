@@ -279,7 +279,10 @@ impl KeySource {
 
     /// Judges a token whose algorithm is one of this source's. The number is the generation of the keys. `conclusive`
     /// says that they were fetched for this token already.
-    #[cfg_attr(not(feature = "remote-jwks"), expect(clippy::unused_async, reason = "only remote keys are fetched"))]
+    #[cfg_attr(
+        not(feature = "remote-jwks"),
+        expect(clippy::unused_async, unused_variables, reason = "only remote keys are fetched")
+    )]
     async fn judge(
         &self,
         token: &Token<'_>,

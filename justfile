@@ -1,0 +1,31 @@
+# What one types often. `just --list` shows it.
+
+# The server, with nothing to set up
+dev:
+    cargo run -p todo-server -- dev
+
+# All tests, with all that they need
+test *args:
+    scripts/test {{args}}
+
+# What a change has to pass before anybody looks at it
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
+
+# Each feature by itself
+features:
+    cargo hack check --workspace --each-feature --no-dev-deps
+
+# Weakens each SQL statement, and shows which test notices
+isolation:
+    scripts/check-isolation
+
+# The page, the sign-in and the server, in a real browser
+e2e:
+    scripts/test-e2e
+
+# Licences, advisories, duplicates
+deny:
+    cargo deny check

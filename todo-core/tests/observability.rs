@@ -1,0 +1,225 @@
+//! What a host's log gets to see: where, what, how it ended; and no secrets.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use serde_json::json;
+use todo_core::{
+    Error, Page, Task, TaskId, TaskQuery, TodoService, UserId,
+    auth::JwtVerifier,
+    clock::Timestamp,
+    http::{RESOURCES, StreamBody, TodoApi, find_resource},
+    store::{MemoryStore, StoreError, TaskChange, TaskStore},
+};
+use tracing_subscriber::fmt::MakeWriter;
+
+const SECRET: &str = "a secret of thirty-two bytes or more";
+
+/// A store that says nothing, or fails with a cause.
+#[derive(Debug)]
+enum Broken {
+    Hangs,
+    Fails,
+}
+
+impl Broken {
+    async fn answer<T>(&self) -> Result<T, StoreError> {
+        match self {
+            Self::Hangs => std::future::pending().await,
+            Self::Fails => Err(StoreError::Backend("relation \"todo.tasks\" does not exist".into())),
+        }
+    }
+}
+
+#[async_trait]
+impl TaskStore for Broken {
+    async fn insert(&self, _: &UserId, _: &Task) -> Result<bool, StoreError> {
+        self.answer().await
+    }
+
+    async fn get(&self, _: &UserId, _: TaskId) -> Result<Option<Task>, StoreError> {
+        self.answer().await
+    }
+
+    async fn list(&self, _: &UserId, _: &TaskQuery) -> Result<Page, StoreError> {
+        self.answer().await
+    }
+
+    async fn update(&self, _: &UserId, _: TaskId, _: &TaskChange, _: Timestamp) -> Result<Option<Task>, StoreError> {
+        self.answer().await
+    }
+
+    async fn delete(&self, _: &UserId, _: TaskId) -> Result<bool, StoreError> {
+        self.answer().await
+    }
+
+    async fn erase(&self, _: &UserId) -> Result<u64, StoreError> {
+        self.answer().await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.answer().await
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+fn api(store: impl TaskStore + 'static) -> TodoApi {
+    TodoApi::new(TodoService::new(store), JwtVerifier::hs256(SECRET).unwrap())
+}
+
+fn request(method: &str, path: &str, body: &str) -> Request<Full<Bytes>> {
+    let claims = json!({
+        "sub": "ann",
+        "exp": testkit::tokens::now() + 60,
+        "email": "ann@example.com",
+        "name": "Ann of the claims",
+    });
+    let token = testkit::tokens::secret_token(SECRET.as_bytes(), &claims);
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/json")
+        .body(Full::from(body.to_owned()))
+        .unwrap()
+}
+
+async fn respond(api: &TodoApi, request: Request<Full<Bytes>>) -> Response<Bytes> {
+    let resource = find_resource(RESOURCES, request.uri().path()).unwrap();
+    api.respond(resource, request).await
+}
+
+/// What is logged at the lowest level while this runs.
+fn logged(run: impl AsyncFnOnce()) -> String {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::NEW)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run());
+    });
+    let log = log.0.lock().unwrap().clone();
+    String::from_utf8(log).unwrap()
+}
+
+#[test]
+fn a_span_names_the_path_template_and_the_operation() {
+    let log = logged(async || {
+        let api = api(MemoryStore::new());
+        respond(&api, request("GET", "/ann/tasks/019aa3f0-5c00-7000-8000-000000000000?x=1", "")).await;
+        respond(&api, request("DELETE", "/tasks", "")).await;
+    });
+    assert!(log.contains("todo_core::http"), "{log}");
+    assert!(
+        log.contains(r#"todo{path="/{user_id}/tasks/{id}" method="GET" operation="get_task"}"#),
+        "the template, not the path: {log}"
+    );
+    assert!(log.contains(r#"todo{path="/tasks" method="DELETE"}"#), "{log}");
+    assert!(log.contains(r#"code="validation_failed""#) && log.contains(r#"code="method_not_allowed""#), "{log}");
+}
+
+#[test]
+fn our_faults_are_logged_with_their_causes_which_no_caller_sees() {
+    let log = logged(async || {
+        let response = respond(&api(Broken::Fails), request("GET", "/tasks", "")).await;
+        assert!(!String::from_utf8_lossy(response.body()).contains("relation"));
+    });
+    assert!(log.contains("ERROR") && log.contains(r#"relation \"todo.tasks\" does not exist"#), "{log}");
+}
+
+#[test]
+fn no_secret_reaches_the_log() {
+    let log = logged(async || {
+        let api = api(MemoryStore::new());
+        let body = r#"{"title":"The title of mine","description":"The description of mine"}"#;
+        assert_eq!(respond(&api, request("POST", "/tasks", body)).await.status(), 201);
+        assert_eq!(respond(&api, request("POST", "/tasks", r#"{"The unknown of mine":1}"#)).await.status(), 422);
+        assert_eq!(respond(&api, request("GET", "/auth/session", "")).await.status(), 200);
+        let mut bad = request("GET", "/tasks", "");
+        bad.headers_mut().insert("authorization", "Bearer The.token.ofmine".parse().unwrap());
+        assert_eq!(respond(&api, bad).await.status(), 401);
+    });
+    assert!(log.contains("operation=\"create_task\"") && log.contains("the token is malformed"), "{log}");
+    for secret in ["of mine", "ofmine", "eyJ", SECRET, "ann@example.com", "of the claims"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+}
+
+#[tokio::test]
+async fn the_error_rides_in_the_extensions() {
+    let api = api(Broken::Fails);
+    let response = respond(&api, request("GET", "/tasks", "")).await;
+    let error = response.extensions().get::<Arc<Error>>().expect("an error");
+    assert!(matches!(**error, Error::Store(StoreError::Backend(_))));
+    let response = respond(&api, request("GET", "/tasks?limit=0", "")).await;
+    assert_eq!(response.extensions().get::<Arc<Error>>().unwrap().code(), "validation_failed");
+    let response = respond(&api, request("GET", "/auth/session", "")).await;
+    assert!(response.extensions().get::<Arc<Error>>().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_takes_too_long_is_answered() {
+    let api = api(Broken::Hangs).with_timeout(Duration::from_secs(7));
+    let start = tokio::time::Instant::now();
+    let response = respond(&api, request("GET", "/tasks", "")).await;
+    assert_eq!(start.elapsed(), Duration::from_secs(7));
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert!(String::from_utf8_lossy(response.body()).contains(r#""code":"timeout""#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_comes_is_not_waited_for_for_ever() {
+    let api = api(MemoryStore::new());
+    let (head, _) = request("POST", "/tasks", "").into_parts();
+    let body = StreamBody::new(futures_util::stream::pending::<Result<Bytes, io::Error>>());
+    let response = api.respond(&RESOURCES[0], Request::from_parts(head, body)).await;
+    assert!(String::from_utf8_lossy(response.body()).contains(r#""code":"timeout""#));
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_is_limited_while_it_arrives() {
+    let api = api(MemoryStore::new()).with_body_limit(1000);
+    let (head, _) = request("POST", "/tasks", "").into_parts();
+    let taken = Arc::new(Mutex::new(0));
+    let counter = taken.clone();
+    // It would never end.
+    let pieces = futures_util::stream::repeat_with(move || {
+        *counter.lock().unwrap() += 1;
+        Ok::<_, io::Error>(Bytes::from_static(&[b' '; 100]))
+    });
+    let response = api.respond(&RESOURCES[0], Request::from_parts(head, StreamBody::new(pieces))).await;
+    assert_eq!(response.status(), 413);
+    assert_eq!(*taken.lock().unwrap(), 11);
+}
