@@ -50,7 +50,7 @@ fn routes<S: Clone + Send + Sync + 'static>(api: TodoApi, resources: &'static [R
 
 /// Who is asking, for the host's own handlers. Whoever is not known gets the same 401 as from the API.
 ///
-/// The host's state must give the [`TodoApi`], by [`FromRef`].
+/// The host's state must give the [`TodoApi`], by [`FromRef`]; axum derives that with its feature `macros`.
 ///
 /// ```
 /// use axum::{Router, extract::FromRef, routing::get};

@@ -29,19 +29,25 @@ use warp::{
 };
 
 /// Every path of the API; put any path before it.
+#[must_use]
 pub fn filter(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
     matching(api, RESOURCES)
 }
 
 /// The health probes, `/health` and `/health/ready`, for the root of a server.
+#[must_use]
 pub fn probes(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
     matching(api, PROBES)
 }
 
 fn matching(api: TodoApi, resources: &'static [Resource]) -> BoxedFilter<(Response<Bytes>,)> {
+    // Nothing is left of the path, so it is not ours. To ask for the tail then is a panic in warp 0.4.3 if there is no
+    // path at all (`CONNECT todo.example:443`): https://github.com/seanmonstar/warp/issues/1166.
+    let tail = warp::path::end().map(|| None).or(warp::path::tail().map(Some)).unify();
     // By the path alone, before the body is taken: a filter after us may want it.
-    let resource = warp::path::tail().and_then(move |tail: Tail| {
-        ready(find_resource(resources, &format!("/{}", tail.as_str())).ok_or_else(warp::reject::not_found))
+    let resource = tail.and_then(move |tail: Option<Tail>| {
+        let resource = tail.and_then(|tail| find_resource(resources, &format!("/{}", tail.as_str())));
+        ready(resource.ok_or_else(warp::reject::not_found))
     });
     resource
         .and(head())
@@ -79,6 +85,7 @@ fn head() -> impl Filter<Extract = (Request<()>,), Error = Rejection> + Clone {
 ///     .and(todo_warp::current_user(api))
 ///     .map(|user: todo_warp::CurrentUser| user.map(|identity| format!("Hello {}", identity.user_id)));
 /// ```
+#[must_use]
 pub fn current_user(api: TodoApi) -> BoxedFilter<(CurrentUser,)> {
     head()
         .then(move |head: Request<()>| {

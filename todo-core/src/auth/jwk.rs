@@ -110,9 +110,9 @@ impl Jwk {
 /// The public keys of one issuer, from a JWK set document (RFC 7517, section 5).
 ///
 /// A key that cannot be used is left out and the others count: an unknown `kty` or `crv`, `use` other than `sig`,
-/// `key_ops` without `verify`, an `alg` that does not fit its kind, RSA under 2048 bits, a point that is not on its
-/// curve, a member given twice. `alg` may be missing; then the kind of key decides. Symmetric keys (`oct`) are
-/// never used: a secret has no place in a public document.
+/// `key_ops` without `verify`, an `alg` that does not fit its kind, RSA under 2048 bits or of the kind that can be
+/// factored (ROCA), a point that is not on its curve or of small order, a member given twice. `alg` may be missing; then
+/// the kind of key decides. Symmetric keys (`oct`) are never used: a secret has no place in a public document.
 ///
 /// ```
 /// use todo_core::auth::JwkSet;
@@ -246,7 +246,10 @@ fn read_key(members: &[(String, Json)]) -> Option<Jwk> {
     let bytes = |name| URL_SAFE_NO_PAD.decode(text(name)??).ok();
     let material = match (text("kty")??, text("crv")) {
         ("OKP", Some(Some("Ed25519"))) => {
-            let x = bytes("x").filter(|x| x.len() == 32)?;
+            let x = <[u8; 32]>::try_from(bytes("x")?).ok()?;
+            if has_small_order(x) {
+                return None;
+            }
             Material::Ed25519(DecodingKey::from_ed_der(&x))
         }
         ("EC", Some(Some(curve))) => {
@@ -275,7 +278,7 @@ fn read_key(members: &[(String, Json)]) -> Option<Jwk> {
             let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;
             // An exponent of 1 verifies everything, an even one is no RSA key, a huge one burns time.
             let exponent_fits = (1..=4).contains(&e.len()) && e.last()? & 1 == 1 && e != [1];
-            if !(2048..=8192).contains(&bits) || !exponent_fits {
+            if !(2048..=8192).contains(&bits) || !exponent_fits || is_roca(n) {
                 return None;
             }
             Material::Rsa(DecodingKey::from_rsa_raw_components(n, e))
@@ -289,4 +292,39 @@ fn read_key(members: &[(String, Json)]) -> Option<Jwk> {
 
 fn without_leading_zeros(bytes: &[u8]) -> &[u8] {
     &bytes[bytes.iter().take_while(|byte| **byte == 0).count()..]
+}
+
+/// Whether an Ed25519 key is one of the eight points for which anybody can write signatures.
+fn has_small_order(mut y: [u8; 32]) -> bool {
+    const ORDER_8: [[u8; 32]; 2] = [
+        *b"\x26\xe8\x95\x8f\xc2\xb2\x27\xb0\x45\xc3\xf4\x89\xf2\xef\x98\xf0\
+           \xd5\xdf\xac\x05\xd3\xc6\x33\x39\xb1\x38\x02\x88\x6d\x53\xfc\x05",
+        *b"\xc7\x17\x6a\x70\x3d\x4d\xd8\x4f\xba\x3c\x0b\x76\x0d\x10\x67\x0f\
+           \x2a\x20\x53\xfa\x2c\x39\xcc\xc6\x4e\xc7\xfd\x77\x92\xac\x03\x7a",
+    ];
+    // The sign of the other coordinate.
+    y[31] &= 0x7f;
+    let [first, middle @ .., last] = y;
+    let is_0_or_1 = first <= 1 && middle == [0; 30] && last == 0;
+    // With p = 2^255 - 19: p - 1, and 0 and 1 written as p and p + 1.
+    let is_near_p = (0xec..=0xee).contains(&first) && middle == [0xff; 30] && last == 0x7f;
+    is_0_or_1 || is_near_p || ORDER_8.contains(&y)
+}
+
+/// Whether an RSA modulus is one that Infineon's chips made, which can be factored (ROCA, CVE-2017-15361): its rest by
+/// every small prime is a power of 65537. By chance that is so once in 2^167.
+fn is_roca(n: &[u8]) -> bool {
+    // For moduli of 2048 bits and more, the chips used these primes at least.
+    let mut primes = (3..=701_u32).step_by(2).filter(|n| (3..*n).step_by(2).all(|divisor| n % divisor != 0));
+    primes.all(|prime| {
+        let rest = n.iter().fold(0, |rest, byte| (rest * 256 + u32::from(*byte)) % prime);
+        let mut power = 1;
+        while power != rest {
+            power = power * (65537 % prime) % prime;
+            if power == 1 {
+                return false;
+            }
+        }
+        true
+    })
 }

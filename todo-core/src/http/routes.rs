@@ -152,17 +152,18 @@ impl Resource {
     /// answered by us, with 404, in every framework alike. No path is listed by two resources.
     pub fn near_misses(&self) -> impl Iterator<Item = String> {
         let mut paths = vec![String::new()];
-        let last = self.path.matches('/').count() - 1;
-        for (position, segment) in self.path[1..].split('/').enumerate() {
-            // A parameter at the end, left empty, is the slash at the end of a shorter path.
-            let emptied = (segment.starts_with('{') && position != last).then_some("");
+        for segment in self.path[1..].split('/') {
+            let emptied = segment.starts_with('{').then_some("");
             paths = [Some(segment), emptied]
                 .into_iter()
                 .flatten()
                 .flat_map(|segment| paths.iter().map(move |path| format!("{path}/{segment}")))
                 .collect();
         }
-        paths.into_iter().flat_map(|path| [format!("{path}/"), path]).filter(|path| path != self.path)
+        let with_slash = paths.iter().map(|path| format!("{path}/")).collect::<Vec<_>>();
+        // A parameter at the end, left empty, is the slash at the end of a shorter path.
+        let without = paths.into_iter().filter(|path| *path != self.path && !path.ends_with('/'));
+        with_slash.into_iter().chain(without)
     }
 
     /// Reads the path from its right end, so that it does not matter where the API is mounted and whether the
@@ -214,8 +215,7 @@ pub fn find_resource(resources: &'static [Resource], path: &str) -> Option<&'sta
     let path = path.strip_suffix('/').unwrap_or(path);
     let same = |(template, segment): (&str, &str)| template == segment || template.starts_with('{');
     resources.iter().find(|resource| {
-        !path.ends_with('/')
-            && resource.path.matches('/').count() == path.matches('/').count()
+        resource.path.matches('/').count() == path.matches('/').count()
             && resource.path.split('/').zip(path.split('/')).all(same)
     })
 }
@@ -281,7 +281,9 @@ mod tests {
                 assert!(seen.insert(path.clone()), "{path} twice");
             }
         }
-        for path in ["/tasks/", "/tasks/{id}/", "//tasks", "/{user_id}/tasks//complete", "//tasks//complete/"] {
+        for path in
+            ["/tasks/", "/tasks//", "/tasks/{id}/", "//tasks", "/{user_id}/tasks//complete", "//tasks//complete/"]
+        {
             assert!(seen.contains(path), "{path}");
         }
     }
@@ -296,7 +298,7 @@ mod tests {
             }
         }
         for path in
-            ["", "/", "//", "/task", "/tasks/7/done", "/a/b/tasks", "/auth", "/auth/session/x", "/tasks//", "tasks"]
+            ["", "/", "//", "/task", "/tasks/7/done", "/a/b/tasks", "/auth", "/auth/session/x", "/tasks///", "tasks"]
         {
             assert_eq!(find_resource(RESOURCES, path).map(|found| found.path), None, "{path}");
         }

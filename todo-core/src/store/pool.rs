@@ -3,7 +3,8 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    time::Duration,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use deadpool::{
@@ -20,6 +21,9 @@ pub(super) struct Opener<DB: Database> {
     options: Options<DB>,
     /// How old a connection may be when it is taken: a server may leave, or a password end, behind its back.
     max_age: Option<Duration>,
+    /// When a connection was last found dead. Then the server has probably gone away, and each that was idle at that
+    /// time is asked once before it is used again.
+    suspicion: Mutex<Option<Instant>>,
 }
 
 impl<DB: Database> managed::Manager for Opener<DB> {
@@ -30,11 +34,15 @@ impl<DB: Database> managed::Manager for Opener<DB> {
         self.options.connect().await
     }
 
-    async fn recycle(&self, _: &mut DB::Connection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
-        match self.max_age {
-            Some(max_age) if metrics.age() > max_age => Err(RecycleError::message("too old")),
-            _ => Ok(()),
+    async fn recycle(&self, connection: &mut DB::Connection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
+        if self.max_age.is_some_and(|max_age| metrics.age() > max_age) {
+            return Err(RecycleError::message("too old"));
         }
+        let suspicion = *self.suspicion.lock().unwrap_or_else(PoisonError::into_inner);
+        if suspicion.is_some_and(|moment| metrics.recycled.unwrap_or(metrics.created) < moment) {
+            connection.ping().await?;
+        }
+        Ok(())
     }
 }
 
@@ -49,7 +57,7 @@ impl<DB: Database> Clone for Pool<DB> {
 
 impl<DB: Database> Pool<DB> {
     pub(super) fn new(options: Options<DB>, size: usize, patience: Duration, max_age: Option<Duration>) -> Self {
-        let pool = managed::Pool::builder(Opener { options, max_age })
+        let pool = managed::Pool::builder(Opener { options, max_age, suspicion: Mutex::new(None) })
             .max_size(size.max(1))
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(patience))
@@ -61,8 +69,12 @@ impl<DB: Database> Pool<DB> {
         Self(pool)
     }
 
-    pub(super) fn max_size(&self) -> usize {
-        self.0.status().max_size
+    #[cfg(feature = "postgres")]
+    pub(super) fn options(&self) -> Options<DB>
+    where
+        Options<DB>: Clone,
+    {
+        self.0.manager().options.clone()
     }
 
     pub(super) async fn lease(&self) -> Result<Lease<DB>, StoreError> {
@@ -96,6 +108,11 @@ impl<DB: Database> Lease<DB> {
         };
         if ended {
             drop(self.0.take());
+        } else if let (Some(object), Err(error)) = (&self.0, &result)
+            && is_disconnected(error)
+            && let Some(pool) = Object::pool(object)
+        {
+            *pool.manager().suspicion.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
         result
     }

@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use sqlx::{
-    ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres,
+    ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres, Row as _,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgSslMode},
 };
@@ -181,13 +181,13 @@ impl PostgresStore {
     /// The server cannot be reached, or a pooler that mixes up the prepared statements of its clients stands before
     /// it ([`StoreError::Backend`], with a text that says so).
     pub async fn check(&self) -> Result<Findings, StoreError> {
-        let (mut one, mut other) = (self.lease().await?, self.lease().await?);
-        let pid = "select pg_backend_pid()";
-        let pids: (i32, i32) = (
-            sqlx::query_scalar(sqlx::AssertSqlSafe(pid)).persistent(true).fetch_one(&mut *one).await?,
-            sqlx::query_scalar(sqlx::AssertSqlSafe(pid)).persistent(true).fetch_one(&mut *other).await?,
-        );
-        let pooled = pids.0 == pids.1;
+        let options = match &self.connections {
+            Connections::Own(pool) => pool.options(),
+            Connections::Host(pool) => (*pool.connect_options()).clone(),
+        };
+        // Fresh ones, because sqlx names statements by counting, and the names must clash.
+        let (mut one, mut other) = (options.connect().await?, options.connect().await?);
+        let pooled = backend(&mut one).await? == backend(&mut other).await?;
         if pooled && mixes_statements(&mut one, &mut other).await {
             return Err(StoreError::Backend(
                 "a connection pooler that does not track prepared statements stands before the database: it answers \
@@ -196,13 +196,11 @@ impl PostgresStore {
                     .into(),
             ));
         }
-        let settings: (String, String) =
-            sqlx::query_as("select current_setting('fsync'), current_setting('synchronous_commit')")
-                .fetch_one(&mut *one)
-                .await?;
-        one.finish(Ok(()))?;
-        other.finish(Ok(()))?;
-        Ok(Findings { durable: settings.0 == "on" && settings.1 != "off", pooled })
+        let durable = "select current_setting('fsync') = 'on' and current_setting('synchronous_commit') <> 'off'";
+        let durable = sqlx::raw_sql(durable).fetch_one(&mut one).await?.try_get(0)?;
+        // That they are closed politely matters to nobody but the server's log.
+        let _ = (one.close().await, other.close().await);
+        Ok(Findings { durable, pooled })
     }
 
     /// Closes the connections that this store opened; those of the host's pool stay.
@@ -221,25 +219,28 @@ impl PostgresStore {
 
     /// A connection that answers, however many dead ones lie in the pool: when the server was restarted, all of them.
     async fn live_lease(&self) -> Result<Borrowed, StoreError> {
-        let size = match &self.connections {
-            Connections::Own(pool) => pool.max_size(),
-            Connections::Host(pool) => pool.options().get_max_connections() as usize,
-        };
-        for _ in 0..size {
-            let mut connection = self.lease().await?;
-            if connection.ping().await.is_ok() {
-                return Ok(connection);
+        // Our own pool suspects the others by now, and asks before it gives one out.
+        if let Connections::Host(pool) = &self.connections {
+            for _ in 0..pool.options().get_max_connections() {
+                let mut connection = pool.acquire().await?;
+                if connection.ping().await.is_ok() {
+                    return Ok(Borrowed::Host(connection));
+                }
+                drop(connection.detach());
             }
-            connection.discard();
         }
         self.lease().await
     }
 }
 
+/// Which process of the server answers. Without a prepared statement: behind a pooler even that may clash.
+async fn backend(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
+    sqlx::raw_sql("select pg_backend_pid()").fetch_one(connection).await?.try_get(0)
+}
+
 /// Two clients behind one server connection give the same name to different statements: is each answered its own?
 async fn mixes_statements(one: &mut PgConnection, other: &mut PgConnection) -> bool {
-    // sqlx names statements by counting, so both connections are at the same number here. Twice, since the second
-    // time each uses what it prepared the first time.
+    // Twice, since the second time each uses what it prepared the first time.
     for _ in 0..2 {
         let mine = sqlx::query_scalar::<_, String>("select 'one'").fetch_one(&mut *one).await;
         let theirs = sqlx::query_scalar::<_, String>("select 'other'").fetch_one(&mut *other).await;
@@ -292,13 +293,6 @@ impl Borrowed {
                 }
                 result
             }
-        }
-    }
-
-    fn discard(self) {
-        match self {
-            Self::Own(lease) => drop(lease),
-            Self::Host(connection) => drop(connection.detach()),
         }
     }
 }

@@ -1,0 +1,258 @@
+//! An app on a free port, and clients that change nothing of what they send.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! use bytes::Bytes;
+//! use http::Request;
+//! use testkit::http::Server;
+//! # use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+//!
+//! let server = Server::start(async |listener| {
+//!     // hand the listener to the framework, for example: axum::serve(listener, app).await
+//! #   let (mut stream, _) = listener.accept().await.unwrap();
+//! #   let _ = stream.read(&mut [0; 1024]).await;
+//! #   stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+//! })
+//! .await;
+//! let response = server.client().send(Request::get("//tasks%2F").body(Bytes::new()).unwrap()).await;
+//! assert_eq!(response.status(), 204);
+//! # }
+//! ```
+
+use std::{
+    future::Future,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header::HOST};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::Mutex,
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A free port of this machine.
+///
+/// # Panics
+///
+/// If there is none.
+pub async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("there is a free port");
+    let address = listener.local_addr().expect("a listener has an address");
+    (listener, address)
+}
+
+/// An app that serves on a free port until this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts an app, given as what it does with a listener.
+    ///
+    /// # Panics
+    ///
+    /// If there is no free port.
+    pub async fn start<Serving>(serve: impl FnOnce(TcpListener) -> Serving) -> Self
+    where
+        Serving: Future<Output = ()> + Send + 'static,
+    {
+        let (listener, address) = listener().await;
+        Self { address, task: tokio::spawn(serve(listener)) }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A client that opens a connection for each request.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Sends requests as they are: the target byte for byte, no header but the ones given and those that HTTP/1.1 demands
+/// (`host`, unless there is one, and the length of a body).
+///
+/// What [`http::Request`] cannot express goes through [`raw`].
+#[derive(Debug)]
+pub struct Client {
+    address: SocketAddr,
+    /// The open connection, if connections are kept at all.
+    kept: Option<Mutex<Option<SendRequest<Full<Bytes>>>>>,
+}
+
+impl Client {
+    /// A client that opens a connection for each request.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, kept: None }
+    }
+
+    /// A client that sends one request after the other through the same connection, while the server keeps it open.
+    #[must_use]
+    pub fn keeping_alive(address: SocketAddr) -> Self {
+        Self { address, kept: Some(Mutex::new(None)) }
+    }
+
+    /// Sends a request and answers the whole response.
+    ///
+    /// # Panics
+    ///
+    /// If there is no response, or only a part of one.
+    pub async fn send(&self, request: Request<Bytes>) -> Response<Bytes> {
+        let what = format!("{} {}", request.method(), request.uri());
+        timeout(PATIENCE, self.exchange(request))
+            .await
+            .unwrap_or_else(|elapsed| Err(elapsed.into()))
+            .unwrap_or_else(|error| panic!("{what} has no response: {error}"))
+    }
+
+    async fn exchange(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, BoxError> {
+        let host = HeaderValue::try_from(self.address.to_string())?;
+        request.headers_mut().entry(HOST).or_insert(host);
+        let request = request.map(Full::new);
+        let Some(kept) = &self.kept else {
+            return respond(&mut self.connect().await?, request).await;
+        };
+        let mut kept = kept.lock().await;
+        let mut connection = match kept.take() {
+            Some(connection) if !connection.is_closed() => connection,
+            _ => self.connect().await?,
+        };
+        let response = respond(&mut connection, request).await?;
+        *kept = Some(connection);
+        Ok(response)
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, BoxError> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let (connection, driver) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(driver);
+        Ok(connection)
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn respond(
+    connection: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Bytes>, BoxError> {
+    let (head, body) = connection.send_request(request).await?.into_parts();
+    Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+}
+
+/// Writes bytes to a connection and answers the bytes of the response to the first request in them: up to its end as
+/// its own head defines it, or up to the end of the connection. Interim responses (`100 Continue`) are part of it.
+///
+/// # Panics
+///
+/// If nobody listens, or if the response has not ended after 30 seconds.
+pub async fn raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut response = Vec::new();
+    let outcome = timeout(PATIENCE, read_response(address, request, &mut response)).await;
+    if let Err(error) = outcome.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+        panic!("no whole response: {error}; so far: {:?}", String::from_utf8_lossy(&response));
+    }
+    response
+}
+
+async fn read_response(address: SocketAddr, request: &[u8], response: &mut Vec<u8>) -> io::Result<()> {
+    let (mut reader, mut writer) = TcpStream::connect(address).await?.into_split();
+    let writing = async {
+        // A server need not read to the end what it refuses. The writing half stays open: to some servers its end
+        // means that nobody waits for the answer.
+        let _ = writer.write_all(request).await;
+        std::future::pending::<()>().await;
+    };
+    let to_head = request.starts_with(b"HEAD ");
+    let reading = async {
+        while !has_ended(response, to_head) {
+            match reader.read_buf(response).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                // A server that refuses to read on resets the connection; what it said before is its answer.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        read = reading => read,
+        () = writing => unreachable!("the writing half stays open"),
+    }
+}
+
+/// Whether a response ends where these bytes do.
+fn has_ended(response: &[u8], to_head: bool) -> bool {
+    let Some(head) = find(response, b"\r\n\r\n") else {
+        return false;
+    };
+    let (head, body) = (String::from_utf8_lossy(&response[..head]).to_ascii_lowercase(), &response[head + 4..]);
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    let header = |name: &str| {
+        head.lines()
+            .skip(1)
+            .find_map(|line| line.split_once(':').filter(|(key, _)| *key == name))
+            .map(|(_, v)| v.trim())
+    };
+    if status.starts_with('1') && status != "101" {
+        has_ended(body, to_head)
+    } else if to_head || matches!(status, "101" | "204" | "304") {
+        true
+    } else if header("transfer-encoding").is_some_and(|coding| coding.ends_with("chunked")) {
+        has_last_chunk(body)
+    } else if let Some(length) = header("content-length").and_then(|length| length.parse().ok()) {
+        body.len() >= length
+    } else {
+        false
+    }
+}
+
+fn has_last_chunk(mut body: &[u8]) -> bool {
+    while let Some(line) = find(body, b"\r\n") {
+        let size = String::from_utf8_lossy(&body[..line]);
+        let Ok(size) = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16) else {
+            return false;
+        };
+        if size == 0 {
+            // Trailers, if any, and an empty line.
+            return find(&body[line..], b"\r\n\r\n").is_some();
+        }
+        let Some(rest) = body.get(line + 2 + size + 2..) else {
+            return false;
+        };
+        body = rest;
+    }
+    false
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}

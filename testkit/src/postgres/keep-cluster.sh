@@ -1,0 +1,64 @@
+# Runs one PostgreSQL cluster for as long as its standard input stays open, then leaves no trace of it.
+#
+#   sh -c "$(cat keep-cluster.sh)" keep-cluster PROGRAMS PORT...
+#
+# PROGRAMS is the folder of initdb and pg_ctl; of the PORTs the first free one is taken. The first line of standard
+# input is the superuser's password (arguments are visible to every user of the machine). Standard output says
+# "ready PORT FOLDER", or "failed" and then the server's log.
+#
+# Whoever started this holds the other end of standard input and nobody else does: the system closes it when that
+# process ends, however it ends, SIGKILL included. This script then does the cleaning up, so it must not die before,
+# and it does one thing after the other, so it never cleans up what is still being made.
+set -u
+trap '' HUP INT QUIT TERM PIPE
+umask 077
+cd /
+programs=$1
+shift
+IFS= read -r password || exit 1
+
+folder=$(mktemp -d "${TMPDIR:-/tmp}/testkit-postgres-XXXXXX" 2>/dev/null) ||
+  folder=$(mktemp -d /tmp/testkit-postgres-XXXXXX) || exit 1
+data=$folder/data
+log=$folder/log
+
+create() {
+  printf '%s\n' "$password" >"$folder/password"
+  # As hosted PostgreSQL has it, where this system knows it.
+  if locale -a 2>/dev/null | grep -Eiqx 'C\.utf-?8'; then locale=C.UTF-8; else locale=C; fi
+  # --no-sync is about the making of the files only; the server itself runs with fsync on.
+  "$programs/initdb" -D "$data" -U postgres -A password --pwfile "$folder/password" \
+    -E UTF8 --locale "$locale" --lc-messages C --no-sync </dev/null >"$log" 2>&1 || return 1
+  rm "$folder/password"
+  cat >>"$data/postgresql.conf" <<CONF
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+max_connections = 300
+fsync = on
+synchronous_commit = on
+CONF
+}
+
+start() {
+  for port; do
+    "$programs/pg_ctl" -D "$data" -l "$log" -o "-p $port" -w -t 60 start </dev/null >>"$folder/pg_ctl" 2>&1 && return
+    # Another program may have taken the port since it was seen to be free; other mistakes stay mistakes.
+    tail -n 20 "$log" | grep -q 'could not bind' || return 1
+  done
+  return 1
+}
+
+if create && start "$@"; then
+  echo "ready $port $folder"
+else
+  echo failed
+  cat "$folder/pg_ctl" "$log" 2>/dev/null
+fi
+exec >/dev/null
+
+while IFS= read -r line; do :; done
+
+if [ -f "$data/postmaster.pid" ]; then
+  "$programs/pg_ctl" -D "$data" -m immediate -w -t 30 stop </dev/null >/dev/null 2>&1
+fi
+rm -rf "$folder"

@@ -1,0 +1,282 @@
+//! PostgreSQL for tests: a database of its own for each.
+//!
+//! ```no_run
+//! # async fn example() {
+//! let database = testkit::postgres::database("todo", async |url| {
+//!     // migrate the database at this address
+//! })
+//! .await;
+//! // connect to database.url()
+//! database.close().await;
+//! # }
+//! ```
+//!
+//! # Where the server comes from
+//!
+//! The first of these that is there:
+//!
+//! 1. `TEST_DATABASE_URL`: a server on which the user may create databases. What we create there we drop again, but
+//!    for the templates: they serve the next run, too, and are dropped when nobody has used them for a day.
+//! 2. The PostgreSQL programs of this machine, in `PATH` or where packages put them. They run a private cluster in a
+//!    temporary folder; as root they run as the user `postgres`. It is as durable as in production (`fsync` is on).
+//! 3. A container of the image `postgres:17`, if a container engine answers.
+//!
+//! `TESTKIT_POSTGRES=local` or `TESTKIT_POSTGRES=container` demands 2 or 3, whatever else is there.
+//!
+//! A private server is started once per process and is gone when the process is, even if that is killed. To start one
+//! for many processes, run them under the program `with-postgres` of this crate: `with-postgres cargo test`.
+
+mod container;
+mod keeper;
+mod local;
+mod server;
+
+use std::{
+    collections::HashMap,
+    env, fmt, fs,
+    future::Future,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tokio::{sync::OnceCell, time::timeout};
+
+pub use server::{Error, Server, Source, server};
+
+/// What all names of our databases begin with, so that nothing else is ever dropped.
+const PREFIX: &str = "testkit_";
+
+/// What empty databases are copied from. Not `template1`: nobody can be connected to this one, so it can always be
+/// copied, and nobody has put a thing in.
+const EMPTY: &str = "template0 encoding 'UTF8'";
+
+/// A database of one test. Dropped with it.
+pub struct TestDatabase {
+    server: &'static Server,
+    name: String,
+    url: String,
+    dropped: bool,
+}
+
+/// A new database that is a copy of a migrated one.
+///
+/// `migrate` is called with the address of an empty database, once for each `template` on a server, however many tests
+/// in however many threads and processes ask for it. As a server may outlive a run and migrations change, other
+/// programs, and other builds of the same program, do not share it.
+///
+/// # Panics
+///
+/// If there is no server, if `migrate` panics, or if the server does not do as it is told.
+pub async fn database(template: &str, migrate: impl AsyncFnOnce(&str)) -> TestDatabase {
+    // Templates made or seen by this process: most tests need no more than a look at this.
+    static TEMPLATES: Mutex<Option<HashMap<String, Arc<OnceCell<()>>>>> = Mutex::new(None);
+
+    let server = server().await;
+    let name = template_name(template, &fingerprint_of_program());
+    let made = {
+        let mut templates = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
+        templates.get_or_insert_default().entry(name.clone()).or_default().clone()
+    };
+    made.get_or_init(|| async {
+        make_template(server, &name, migrate)
+            .await
+            .unwrap_or_else(|error| panic!("cannot make the template database for {template:?}: {error}"));
+    })
+    .await;
+    create(server, &name).await
+}
+
+/// A new database with nothing in it.
+///
+/// # Panics
+///
+/// If there is no server, or if it does not do as it is told.
+pub async fn empty_database() -> TestDatabase {
+    create(server().await, EMPTY).await
+}
+
+impl TestDatabase {
+    /// The address of the database.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The name of the database.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Drops the database, with whoever is still connected to it. Without this call it is done at the end of the
+    /// scope, which takes a thread.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not do as it is told.
+    pub async fn close(mut self) {
+        self.dropped = true;
+        drop_database(self.server, &self.name)
+            .await
+            .unwrap_or_else(|error| panic!("cannot drop the database {}: {error}", self.name));
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        if self.dropped {
+            return;
+        }
+        // A runtime cannot wait for another within itself. We do wait: the process may end when the last test does.
+        let (server, name) = (self.server, std::mem::take(&mut self.name));
+        let dropping = thread::spawn(move || block_on(async { drop_database(server, &name).await }));
+        // What is left behind is dropped a day later; no reason to fail, perhaps in the middle of a panic.
+        let _ = dropping.join();
+    }
+}
+
+/// Without the address, which has the password in it.
+impl fmt::Debug for TestDatabase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestDatabase").field("name", &self.name).field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+/// `testkit_template_`, what can be read of the key, and a fingerprint of it and the program.
+fn template_name(key: &str, program: &str) -> String {
+    let readable: String =
+        key.chars().take(20).map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    let fingerprint = crate::hex(&digest(&SHA256, format!("{key}\0{program}").as_bytes()).as_ref()[..8]);
+    format!("{PREFIX}template_{readable}_{fingerprint}")
+}
+
+/// Says which build of which program this is.
+fn fingerprint_of_program() -> String {
+    let program = env::current_exe().expect("the system knows which program this is");
+    let built = fs::metadata(&program).and_then(|program| program.modified());
+    format!("{} of {built:?}", program.display())
+}
+
+/// Makes the template, unless it is there. A template is finished when nobody may connect to it any more; by the same
+/// token it can be copied at any time.
+async fn make_template(server: &Server, name: &str, migrate: impl AsyncFnOnce(&str)) -> Result<(), sqlx::Error> {
+    let mut connection = connect(server.url()).await?;
+    // For the other processes. Freed with the connection, also if we panic.
+    sqlx::query("select pg_advisory_lock(hashtext($1))").bind(name).execute(&mut connection).await?;
+    let is_finished = "select not datallowconn from pg_database where datname = $1";
+    match sqlx::query_scalar(is_finished).bind(name).fetch_optional(&mut connection).await? {
+        Some(true) => {
+            mark_as_used(&mut connection, name).await?;
+            return connection.close().await;
+        }
+        // Whoever began it is no more, or we would not have the lock.
+        Some(false) => run(&mut connection, format!("drop database {name} with (force)")).await?,
+        None => drop_forgotten(&mut connection).await?,
+    }
+    run(&mut connection, format!("create database {name} template {EMPTY}")).await?;
+    mark_as_used(&mut connection, name).await?;
+    migrate(&server.url_of(name)).await;
+    run(&mut connection, format!("alter database {name} allow_connections false")).await?;
+    let disconnect = "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1";
+    sqlx::query(disconnect).bind(name).execute(&mut connection).await?;
+    connection.close().await
+}
+
+async fn create(server: &'static Server, template: &str) -> TestDatabase {
+    let name = format!("{PREFIX}{}_{}", crate::since_1970().as_secs(), crate::random_hex(8));
+    copy(server, template, &name)
+        .await
+        .unwrap_or_else(|error| panic!("cannot create the database {name} from {template}: {error}"));
+    TestDatabase { server, url: server.url_of(&name), name, dropped: false }
+}
+
+async fn copy(server: &Server, template: &str, name: &str) -> Result<(), sqlx::Error> {
+    let mut connection = connect(server.url()).await?;
+    let mut attempts = 5;
+    loop {
+        attempts -= 1;
+        match run(&mut connection, format!("create database {name} template {template}")).await {
+            // A connection to the template is still being closed.
+            Err(error) if attempts > 0 && code_of(&error).as_deref() == Some("55006") => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            Err(error) => return Err(error),
+            Ok(()) => return connection.close().await,
+        }
+    }
+}
+
+/// With a limit in time, unlike the original: who knocks at a wrong address may never get an answer.
+async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
+    let too_late = |_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
+    timeout(Duration::from_secs(10), PgConnection::connect(url)).await.unwrap_or_else(too_late)
+}
+
+async fn drop_database(server: &Server, name: &str) -> Result<(), sqlx::Error> {
+    let mut connection = connect(server.url()).await?;
+    run(&mut connection, format!("drop database if exists {name} with (force)")).await?;
+    connection.close().await
+}
+
+/// Notes the time at which a template was used, for [`drop_forgotten`].
+async fn mark_as_used(connection: &mut PgConnection, template: &str) -> Result<(), sqlx::Error> {
+    run(connection, format!("comment on database {template} is '{}'", crate::tokens::now())).await
+}
+
+/// Drops what nobody has used for a day: databases of tests that were killed, and templates of former builds.
+async fn drop_forgotten(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let forgotten: Vec<String> = sqlx::query_scalar(
+        "select datname::text from pg_database, coalesce(
+             substring(datname from '^testkit_([0-9]{10,12})_[0-9a-f]{16}$'),
+             case when datname ~ '^testkit_template_.*_[0-9a-f]{16}$'
+                 then substring(shobj_description(oid, 'pg_database') from '^[0-9]{10,12}$') end
+         ) as used
+         where used::bigint < $1",
+    )
+    .bind(crate::tokens::now() - 24 * 60 * 60)
+    .fetch_all(&mut *connection)
+    .await?;
+    for name in forgotten {
+        // Another process may be faster, or another user the owner.
+        let _ = run(connection, format!("drop database if exists {name} with (force)")).await;
+    }
+    Ok(())
+}
+
+/// Names cannot be bound; all of ours are made of letters, digits and underscores.
+async fn run(connection: &mut PgConnection, statement: String) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(drop)
+}
+
+fn code_of(error: &sqlx::Error) -> Option<String> {
+    error.as_database_error()?.code().map(Into::into)
+}
+
+/// On this thread, which no runtime may be using.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts").block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::template_name;
+
+    #[test]
+    fn template_names_are_distinct_and_short_enough() {
+        let (a, b) = ("Ünïcode; drop table \"x\" and a lot more", "Ünïcode; drop table \"x\" and even more");
+        let names = [template_name(a, "program"), template_name(b, "program"), template_name(a, "another")];
+        for name in &names {
+            assert!(name.len() <= 63, "{name}");
+            assert!(
+                name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'),
+                "{name}"
+            );
+        }
+        assert!(names[0] != names[1] && names[0] != names[2]);
+        assert_eq!(template_name(a, "program"), names[0]);
+    }
+}

@@ -1,0 +1,267 @@
+//! The server that the tests use, and where it comes from.
+
+use std::{env, fmt, io, path::PathBuf, thread};
+
+use sqlx::{Connection as _, PgConnection};
+use testcontainers::TestcontainersError;
+use tokio::sync::{OnceCell, oneshot};
+
+use super::{container, keeper::Keeper, local};
+
+/// A PostgreSQL server on which databases may be created.
+///
+/// One that was started for us is gone when this process is, however it ends; [`stop`](Self::stop) also waits for it.
+pub struct Server {
+    url: String,
+    version: String,
+    source: Source,
+    keeper: Option<Keeper>,
+}
+
+/// Where a [`Server`] comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// It was there before: `TEST_DATABASE_URL` names it.
+    Given,
+    /// The programs in this folder run a private cluster.
+    Local(PathBuf),
+    /// The container engine at this address runs a private container.
+    Container(String),
+}
+
+impl Source {
+    /// Where a server would come from; see the [module](super) for the order. Starts none.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub async fn find() -> Result<Self, Error> {
+        let chosen = env::var("TESTKIT_POSTGRES").unwrap_or_default();
+        let local = || local::programs().map(Self::Local);
+        let container = async || container::engine().await.map(Self::Container);
+        match chosen.as_str() {
+            "" if given_url().is_some() => Ok(Self::Given),
+            "" => match local() {
+                Some(local) => Ok(local),
+                None => return container().await.ok_or(Error::Nothing),
+            },
+            "local" => local().ok_or("no PostgreSQL programs are installed (`apt-get install postgresql`)"),
+            "container" => {
+                container().await.ok_or("no container engine answers (is it running? is DOCKER_HOST right?)")
+            }
+            _ => Err("it may only be `local` or `container`"),
+        }
+        .map_err(|why| Error::Barred(chosen, why))
+    }
+}
+
+fn given_url() -> Option<String> {
+    env::var("TEST_DATABASE_URL").ok().filter(|url| !url.is_empty())
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given => f.write_str("as TEST_DATABASE_URL says"),
+            Self::Local(programs) => write!(f, "a private cluster of the programs in {}", programs.display()),
+            Self::Container(engine) => write!(f, "a container of {} at {engine}", container::IMAGE),
+        }
+    }
+}
+
+/// Why there is no server for the tests.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// None was given, none is installed, and no container engine answers.
+    #[error(
+        "no PostgreSQL for the tests: install it (`apt-get install postgresql`), or start a container engine that \
+         answers like Docker, or set TEST_DATABASE_URL to a server on which the user may create databases"
+    )]
+    Nothing,
+    /// Only one way was allowed, and it is barred.
+    #[error("TESTKIT_POSTGRES={0}, but {1}")]
+    Barred(String, &'static str),
+    /// The server in `TEST_DATABASE_URL` does not answer.
+    #[error("the PostgreSQL server in TEST_DATABASE_URL does not answer: {0}")]
+    Given(#[source] sqlx::Error),
+    /// The user in `TEST_DATABASE_URL` is not allowed enough.
+    #[error("the user in TEST_DATABASE_URL may not create databases: `alter role .. createdb` would help")]
+    MayNotCreateDatabases,
+    /// The process that starts a server and cleans up after it does not work.
+    #[error("cannot start a PostgreSQL server: {0}")]
+    Keeper(#[source] io::Error),
+    /// The programs of this machine failed.
+    #[error("the PostgreSQL programs in {} started no server:\n{log}", programs.display())]
+    Cluster {
+        /// Where they are.
+        programs: PathBuf,
+        /// What they wrote.
+        log: String,
+    },
+    /// The container engine failed.
+    #[error("the container engine started no PostgreSQL: {0}")]
+    Engine(#[source] Box<TestcontainersError>),
+    /// The container runs, but the server in it does not.
+    #[error("the PostgreSQL server in the container does not answer: {source}\n{log}")]
+    Container {
+        /// What became of the last attempt.
+        source: sqlx::Error,
+        /// What the container wrote.
+        log: String,
+    },
+    /// The server that was just started does not answer.
+    #[error("the PostgreSQL server that was just started does not answer: {0}")]
+    Private(#[source] sqlx::Error),
+}
+
+impl Error {
+    pub(super) fn engine(error: TestcontainersError) -> Self {
+        Self::Engine(Box::new(error))
+    }
+}
+
+/// The server of this process; it is looked for once.
+///
+/// # Panics
+///
+/// If there is none.
+pub async fn server() -> &'static Server {
+    static SERVER: OnceCell<Result<Server, Error>> = OnceCell::const_new();
+    match SERVER.get_or_init(Server::find).await {
+        Ok(server) => server,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+impl Server {
+    /// Finds a server, or starts one; see the [module](super) for where and how.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it does not work.
+    ///
+    /// # Panics
+    ///
+    /// If the search does, which would be our mistake.
+    pub async fn find() -> Result<Self, Error> {
+        // On a thread of its own, with a runtime of its own: starting one blocks, and must not die with the first of
+        // several tests that wait for it.
+        let (done, found) = oneshot::channel();
+        thread::spawn(move || done.send(super::block_on(Self::search())));
+        found.await.expect("the search does not panic")
+    }
+
+    async fn search() -> Result<Self, Error> {
+        match Source::find().await? {
+            Source::Given => Self::given(given_url().expect("it was there just now")).await,
+            Source::Local(programs) => Self::local(programs).await,
+            Source::Container(engine) => Self::container(engine).await,
+        }
+    }
+
+    async fn given(url: String) -> Result<Self, Error> {
+        let mut connection = super::connect(&url).await.map_err(Error::Given)?;
+        let may_create = "select rolcreatedb or rolsuper from pg_roles where rolname = current_user";
+        if !sqlx::query_scalar(may_create).fetch_one(&mut connection).await.map_err(Error::Given)? {
+            return Err(Error::MayNotCreateDatabases);
+        }
+        let version = version(connection).await.map_err(Error::Given)?;
+        Ok(Self { url, version, source: Source::Given, keeper: None })
+    }
+
+    async fn local(programs: PathBuf) -> Result<Self, Error> {
+        let password = crate::random_hex(16);
+        let local::Cluster { keeper, port } = local::start(&programs, &password)?;
+        let url = format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres");
+        Self::private(url, Source::Local(programs), keeper).await
+    }
+
+    async fn container(engine: String) -> Result<Self, Error> {
+        let password = crate::random_hex(16);
+        let container::Container { keeper, url } = container::start(&engine, &password).await?;
+        Self::private(url, Source::Container(engine), keeper).await
+    }
+
+    async fn private(url: String, source: Source, keeper: Keeper) -> Result<Self, Error> {
+        let connection = super::connect(&url).await.map_err(Error::Private)?;
+        let version = version(connection).await.map_err(Error::Private)?;
+        Ok(Self { url, version, source, keeper: Some(keeper) })
+    }
+
+    /// The address of the database that is always there, as a user who may create others.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The version of the server, as it tells it.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Where the server comes from.
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Stops the server if it was started for us, and waits until nothing is left of it. Blocks.
+    pub fn stop(self) {
+        if let Some(keeper) = self.keeper {
+            keeper.stop();
+        }
+    }
+
+    /// The address of another database on this server.
+    pub(super) fn url_of(&self, database: &str) -> String {
+        url_of(&self.url, database)
+    }
+}
+
+/// Without the address, which has the password in it.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("version", &self.version).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+async fn version(mut connection: PgConnection) -> Result<String, sqlx::Error> {
+    let version = sqlx::query_scalar("show server_version").fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(version)
+}
+
+/// The same address, but for the database.
+fn url_of(url: &str, database: &str) -> String {
+    let (rest, query) = url.split_once('?').map_or((url, None), |(rest, query)| (rest, Some(query)));
+    let authority = rest.find("://").map_or(0, |scheme| scheme + 3);
+    let server = rest[authority..].find('/').map_or(rest, |slash| &rest[..authority + slash]);
+    // It would have the last word.
+    let query: Vec<&str> =
+        query.iter().flat_map(|query| query.split('&')).filter(|pair| !pair.starts_with("dbname=")).collect();
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("{server}/{database}{mark}{}", query.join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::url_of;
+
+    #[test]
+    fn only_the_database_of_an_address_changes() {
+        for (url, expected) in [
+            ("postgres://ann:pw@db:5432/main", "postgres://ann:pw@db:5432/other"),
+            ("postgres://db", "postgres://db/other"),
+            ("postgres://db/", "postgres://db/other"),
+            ("postgres://db?sslmode=require", "postgres://db/other?sslmode=require"),
+            ("postgres:///main?host=/run/postgresql", "postgres:///other?host=/run/postgresql"),
+            ("postgres://db/main?dbname=x&sslmode=disable", "postgres://db/other?sslmode=disable"),
+            ("postgres://db/?dbname=x", "postgres://db/other"),
+        ] {
+            assert_eq!(url_of(url, "other"), expected);
+        }
+    }
+}
