@@ -61,7 +61,16 @@ fn endpoint(api: TodoApi, resource: &'static Resource) -> impl Endpoint<Output =
     })
 }
 
-fn response(response: http::Response<Bytes>) -> Response {
+/// An answer of the core as one of poem, for a host that answers with [`problem`] itself.
+///
+/// ```
+/// use todo_core::{Error, http::problem};
+///
+/// let response = todo_poem::response(problem(Error::NotFound));
+/// assert_eq!(response.status(), 404);
+/// ```
+#[must_use]
+pub fn response(response: http::Response<Bytes>) -> Response {
     response.map(|body| Full::new(body).map_err(std::io::Error::other)).into()
 }
 

@@ -869,9 +869,11 @@ pub async fn near_misses_are_not_found(app: &dyn App) {
     let task = path(&ann.create("Near").await);
     let paths = [
         "/tasks/".to_owned(),
+        "/tasks//".to_owned(),
         "//tasks".to_owned(),
         "//tasks/".to_owned(),
         "/ann/tasks/".to_owned(),
+        "/ann/tasks//".to_owned(),
         format!("{task}/"),
         format!("{task}/complete/"),
         format!("/{task}"),

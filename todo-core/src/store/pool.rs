@@ -88,9 +88,14 @@ impl<DB: Database> Pool<DB> {
         }
     }
 
-    /// Closes the idle connections, and the others when they come back.
-    pub(super) fn close(&self) {
+    /// Closes the idle connections and waits for that; the others close when they come back.
+    pub(super) async fn close(&self) {
+        let idle = self.0.retain(|_, _| false).removed;
         self.0.close();
+        for connection in idle {
+            // One that cannot say goodbye is closed too.
+            let _ = connection.close().await;
+        }
     }
 }
 

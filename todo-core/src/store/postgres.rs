@@ -204,9 +204,9 @@ impl PostgresStore {
     }
 
     /// Closes the connections that this store opened; those of the host's pool stay.
-    pub fn close(&self) {
+    pub async fn close(&self) {
         if let Connections::Own(pool) = &self.connections {
-            pool.close();
+            pool.close().await;
         }
     }
 

@@ -134,10 +134,11 @@ impl SqliteStore {
         }
     }
 
-    /// Closes the file. Calls that still run come to their end; later ones answer [`StoreError::Unavailable`].
-    pub fn close(&self) {
-        self.readers.close();
-        self.writer.close();
+    /// Closes the file, so that nothing is left beside it if no other process has it open. Calls that still run come to
+    /// their end; later ones answer [`StoreError::Unavailable`].
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
     }
 }
 
@@ -311,6 +312,19 @@ mod tests {
         // 2 is FULL: the write-ahead log is synced at each commit.
         let synchronous: i64 = sqlx::query_scalar("pragma synchronous").fetch_one(&mut *writer).await.expect("a level");
         assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+    }
+
+    #[tokio::test]
+    async fn a_closed_file_is_one_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = SqliteStore::open(directory.path().join("tasks.db"));
+        store.migrate().await.expect("migrated");
+        store.ping().await.expect("an answer");
+        let files = || std::fs::read_dir(directory.path()).expect("a directory").count();
+        assert_eq!(files(), 3);
+        store.close().await;
+        assert_eq!(files(), 1);
+        assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
     }
 
     #[tokio::test]

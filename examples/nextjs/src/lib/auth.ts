@@ -1,0 +1,57 @@
+import { mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { betterAuth, type BetterAuthOptions } from 'better-auth';
+import { getMigrations } from 'better-auth/db/migration';
+import { jwt } from 'better-auth/plugins';
+import { SqliteDialect } from 'kysely';
+import Database from 'libsql';
+import { headers } from 'next/headers';
+import * as settings from './settings';
+
+function createOptions() {
+  const file = settings.authDatabase();
+  mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+  const database = new Database(file);
+  database.exec('PRAGMA journal_mode = WAL; PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON');
+
+  return {
+    appName: 'todo',
+    baseURL: settings.baseUrl(),
+    secret: settings.authSecret(),
+    telemetry: { enabled: false },
+    database: { dialect: new SqliteDialect({ database }), type: 'sqlite' },
+    emailAndPassword: { enabled: true },
+    plugins: [
+      jwt({
+        jwks: { rotationInterval: settings.keyRotationInterval(), gracePeriod: settings.keyGracePeriod() },
+        jwt: { expirationTime: settings.jwtLifetime() },
+      }),
+    ],
+  } satisfies BetterAuthOptions;
+}
+
+const createAuth = () => betterAuth(options());
+
+// One of each per process. Next bundles the start hook, the pages and the routes separately, so plain module constants would
+// open the database several times (and during the build, when there is none).
+const shared = globalThis as typeof globalThis & {
+  __todoOptions?: ReturnType<typeof createOptions>;
+  __todoAuth?: ReturnType<typeof createAuth>;
+};
+
+const options = () => (shared.__todoOptions ??= createOptions());
+
+export const auth = () => (shared.__todoAuth ??= createAuth());
+
+/** Creates or updates the tables; called once when the server starts, before anything else looks at them. */
+export async function migrate() {
+  const { runMigrations } = await getMigrations(options());
+  await runMigrations();
+}
+
+/** The signed-in user of the current request, if any. */
+export async function currentUser() {
+  const request = await headers();
+  const session = await auth().api.getSession({ headers: request });
+  return session?.user ?? null;
+}

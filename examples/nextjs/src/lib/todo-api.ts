@@ -1,0 +1,209 @@
+import { createTokenSource, SessionEnded, TokenUnavailable } from './token';
+
+export type Task = {
+  id: string;
+  title: string;
+  description: string | null;
+  completed: boolean;
+  created_at: string;
+  updated_at: string;
+};
+
+export type Filter = 'all' | 'open' | 'done';
+
+export type TaskFields = { title: string; description: string | null };
+
+/** One page of the list, and where the next one is. */
+export type Page = { tasks: Task[]; next: URL | null };
+
+/** What went wrong, in words for the user. `fields` names what to correct. */
+export class Problem extends Error {
+  constructor(
+    message: string,
+    readonly code: string,
+    readonly fields: Record<string, string> = {},
+  ) {
+    super(message);
+  }
+}
+
+const PAGE_SIZE = 20;
+const ANSWER_WITHIN_MS = 20_000;
+const LONGEST_WAIT_S = 15;
+const MOST_WAITS = 2;
+
+type Options = {
+  baseUrl: string;
+  userId: string;
+  /** The service is busy: the page waits this many seconds (null: no longer). */
+  onWait: (seconds: number | null) => void;
+  onSessionEnded: () => void;
+};
+
+export type TodoApi = ReturnType<typeof createTodoApi>;
+
+export function createTodoApi({ baseUrl, userId, onWait, onSessionEnded }: Options) {
+  const tokens = createTokenSource(userId);
+  const base = new URL(`${baseUrl}/`, window.location.href);
+  let waiting = 0;
+
+  async function wait(seconds: number, signal?: AbortSignal): Promise<void> {
+    waiting += 1;
+    onWait(seconds);
+    try {
+      await pause(seconds * 1000, signal);
+    } finally {
+      waiting -= 1;
+      if (waiting === 0) onWait(null);
+    }
+  }
+
+  /**
+   * Sends a request with the token. A refused token is replaced and a busy service waited for, both a bounded number of
+   * times. `repeatable`: doing it twice is doing it once, so it may be sent again even if it is not known to have failed.
+   */
+  async function send(method: string, url: URL, { body, signal, repeatable = true }: SendOptions = {}): Promise<Response> {
+    let renewed = false;
+    let waits = 0;
+    for (;;) {
+      const token = await getToken();
+      const response = await fetchOrProblem(base, url, {
+        method,
+        signal,
+        body: body === undefined ? undefined : JSON.stringify(body),
+        headers: {
+          Authorization: `Bearer ${token}`,
+          ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+        },
+      });
+      if (response.ok) return response;
+
+      const problem = await readProblem(response);
+      if (response.status === 401) {
+        if (problem.code === 'token_revoked') return sessionEnded();
+        const replaceable = problem.code === 'token_expired' || problem.code === 'token_invalid';
+        if (renewed || !replaceable) throw problem;
+        renewed = true;
+        tokens.forget(token);
+        continue;
+      }
+      const certainlyNotDone = problem.code === 'unavailable' || problem.code === 'rate_limited';
+      if ((response.status === 503 || response.status === 429) && (repeatable || certainlyNotDone) && waits < MOST_WAITS) {
+        const seconds = Number.parseInt(response.headers.get('Retry-After') ?? '2', 10) || 2;
+        if (seconds <= LONGEST_WAIT_S) {
+          waits += 1;
+          await wait(Math.max(seconds, 1), signal);
+          continue;
+        }
+        throw new Problem(`${problem.message} Please try again in ${seconds} seconds.`, problem.code);
+      }
+      throw problem;
+    }
+  }
+
+  async function getToken(): Promise<string> {
+    try {
+      return await tokens.get();
+    } catch (error) {
+      if (error instanceof SessionEnded) return sessionEnded();
+      if (error instanceof TokenUnavailable) throw new Problem(error.message, 'no_token');
+      throw error;
+    }
+  }
+
+  /** The page is being left: whoever waits for an answer waits until then. */
+  function sessionEnded(): Promise<never> {
+    onSessionEnded();
+    return new Promise(() => {});
+  }
+
+  const task = (id: string, rest = '') => new URL(`tasks/${encodeURIComponent(id)}${rest}`, base);
+
+  async function page(url: URL, signal?: AbortSignal): Promise<Page> {
+    const response = await send('GET', url, { signal });
+    return { tasks: (await response.json()) as Task[], next: nextPage(response.headers.get('Link'), url) };
+  }
+
+  return {
+    list(filter: Filter, signal?: AbortSignal): Promise<Page> {
+      const url = new URL('tasks', base);
+      url.searchParams.set('limit', String(PAGE_SIZE));
+      if (filter !== 'all') url.searchParams.set('completed', String(filter === 'done'));
+      return page(url, signal);
+    },
+    more: page,
+    async add(fields: TaskFields): Promise<Task> {
+      const response = await send('POST', new URL('tasks', base), { body: fields, repeatable: false });
+      return (await response.json()) as Task;
+    },
+    async edit(id: string, changes: Partial<TaskFields>): Promise<Task> {
+      const response = await send('PATCH', task(id), { body: changes });
+      return (await response.json()) as Task;
+    },
+    async complete(id: string, completed: boolean): Promise<Task> {
+      const response = await send('PATCH', task(id, '/complete'), { body: { completed } });
+      return (await response.json()) as Task;
+    },
+    async remove(id: string): Promise<void> {
+      await send('DELETE', task(id)).catch((error: unknown) => {
+        // Deleted already, by an earlier try or elsewhere: that is what was asked for.
+        if (!(error instanceof Problem && error.code === 'task_not_found')) throw error;
+      });
+    },
+  };
+}
+
+type SendOptions = { body?: unknown; signal?: AbortSignal; repeatable?: boolean };
+
+async function fetchOrProblem(base: URL, url: URL, init: RequestInit & { signal?: AbortSignal }): Promise<Response> {
+  const patience = AbortSignal.timeout(ANSWER_WITHIN_MS);
+  const signal = init.signal ? AbortSignal.any([init.signal, patience]) : patience;
+  try {
+    return await fetch(url, { ...init, signal, cache: 'no-store', credentials: 'omit' });
+  } catch (error) {
+    if (init.signal?.aborted) throw error;
+    if (patience.aborted) throw new Problem('The task service did not answer in time.', 'no_answer');
+    throw new Problem(`The task service at ${base.host} cannot be reached. Please try again in a moment.`, 'unreachable');
+  }
+}
+
+/** Reads an error answer. A proxy in between may answer with anything. */
+async function readProblem(response: Response): Promise<Problem> {
+  const body = (await response.json().catch(() => null)) as {
+    detail?: unknown;
+    code?: unknown;
+    field_errors?: Record<string, string | string[]>;
+  } | null;
+  const detail = typeof body?.detail === 'string' ? body.detail : `The task service answered with status ${response.status}.`;
+  const code = typeof body?.code === 'string' ? body.code : String(response.status);
+  const fields = Object.entries(body?.field_errors ?? {}).map(([field, messages]) => [field, [messages].flat().join(' ')]);
+  return new Problem(detail, code, Object.fromEntries(fields) as Record<string, string>);
+}
+
+/** The target of `rel="next"`, relative to the address asked. Never another place: the token goes there. */
+function nextPage(header: string | null, asked: URL): URL | null {
+  for (const link of header?.split(/,\s*(?=<)/) ?? []) {
+    const [, target, parameters] = /^\s*<([^>]*)>(.*)$/.exec(link) ?? [];
+    if (target === undefined || !/;\s*rel="?next"?/i.test(parameters ?? '')) continue;
+    const next = new URL(target, asked);
+    const completed = asked.searchParams.get('completed');
+    if (completed !== null && !next.searchParams.has('completed')) next.searchParams.set('completed', completed);
+    return next.origin === asked.origin && next.pathname === asked.pathname ? next : null;
+  }
+  return null;
+}
+
+function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal?.reason as Error);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener('abort', stop);
+      resolve();
+    }, ms);
+    if (signal?.aborted) stop();
+    else signal?.addEventListener('abort', stop, { once: true });
+  });
+}

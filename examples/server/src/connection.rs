@@ -1,0 +1,206 @@
+//! How long a connection may take for what it does.
+//!
+//! hyper has one limit for the head of a request, which also ends a connection that merely rests between two. A
+//! gateway that reuses connections then runs into one that is just being closed, and its user sees an error. So the
+//! limits are here, and apart: a head that has begun is soon there; a resting connection may rest for longer than
+//! gateways let it; and whoever does not take an answer is not waited for. The time of an answer itself is the API's
+//! business.
+
+use std::{
+    future::Future as _,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep, sleep_until},
+};
+
+/// From the first byte of a request, or from the beginning of the connection, to the end of the head.
+const HEAD: Duration = Duration::from_secs(10);
+/// From an answer to the next request. More than the 60 seconds after which usual gateways close.
+const REST: Duration = Duration::from_secs(75);
+/// How long the other side may take no byte of an answer.
+const STALL: Duration = Duration::from_secs(30);
+
+/// The requests of one connection, as far as the connection itself has to know of them.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    begun: AtomicU64,
+    ended: AtomicU64,
+    multiplexed: AtomicBool,
+}
+
+impl Activity {
+    /// A request whose head is there. It lasts until the returned value is dropped.
+    pub(crate) fn begin(self: &Arc<Self>, version: http::Version) -> Busy {
+        self.multiplexed.store(version == http::Version::HTTP_2, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Release);
+        Busy(Arc::clone(self))
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Release);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has come yet of the next request.
+    Rest,
+    /// Its head is coming.
+    Head,
+    /// It is being answered.
+    Answer,
+}
+
+/// A stream that fails when its limits of time are over.
+pub(crate) struct Limited<S> {
+    stream: S,
+    activity: Arc<Activity>,
+    phase: Phase,
+    /// When the phase must be over; without meaning during an answer.
+    deadline: Instant,
+    /// How many requests had begun when the phase did.
+    seen: u64,
+    alarm: Pin<Box<Sleep>>,
+    /// Set while the other side takes nothing.
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Limited<S> {
+    pub(crate) fn new(stream: S, activity: Arc<Activity>) -> Self {
+        let deadline = Instant::now() + HEAD;
+        Self {
+            stream,
+            activity,
+            phase: Phase::Head,
+            deadline,
+            seen: 0,
+            alarm: Box::pin(sleep_until(deadline)),
+            stall: None,
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, limit: Duration) {
+        self.phase = phase;
+        self.deadline = Instant::now() + limit;
+    }
+
+    /// Catches up with what requests have done since the last look.
+    fn update(&mut self) {
+        let ended = self.activity.ended.load(Ordering::Acquire);
+        let begun = self.activity.begun.load(Ordering::Acquire);
+        if begun != ended {
+            self.phase = Phase::Answer;
+        } else if self.phase == Phase::Answer || self.seen != begun {
+            self.enter(Phase::Rest, REST);
+        }
+        self.seen = begun;
+    }
+
+    fn heard(&mut self) {
+        self.update();
+        // Frames of HTTP/2 are more than requests: there a rest ends when a request has begun.
+        if self.phase == Phase::Rest && !self.activity.multiplexed.load(Ordering::Relaxed) {
+            self.enter(Phase::Head, HEAD);
+        }
+    }
+
+    /// Pending, until the phase takes too long.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.update();
+        if self.phase == Phase::Answer {
+            return Poll::Pending;
+        }
+        // An alarm that rings too early costs less than one that is set anew for each request.
+        if self.alarm.deadline() > self.deadline {
+            self.alarm.as_mut().reset(self.deadline);
+        }
+        loop {
+            ready!(self.alarm.as_mut().poll(cx));
+            if Instant::now() >= self.deadline {
+                let what = match self.phase {
+                    Phase::Head => "no whole request has come in time",
+                    _ => "no further request has come",
+                };
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
+            }
+            self.alarm.as_mut().reset(self.deadline);
+        }
+    }
+
+    fn poll_written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(STALL)));
+        ready!(stall.as_mut().poll(cx));
+        let what = "the answer is not being taken";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) if buf.filled().len() > before => {
+                self.heard();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => self.poll_deadline(cx),
+            end @ Poll::Ready(_) => end,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.poll_written(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.poll_written(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper reads during an answer, to notice when the caller goes away, and not again after it until something
+        // comes. So this is where a rest is seen to begin: whoever has answered flushes.
+        if let Poll::Ready(result) = self.poll_deadline(cx) {
+            return Poll::Ready(result);
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! Opening the database: looking whether it can be used, and bringing it to the newest version.
+
+use std::time::Duration;
+
+use todo_core::{
+    TodoService,
+    store::{PostgresStore, SqliteStore, StoreError},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    failure::Failure,
+    settings::{Database, Hidden, causes},
+};
+
+/// How long a database that does not answer is waited for at start: it may have been started together with us.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An open store, ready for use.
+#[derive(Debug)]
+pub(crate) enum Store {
+    Sqlite(SqliteStore),
+    Postgres(PostgresStore),
+}
+
+impl Store {
+    pub(crate) fn service(&self) -> TodoService {
+        match self {
+            Self::Sqlite(store) => TodoService::new(store.clone()),
+            Self::Postgres(store) => TodoService::new(store.clone()),
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite(store) => store.close().await,
+            Self::Postgres(store) => store.close().await,
+        }
+    }
+}
+
+/// Opens the store, checks it and migrates it.
+pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
+    match database {
+        Database::Sqlite { url, is_default } => {
+            if *is_default {
+                tracing::info!("DATABASE_URL is not set: tasks are kept in todo.db in the current directory");
+            }
+            Ok(Store::Sqlite(open_sqlite(url).await?))
+        }
+        Database::Postgres { url, direct, options } => {
+            let failed = |error| failed(&url.as_masked_url(), &error);
+            let store = PostgresStore::connect(url.reveal(), options).map_err(failed)?;
+            let findings = patiently(async || store.check().await).await.map_err(failed)?;
+            tracing::info!(
+                database = url.as_masked_url(),
+                durable = findings.durable,
+                pooled = findings.pooled,
+                "connected to PostgreSQL"
+            );
+            if !findings.durable {
+                tracing::warn!(
+                    "fsync or synchronous_commit is off in this database: answered writes may be lost in a crash"
+                );
+            }
+            if findings.pooled && direct.is_none() {
+                tracing::warn!(
+                    "a connection pooler stands before this database; migrations need DATABASE_DIRECT_URL to go around it"
+                );
+            }
+            migrate(database).await?;
+            Ok(Store::Postgres(store))
+        }
+    }
+}
+
+/// Brings the database to the newest version, over the direct address if there is one.
+pub(crate) async fn migrate(database: &Database) -> Result<(), Failure> {
+    match database {
+        Database::Sqlite { url, .. } => {
+            open_sqlite(url).await?.close().await;
+            Ok(())
+        }
+        Database::Postgres { url, direct, options } => {
+            let url = direct.as_ref().unwrap_or(url);
+            let failed = |error| failed(&url.as_masked_url(), &error);
+            let store = PostgresStore::connect(url.reveal(), options).map_err(failed)?;
+            let migrated = patiently(async || store.migrate().await).await;
+            store.close().await;
+            migrated.map_err(failed)
+        }
+    }
+}
+
+/// The database in a message.
+pub(crate) fn name(database: &Database) -> String {
+    match database {
+        Database::Sqlite { url, .. } => url.clone(),
+        Database::Postgres { url, direct, .. } => direct.as_ref().map_or(url.as_masked_url(), Hidden::as_masked_url),
+    }
+}
+
+async fn open_sqlite(url: &str) -> Result<SqliteStore, Failure> {
+    let store = SqliteStore::connect(url).map_err(|error| failed(url, &error))?;
+    store.migrate().await.map_err(|error| failed(url, &error))?;
+    Ok(store)
+}
+
+fn failed(database: &str, error: &StoreError) -> Failure {
+    Failure::fatal(format!("cannot use the database {database}: {}", causes(error)))
+}
+
+/// Tries again for a while, if it is only that the database cannot be reached.
+async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match attempt().await {
+            Err(error @ StoreError::Unavailable(_)) if Instant::now() < deadline => {
+                tracing::warn!(error = causes(&error), "the database cannot be reached; trying again");
+                sleep(Duration::from_secs(1)).await;
+            }
+            result => return result,
+        }
+    }
+}

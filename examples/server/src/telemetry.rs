@@ -1,0 +1,160 @@
+//! Logs: one line for each request, with its name and without what it holds.
+//!
+//! Logs go to the standard error, so that the standard output is what somebody asked for. Headers, queries, bodies and
+//! claims are never logged, at no level; that is also why what other crates have to say is cut at warnings.
+
+use std::{
+    convert::Infallible,
+    io::{self, IsTerminal as _},
+    panic,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use todo_core::Error;
+use tower::ServiceExt as _;
+use tracing::{Instrument as _, level_filters::LevelFilter};
+use tracing_subscriber::{Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::{
+    app::{App, Body, X_REQUEST_ID},
+    settings::Log,
+};
+
+/// Begins to log. Panics are logged too, in the same form as the rest.
+pub(crate) fn install(log: Log) {
+    let ours = Targets::new()
+        .with_default(log.level.min(LevelFilter::WARN))
+        .with_target("todo_core", log.level)
+        .with_target("todo_server", log.level);
+    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = if log.json {
+        lines.json().flatten_event(true).with_current_span(false).boxed()
+    } else {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        lines.with_ansi(io::stderr().is_terminal() && !plain).boxed()
+    };
+    tracing_subscriber::registry().with(lines.with_filter(ours)).init();
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a panic: {}", panic.payload_as_str().unwrap_or("of no text"));
+    }));
+}
+
+/// Answers a request and logs that it was, under its name.
+pub(crate) async fn observe<B>(app: App<B>, mut request: Request<B>) -> Result<Response<Body>, Infallible> {
+    let id = request_id(request.headers());
+    request.headers_mut().insert(X_REQUEST_ID, id.clone());
+    // An error, so that it is there for whatever else is logged.
+    let span = tracing::error_span!("request", id = %id.to_str().unwrap_or_default());
+    let mut answer = Answer::to(&request);
+    async move {
+        let Ok(mut response) = app.oneshot(request).await;
+        response.headers_mut().insert(X_REQUEST_ID, id);
+        answer.is(&response);
+        Ok(response)
+    }
+    .instrument(span)
+    .await
+}
+
+/// The name that the caller gave to the request, if it is harmless, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let mut given = headers.get_all(X_REQUEST_ID).iter();
+    if let (Some(id), None) = (given.next(), given.next())
+        && (1..=64).contains(&id.len())
+        && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    {
+        return id.clone();
+    }
+    new_request_id()
+}
+
+/// Different in each process, and counted within.
+fn new_request_id() -> HeaderValue {
+    static PROCESS: OnceLock<u64> = OnceLock::new();
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let process = PROCESS.get_or_init(|| {
+        let mut bytes = [0; 8];
+        // Without randomness identifiers repeat after a restart, and nothing else.
+        let _ = aws_lc_rs::rand::fill(&mut bytes);
+        u64::from_ne_bytes(bytes)
+    });
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    HeaderValue::try_from(format!("{process:016x}-{count:x}")).unwrap_or_else(|_| HeaderValue::from_static("none"))
+}
+
+/// A line in the log, once the answer is there, or is given up because the caller has gone or the server ends.
+struct Answer {
+    method: Method,
+    path: String,
+    began: Instant,
+    given: bool,
+}
+
+impl Answer {
+    fn to<B>(request: &Request<B>) -> Self {
+        Self {
+            method: request.method().clone(),
+            // Not the query: a cursor is harmless, but who knows what callers put there.
+            path: request.uri().path().chars().take(256).collect(),
+            began: Instant::now(),
+            given: false,
+        }
+    }
+
+    fn milliseconds(&self) -> f64 {
+        (self.began.elapsed().as_secs_f64() * 1_000_000.0).round() / 1000.0
+    }
+
+    fn is(&mut self, response: &Response<Body>) {
+        self.given = true;
+        let (method, path, duration_ms) = (self.method.as_str(), self.path.as_str(), self.milliseconds());
+        let status = response.status().as_u16();
+        let code = response.extensions().get::<Arc<Error>>().map(|error| error.code());
+        // Probes come every few seconds and are worth a line only when they fail.
+        if path.starts_with("/health") && response.status().is_success() {
+            tracing::debug!(target: "todo_server::http", method, path, status, duration_ms, "answered");
+        } else {
+            tracing::info!(target: "todo_server::http", method, path, status, code, duration_ms, "answered");
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if !self.given {
+            let (method, path, duration_ms) = (self.method.as_str(), self.path.as_str(), self.milliseconds());
+            tracing::info!(target: "todo_server::http", method, path, duration_ms, "not answered");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_kept_if_it_is_harmless() {
+        let named = |names: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for name in names {
+                headers.append(X_REQUEST_ID, HeaderValue::from_bytes(name.as_bytes()).expect("a value"));
+            }
+            request_id(&headers)
+        };
+        let longest = "x".repeat(64);
+        for kept in ["a", "0194f0b2-7a5e-7c3e-8d5f-3a1b2c3d4e5f", "{\"a\":1}", &longest] {
+            assert_eq!(named(&[kept]), kept);
+        }
+        for replaced in [&["a b"][..], &["\u{fc}"], &[""], &["a", "a"], &[&"x".repeat(65)], &[]] {
+            let id = named(replaced);
+            assert!(id.len() >= 18 && !replaced.contains(&id.to_str().expect("text")), "{id:?}");
+        }
+        assert_ne!(named(&[]), named(&[]));
+    }
+}

@@ -1,0 +1,22 @@
+//! All that is tested of the program with axum, with poem.
+
+#![cfg(unix)]
+
+const FRAMEWORK: &str = "poem";
+
+#[path = "../server/cors.rs"]
+mod cors;
+#[path = "../server/database.rs"]
+mod database;
+#[path = "../server/dev.rs"]
+mod dev;
+#[path = "../server/durability.rs"]
+mod durability;
+#[path = "../server/logs.rs"]
+mod logs;
+#[path = "../server/program.rs"]
+mod program;
+#[path = "../server/settings.rs"]
+mod settings;
+#[path = "../server/stopping.rs"]
+mod stopping;

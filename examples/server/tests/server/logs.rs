@@ -1,0 +1,119 @@
+//! What is in the log, and what never is.
+
+use bytes::Bytes;
+use http::{Request, header::AUTHORIZATION};
+use serde_json::Value;
+use testkit::http::Client;
+
+use crate::program::{Place, SECRET, until};
+
+const TITLE: &str = "a surprise for Bob";
+const DESCRIPTION: &str = "behind the third door";
+
+#[tokio::test]
+async fn every_line_is_json_and_none_tells_what_users_write_or_present() {
+    let place = Place::with_secret().set("LOG_FORMAT", "json").set("LOG_LEVEL", "trace");
+    let mut server = place.serve(&[]);
+    let token = testkit::tokens::user_token(SECRET.as_bytes(), "ann");
+    let expired =
+        testkit::tokens::secret_token(SECRET.as_bytes(), &serde_json::json!({"sub": "claimed-name", "exp": 1}));
+    let client = Client::new(server.address);
+    let send = async |method: &str, path: &str, token: &str, body: String| {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(AUTHORIZATION, format!("Bearer {token}"))
+            .header("cookie", "session=a-cookie-of-somebody")
+            .header("content-type", "application/json")
+            .header("x-request-id", "asked-for-by-the-test")
+            .body(Bytes::from(body));
+        client.send(request.expect("a request")).await.status().as_u16()
+    };
+    let body = format!(r#"{{"title":"{TITLE}","description":"{DESCRIPTION}"}}"#);
+    assert_eq!(send("POST", "/api/tasks", &token, body.clone()).await, 201);
+    assert_eq!(send("GET", "/api/tasks?limit=1&cursor=a-query-of-somebody", &token, String::new()).await, 422);
+    assert_eq!(send("POST", "/api/tasks", &expired, body.clone()).await, 401);
+    assert_eq!(send("POST", "/api/tasks", &token, format!("{body}{body}")).await, 400);
+    assert_eq!(send("GET", "/health", &token, String::new()).await, 200);
+    server.program.terminate();
+    server.program.end();
+
+    let log = server.program.log.whole();
+    let signature = |token: &str| token.rsplit('.').next().map(str::to_owned).expect("a signature");
+    let claims = |token: &str| token.split('.').nth(1).map(str::to_owned).expect("claims");
+    for secret in [
+        SECRET,
+        TITLE,
+        DESCRIPTION,
+        "a-query-of-somebody",
+        "a-cookie-of-somebody",
+        "claimed-name",
+        &signature(&token),
+        &claims(&token),
+        &signature(&expired),
+    ] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "it tells {secret:?}");
+    }
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let answered: Vec<_> = lines.iter().filter(|line| line["message"] == "answered").collect();
+    assert_eq!(answered.len(), 5, "{log}");
+    let statuses: Vec<_> = answered.iter().map(|line| line["status"].as_u64().expect("a status")).collect();
+    assert_eq!(statuses, [201, 422, 401, 400, 200]);
+    assert_eq!((&answered[0]["method"], &answered[0]["path"]), (&"POST".into(), &"/api/tasks".into()));
+    assert_eq!(answered[1]["path"], "/api/tasks");
+    assert_eq!(answered[2]["code"], "token_expired");
+    assert!(answered.iter().all(|line| line["duration_ms"].is_number()), "{answered:?}");
+    assert!(answered.iter().all(|line| line["spans"][0]["id"] == "asked-for-by-the-test"), "{answered:?}");
+}
+
+#[tokio::test]
+async fn a_request_keeps_a_good_name_and_gets_one_instead_of_a_bad_one() {
+    let server = Place::with_secret().serve(&[]);
+    let client = Client::new(server.address);
+    let named = async |name: Option<&[u8]>| {
+        let mut request = Request::get("/health").body(Bytes::new()).expect("a request");
+        if let Some(name) = name {
+            let name = http::HeaderValue::from_bytes(name).expect("a value");
+            request.headers_mut().insert("x-request-id", name);
+        }
+        let response = client.send(request).await;
+        response.headers()["x-request-id"].as_bytes().to_vec()
+    };
+    assert_eq!(named(Some(b"0194f0b2-7a5e-7c3e")).await, b"0194f0b2-7a5e-7c3e");
+    for bad in [&[b'x'; 65][..], b"two words", b"\xff", b""] {
+        let replaced = named(Some(bad)).await;
+        assert!(replaced != bad && (16..=64).contains(&replaced.len()), "{replaced:?}");
+    }
+    assert_ne!(named(None).await, named(None).await);
+}
+
+#[tokio::test]
+async fn the_level_decides_what_is_logged() {
+    for (level, path, is_logged) in [("info", "/nothing", true), ("info", "/health", false), ("debug", "/health", true)]
+    {
+        let server = Place::with_secret().set("LOG_LEVEL", level).serve(&[]);
+        let request = Request::get(path).body(Bytes::new()).expect("a request");
+        Client::new(server.address).send(request).await;
+        let (code, log) = server.stop();
+        assert_eq!(code, Some(0));
+        assert_eq!(log.contains(&format!("path=\"{path}\"")), is_logged, "{level}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_off_leaves_a_line() {
+    let server = Place::with_secret().serve(&[]);
+    let head = format!(
+        "POST /api/tasks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\
+         authorization: Bearer {}\r\n\r\n{{",
+        testkit::tokens::user_token(SECRET.as_bytes(), "ann")
+    );
+    let mut stream = std::net::TcpStream::connect(server.address).expect("a connection");
+    std::io::Write::write_all(&mut stream, head.as_bytes()).expect("a connection");
+    drop(stream);
+    until("a line", || {
+        let log = server.program.log.so_far();
+        log.lines().any(|line| line.contains("method=\"POST\"")).then_some(())
+    });
+}

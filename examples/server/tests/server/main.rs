@@ -1,0 +1,15 @@
+//! The program as its users have it: the real binary, in a directory of its own, over real connections.
+
+#![cfg(unix)]
+
+/// What serves the API in these tests. `warp` and `poem` beside this folder run the same tests.
+const FRAMEWORK: &str = "axum";
+
+mod cors;
+mod database;
+mod dev;
+mod durability;
+mod logs;
+mod program;
+mod settings;
+mod stopping;

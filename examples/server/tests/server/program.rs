@@ -1,0 +1,289 @@
+//! Starting the program, and talking to it.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, header::AUTHORIZATION};
+use serde_json::Value;
+use tempfile::TempDir;
+use testkit::http::Client;
+
+/// The secret of the servers under test.
+pub(crate) const SECRET: &str = "only-for-tests-only-for-tests-only-for-tests";
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Looks again and again, until there is something to see.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A directory for a server to live in, and the variables that it will see. No others: the environment of the tests is
+/// not its business.
+pub(crate) struct Place {
+    directory: Arc<TempDir>,
+    variables: Vec<(String, String)>,
+}
+
+impl Place {
+    /// Without any setting but the framework.
+    pub(crate) fn new() -> Self {
+        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+        Self { directory, variables: Vec::new() }.set("FRAMEWORK", crate::FRAMEWORK)
+    }
+
+    /// With a secret, and any free port.
+    pub(crate) fn with_secret() -> Self {
+        Self::new().set("BETTER_AUTH_SECRET", SECRET).set("PORT", "0")
+    }
+
+    pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn write(&self, name: &str, content: &str) {
+        fs::write(self.path().join(name), content).expect("a file");
+    }
+
+    /// Starts the program and waits for nothing.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Program {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_todo-server"))
+            .args(arguments)
+            .current_dir(self.path())
+            .env_clear()
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        Program {
+            output: Text::of(child.stdout.take().expect("piped")),
+            log: Text::of(child.stderr.take().expect("piped")),
+            child,
+            _directory: self.directory.clone(),
+        }
+    }
+
+    /// Starts a server and waits until it listens.
+    pub(crate) fn serve(&self, arguments: &[&str]) -> Server {
+        let mut program = self.spawn(arguments);
+        let address = until("it listens", || {
+            assert!(program.is_running(), "it ended: {}", program.log.whole());
+            let log = program.log.so_far();
+            let line = log.lines().find(|line| line.contains("listening"))?;
+            line.split(['"', ' ', '=']).find_map(|word| word.parse().ok())
+        });
+        Server { address, program }
+    }
+
+    /// Starts a server that may not say where it listens, because its level is too low.
+    pub(crate) fn serve_silently(&self) -> Server {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = free.expect("a free port");
+        let mut program = self.spawn(&["--port", &address.port().to_string()]);
+        until("it listens", || {
+            assert!(program.is_running(), "it ended: {}", program.log.so_far());
+            std::net::TcpStream::connect(address).ok()
+        });
+        Server { address, program }
+    }
+
+    /// Starts the program and waits for its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
+        let mut program = self.spawn(arguments);
+        let status = program.end();
+        Outcome { code: status.code(), output: program.output.whole(), log: program.log.whole() }
+    }
+}
+
+/// What a program that has ended leaves.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    pub(crate) output: String,
+    pub(crate) log: String,
+}
+
+/// A program that runs, until this is dropped.
+pub(crate) struct Program {
+    child: Child,
+    pub(crate) output: Text,
+    pub(crate) log: Text,
+    /// It stays as long as the program may need it.
+    _directory: Arc<TempDir>,
+}
+
+impl Program {
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        until("the program ends", || self.child.try_wait().expect("a child"))
+    }
+
+    /// Asks it to stop, as a container engine does.
+    pub(crate) fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub(crate) fn interrupt(&self) {
+        self.signal(rustix::process::Signal::INT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, signal).expect("it runs");
+    }
+
+    /// Ends it at once, as if the machine had.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.end();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a program writes, as far as it has.
+pub(crate) struct Text {
+    text: Arc<Mutex<String>>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl Text {
+    fn of(stream: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let written = text.clone();
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(stream).lines() {
+                let Ok(line) = line else { return };
+                let mut text = written.lock().unwrap_or_else(PoisonError::into_inner);
+                text.push_str(&line);
+                text.push('\n');
+            }
+        });
+        Self { text, reader: Some(reader) }
+    }
+
+    pub(crate) fn so_far(&self) -> String {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All of it, once the program has ended.
+    pub(crate) fn whole(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("it reads");
+        }
+        self.so_far()
+    }
+}
+
+/// A program that listens.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) program: Program,
+}
+
+impl Server {
+    /// A caller with the token of this user.
+    pub(crate) fn caller(&self, user: &str) -> Caller {
+        Caller::new(self.address, &testkit::tokens::user_token(SECRET.as_bytes(), user))
+    }
+
+    /// Asks it to stop and answers its exit code and its log.
+    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
+        self.program.terminate();
+        let code = self.program.end().code();
+        (code, self.program.log.whole())
+    }
+}
+
+/// Somebody with a token.
+pub(crate) struct Caller {
+    client: Client,
+    token: String,
+}
+
+impl Caller {
+    pub(crate) fn new(address: SocketAddr, token: &str) -> Self {
+        Self { client: Client::new(address), token: token.to_owned() }
+    }
+
+    pub(crate) async fn send(&self, method: Method, path: &str, body: &str) -> Response<Bytes> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(AUTHORIZATION, format!("Bearer {}", self.token))
+            .header("content-type", "application/json")
+            .body(Bytes::copy_from_slice(body.as_bytes()));
+        self.client.send(request.expect("a request")).await
+    }
+
+    /// The JSON of an answer that must have this status.
+    #[track_caller]
+    pub(crate) fn json(response: &Response<Bytes>, status: u16) -> Value {
+        let text = String::from_utf8_lossy(response.body());
+        assert_eq!(response.status(), status, "{text}");
+        serde_json::from_slice(response.body()).expect("JSON")
+    }
+
+    /// Creates a task, finds it in the list and completes it.
+    pub(crate) async fn work(&self) -> Value {
+        let created = Self::json(&self.send(Method::POST, "/api/tasks", r#"{"title":"Buy milk"}"#).await, 201);
+        let listed = Self::json(&self.send(Method::GET, "/api/v1/tasks", "").await, 200);
+        assert_eq!(listed[0], created);
+        let path = format!("/api/tasks/{}/complete", created["id"].as_str().expect("an id"));
+        let completed = Self::json(&self.send(Method::PATCH, &path, r#"{"completed":true}"#).await, 200);
+        assert_eq!((&completed["id"], &completed["completed"]), (&created["id"], &Value::Bool(true)));
+        completed
+    }
+
+    /// The ids of all tasks, page by page.
+    pub(crate) async fn all_ids(&self) -> Vec<String> {
+        let mut ids = Vec::new();
+        let mut path = "/api/tasks?limit=200".to_owned();
+        loop {
+            let response = self.send(Method::GET, &path, "").await;
+            let page = Self::json(&response, 200);
+            let tasks = page.as_array().expect("a list");
+            ids.extend(tasks.iter().map(|task| task["id"].as_str().expect("an id").to_owned()));
+            let Some(link) = response.headers().get("link") else {
+                return ids;
+            };
+            let link = link.to_str().expect("text");
+            let next = link.strip_prefix('<').and_then(|link| link.split_once('>')).expect("a link").0;
+            path = format!("/api/tasks{next}");
+        }
+    }
+}
