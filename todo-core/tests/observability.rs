@@ -1,5 +1,7 @@
 //! What a host's log gets to see: where, what, how it ended; and no secrets.
 
+#![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
+
 use std::{
     io,
     sync::{Arc, Mutex},

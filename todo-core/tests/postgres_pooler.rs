@@ -1,5 +1,7 @@
 //! Behind a real PgBouncer: one that mixes up prepared statements is refused, one that tracks them is not.
 
+#![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
+
 use std::{
     net::TcpStream,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
@@ -43,10 +45,11 @@ impl Pooler {
             command.uid(65534).gid(65534);
         }
         let process = command.spawn().expect("PgBouncer starts");
+        let url = format!("postgres://anybody@127.0.0.1:{port}/pooled?sslmode=disable");
+        let pooler = Self { process, url, _directory: directory };
         for _ in 0..500 {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                let url = format!("postgres://anybody@127.0.0.1:{port}/pooled?sslmode=disable");
-                return Self { process, url, _directory: directory };
+                return pooler;
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -1,5 +1,7 @@
 //! The store suite on [`SqliteStore`], and what only SQLite promises.
 
+#![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
+
 use std::sync::Arc;
 
 use sqlx::{Connection as _, Executor as _, SqliteConnection, SqlitePool};

@@ -1,5 +1,7 @@
 //! A token from a cookie: which cookie counts, and for whose writes.
 
+#![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
+
 use http::{Request, request::Parts};
 use serde_json::json;
 use todo_core::auth::{AuthError, Authenticator as _, JwtVerifier, KeySource, Refusal, Shape, TokenCookie};
