@@ -1,0 +1,245 @@
+//! What is sent, and which statuses come back.
+//!
+//! The cases are one sequence: some of them change tasks that later ones read. Each framework gets the whole of it.
+
+use std::{fmt, time::Duration};
+
+use todo_core::http::Operation;
+
+use crate::apps::{task_id, token};
+
+mod bodies;
+mod connections;
+mod headers;
+mod routes;
+mod targets;
+
+/// One connection: what is sent on it and what comes back.
+#[derive(Debug)]
+pub struct Case {
+    /// What is asked, for whoever reads a report. No two cases have the same name.
+    pub name: String,
+    /// What is sent, and when.
+    pub script: Vec<Step>,
+    /// The answers, in order.
+    pub expected: Vec<Expected>,
+    /// Whether another request is sent afterwards, to see whether the connection is still good. Not where it depends
+    /// on how fast the server reads.
+    pub followed_up: bool,
+    /// What of the route table it is made from, if it is.
+    pub route: Option<Route>,
+}
+
+/// An entry of the route table, for what is asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The template of the path.
+    pub path: &'static str,
+    /// The method, and what it does; nothing, where the path or the method is not quite one of ours.
+    pub operation: Option<(&'static str, Operation)>,
+}
+
+/// A part of what is done on a connection.
+#[derive(Debug)]
+pub enum Step {
+    /// Sends these bytes.
+    Send(Vec<u8>),
+    /// Waits, so that what was sent arrives by itself.
+    Pause(Duration),
+    /// Waits for the first answer. If that is the last one, what follows is not sent.
+    AwaitAnswer,
+}
+
+/// An answer that comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// Its status.
+    pub status: u16,
+    /// Whether it answers a HEAD, and so has no body.
+    pub to_head: bool,
+}
+
+impl Case {
+    fn new(name: impl Into<String>, request: impl Into<Vec<u8>>, status: u16) -> Self {
+        Self::pipelined(name, [(request.into(), status)])
+    }
+
+    /// Several requests, sent at once.
+    fn pipelined(name: impl Into<String>, requests: impl IntoIterator<Item = (Vec<u8>, u16)>) -> Self {
+        let (mut bytes, mut expected) = (Vec::new(), Vec::new());
+        for (request, status) in requests {
+            expected.push(Expected { status, to_head: request.starts_with(b"HEAD ") });
+            bytes.extend(request);
+        }
+        Self { name: name.into(), script: vec![Step::Send(bytes)], expected, followed_up: true, route: None }
+    }
+
+    /// A pause, and then more.
+    fn then(mut self, more: impl Into<Vec<u8>>) -> Self {
+        self.script.extend([Step::Pause(Duration::from_millis(3)), Step::Send(more.into())]);
+        self
+    }
+
+    /// A first answer before the others, after which there comes more of the request.
+    fn after_answer(mut self, status: u16, more: impl Into<Vec<u8>>) -> Self {
+        self.expected.insert(0, Expected { status, to_head: false });
+        self.unless_answered(more)
+    }
+
+    /// More of the request, which is sent only if an answer asks for it.
+    fn unless_answered(mut self, more: impl Into<Vec<u8>>) -> Self {
+        self.script.extend([Step::AwaitAnswer, Step::Send(more.into())]);
+        self
+    }
+
+    fn not_followed_up(mut self) -> Self {
+        self.followed_up = false;
+        self
+    }
+}
+
+/// The request, as in a string of Rust. A long one is cut.
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 400;
+        for (position, step) in self.script.iter().enumerate() {
+            if position > 5 {
+                return write!(f, " (and so on, {} steps)", self.script.len());
+            }
+            match step {
+                Step::Send(bytes) if bytes.len() > SHOWN => {
+                    write!(f, "\"{}\"... ({} bytes)", bytes[..SHOWN].escape_ascii(), bytes.len())?;
+                }
+                Step::Send(bytes) => write!(f, "\"{}\"", bytes.escape_ascii())?,
+                Step::Pause(time) => write!(f, " ({time:?}) ")?,
+                Step::AwaitAnswer => f.write_str(" (an answer) ")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All cases.
+#[must_use]
+pub fn all() -> Vec<Case> {
+    let mut plan = Plan::default();
+    routes::add(&mut plan);
+    targets::add(&mut plan);
+    headers::add(&mut plan);
+    bodies::add(&mut plan);
+    connections::add(&mut plan);
+    routes::add_last(&mut plan);
+    plan.cases
+}
+
+/// The cases so far.
+#[derive(Default)]
+struct Plan {
+    cases: Vec<Case>,
+    /// How many ids they make the service give out.
+    ids: u64,
+}
+
+impl Plan {
+    fn add(&mut self, case: Case) {
+        self.ids += case.expected.iter().map(|expected| u64::from(expected.status == 201)).sum::<u64>();
+        self.cases.push(case);
+    }
+
+    /// A case of one request.
+    fn ask(&mut self, name: impl Into<String>, request: impl Into<Vec<u8>>, status: u16) {
+        self.add(Case::new(name, request, status));
+    }
+
+    /// A case that creates a task of this user; its id.
+    fn create(&mut self, user: &str, name: impl Into<String>) -> String {
+        let name = name.into();
+        let request = Request::new("POST", "/api/v1/tasks").by(user).json(format!(r#"{{"title":"{name}"}}"#));
+        self.ask(name, request, 201);
+        self.last_id()
+    }
+
+    /// The id of the task that was created last.
+    fn last_id(&self) -> String {
+        task_id(self.ids - 1).to_string()
+    }
+}
+
+/// A request that is written down member by member. What it does not say is not there.
+#[derive(Clone)]
+struct Request {
+    method: String,
+    target: Vec<u8>,
+    version: &'static str,
+    headers: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
+}
+
+impl Request {
+    fn new(method: &str, target: impl Into<Vec<u8>>) -> Self {
+        let headers = vec![("host".to_owned(), b"todo.example".to_vec())];
+        Self { method: method.to_owned(), target: target.into(), version: "HTTP/1.1", headers, body: Vec::new() }
+    }
+
+    fn get(target: impl Into<Vec<u8>>) -> Self {
+        Self::new("GET", target)
+    }
+
+    fn version(mut self, version: &'static str) -> Self {
+        self.version = version;
+        self
+    }
+
+    fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(own, _)| own != name);
+        self
+    }
+
+    /// As this user.
+    fn by(self, user: &str) -> Self {
+        self.header("authorization", format!("Bearer {}", token(user)))
+    }
+
+    /// With a body and its length.
+    fn body(self, body: impl Into<Vec<u8>>) -> Self {
+        let body = body.into();
+        let length = body.len().to_string();
+        self.header("content-length", length).unmeasured(body)
+    }
+
+    /// With a body, of which the headers say what they say.
+    fn unmeasured(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    fn json(self, body: impl Into<Vec<u8>>) -> Self {
+        self.header("content-type", "application/json").body(body)
+    }
+
+    /// With a JSON body in chunks, the last one included.
+    fn chunked(self, chunks: impl Into<Vec<u8>>) -> Self {
+        self.header("content-type", "application/json").header("transfer-encoding", "chunked").unmeasured(chunks)
+    }
+}
+
+impl From<Request> for Vec<u8> {
+    fn from(request: Request) -> Self {
+        let mut bytes = format!("{} ", request.method).into_bytes();
+        bytes.extend(request.target);
+        bytes.extend(format!(" {}\r\n", request.version).bytes());
+        for (name, value) in request.headers {
+            bytes.extend(format!("{name}: ").bytes());
+            bytes.extend(value);
+            bytes.extend(b"\r\n");
+        }
+        bytes.extend(b"\r\n");
+        bytes.extend(request.body);
+        bytes
+    }
+}
