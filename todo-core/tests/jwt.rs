@@ -9,8 +9,11 @@ use futures_util::FutureExt as _;
 use serde_json::{Map, Value, json};
 use testkit::tokens::{HS256_HEADER, SigningKey, base64url, hs256, secret_token, unsigned};
 use todo_core::{
-    auth::{AuthError, Identity, InvalidJwks, InvalidSource, JwkSet, JwtVerifier, KeySource, Refusal, Shape},
-    clock::{FixedClock, Timestamp},
+    auth::{
+        AuthError, Identity, InvalidJwks, InvalidSource, JwkSet, JwtVerifier, JwtVerifierBuilder, KeySource, Refusal,
+        Shape,
+    },
+    clock::{Clock, FixedClock, Timestamp},
 };
 
 const NOW: i64 = 1_763_712_000;
@@ -48,12 +51,9 @@ fn at_now(sources: impl IntoIterator<Item = KeySource>) -> JwtVerifier {
     with_clock(sources, FixedClock::at(at(NOW)))
 }
 
-fn with_clock(
-    sources: impl IntoIterator<Item = KeySource>,
-    clock: impl todo_core::clock::Clock + 'static,
-) -> JwtVerifier {
+fn with_clock(sources: impl IntoIterator<Item = KeySource>, clock: impl Clock + 'static) -> JwtVerifier {
     let builder = JwtVerifier::builder().clock(clock);
-    sources.into_iter().fold(builder, |builder, source| builder.source(source)).build().expect("good sources")
+    sources.into_iter().fold(builder, JwtVerifierBuilder::source).build().expect("good sources")
 }
 
 fn secret() -> KeySource {
@@ -574,7 +574,7 @@ fn an_ed25519_key_of_small_order_is_left_out() {
     let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "1", "x": base64url(neutral) });
     let message = format!("{}.{}", base64url(r#"{"alg":"EdDSA","kid":"1"}"#), base64url(claims(json!({})).to_string()));
     let forged = format!("{message}.{}", base64url([neutral, [0; 32]].concat()));
-    assert_refused(&by_keys(&[jwk.clone()]), &forged, Refusal::UnknownKey);
+    assert_refused(&by_keys(std::slice::from_ref(&jwk)), &forged, Refusal::UnknownKey);
 
     let eight = [
         "0000000000000000000000000000000000000000000000000000000000000000",
@@ -933,6 +933,7 @@ fn typ_is_absent_or_that_of_an_access_token() {
         "",
         " JWT",
         "JWT ",
+        "jwt\u{0}",
         "JWS",
         "JOSE",
         "JOSE+JSON",
@@ -942,12 +943,9 @@ fn typ_is_absent_or_that_of_an_access_token() {
         "secevent+jwt",
         "better-auth.session-cache+jwt",
         "application/better-auth.session-cache+jwt",
-        "jwt\u{0}",
-        "JWT",
     ];
-    let last = texts.len() - 1;
     let values = [json!(null), json!(1), json!(["JWT"]), json!({ "JWT": true }), json!(false)];
-    for typ in texts[..last].iter().map(|typ| json!(typ)).chain(values) {
+    for typ in texts.into_iter().map(Value::from).chain(values) {
         assert_refused(&by_secret(), &headed(&json!({ "alg": "HS256", "typ": typ }).to_string()), Refusal::Type);
     }
     // `cty` says what is within, which is nobody's business here.
@@ -1101,14 +1099,14 @@ fn exp_is_required() {
 #[test]
 fn a_time_is_a_number() {
     for name in ["exp", "nbf", "iat"] {
-        let later = (NOW + 900).to_string();
-        for value in [json!(later), json!("2099-01-01T00:00:00Z"), json!([NOW]), json!({}), json!(true), json!("")] {
+        for value in
+            [json!("1763712900"), json!("2099-01-01T00:00:00Z"), json!(""), json!([NOW]), json!({}), json!(true)]
+        {
             assert_refused(&by_secret(), &token(json!({ name: value })), Refusal::Time);
         }
-        let claims = format!(r#"{{"sub":"ann","exp":{later},"{name}_":0}}"#)
-            .replace(&format!("\"{name}_\":0"), &format!("\"{name}\":null"));
-        let claims = if name == "exp" { claims.replacen(&format!("\"exp\":{later},"), "", 1) } else { claims };
-        assert_refused(&by_secret(), &raw(&claims), Refusal::Time);
+        let mut claims = claims(json!({}));
+        claims[name] = Value::Null;
+        assert_refused(&by_secret(), &secret_token(SECRET.as_bytes(), &claims), Refusal::Time);
     }
 }
 
@@ -1552,36 +1550,28 @@ fn no_debug_text_shows_a_secret_a_token_or_an_address() {
     let claims = claims(json!({ "email": "ann@example.com", "name": "Ann Example" }));
     let source = any(jwks(&[key.jwk("1")]));
     let builder = JwtVerifier::builder().source(secret()).source(source.clone()).clock(FixedClock::at(at(NOW)));
-    let mut shown = format!("{builder:?} {:?} {source:?} {:?}", secret(), jwks(&[key.jwk("1")]));
+    let mut shown = vec![format!("{builder:?} {:?} {source:?} {:?}", secret(), jwks(&[key.jwk("1")]))];
     let verifier = builder.build().expect("good sources");
     let token = key.token("1", &claims);
     let identity = assert_accepted(&verifier, &token);
-    shown += &format!("{verifier:?} {verifier:#?} {identity:?} {identity:#?}");
+    shown.push(format!("{verifier:?} {verifier:#?} {identity:?} {identity:#?}"));
     let tokens = [token, secret_token(SECRET.as_bytes(), &claims), secret_token(b"wrong", &claims), "a.b.c".to_owned()];
     for token in &tokens {
         let answer = verify(&verifier, token);
-        shown += &format!("{answer:?} {answer:#?}");
-        if let Err(error) = answer {
-            shown += &error.to_string();
-        }
+        shown.push(format!(
+            "{answer:?} {answer:#?} {}",
+            answer.as_ref().err().map(ToString::to_string).unwrap_or_default()
+        ));
     }
-    for error in [
-        KeySource::secrets(["a short secret"]).err(),
-        JwtVerifier::hs256("better-auth-secret-12345678901234567890").err(),
-    ] {
+    let (short, public) = ("a short secret", "better-auth-secret-12345678901234567890");
+    for error in [KeySource::secrets([short]).err(), JwtVerifier::hs256(public).err()] {
         let error = error.expect("refused");
-        shown += &format!("{error} {error:?}");
+        shown.push(format!("{error} {error:?}"));
     }
-    let bytes = |text: &str| format!("{:?}", text.as_bytes()).trim_matches(['[', ']']).to_owned();
-    for hidden in [
-        "ann@example.com",
-        "Ann Example",
-        "a short secret",
-        "better-auth-secret",
-        SECRET,
-        &bytes(SECRET),
-        &base64url(SECRET),
-    ] {
+    let shown = shown.concat();
+    let bytes = format!("{:?}", SECRET.as_bytes());
+    let spellings = [SECRET, bytes.trim_matches(['[', ']']), &base64url(SECRET)];
+    for hidden in ["ann@example.com", "Ann Example", short, public].into_iter().chain(spellings) {
         assert!(!shown.contains(hidden), "{hidden} in {shown}");
     }
     for part in tokens.iter().flat_map(|token| token.split('.')).filter(|part| part.len() > 1) {

@@ -518,3 +518,15 @@ fn keys_come_over_https_or_from_this_machine() {
     }
     assert!(RemoteJwks::builder("http://auth.internal:3000/jwks").allow_insecure_http().build().is_ok());
 }
+
+#[test]
+fn a_proxy_of_the_environment_is_not_asked_for_keys() {
+    // The environment of a process is given to it at its start, so this program runs once more. Nobody listens there.
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        again.env(name, "http://127.0.0.1:9");
+    }
+    let output = again.args(["--exact", "the_first_token_fetches_the_set_and_others_do_not"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+}

@@ -41,8 +41,8 @@ const MAX_BYTES: usize = 1024 * 1024;
 /// - If the issuer does not answer, the last good set counts for another hour; after that, and before the first set,
 ///   the answer is 503. A host need not wait for the issuer at its own start.
 /// - A new set replaces the old one wholly, an empty set too. Conditional requests are used if the issuer offers them,
-///   and `429` with `Retry-After` or `X-Retry-After` is honoured. Redirects are not followed, a document over 1 MiB is
-///   not read, and a fetch ends after 5 seconds.
+///   and `429` with `Retry-After` or `X-Retry-After` is honoured. Redirects are not followed, proxies of the environment
+///   are not used, a document over 1 MiB is not read, and a fetch ends after 5 seconds.
 ///
 /// Clones are the same set.
 ///
@@ -225,6 +225,8 @@ impl RemoteJwksBuilder {
         }
         let client = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
+            // One in the environment would see, and could answer, what is meant to stay on this machine.
+            .no_proxy()
             .timeout(self.timeout)
             .user_agent(concat!("todo-core/", env!("CARGO_PKG_VERSION")))
             .build()

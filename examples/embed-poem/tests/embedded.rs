@@ -1,0 +1,15 @@
+//! The guest book over real poem and real sockets. The cases are the same for all three frameworks.
+
+#[path = "../../embed-axum/tests/cases/mod.rs"]
+mod cases;
+
+use embed_poem::{Guests, app};
+use poem::{Server, listener::TcpAcceptor};
+use todo_core::http::TodoApi;
+use tokio::net::TcpListener;
+
+async fn serve(listener: TcpListener, todo: TodoApi) {
+    let acceptor = TcpAcceptor::from_tokio(listener).expect("a listener of tokio");
+    let app = app(Guests::default(), todo);
+    Server::new_with_acceptor(acceptor).run(app).await.expect("the listener accepts");
+}

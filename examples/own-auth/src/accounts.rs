@@ -1,0 +1,280 @@
+//! The host's users and their sessions, in tables of the host's own.
+
+use std::{error::Error, fmt, num::NonZeroU32, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use aws_lc_rs::{
+    constant_time::verify_slices_are_equal,
+    digest::{SHA256, digest},
+    error::Unspecified,
+    pbkdf2, rand,
+};
+use axum::http::{
+    HeaderMap, Method,
+    header::{COOKIE as COOKIE_HEADER, ORIGIN},
+    request::Parts,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use sqlx::{Executor as _, SqlitePool};
+use todo_core::{
+    UserId,
+    auth::{AuthError, Authenticator, Gate, Identity, Refusal, Verdict},
+    clock::{Clock, Timestamp},
+};
+use tokio::task::JoinError;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The name of the cookie. The prefix keeps neighbouring hosts from planting one (RFC 6265bis, section 4.1.3.2).
+pub const COOKIE: &str = "__Host-session";
+
+/// How long a session lasts.
+const SESSION: Duration = Duration::from_hours(12);
+
+/// What OWASP advises for PBKDF2 with SHA-256.
+const ITERATIONS: NonZeroU32 = NonZeroU32::new(600_000).expect("it is not zero");
+
+const SCHEMA: &str = "
+    create table if not exists users (
+        name text primary key,
+        salt blob not null,
+        iterations integer not null,
+        password blob not null,
+        disabled integer not null default 0,
+        signed_out_at integer not null default 0
+    ) strict;
+    create table if not exists sessions (
+        token_hash blob primary key,
+        user text not null references users (name) on delete cascade,
+        issued_at integer not null,
+        expires_at integer not null
+    ) strict;
+";
+
+/// Users and sessions. Cheap to clone; clones are the same.
+#[derive(Clone)]
+pub struct Accounts {
+    pool: SqlitePool,
+    clock: Arc<dyn Clock>,
+    origin: Arc<str>,
+    iterations: NonZeroU32,
+}
+
+impl Accounts {
+    /// The accounts in this database, whose tables are made if they are not there, for a service that browsers know by
+    /// this origin (`https://todo.example`).
+    ///
+    /// # Errors
+    ///
+    /// The database does not do as it is told.
+    pub async fn open(pool: SqlitePool, origin: &str, clock: impl Clock + 'static) -> Result<Self, sqlx::Error> {
+        pool.execute(SCHEMA).await?;
+        Ok(Self { pool, clock: Arc::new(clock), origin: origin.into(), iterations: ITERATIONS })
+    }
+
+    /// The same accounts, with passwords from now on kept so that a guess takes so many rounds of PBKDF2.
+    #[must_use]
+    pub fn with_iterations(mut self, iterations: NonZeroU32) -> Self {
+        self.iterations = iterations;
+        self
+    }
+
+    /// Adds a user, or gives one another password.
+    ///
+    /// # Errors
+    ///
+    /// The database does not do as it is told.
+    pub async fn set_password(&self, name: &str, password: &str) -> Result<(), BoxError> {
+        let salt = random()?;
+        let hash = derive(salt, self.iterations, password.to_owned()).await?;
+        sqlx::query(
+            "insert into users (name, salt, iterations, password) values ($1, $2, $3, $4)
+             on conflict do update set salt = excluded.salt, iterations = excluded.iterations,
+                 password = excluded.password",
+        )
+        .bind(name)
+        .bind(&salt[..])
+        .bind(self.iterations.get())
+        .bind(&hash[..])
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Lets a user in no more, or again.
+    ///
+    /// # Errors
+    ///
+    /// The database does not do as it is told.
+    pub async fn set_disabled(&self, name: &str, disabled: bool) -> Result<(), sqlx::Error> {
+        sqlx::query("update users set disabled = $2 where name = $1")
+            .bind(name)
+            .bind(disabled)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// The cookie of a new session, if name and password belong together.
+    pub(crate) async fn begin_session(&self, name: &str, password: String) -> Result<Option<String>, AuthError> {
+        let user: Option<(Vec<u8>, u32, Vec<u8>)> =
+            sqlx::query_as("select salt, iterations, password from users where name = $1 and not disabled")
+                .bind(name)
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(unavailable)?;
+        // Whether there is such a user must not show in the time that it takes.
+        let (salt, iterations, expected) = user.unwrap_or_default();
+        let iterations = NonZeroU32::new(iterations).unwrap_or(self.iterations);
+        let given = derive(salt.try_into().unwrap_or_default(), iterations, password).await.map_err(unavailable)?;
+        if verify_slices_are_equal(&given, &expected).is_err() {
+            return Ok(None);
+        }
+        let token = secret().map_err(unavailable)?;
+        let now = self.clock.now();
+        sqlx::query("insert into sessions (token_hash, user, issued_at, expires_at) values ($1, $2, $3, $4)")
+            .bind(hash(&token))
+            .bind(name)
+            .bind(now.unix_micros())
+            .bind(now.plus(SESSION).unix_micros())
+            .execute(&self.pool)
+            .await
+            .map_err(unavailable)?;
+        Ok(Some(set_cookie(&token, SESSION)))
+    }
+
+    /// Ends the session of this request, and answers the cookie that takes the place of its own.
+    pub(crate) async fn end_session(&self, headers: &HeaderMap) -> Result<String, AuthError> {
+        let token = session_token(headers)?;
+        sqlx::query("delete from sessions where token_hash = $1")
+            .bind(hash(token))
+            .execute(&self.pool)
+            .await
+            .map_err(unavailable)?;
+        Ok(set_cookie("", Duration::ZERO))
+    }
+
+    /// Refuses all sessions of a user that began before now, wherever they are kept.
+    pub(crate) async fn end_all_sessions(&self, user: &UserId) -> Result<(), AuthError> {
+        sqlx::query("update users set signed_out_at = $2 where name = $1")
+            .bind(user.as_str())
+            .bind(self.clock.now().unix_micros())
+            .execute(&self.pool)
+            .await
+            .map_err(unavailable)?;
+        Ok(())
+    }
+
+    /// Whether a write comes from a page of the service itself, which browsers say in the header `Origin`.
+    pub(crate) fn check_origin(&self, headers: &HeaderMap) -> Result<(), AuthError> {
+        let mut origins = headers.get_all(ORIGIN).iter();
+        match (origins.next(), origins.next()) {
+            (Some(origin), None) if origin.as_bytes() == self.origin.as_bytes() => Ok(()),
+            _ => Err(AuthError::ForeignOrigin),
+        }
+    }
+}
+
+/// Whose session it is.
+#[async_trait]
+impl Authenticator for Accounts {
+    async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
+        let token = session_token(&head.headers)?;
+        if ![Method::GET, Method::HEAD].contains(&head.method) {
+            self.check_origin(&head.headers)?;
+        }
+        let session: Option<(String, i64, i64)> =
+            sqlx::query_as("select user, issued_at, expires_at from sessions where token_hash = $1")
+                .bind(hash(token))
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(unavailable)?;
+        let (user, issued_at, expires_at) =
+            session.ok_or(AuthError::Invalid(Refusal::Other("there is no such session")))?;
+        let expires_at = Timestamp::from_unix_micros(expires_at);
+        if expires_at <= self.clock.now() {
+            return Err(AuthError::Expired);
+        }
+        let user_id = UserId::new(user).map_err(|_| AuthError::Invalid(Refusal::Subject))?;
+        let mut identity = Identity::new(user_id);
+        identity.issued_at = Some(Timestamp::from_unix_micros(issued_at));
+        identity.expires_at = Some(expires_at);
+        Ok(identity)
+    }
+}
+
+/// Whether that user is let in, and with a session of that age.
+#[async_trait]
+impl Gate for Accounts {
+    async fn judge(&self, identity: &Identity) -> Result<Verdict, AuthError> {
+        let user: Option<(bool, i64)> = sqlx::query_as("select disabled, signed_out_at from users where name = $1")
+            .bind(identity.user_id.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(unavailable)?;
+        Ok(match user {
+            Some((false, signed_out_at)) => Verdict::DenyIssuedBefore(Timestamp::from_unix_micros(signed_out_at)),
+            Some((true, _)) | None => Verdict::Deny,
+        })
+    }
+}
+
+/// Without the database and all that is in it.
+impl fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accounts").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+/// What the cookie says, if there is one, and only one: which of two would count is nobody's guess.
+fn session_token(headers: &HeaderMap) -> Result<&str, AuthError> {
+    let mut tokens = headers
+        .get_all(COOKIE_HEADER)
+        .iter()
+        .filter_map(|header| header.to_str().ok())
+        .flat_map(|header| header.split(';'))
+        .filter_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='));
+    match (tokens.next(), tokens.next()) {
+        (Some(token), None) => Ok(token),
+        _ => Err(AuthError::Missing),
+    }
+}
+
+fn set_cookie(token: &str, lasts: Duration) -> String {
+    format!("{COOKIE}={token}; Path=/; Max-Age={}; Secure; HttpOnly; SameSite=Lax", lasts.as_secs())
+}
+
+/// What is kept of a token: whoever reads the table cannot use it.
+fn hash(token: &str) -> Vec<u8> {
+    digest(&SHA256, token.as_bytes()).as_ref().to_vec()
+}
+
+/// What is kept of a password. It takes long on purpose, so not on a thread that others wait for.
+async fn derive(salt: [u8; 32], iterations: NonZeroU32, password: String) -> Result<[u8; 32], JoinError> {
+    tokio::task::spawn_blocking(move || {
+        let mut hash = [0; 32];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, &salt, password.as_bytes(), &mut hash);
+        hash
+    })
+    .await
+}
+
+/// A text that nobody can guess: a token, or a first password.
+///
+/// # Errors
+///
+/// The system has no randomness.
+pub fn secret() -> Result<String, Unspecified> {
+    Ok(URL_SAFE_NO_PAD.encode(random()?))
+}
+
+fn random() -> Result<[u8; 32], Unspecified> {
+    let mut bytes = [0; 32];
+    rand::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Nobody can be known while the database cannot be asked.
+fn unavailable(source: impl Into<BoxError>) -> AuthError {
+    AuthError::Unavailable { retry_after: Duration::from_secs(1), source: source.into() }
+}

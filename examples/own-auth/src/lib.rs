@@ -1,0 +1,99 @@
+//! The todo API for users whom the host knows by a session cookie, which it looks up in a table of its own.
+//!
+//! ```sh
+//! cargo run -p own-auth       # prints the password of ann
+//! curl -c jar -H 'origin: http://localhost:8000' --json '{"name": "ann", "password": "..."}' http://localhost:8000/login
+//! curl -b jar -H 'origin: http://localhost:8000' --json '{"title": "Buy milk"}' http://localhost:8000/api/v1/tasks
+//! curl -b jar http://localhost:8000/api/v1/tasks
+//! curl -b jar -H 'origin: http://localhost:8000' -X POST http://localhost:8000/logout
+//! ```
+//!
+//! [`Accounts`] is both things that the library asks for: the [`Authenticator`](todo_core::auth::Authenticator), which
+//! says whose session a request belongs to, and the [`Gate`](todo_core::auth::Gate), which has the last word on each
+//! request: a user who is disabled, or who has signed out everywhere, is refused from the next request on.
+//!
+//! Browsers send cookies with requests that other sites cause. So a write counts only if its `Origin` is the
+//! service's own; else the answer is 403.
+//!
+//! What a service for the world needs besides, and this one leaves out: it counts wrong passwords, and it forgets
+//! sessions that have ended.
+
+mod accounts;
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{FromRef, State},
+    http::{HeaderMap, StatusCode, header::SET_COOKIE},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use todo_axum::CurrentUser;
+use todo_core::{
+    Error, TodoService,
+    http::{TodoApi, problem},
+};
+
+pub use accounts::{Accounts, COOKIE, secret};
+
+/// What the host's handlers share.
+#[derive(Clone, Debug, FromRef)]
+struct AppState {
+    accounts: Accounts,
+    todo: TodoApi,
+}
+
+/// The whole service: the todo API under `/api/v1`, and beside it what the host has itself.
+pub fn app(accounts: Accounts, service: TodoService) -> Router {
+    let todo = TodoApi::new(service, accounts.clone()).with_gate(accounts.clone());
+    Router::new()
+        .route("/me", get(me))
+        .route("/login", post(login))
+        .route("/logout", post(logout))
+        .route("/logout/everywhere", post(logout_everywhere))
+        .nest("/api/v1", todo_axum::router(todo.clone()))
+        .with_state(AppState { accounts, todo })
+}
+
+/// A handler of the host's own: authenticator and gate have been asked before it runs.
+async fn me(CurrentUser(user): CurrentUser) -> String {
+    user.user_id.to_string()
+}
+
+#[derive(Deserialize)]
+struct Login {
+    name: String,
+    password: String,
+}
+
+async fn login(State(accounts): State<Accounts>, headers: HeaderMap, Json(login): Json<Login>) -> Response {
+    // Or another site signs its visitors in as somebody else, and reads what they write.
+    if let Err(error) = accounts.check_origin(&headers) {
+        return refuse(error.into());
+    }
+    match accounts.begin_session(&login.name, login.password).await {
+        Ok(Some(cookie)) => (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response(),
+        Ok(None) => (StatusCode::FORBIDDEN, "There is no such user, or the password is another.\n").into_response(),
+        Err(error) => refuse(error.into()),
+    }
+}
+
+async fn logout(State(accounts): State<Accounts>, _: CurrentUser, headers: HeaderMap) -> Response {
+    match accounts.end_session(&headers).await {
+        Ok(cookie) => (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response(),
+        Err(error) => refuse(error.into()),
+    }
+}
+
+async fn logout_everywhere(State(accounts): State<Accounts>, CurrentUser(user): CurrentUser) -> Response {
+    match accounts.end_all_sessions(&user.user_id).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => refuse(error.into()),
+    }
+}
+
+/// In the words of the API.
+fn refuse(error: Error) -> Response {
+    problem(error).map(Body::from)
+}

@@ -1,0 +1,326 @@
+//! Sessions of the host's own over real sockets: who is let in, and until when.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    num::NonZeroU32,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use own_auth::{Accounts, COOKIE, app};
+use serde_json::{Value, json};
+use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
+use tempfile::TempDir;
+use testkit::{
+    http::{Client, Server},
+    tokens,
+};
+use todo_core::{
+    TodoService,
+    clock::{Clock as _, FixedClock, Timestamp},
+    store::MemoryStore,
+};
+
+const ORIGIN: &str = "https://todo.example";
+
+struct Host {
+    server: Server,
+    accounts: Accounts,
+    clock: Arc<FixedClock>,
+    pool: SqlitePool,
+    _directory: TempDir,
+}
+
+impl Host {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = SqliteConnectOptions::new().filename(directory.path().join("host.db")).create_if_missing(true);
+        let pool = SqlitePool::connect_with(options).await.expect("a database");
+        let clock = Arc::new(FixedClock::at(Timestamp::from_unix_seconds(1_750_000_000)));
+        let accounts = Accounts::open(pool.clone(), ORIGIN, clock.clone()).await.expect("tables");
+        // Nobody guesses here.
+        let accounts = accounts.with_iterations(NonZeroU32::MIN);
+        for name in ["ann", "bob"] {
+            accounts.set_password(name, &password(name)).await.expect("a user");
+        }
+        let app = app(accounts.clone(), TodoService::new(MemoryStore::new()));
+        let server =
+            Server::start(async |listener| axum::serve(listener, app).await.expect("the listener accepts")).await;
+        Self { server, accounts, clock, pool, _directory: directory }
+    }
+
+    fn browser(&self) -> Browser {
+        Browser { client: self.server.client(), cookie: None, origin: Some(ORIGIN) }
+    }
+
+    /// A browser whose user has signed in.
+    async fn browser_of(&self, name: &str) -> Browser {
+        let mut browser = self.browser();
+        let response = browser.login(name, &password(name)).await;
+        assert_eq!(response.status(), StatusCode::NO_CONTENT);
+        browser
+    }
+
+    fn wait(&self, seconds: u64) {
+        self.clock.set(self.clock.now().plus(Duration::from_secs(seconds)));
+    }
+}
+
+fn password(name: &str) -> String {
+    format!("correct horse of {name}")
+}
+
+/// Keeps the cookie that it is given, and says which site's page it shows.
+struct Browser {
+    client: Client,
+    cookie: Option<String>,
+    origin: Option<&'static str>,
+}
+
+impl Browser {
+    async fn send(&mut self, method: &str, path: &str, body: Option<Value>) -> Response<Bytes> {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(cookie) = &self.cookie {
+            request = request.header(header::COOKIE, format!("theme=dark; {COOKIE}={cookie}"));
+        }
+        if let Some(origin) = self.origin.filter(|_| method != "GET") {
+            request = request.header(header::ORIGIN, origin);
+        }
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let response = self.client.send(request.body(body.into()).expect("a request")).await;
+        if let Some(cookie) = new_cookie(response.headers()) {
+            self.cookie = Some(cookie).filter(|cookie| !cookie.is_empty());
+        }
+        response
+    }
+
+    async fn login(&mut self, name: &str, password: &str) -> Response<Bytes> {
+        self.send("POST", "/login", Some(json!({ "name": name, "password": password }))).await
+    }
+
+    async fn add(&mut self, title: &str) -> Response<Bytes> {
+        self.send("POST", "/api/v1/tasks", Some(json!({ "title": title }))).await
+    }
+
+    async fn tasks(&mut self) -> Response<Bytes> {
+        self.send("GET", "/api/v1/tasks", None).await
+    }
+
+    async fn titles(&mut self) -> Vec<String> {
+        let response = self.tasks().await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let tasks: Vec<Value> = serde_json::from_slice(response.body()).expect("a list");
+        tasks.iter().map(|task| task["title"].as_str().expect("a title").to_owned()).collect()
+    }
+}
+
+/// The value of the cookie, whose attributes must be these.
+fn new_cookie(headers: &HeaderMap) -> Option<String> {
+    let set = headers.get(header::SET_COOKIE)?.to_str().expect("text");
+    let (cookie, attributes) = set.split_once("; ").expect("attributes");
+    for attribute in ["Path=/", "Secure", "HttpOnly", "SameSite=Lax"] {
+        assert!(attributes.split("; ").any(|own| own == attribute), "{set}");
+    }
+    Some(cookie.strip_prefix(COOKIE)?.strip_prefix('=')?.to_owned())
+}
+
+#[track_caller]
+fn assert_refused(response: &Response<Bytes>, status: StatusCode, code: &str) {
+    assert_eq!(response.status(), status, "{response:?}");
+    let problem: Value = serde_json::from_slice(response.body()).expect("a problem");
+    assert_eq!(problem["code"], code);
+}
+
+#[tokio::test]
+async fn whoever_signs_in_has_tasks() {
+    let host = Host::start().await;
+    let mut ann = host.browser();
+    assert_refused(&ann.tasks().await, StatusCode::UNAUTHORIZED, "unauthenticated");
+    assert_eq!(ann.login("ann", &password("ann")).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(ann.add("Buy milk").await.status(), StatusCode::CREATED);
+    assert_eq!(ann.titles().await, ["Buy milk"]);
+    let me = ann.send("GET", "/me", None).await;
+    assert_eq!((me.status(), &me.body()[..]), (StatusCode::OK, &b"ann"[..]));
+    let session = ann.send("GET", "/api/v1/auth/session", None).await;
+    let session: Value = serde_json::from_slice(session.body()).unwrap();
+    let ends = host.clock.now().plus(Duration::from_hours(12));
+    assert_eq!(session, json!({ "user": { "id": "ann" }, "expires_at": ends.to_string() }));
+}
+
+#[tokio::test]
+async fn wrong_passwords_and_strangers_get_no_cookie() {
+    let host = Host::start().await;
+    let mut browser = host.browser();
+    host.accounts.set_disabled("bob", true).await.unwrap();
+    for (name, password) in [("ann", "guessed"), ("ann", ""), ("eve", ""), ("eve", "x"), ("bob", &password("bob"))] {
+        let response = browser.login(name, password).await;
+        assert_eq!(response.status(), StatusCode::FORBIDDEN, "{name} {password}");
+        assert_eq!(browser.cookie, None);
+    }
+}
+
+#[tokio::test]
+async fn invented_and_doubled_cookies_are_no_sessions() {
+    let host = Host::start().await;
+    let mut browser = host.browser_of("ann").await;
+    let good = browser.cookie.take().unwrap();
+    for invented in ["", "x", &"0".repeat(64), &good[1..]] {
+        browser.cookie = Some(invented.to_owned());
+        assert_refused(&browser.tasks().await, StatusCode::UNAUTHORIZED, "token_invalid");
+    }
+    browser.cookie = Some(format!("{good}; {COOKIE}={good}"));
+    assert_refused(&browser.tasks().await, StatusCode::UNAUTHORIZED, "unauthenticated");
+    browser.cookie = Some(good);
+    assert_eq!(browser.titles().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn users_see_their_own_tasks_only() {
+    let host = Host::start().await;
+    let (mut ann, mut bob) = (host.browser_of("ann").await, host.browser_of("bob").await);
+    let created = ann.add("Ann's").await;
+    bob.add("Bob's").await;
+    assert_eq!(ann.titles().await, ["Ann's"]);
+    assert_eq!(bob.titles().await, ["Bob's"]);
+    let path = format!("/api/v1/{}", created.headers()[header::LOCATION].to_str().unwrap());
+    assert_eq!(ann.send("GET", &path, None).await.status(), StatusCode::OK);
+    assert_refused(&bob.send("GET", &path, None).await, StatusCode::NOT_FOUND, "task_not_found");
+    assert_refused(&bob.send("DELETE", &path, None).await, StatusCode::NOT_FOUND, "task_not_found");
+    assert_refused(&bob.send("GET", "/api/v1/ann/tasks", None).await, StatusCode::FORBIDDEN, "forbidden");
+}
+
+#[tokio::test]
+async fn signing_out_ends_this_session_at_once() {
+    let host = Host::start().await;
+    let (mut here, mut there) = (host.browser_of("ann").await, host.browser_of("ann").await);
+    let stolen = here.cookie.clone();
+    assert_eq!(here.send("POST", "/logout", None).await.status(), StatusCode::NO_CONTENT);
+    // The browser has forgotten the cookie, and so has the service.
+    assert_refused(&here.tasks().await, StatusCode::UNAUTHORIZED, "unauthenticated");
+    here.cookie = stolen;
+    assert_refused(&here.tasks().await, StatusCode::UNAUTHORIZED, "token_invalid");
+    assert_eq!(there.tasks().await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn signing_out_everywhere_ends_all_sessions_that_began_before() {
+    let host = Host::start().await;
+    let (mut here, mut there) = (host.browser_of("ann").await, host.browser_of("ann").await);
+    let mut bob = host.browser_of("bob").await;
+    host.wait(1);
+    assert_eq!(here.send("POST", "/logout/everywhere", None).await.status(), StatusCode::NO_CONTENT);
+    for browser in [&mut here, &mut there] {
+        assert_refused(&browser.tasks().await, StatusCode::UNAUTHORIZED, "token_revoked");
+        // The host's own handler asks the same gate.
+        assert_refused(&browser.send("GET", "/me", None).await, StatusCode::UNAUTHORIZED, "token_revoked");
+    }
+    assert_eq!(bob.tasks().await.status(), StatusCode::OK);
+    let mut again = host.browser_of("ann").await;
+    assert_eq!(again.tasks().await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_disabled_user_is_refused_from_the_next_request_on() {
+    let host = Host::start().await;
+    let (mut ann, mut bob) = (host.browser_of("ann").await, host.browser_of("bob").await);
+    assert_eq!(ann.tasks().await.status(), StatusCode::OK);
+    host.accounts.set_disabled("ann", true).await.unwrap();
+    assert_refused(&ann.tasks().await, StatusCode::UNAUTHORIZED, "token_revoked");
+    assert_refused(&ann.add("Sneak in").await, StatusCode::UNAUTHORIZED, "token_revoked");
+    assert_eq!(bob.tasks().await.status(), StatusCode::OK);
+    host.accounts.set_disabled("ann", false).await.unwrap();
+    assert_eq!(ann.titles().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_user_who_is_gone_is_refused() {
+    let host = Host::start().await;
+    let mut ann = host.browser_of("ann").await;
+    // The session is still there, as in a copy of the table that is a moment behind.
+    sqlx::raw_sql("pragma foreign_keys = off; delete from users where name = 'ann'; pragma foreign_keys = on")
+        .execute(&host.pool)
+        .await
+        .unwrap();
+    assert_refused(&ann.tasks().await, StatusCode::UNAUTHORIZED, "token_revoked");
+}
+
+#[tokio::test]
+async fn a_session_ends_by_itself() {
+    let host = Host::start().await;
+    let mut ann = host.browser_of("ann").await;
+    host.wait(12 * 60 * 60 - 1);
+    assert_eq!(ann.tasks().await.status(), StatusCode::OK);
+    host.wait(1);
+    assert_refused(&ann.tasks().await, StatusCode::UNAUTHORIZED, "token_expired");
+}
+
+#[tokio::test]
+async fn writes_from_other_sites_are_refused() {
+    let host = Host::start().await;
+    let mut ann = host.browser_of("ann").await;
+    assert_eq!(ann.add("From our page").await.status(), StatusCode::CREATED);
+    for origin in [
+        Some("https://evil.example"),
+        Some("null"),
+        Some("https://todo.example.evil"),
+        Some("http://todo.example"),
+        None,
+    ] {
+        ann.origin = origin;
+        assert_refused(&ann.add("From another page").await, StatusCode::FORBIDDEN, "forbidden");
+        assert_refused(&ann.send("POST", "/logout", None).await, StatusCode::FORBIDDEN, "forbidden");
+        assert_refused(&ann.login("ann", &password("ann")).await, StatusCode::FORBIDDEN, "forbidden");
+        assert_eq!(ann.titles().await, ["From our page"]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_in_the_database_lets_a_reader_in() {
+    let host = Host::start().await;
+    let ann = host.browser_of("ann").await;
+    let kept: Vec<Vec<u8>> = sqlx::query_scalar(
+        "select token_hash from sessions union all select password from users union all select salt from users",
+    )
+    .fetch_all(&host.pool)
+    .await
+    .unwrap();
+    assert_eq!(kept.len(), 5);
+    let (cookie, password) = (ann.cookie.unwrap(), password("ann"));
+    for kept in kept {
+        assert_eq!(kept.len(), 32);
+        assert_ne!(tokens::base64url(&kept), cookie);
+        assert!(!password.as_bytes().starts_with(&kept[..8]));
+    }
+}
+
+/// The program itself, which is ended with the test.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn the_program_says_how_to_sign_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_own-auth"));
+    let mut program =
+        Program(command.current_dir(directory.path()).env("PORT", "0").stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(program.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let password = lines.next().unwrap().split(' ').nth(5).unwrap().to_owned();
+    let origin = lines.nth(1).unwrap().strip_prefix("listening on ").unwrap().to_owned();
+    let address = origin.replace("http://localhost", "127.0.0.1").parse().unwrap();
+    let mut ann = Browser { client: Client::new(address), cookie: None, origin: Some(origin.leak()) };
+    assert_eq!(ann.login("ann", &password).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(ann.add("Buy milk").await.status(), StatusCode::CREATED);
+    assert_eq!(ann.titles().await, ["Buy milk"]);
+}

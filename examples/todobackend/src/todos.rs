@@ -1,0 +1,217 @@
+//! Todos: tasks of the library, and beside each its place in the order, which is the host's own data.
+
+use std::{cmp::Ordering, collections::HashMap, str::FromStr as _, time::Duration};
+
+use sqlx::{
+    Executor as _, PgPool, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode},
+    types::Uuid,
+};
+use todo_core::{
+    Error, NewTask, Patch, Task, TaskId, TaskPatch, TaskQuery, TodoService, UserId,
+    store::{PostgresInTransaction, PostgresStore, SqliteInTransaction, SqliteStore, StoreError},
+};
+
+// The foreign keys say it all: a place belongs to a task, and goes with it. So it can only be written by whoever sees
+// the task, which until the commit is the transaction that makes it; and to delete tasks is to delete their places.
+const SQLITE_SCHEMA: &str = "create table if not exists todobackend_order (
+    user_id text not null,
+    task_id blob not null,
+    position integer not null,
+    primary key (user_id, task_id),
+    foreign key (user_id, task_id) references todo_tasks (user_id, id) on delete cascade
+) strict, without rowid";
+
+const POSTGRES_SCHEMA: &str = "create table if not exists todobackend_order (
+    user_id text not null,
+    task_id uuid not null,
+    position bigint not null,
+    primary key (user_id, task_id),
+    foreign key (user_id, task_id) references todo.tasks (user_id, id) on delete cascade
+)";
+
+// The rest is the same on both databases.
+const ALL: &str = "select task_id, position from todobackend_order where user_id = $1";
+const GET: &str = "select position from todobackend_order where user_id = $1 and task_id = $2";
+const SET: &str = "insert into todobackend_order (user_id, task_id, position) values ($1, $2, $3)
+    on conflict (user_id, task_id) do update set position = excluded.position";
+const CLEAR: &str = "delete from todobackend_order where user_id = $1 and task_id = $2";
+
+/// A task and its place in the order.
+pub(crate) struct Todo {
+    pub(crate) task: Task,
+    pub(crate) order: Option<i64>,
+}
+
+/// The todos of all users, in a database of the host. Cheap to clone; clones are the same.
+#[derive(Clone, Debug)]
+pub struct Todos {
+    database: Database,
+    service: TodoService,
+}
+
+#[derive(Clone, Debug)]
+enum Database {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+impl Todos {
+    /// Opens the database at this URL (`sqlite://todos.db`, `postgres://...`) and makes the tables that are missing.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be opened, or does not do as it is told.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        if url.starts_with("sqlite:") {
+            let store = SqliteStore::connect(url)?;
+            store.migrate().await?;
+            let options = SqliteConnectOptions::from_str(url)?
+                .journal_mode(SqliteJournalMode::Wal)
+                .busy_timeout(Duration::from_secs(5));
+            let pool = SqlitePool::connect_with(options).await?;
+            pool.execute(SQLITE_SCHEMA).await?;
+            Ok(Self { database: Database::Sqlite(pool), service: TodoService::new(store) })
+        } else {
+            let pool = PgPool::connect(url).await?;
+            let store = PostgresStore::new(pool.clone());
+            store.migrate().await?;
+            pool.execute(POSTGRES_SCHEMA).await?;
+            Ok(Self { database: Database::Postgres(pool), service: TodoService::new(store) })
+        }
+    }
+
+    /// All todos of a user: by their order, those without one last, older before newer.
+    pub(crate) async fn list(&self, owner: &UserId) -> Result<Vec<Todo>, Error> {
+        let tasks = self.service.for_user(owner.clone());
+        let mut all = Vec::new();
+        let mut query = TaskQuery::default();
+        loop {
+            let page = tasks.list(&query).await?;
+            all.extend(page.tasks);
+            query.cursor = page.next;
+            if query.cursor.is_none() {
+                break;
+            }
+        }
+        // After the tasks: whatever place a task was written with is there by now.
+        let places = self.places(owner).await?;
+        let todo = |task: Task| Todo { order: places.get(&task.id.as_uuid()).copied(), task };
+        let mut todos: Vec<_> = all.into_iter().map(todo).collect();
+        todos.sort_by(|one, other| match (one.order, other.order) {
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (order, others) => order.cmp(&others).then(one.task.id.cmp(&other.task.id)),
+        });
+        Ok(todos)
+    }
+
+    /// A todo of a user.
+    pub(crate) async fn get(&self, owner: &UserId, id: TaskId) -> Result<Todo, Error> {
+        let task = self.service.for_user(owner.clone()).get(id).await?;
+        Ok(Todo { order: self.place(owner, id).await?, task })
+    }
+
+    /// Adds a todo.
+    pub(crate) async fn add(&self, owner: &UserId, new: NewTask, order: Option<i64>) -> Result<Todo, Error> {
+        let joined = self.begin().await?;
+        let task = joined.service(&self.service).for_user(owner.clone()).create(new).await?;
+        let order = joined.commit(owner, task.id, order.map_or(Patch::Keep, Patch::Set)).await?;
+        Ok(Todo { task, order })
+    }
+
+    /// Changes a todo.
+    pub(crate) async fn change(
+        &self,
+        owner: &UserId,
+        id: TaskId,
+        patch: TaskPatch,
+        order: Patch<i64>,
+    ) -> Result<Todo, Error> {
+        let joined = self.begin().await?;
+        let task = joined.service(&self.service).for_user(owner.clone()).patch(id, patch).await?;
+        let order = joined.commit(owner, id, order).await?;
+        Ok(Todo { task, order })
+    }
+
+    /// Deletes a todo.
+    pub(crate) async fn remove(&self, owner: &UserId, id: TaskId) -> Result<(), Error> {
+        self.service.for_user(owner.clone()).delete(id).await
+    }
+
+    /// Deletes all todos of a user.
+    pub(crate) async fn clear(&self, owner: &UserId) -> Result<(), Error> {
+        self.service.for_user(owner.clone()).erase().await.map(drop)
+    }
+
+    async fn places(&self, owner: &UserId) -> Result<HashMap<Uuid, i64>, StoreError> {
+        let places: Vec<(Uuid, i64)> = match &self.database {
+            Database::Sqlite(pool) => sqlx::query_as(ALL).bind(owner.as_str()).fetch_all(pool).await?,
+            Database::Postgres(pool) => sqlx::query_as(ALL).bind(owner.as_str()).fetch_all(pool).await?,
+        };
+        Ok(places.into_iter().collect())
+    }
+
+    async fn place(&self, owner: &UserId, id: TaskId) -> Result<Option<i64>, StoreError> {
+        let (owner, id) = (owner.as_str(), id.as_uuid());
+        Ok(match &self.database {
+            Database::Sqlite(pool) => sqlx::query_scalar(GET).bind(owner).bind(id).fetch_optional(pool).await?,
+            Database::Postgres(pool) => sqlx::query_scalar(GET).bind(owner).bind(id).fetch_optional(pool).await?,
+        })
+    }
+
+    async fn begin(&self) -> Result<Joined, StoreError> {
+        Ok(match &self.database {
+            Database::Sqlite(pool) => {
+                Joined::Sqlite(SqliteInTransaction::new(pool.begin_with("BEGIN IMMEDIATE").await?).await?)
+            }
+            Database::Postgres(pool) => Joined::Postgres(PostgresInTransaction::new(pool.begin().await?)),
+        })
+    }
+}
+
+/// A transaction of the host, with the store that has joined it. Dropped before the commit, it is rolled back.
+enum Joined {
+    Sqlite(SqliteInTransaction),
+    Postgres(PostgresInTransaction),
+}
+
+impl Joined {
+    /// The service within the transaction.
+    fn service(&self, service: &TodoService) -> TodoService {
+        match self {
+            Self::Sqlite(store) => service.over(store.clone()),
+            Self::Postgres(store) => service.over(store.clone()),
+        }
+    }
+
+    /// Writes the place of the task that was written, commits both, and answers the place as it is then.
+    async fn commit(self, owner: &UserId, id: TaskId, order: Patch<i64>) -> Result<Option<i64>, StoreError> {
+        let (owner, id) = (owner.as_str(), id.as_uuid());
+        macro_rules! commit {
+            ($store:expr) => {{
+                let taken = $store.take().await;
+                let mut transaction = taken.ok_or_else(|| StoreError::Backend("the transaction is gone".into()))?;
+                let order = match order {
+                    Patch::Keep => {
+                        sqlx::query_scalar(GET).bind(owner).bind(id).fetch_optional(&mut *transaction).await?
+                    }
+                    Patch::Clear => {
+                        sqlx::query(CLEAR).bind(owner).bind(id).execute(&mut *transaction).await?;
+                        None
+                    }
+                    Patch::Set(order) => {
+                        sqlx::query(SET).bind(owner).bind(id).bind(order).execute(&mut *transaction).await?;
+                        Some(order)
+                    }
+                };
+                transaction.commit().await?;
+                Ok(order)
+            }};
+        }
+        match self {
+            Self::Sqlite(store) => commit!(store),
+            Self::Postgres(store) => commit!(store),
+        }
+    }
+}
