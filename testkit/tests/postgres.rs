@@ -199,10 +199,10 @@ fn what_nobody_has_used_for_a_day_is_dropped() {
     });
 }
 
-/// This very program again, running only [`the_other_process`], on the same server.
+/// This very program again, running only [`a_process_gets_a_copy_of_the_template`], on the same server.
 fn another_process(template: &OwnTemplate, log: &Path, delay: &str) -> Child {
     Command::new(env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "the_other_process"])
+        .args(["--exact", "a_process_gets_a_copy_of_the_template"])
         .env("TEST_DATABASE_URL", block_on(postgres::server()).url())
         .env_remove("TESTKIT_POSTGRES")
         .env("OTHER_PROCESS_TEMPLATE", &template.0)
@@ -213,26 +213,28 @@ fn another_process(template: &OwnTemplate, log: &Path, delay: &str) -> Child {
         .unwrap()
 }
 
+/// By itself, or as another process of the tests above, which say what is to be made, slowly, and where to note it.
 #[test]
-#[ignore = "not a test by itself: other tests start it as a process"]
-fn the_other_process() {
+fn a_process_gets_a_copy_of_the_template() {
     use std::io::Write as _;
-    // Whoever runs all ignored tests runs this one, too.
-    let Ok(template) = env::var("OTHER_PROCESS_TEMPLATE") else {
-        return;
-    };
+    let own = env::var("OTHER_PROCESS_TEMPLATE").is_err().then(|| OwnTemplate::new("process"));
+    let template = own.as_ref().map_or_else(|| env::var("OTHER_PROCESS_TEMPLATE").unwrap(), |own| own.0.clone());
     block_on(async {
         let database = postgres::database(&template, async |url| {
-            let log = env::var("OTHER_PROCESS_LOG").unwrap();
-            writeln!(fs::OpenOptions::new().append(true).open(log).unwrap(), "migrating").unwrap();
+            if let Ok(log) = env::var("OTHER_PROCESS_LOG") {
+                writeln!(fs::OpenOptions::new().append(true).open(log).unwrap(), "migrating").unwrap();
+            }
             execute(url, "create table begun ()").await;
-            let delay = env::var("OTHER_PROCESS_DELAY").unwrap().parse().unwrap();
+            let delay = env::var("OTHER_PROCESS_DELAY").map_or(0, |delay| delay.parse().unwrap());
             tokio::time::sleep(Duration::from_millis(delay)).await;
             execute(url, "create table notes (text text)").await;
         })
         .await;
         assert_eq!(count(database.url(), "select count(*) from notes").await, 0);
         database.close().await;
+        if let Some(own) = own {
+            own.drop().await;
+        }
     });
 }
 

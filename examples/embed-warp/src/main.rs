@@ -14,6 +14,7 @@ fn setting(name: &str) -> Result<String, String> {
 #[expect(clippy::print_stdout, reason = "whoever starts it wants to know where it listens")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let store = SqliteStore::open("tasks.db"); // +
+    store.migrate().await?; // +
     let todo = TodoApi::new(TodoService::new(store), JwtVerifier::hs256(setting("BETTER_AUTH_SECRET")?)?); // +
     let app = app(
         Guests::default(),

@@ -8,22 +8,22 @@ use crate::{
     Description, Page, Patch, Task, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, UserId, clock::Timestamp,
 };
 
-#[cfg(feature = "_sql")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod in_transaction;
 mod memory;
-#[cfg(feature = "_sql")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod names;
-#[cfg(feature = "_sql")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(feature = "_sql")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use memory::MemoryStore;
-#[cfg(feature = "_sql")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use names::{InvalidName, Names};
 #[cfg(feature = "postgres")]
 pub use postgres::{Findings, PostgresInTransaction, PostgresOptions, PostgresStore, TlsPolicy};
