@@ -85,12 +85,11 @@ fn axum(_: TodoApi) -> impl Framed {
 fn poem(api: TodoApi) -> impl Framed {
     use poem::{
         Endpoint as _, Route,
-        endpoint::make_sync,
+        error::NotFoundError,
         web::{LocalAddr, RemoteAddr},
     };
 
-    let route = Route::new().at("/*rest", make_sync(|_| todo_poem::response(problem(Error::NotFound))));
-    let route = todo_poem::mount(route, "/api/v1", api.clone());
+    let route = todo_poem::mount(Route::new(), "/api/v1", api.clone());
     let route = todo_poem::probes(todo_poem::mount(route, "/api", api.clone()), api);
     let route = std::sync::Arc::new(route);
     service_fn(move |request: Request<Incoming>| {
@@ -98,7 +97,13 @@ fn poem(api: TodoApi) -> impl Framed {
         async move {
             // Neither address matters to the API.
             let request = (request, LocalAddr::default(), RemoteAddr::default(), http::uri::Scheme::HTTP);
-            Ok::<_, Infallible>(Response::from(route.get_response(poem::Request::from(request)).await))
+            let response = match route.call(poem::Request::from(request)).await {
+                Ok(response) => response,
+                // Not a route for the rest: CONNECT has no path at all.
+                Err(error) if error.is::<NotFoundError>() => todo_poem::response(problem(Error::NotFound)),
+                Err(error) => error.into_response(),
+            };
+            Ok::<_, Infallible>(Response::from(response))
         }
     })
 }

@@ -15,7 +15,10 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
-use todo_core::Error;
+use todo_core::{
+    Error,
+    http::{PROBES, RESOURCES, find_resource},
+};
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, level_filters::LevelFilter};
 use tracing_subscriber::{Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
@@ -100,8 +103,7 @@ impl Answer {
     fn to<B>(request: &Request<B>) -> Self {
         Self {
             method: request.method().clone(),
-            // Not the query: a cursor is harmless, but who knows what callers put there.
-            path: request.uri().path().chars().take(256).collect(),
+            path: template(request.uri().path()),
             began: Instant::now(),
             given: false,
         }
@@ -132,6 +134,16 @@ impl Drop for Answer {
             tracing::info!(target: "todo_server::http", method, path, duration_ms, "not answered");
         }
     }
+}
+
+/// The path as the routes have it. Not as it came: a user's id is a claim, and who knows what callers put there.
+fn template(path: &str) -> String {
+    let mounts = [("/api/v1", RESOURCES), ("/api", RESOURCES), ("", PROBES)];
+    let known = mounts.into_iter().find_map(|(mount, resources)| {
+        let resource = find_resource(resources, path.strip_prefix(mount)?)?;
+        Some(format!("{mount}{}", resource.path))
+    });
+    known.unwrap_or_else(|| "unknown".to_owned())
 }
 
 #[cfg(test)]

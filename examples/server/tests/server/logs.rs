@@ -90,14 +90,21 @@ async fn a_request_keeps_a_good_name_and_gets_one_instead_of_a_bad_one() {
 
 #[tokio::test]
 async fn the_level_decides_what_is_logged() {
-    for (level, path, is_logged) in [("info", "/nothing", true), ("info", "/health", false), ("debug", "/health", true)]
-    {
+    let expected = [
+        ("info", "/nothing", "unknown", true),
+        ("info", "/api/the-user/tasks/the-id", "/api/{user_id}/tasks/{id}", true),
+        ("info", "/api/v1/tasks", "/api/v1/tasks", true),
+        ("info", "/health", "/health", false),
+        ("debug", "/health", "/health", true),
+    ];
+    for (level, path, template, is_logged) in expected {
         let server = Place::with_secret().set("LOG_LEVEL", level).serve(&[]);
         let request = Request::get(path).body(Bytes::new()).expect("a request");
         Client::new(server.address).send(request).await;
         let (code, log) = server.stop();
         assert_eq!(code, Some(0));
-        assert_eq!(log.contains(&format!("path=\"{path}\"")), is_logged, "{level}: {log}");
+        assert_eq!(log.contains(&format!("path=\"{template}\"")), is_logged, "{level}: {log}");
+        assert!(!log.contains("the-user") && !log.contains("the-id"), "{log}");
     }
 }
 

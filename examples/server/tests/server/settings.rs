@@ -141,3 +141,12 @@ fn the_health_check_says_whether_the_server_is_ready() {
     assert_eq!(gone.code, Some(1), "{gone:?}");
     assert!(gone.log.contains("not ready"), "{gone:?}");
 }
+
+#[tokio::test]
+async fn a_request_without_a_path_is_answered_like_any_other() {
+    let server = Place::with_secret().serve(&[]);
+    let request = b"CONNECT todo.example:443 HTTP/1.1\r\nhost: todo.example\r\nconnection: close\r\n\r\n";
+    let answer = testkit::http::raw(server.address, request).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains(r#""code":"not_found""#), "{answer}");
+}
