@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, sync::LazyLock, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::FutureExt as _;
 use serde_json::{Map, Value, json};
 use testkit::tokens::{HS256_HEADER, SigningKey, base64url, hs256, secret_token, unsigned};
@@ -543,6 +544,11 @@ fn a_point_lies_on_the_curve_that_the_key_names() {
         for member in ["kty", "crv", "x", "y"] {
             assert_eq!(usable(&[without(jwk.clone(), member)]), 0, "without {member}");
         }
+        // The same bytes, cut elsewhere.
+        let [x, y] = ["x", "y"].map(|member| URL_SAFE_NO_PAD.decode(text(&jwk[member])).expect("base64url"));
+        let (cut, point) = (x.len() - 1, [x, y].concat());
+        let shifted = changed(jwk.clone(), "x", json!(base64url(&point[..cut])));
+        assert_eq!(usable(&[changed(shifted, "y", json!(base64url(&point[cut..])))]), 0);
         // The point at infinity, and coordinates of another width.
         let zero = json!(base64url([0; 32]));
         assert_eq!(usable(&[changed(changed(jwk.clone(), "x", zero.clone()), "y", zero)]), 0);
@@ -788,7 +794,6 @@ fn a_signature_has_one_spelling() {
 
 #[test]
 fn a_signature_has_one_length() {
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     let all = pairs().iter().map(|pair| pair["jwk"].clone()).collect::<Vec<_>>();
     let verifier = at_now([secret(), any(jwks(&all))]);
     for token in pairs().iter().map(|pair| &pair["token"]).chain([&NODE["hs256"]]) {
@@ -1511,7 +1516,6 @@ fn a_remembered_token_vouches_for_no_other() {
 /// nothing here and issuers make both, so both count; but the second says the same of the same user, to the same end.
 #[test]
 fn the_second_way_to_write_an_es256_token_says_the_same() {
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     // The order of P-256.
     let order: Vec<u8> = [
         [0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],

@@ -101,6 +101,7 @@ async fn the_program_keeps_todos_in_a_file() {
         let listed = client.send(Request::get("/").body(Bytes::new()).unwrap()).await;
         assert_eq!(serde_json::from_slice::<Vec<Value>>(listed.body()).unwrap().len(), expected);
     }
+    assert!(directory.path().join("todobackend.db").exists());
 }
 
 #[test]

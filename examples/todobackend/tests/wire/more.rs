@@ -55,10 +55,12 @@ pub(crate) async fn a_patch_leaves_what_it_does_not_name(site: Site) {
 }
 
 pub(crate) async fn an_order_can_be_taken_away(site: Site) {
+    let other = site.post(json!({ "title": "Buy oats", "order": 2 })).await;
     let todo = site.post(json!({ "title": "Buy milk", "order": 3 })).await;
     assert_eq!(site.patch(&todo, json!({ "order": null })).await["order"], Value::Null);
     assert_eq!(site.get(&todo).await["order"], Value::Null);
-    assert_eq!(site.places().await, 0);
+    assert_eq!(site.get(&other).await, other);
+    assert_eq!(site.places().await, 1);
 }
 
 pub(crate) async fn a_todo_can_be_sent_back_as_it_came(site: Site) {
