@@ -96,7 +96,11 @@ fuzz_target!(|input: &[u8]| {
 
 fn good_header(flags: u8) -> String {
     let typ = if flags & 8 == 0 { r#","typ":"JWT""# } else { "" };
-    if flags & 4 == 0 { format!(r#"{{"alg":"HS256"{typ}}}"#) } else { format!(r#"{{"alg":"EdDSA","kid":"ours"{typ}}}"#) }
+    if flags & 4 == 0 {
+        format!(r#"{{"alg":"HS256"{typ}}}"#)
+    } else {
+        format!(r#"{{"alg":"EdDSA","kid":"ours"{typ}}}"#)
+    }
 }
 
 /// A token over these parts, signed with the secret or the key of ours, as the flags say.
