@@ -22,6 +22,7 @@ use todo_core::{
 };
 
 const SECRET: &[u8] = b"a secret of more than thirty-two bytes, for these tests only";
+const GOOD_CLAIMS: &str = r#"{"sub":"ann","exp":9999999999}"#;
 const APP: &str = "https://app.example.com";
 const LEEWAY: f64 = 30.0;
 
@@ -63,7 +64,7 @@ static VERIFIERS: LazyLock<[JwtVerifier; 4]> = LazyLock::new(|| {
 fuzz_target!(|input: &[u8]| {
     let &[mode, flags, ref rest @ ..] = input else { return };
     let number = usize::from(flags & 3);
-    match mode % 7 {
+    match mode % 8 {
         // The text of a token.
         0 => check(number, &String::from_utf8_lossy(rest)),
         // Header and claims as JSON, signed.
@@ -88,8 +89,20 @@ fuzz_target!(|input: &[u8]| {
             }
             check(number, &String::from_utf8_lossy(&token));
         }
+        // Good claims, under any signature.
+        5 => {
+            let good = signed(flags & 4, good_header(flags).as_bytes(), GOOD_CLAIMS.as_bytes());
+            let other = FOREIGN[usize::from(flags >> 4) % FOREIGN.len()];
+            let (message, _) =
+                if flags & 8 == 0 { good.as_str() } else { other }.rsplit_once('.').expect("a signature");
+            let mut signature = String::from_utf8_lossy(rest).into_owned();
+            if number >= 2 {
+                signature = URL_SAFE_NO_PAD.encode(rest);
+            }
+            check(0, &format!("{message}.{signature}"));
+        }
         // The headers of a request.
-        5 => check_headers(number, header::AUTHORIZATION, rest),
+        6 => check_headers(number, header::AUTHORIZATION, rest),
         _ => check_headers(number, header::COOKIE, rest),
     }
 });
@@ -135,8 +148,15 @@ fn is_signed(token: &str) -> bool {
     let public = UnparsedPublicKey::new(&ED25519, OUR_KEY.public_key().as_ref());
     hmac::verify(&OUR_SECRET, message.as_bytes(), &signature).is_ok()
         || public.verify(message.as_bytes(), &signature).is_ok()
-        // ECDSA signatures may be written in a second way, so only what is signed can be compared.
-        || FOREIGN.iter().any(|foreign| foreign.rsplit_once('.').is_some_and(|(own, _)| own == message))
+        || FOREIGN.iter().any(|foreign| {
+            let (own_message, own_signature) = foreign.rsplit_once('.').expect("a signature");
+            let own_signature = URL_SAFE_NO_PAD.decode(own_signature).expect("base64url");
+            // The second half of an ECDSA signature can be written in a second way. The others have one of theirs.
+            let half = own_signature.len() / 2;
+            own_message == message
+                && own_signature.len() == signature.len()
+                && own_signature[..half] == signature[..half]
+        })
 }
 
 /// Reads the token once more, with other means.
