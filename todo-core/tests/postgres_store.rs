@@ -16,8 +16,12 @@ use testkit::{
     stores::{connect, todo_database},
 };
 use todo_core::{
-    NewTask, TaskQuery, Title, TodoService, UserId,
-    store::{Names, PostgresInTransaction, PostgresOptions, PostgresStore, StoreError, TaskStore},
+    Cursor, Description, Limit, NewTask, Patch, Task, TaskId, TaskQuery, Title, TodoService, UserId,
+    clock::Timestamp,
+    store::{
+        BatchStore as _, CoalescingOptions, CoalescingStore, Completion, Names, PostgresInTransaction, PostgresOptions,
+        PostgresStore, StoreError, TaskChange, TaskStore,
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -58,6 +62,25 @@ mod transaction_of_the_host {
     }
 
     todo_core::store_conformance!(with_store);
+}
+
+mod coalescing {
+    use super::*;
+
+    async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
+        let database = todo_database().await;
+        case(Arc::new(narrow(connect(database.url())))).await;
+        database.close().await;
+    }
+
+    todo_core::store_conformance!(with_store);
+}
+
+/// Two statements at a time, so that nearly all calls at once are joined.
+fn narrow(store: PostgresStore) -> CoalescingStore<PostgresStore> {
+    let mut options = CoalescingOptions::default();
+    (options.reads, options.writes) = (1, 1);
+    CoalescingStore::with_options(store, &options)
 }
 
 fn ann(service: &TodoService) -> todo_core::UserTasks<'_> {
@@ -347,4 +370,262 @@ async fn no_statement_scans() {
             .sum();
         assert!(buffers <= 120, "{statement} touches {buffers} pages\n{plan}");
     }
+}
+
+/// Every kind of call as a batch, each for two owners who have the same ids, and each as it is by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_answers_what_single_calls_answer() {
+    let database = todo_database().await;
+    let store = connect(database.url());
+    let service = TodoService::new(store.clone());
+    let users = ["ann", "bob"].map(|name| UserId::new(name).unwrap());
+    let mut tasks = Vec::new();
+    for owner in &users {
+        for number in 0..5 {
+            let task = service.for_user(owner.clone()).create(new_task()).await.unwrap();
+            let mut task = Task { title: Title::new(format!("{owner} {number}")).unwrap(), ..task };
+            if number % 2 == 0 {
+                task = service.for_user(owner.clone()).toggle(task.id).await.unwrap();
+            }
+            tasks.push(task);
+        }
+    }
+    let absent = TaskId::from(uuid::Uuid::nil());
+
+    // Also for ids that only the other has.
+    let calls: Vec<_> = users
+        .iter()
+        .flat_map(|owner| tasks.iter().map(move |task| (owner, task.id)))
+        .chain([(&users[0], absent)])
+        .collect();
+    let found = store.get_many(&calls).await.unwrap();
+    for ((owner, id), found) in calls.iter().zip(found) {
+        assert_eq!(found, store.get(owner, *id).await.unwrap());
+        assert!(found.is_none_or(|task| task.user_id == **owner));
+    }
+
+    let cursor = Some(Cursor::after(tasks[3].id));
+    for completed in [None, Some(false), Some(true)] {
+        let queries = [
+            TaskQuery { completed, ..TaskQuery::default() },
+            TaskQuery { limit: Limit::new(2).unwrap(), completed, ..TaskQuery::default() },
+            TaskQuery { limit: Limit::new(1).unwrap(), cursor, completed: completed.map(|completed| !completed) },
+            TaskQuery { cursor: Some(Cursor::after(absent)), completed, ..TaskQuery::default() },
+        ];
+        let calls: Vec<_> = users.iter().flat_map(|owner| queries.iter().map(move |query| (owner, query))).collect();
+        let pages = store.list_many(&calls).await.unwrap();
+        for ((owner, query), page) in calls.iter().zip(pages) {
+            assert_eq!(page, store.list(owner, query).await.unwrap(), "{query:?}");
+        }
+    }
+
+    let new: Vec<_> = users
+        .iter()
+        .flat_map(|owner| tasks[..6].iter().map(move |task| (owner, Task { user_id: owner.clone(), ..task.clone() })))
+        .collect();
+    let inserted =
+        store.insert_many(&new.iter().map(|(owner, task)| (*owner, task)).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(inserted, [false, false, false, false, false, true, true, true, true, true, true, false]);
+
+    let now = Timestamp::from_unix_seconds(2_000_000_000);
+    let changes = [
+        TaskChange::default(),
+        TaskChange::completion(Completion::Toggle),
+        TaskChange::completion(Completion::Set(true)),
+        TaskChange { title: Some(Title::new("Another").unwrap()), ..TaskChange::default() },
+        TaskChange { description: Patch::Set(Description::new("More").unwrap()), ..TaskChange::default() },
+        TaskChange { description: Patch::Clear, ..TaskChange::default() },
+    ];
+    let mut calls: Vec<_> = users
+        .iter()
+        .flat_map(|owner| tasks[..6].iter().zip(&changes).map(move |(task, change)| (owner, task.id, change, now)))
+        .chain([(&users[0], absent, &changes[1], now)])
+        .collect();
+    calls.sort_by_key(|(owner, id, ..)| (*owner, *id));
+    let mut expected = Vec::new();
+    for (owner, id, change, now) in &calls {
+        let mut task = store.get(owner, *id).await.unwrap();
+        if let Some(task) = &mut task {
+            change.apply(task, *now);
+        }
+        expected.push(task);
+    }
+    assert_eq!(store.update_many(&calls).await.unwrap(), expected);
+
+    let calls = [(&users[0], tasks[0].id), (&users[0], absent), (&users[1], tasks[0].id)];
+    assert_eq!(store.delete_many(&calls).await.unwrap(), [true, false, true]);
+    assert_eq!(store.delete_many(&calls).await.unwrap(), [false, false, false]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_one_round_trip() {
+    let database = todo_database().await;
+    let wire = Wire::to(&database).await;
+    let mut options = PostgresOptions::default();
+    options.max_connections = 1;
+    let store = narrow(PostgresStore::connect(&wire.url, &options).unwrap());
+    let service = TodoService::new(store.clone());
+    let tasks = ann(&service);
+    let (_, query) = (tasks.create(new_task()).await.unwrap(), TaskQuery::default());
+    let burst = async || {
+        let (count, batches) = (wire.count(), store.status().batches);
+        for page in futures_util::future::join_all((0..21).map(|_| tasks.list(&query))).await {
+            assert_eq!(page.unwrap().tasks.len(), 1);
+        }
+        (wire.count() - count, store.status().batches - batches)
+    };
+    burst().await;
+    assert_eq!(burst().await, (2, 1), "one by itself, and twenty together");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_somebody_holds_delays_only_who_wants_it() {
+    let database = todo_database().await;
+    let pool = PgPool::connect(database.url()).await.unwrap();
+    let store = narrow(connect(database.url()));
+    let service = TodoService::new(store.clone());
+    let held = ann(&service).create(new_task()).await.unwrap();
+    let mut free = Vec::new();
+    for _ in 0..10 {
+        free.push(ann(&service).create(new_task()).await.unwrap());
+    }
+    let mut transaction = pool.begin().await.unwrap();
+    transaction
+        .execute(sqlx::query(r#"select 1 from "todo"."tasks" where id = $1 for update"#).bind(held.id.as_uuid()))
+        .await
+        .unwrap();
+
+    for _ in 0..3 {
+        let waiting = tokio::spawn({
+            let service = service.clone();
+            async move { ann(&service).toggle(held.id).await }
+        });
+        let batches = store.status().batches;
+        while store.status().batches == batches {
+            let toggled = futures_util::future::join_all(free.iter().map(|task| {
+                let service = service.clone();
+                async move { ann(&service).toggle(task.id).await }
+            }));
+            for task in tokio::time::timeout(Duration::from_secs(20), toggled).await.expect("nobody is held up") {
+                task.unwrap();
+            }
+        }
+        assert!(!waiting.is_finished());
+        waiting.abort();
+    }
+    let waiting = tokio::spawn(async move { ann(&service).toggle(held.id).await });
+    transaction.commit().await.unwrap();
+    assert!(waiting.await.unwrap().unwrap().completed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_the_database_refuses_spoils_no_other() {
+    let database = todo_database().await;
+    let pool = PgPool::connect(database.url()).await.unwrap();
+    pool.execute(r#"alter table "todo"."tasks" add check (title <> 'Refused')"#).await.unwrap();
+    let store = narrow(connect(database.url()));
+    let service = TodoService::new(store.clone());
+    let titles = (0..20).map(|number| if number == 7 { "Refused".to_owned() } else { format!("Task {number}") });
+    let created = futures_util::future::join_all(titles.map(|title| {
+        let service = service.clone();
+        async move { ann(&service).create(NewTask::new(Title::new(title).unwrap())).await }
+    }))
+    .await;
+    assert!(store.status().batches > 0);
+    for (number, created) in created.iter().enumerate() {
+        match created {
+            Ok(_) => assert_ne!(number, 7),
+            Err(error) => assert!(number == 7 && matches!(error, todo_core::Error::Store(StoreError::Backend(_)))),
+        }
+    }
+    assert_eq!(ann(&service).list(&TaskQuery::default()).await.unwrap().tasks.len(), 19);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_of_several_servers_never_wait_for_one_another_in_a_circle() {
+    let database = todo_database().await;
+    let stores = [(); 3].map(|()| narrow(connect(database.url())));
+    let service = TodoService::new(stores[0].clone());
+    let users: Vec<_> = (0..8).map(|number| UserId::new(format!("user {number}")).unwrap()).collect();
+    let mut tasks = Vec::new();
+    for owner in &users {
+        tasks.push(service.for_user(owner.clone()).create(new_task()).await.unwrap());
+    }
+    let servers: Vec<_> = stores
+        .iter()
+        .enumerate()
+        .map(|(server, store)| {
+            let (service, tasks) = (TodoService::new(store.clone()), tasks.clone());
+            tokio::spawn(async move {
+                for round in 0..50 {
+                    // Each server meets the tasks in another order.
+                    let calls = (0..tasks.len()).map(|number| {
+                        let task = &tasks[(number * (2 * server + 1) + round) % tasks.len()];
+                        let (service, owner, id) = (&service, task.user_id.clone(), task.id);
+                        async move { service.for_user(owner).toggle(id).await }
+                    });
+                    for toggled in futures_util::future::join_all(calls).await {
+                        toggled.unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    for server in servers {
+        server.await.unwrap();
+    }
+    assert!(stores.iter().all(|store| store.status().batches > 0));
+    for task in tasks {
+        let task = service.for_user(task.user_id).get(task.id).await.unwrap();
+        assert_eq!(task.version, 1 + 3 * 50, "every toggle counts");
+    }
+}
+
+/// Many owners, all with tasks of the same ids, and everybody looks at everything they get.
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_nobody_gets_what_is_anothers() {
+    let database = todo_database().await;
+    let store = narrow(connect(database.url()));
+    let users: Vec<_> = (0..100).map(|number| UserId::new(format!("user {number}")).unwrap()).collect();
+    let callers = users.iter().map(|owner| {
+        let (store, owner) = (store.clone(), owner.clone());
+        tokio::spawn(async move {
+            let now = Timestamp::from_unix_seconds(1);
+            let is_own = |task: &Task| task.user_id == owner && task.title.as_str() == owner.as_str();
+            for number in 1..=20_u8 {
+                let id = TaskId::from(uuid::Uuid::from_u128(number.into()));
+                let (user_id, title) = (owner.clone(), Title::new(owner.to_string()).unwrap());
+                let task = Task {
+                    id,
+                    user_id,
+                    title,
+                    description: None,
+                    completed: false,
+                    created_at: now,
+                    updated_at: now,
+                    version: 1,
+                };
+                assert!(store.insert(&owner, &task).await.unwrap());
+                assert!(!store.insert(&owner, &task).await.unwrap());
+                let query = TaskQuery { completed: (number % 2 == 0).then_some(false), ..TaskQuery::default() };
+                let page = store.list(&owner, &query).await.unwrap();
+                assert!(page.tasks.iter().all(is_own));
+                assert_eq!(page.tasks[0].id, id);
+                let toggle = TaskChange::completion(Completion::Toggle);
+                let toggled = store.update(&owner, id, &toggle, now).await.unwrap().unwrap();
+                assert!(is_own(&toggled) && toggled.completed && toggled.version == 2);
+                assert_eq!(store.get(&owner, id).await.unwrap(), Some(toggled));
+                if number % 5 == 0 {
+                    assert!(store.delete(&owner, id).await.unwrap());
+                    assert!(!store.delete(&owner, id).await.unwrap());
+                }
+            }
+            assert_eq!(store.erase(&owner).await.unwrap(), 16);
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    let status = store.status();
+    assert!(status.joined > status.alone, "{status:?}");
 }

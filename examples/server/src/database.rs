@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use todo_core::{
     TodoService,
-    store::{PostgresStore, SqliteStore, StoreError},
+    store::{CoalescingStore, PostgresStore, SqliteStore, StoreError},
 };
 use tokio::time::{Instant, sleep};
 
@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) enum Store {
     Sqlite(SqliteStore),
     Postgres(PostgresStore),
+    Coalescing(CoalescingStore<PostgresStore>),
 }
 
 impl Store {
@@ -28,6 +29,7 @@ impl Store {
         match self {
             Self::Sqlite(store) => TodoService::new(store.clone()),
             Self::Postgres(store) => TodoService::new(store.clone()),
+            Self::Coalescing(store) => TodoService::new(store.clone()),
         }
     }
 
@@ -35,6 +37,7 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.close().await,
             Self::Postgres(store) => store.close().await,
+            Self::Coalescing(store) => store.inner().close().await,
         }
     }
 }
@@ -48,7 +51,7 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
             }
             Ok(Store::Sqlite(open_sqlite(url).await?))
         }
-        Database::Postgres { url, direct, options } => {
+        Database::Postgres { url, direct, options, coalesce } => {
             let failed = |error| failed(&url.as_masked_url(), &error);
             let store = PostgresStore::connect(url.reveal(), options).map_err(failed)?;
             let findings = patiently(async || store.check().await).await.map_err(failed)?;
@@ -69,7 +72,7 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
                 );
             }
             migrate(database).await?;
-            Ok(Store::Postgres(store))
+            Ok(if *coalesce { Store::Coalescing(CoalescingStore::new(store)) } else { Store::Postgres(store) })
         }
     }
 }
@@ -81,7 +84,7 @@ pub(crate) async fn migrate(database: &Database) -> Result<(), Failure> {
             open_sqlite(url).await?.close().await;
             Ok(())
         }
-        Database::Postgres { url, direct, options } => {
+        Database::Postgres { url, direct, options, .. } => {
             let url = direct.as_ref().unwrap_or(url);
             let failed = |error| failed(&url.as_masked_url(), &error);
             let store = PostgresStore::connect(url.reveal(), options).map_err(failed)?;

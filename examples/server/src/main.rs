@@ -45,6 +45,10 @@ use crate::{
     settings::{Database, Group, Http, Keys, Log, SETTINGS, Setting, Settings, Sources},
 };
 
+/// Requests allocate little and often, from all threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const DEV: &[Group] = &[Group::Port, Group::Http, Group::Log];
 const TOKEN: &[Group] = &[Group::Keys];
 const MIGRATE: &[Group] = &[Group::Database, Group::Log];

@@ -8,6 +8,8 @@ use crate::{
     Description, Page, Patch, Task, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, UserId, clock::Timestamp,
 };
 
+mod batch;
+mod coalescing;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod in_transaction;
 mod memory;
@@ -17,11 +19,15 @@ mod names;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod postgres_batch;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use batch::{BatchError, BatchStore};
+pub use coalescing::{CoalescingOptions, CoalescingStatus, CoalescingStore};
 pub use memory::MemoryStore;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use names::{InvalidName, Names};

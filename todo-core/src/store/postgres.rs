@@ -210,7 +210,11 @@ impl PostgresStore {
         }
     }
 
-    async fn lease(&self) -> Result<Borrowed, StoreError> {
+    pub(super) fn statements(&self) -> &Statements {
+        &self.sql
+    }
+
+    pub(super) async fn lease(&self) -> Result<Borrowed, StoreError> {
         Ok(match &self.connections {
             Connections::Own(pool) => Borrowed::Own(pool.lease().await?),
             Connections::Host(pool) => Borrowed::Host(pool.acquire().await?),
@@ -218,7 +222,7 @@ impl PostgresStore {
     }
 
     /// A connection that answers, however many dead ones lie in the pool: when the server was restarted, all of them.
-    async fn live_lease(&self) -> Result<Borrowed, StoreError> {
+    pub(super) async fn live_lease(&self) -> Result<Borrowed, StoreError> {
         // Our own pool suspects the others by now, and asks before it gives one out.
         if let Connections::Host(pool) = &self.connections {
             for _ in 0..pool.options().get_max_connections() {
@@ -278,13 +282,13 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
-enum Borrowed {
+pub(super) enum Borrowed {
     Own(Lease<Postgres>),
     Host(PoolConnection<Postgres>),
 }
 
 impl Borrowed {
-    fn finish<T>(self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    pub(super) fn finish<T>(self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         match self {
             Self::Own(lease) => lease.finish(result),
             Self::Host(connection) => {
@@ -338,6 +342,8 @@ macro_rules! on_connection {
         }
     }};
 }
+
+pub(super) use on_connection;
 
 #[async_trait]
 impl TaskStore for PostgresStore {

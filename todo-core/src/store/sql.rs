@@ -33,6 +33,20 @@ pub(super) struct Statements {
     pub(super) ping: &'static str,
     #[cfg(feature = "sqlite")]
     pub(super) lock: &'static str,
+    #[cfg(feature = "postgres")]
+    pub(super) batch: Batches,
+}
+
+/// The same for many calls at once.
+#[cfg(feature = "postgres")]
+#[derive(Debug)]
+pub(super) struct Batches {
+    pub(super) get: &'static str,
+    pub(super) list: &'static str,
+    pub(super) list_completed: &'static str,
+    pub(super) insert: &'static str,
+    pub(super) update: &'static str,
+    pub(super) delete: &'static str,
 }
 
 // No statement fails on purpose: in PostgreSQL a statement that fails aborts the transaction, which may be the host's.
@@ -73,6 +87,61 @@ const PING: &str = "select 1 from {tasks} where false";
 #[cfg(feature = "sqlite")]
 const LOCK: &str = "delete from {tasks} where false";
 
+// Batches: the calls come as arrays, and `n` is the place of a call in them. Each row brings its owner, for the caller to
+// compare. `lateral` and `offset 0` keep the planner from anything else than one look into an index for each call.
+
+#[cfg(feature = "postgres")]
+const GET_MANY: &str = "select k.n, t.user_id, t.id, t.title, t.description, t.completed, t.created_at, t.updated_at, t.version \
+    from unnest($1::text[], $2::uuid[]) with ordinality as k (user_id, id, n) \
+    cross join lateral (select * from {tasks} as t where t.user_id = k.user_id and t.id = k.id offset 0) as t";
+
+#[cfg(feature = "postgres")]
+const LIST_MANY: &str = "select k.n, t.user_id, t.id, t.title, t.description, t.completed, t.created_at, t.updated_at, t.version \
+    from unnest($1::text[], $2::uuid[], $3::bigint[]) with ordinality as k (user_id, newest, rows, n) \
+    cross join lateral (select * from {tasks} as t where t.user_id = k.user_id and t.id <= k.newest \
+        order by t.id desc limit k.rows) as t";
+
+#[cfg(feature = "postgres")]
+const LIST_COMPLETED_MANY: &str = "select k.n, t.user_id, t.id, t.title, t.description, t.completed, t.created_at, t.updated_at, t.version \
+    from unnest($1::text[], $2::uuid[], $3::bigint[], $4::boolean[]) with ordinality as k (user_id, newest, rows, completed, n) \
+    cross join lateral (select * from {tasks} as t where t.user_id = k.user_id and t.completed = k.completed and t.id <= k.newest \
+        order by t.id desc limit k.rows) as t";
+
+#[cfg(feature = "postgres")]
+const INSERT_MANY: &str = "insert into {tasks} (user_id, id, title, description, completed, created_at, updated_at, version) \
+    select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::boolean[], $6::timestamptz[], $7::timestamptz[], $8::bigint[]) \
+    on conflict do nothing returning user_id, id";
+
+// Rows that somebody else has locked are left out, so that nobody waits but who wants them.
+#[cfg(feature = "postgres")]
+const UPDATE_MANY: &str = "with k as materialized (\
+        select * from unnest($1::text[], $2::uuid[], $3::text[], $4::boolean[], $5::text[], $6::boolean[], $7::boolean[], $8::timestamptz[]) \
+        with ordinality as k (user_id, id, title, describe, description, toggle, completed, now, n)\
+    ), free as materialized (\
+        select k.n, t.id from k cross join lateral (\
+            select t.id from {tasks} as t where t.user_id = k.user_id and t.id = k.id for no key update skip locked) as t\
+    ) \
+    update {tasks} as t set \
+    title = coalesce(k.title, t.title), \
+    description = case when k.describe then k.description else t.description end, \
+    completed = case when k.toggle then not t.completed else coalesce(k.completed, t.completed) end, \
+    updated_at = case when {changes} then greatest(t.updated_at, k.now) else t.updated_at end, \
+    version = case when {changes} then t.version + 1 else t.version end \
+    from k join free using (n) where t.user_id = k.user_id and t.id = k.id \
+    returning k.n, t.user_id, t.id, t.title, t.description, t.completed, t.created_at, t.updated_at, t.version";
+
+#[cfg(feature = "postgres")]
+const CHANGES_MANY: &str = "(coalesce(k.title, t.title) <> t.title \
+    or (k.describe and k.description is distinct from t.description) or k.toggle \
+    or coalesce(k.completed, t.completed) <> t.completed)";
+
+#[cfg(feature = "postgres")]
+const DELETE_MANY: &str = "with free as materialized (\
+        select k.n, k.user_id, k.id from unnest($1::text[], $2::uuid[]) with ordinality as k (user_id, id, n) cross join lateral (\
+            select t.id from {tasks} as t where t.user_id = k.user_id and t.id = k.id for update skip locked) as t\
+    ) \
+    delete from {tasks} as t using free as k where t.user_id = k.user_id and t.id = k.id returning k.n, t.user_id, t.id";
+
 impl Statements {
     /// The statements for these names: rendered at their first use in this process, since a store within a
     /// transaction is made for each transaction.
@@ -112,6 +181,15 @@ impl Statements {
             ping: render(PING),
             #[cfg(feature = "sqlite")]
             lock: render(LOCK),
+            #[cfg(feature = "postgres")]
+            batch: Batches {
+                get: render(GET_MANY),
+                list: render(LIST_MANY),
+                list_completed: render(LIST_COMPLETED_MANY),
+                insert: render(INSERT_MANY),
+                update: render(&UPDATE_MANY.replace("{changes}", CHANGES_MANY)),
+                delete: render(DELETE_MANY),
+            },
         }
     }
 }

@@ -153,6 +153,8 @@ pub(crate) enum Database {
         /// For migrations, where a pooler stands before the other.
         direct: Option<Hidden>,
         options: PostgresOptions,
+        /// Whether calls that wait share a statement.
+        coalesce: bool,
     },
 }
 
@@ -166,6 +168,7 @@ impl Database {
         if let Some(count) = sources.read("DATABASE_MAX_CONNECTIONS", within(2..=1000)) {
             options.max_connections = count;
         }
+        let coalesce = choice(sources, "COALESCE", [("on", true), ("off", false)]);
         let direct = sources.read("DATABASE_DIRECT_URL", |url| postgres_url(url, &options));
         let name = match (sources.get("DATABASE_URL"), sources.get("NEON_DB_URL")) {
             (Some(url), Some(other)) if url != other => {
@@ -177,7 +180,7 @@ impl Database {
         };
         if sources.get(name).is_some_and(is_postgres) {
             let url = sources.read(name, |url| postgres_url(url, &options))?;
-            return Some(Self::Postgres { url, direct, options });
+            return Some(Self::Postgres { url, direct, options, coalesce });
         }
         if direct.is_some() {
             let problem = "has no effect, since DATABASE_URL names no PostgreSQL database";

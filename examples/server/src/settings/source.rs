@@ -50,6 +50,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(Group::Database, "DATABASE_DIRECT_URL", Some("database-direct-url"), "URL", "The database without a pooler before it, for migrations [default: DATABASE_URL]"),
     setting(Group::Database, "DATABASE_TLS", Some("database-tls"), "POLICY", "verify: raise sslmode=require to verify-full; as-written: do as the URL says [default: verify]"),
     setting(Group::Database, "DATABASE_MAX_CONNECTIONS", Some("database-max-connections"), "COUNT", "Most connections to PostgreSQL [default: 10]"),
+    setting(Group::Database, "COALESCE", Some("coalesce"), "on|off", "Let calls that wait for PostgreSQL share a statement [default: on]"),
     setting(Group::Keys, "BETTER_AUTH_URL", Some("better-auth-url"), "URL", "Where Better Auth runs: its key set is at <url>/api/auth/jwks, its origin is issuer and audience"),
     setting(Group::Keys, "JWKS_URL", Some("jwks-url"), "URL", "Where the key set is fetched, if elsewhere"),
     setting(Group::Keys, "JWKS_ALLOW_HTTP", Some("jwks-allow-http"), "BOOL", "Fetch the key set over plain HTTP from another machine too [default: false]"),
