@@ -73,20 +73,61 @@ impl Timestamp {
     }
 }
 
+/// A time as text, for pages of tasks with two each: `write!` with seven numbers would be most of what a page costs.
+pub(crate) struct TimestampText([u8; 27]);
+
+impl TimestampText {
+    pub(crate) fn as_str(&self) -> &str {
+        // ASCII throughout, so this never takes the default.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl Timestamp {
+    pub(crate) fn text(self) -> TimestampText {
+        /// Writes a number that fills these digits.
+        fn digits(text: &mut [u8], mut number: i64) {
+            for digit in text.iter_mut().rev() {
+                *digit = b"0123456789"[usize::try_from(number % 10).unwrap_or(0)];
+                number /= 10;
+            }
+        }
+        let (day, micros) = (self.0.div_euclid(86_400_000_000), self.0.rem_euclid(86_400_000_000));
+        let (year, month, day_of_month) = date(day);
+        let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        for (range, number) in [
+            (0..4, year),
+            (5..7, month),
+            (8..10, day_of_month),
+            (11..13, seconds / 3600),
+            (14..16, seconds / 60 % 60),
+            (17..19, seconds % 60),
+            (20..26, micros),
+        ] {
+            digits(&mut text[range], number);
+        }
+        TimestampText(text)
+    }
+}
+
+/// Year, month and day of the month of a day since 1970-01-01, in the Gregorian calendar. Eras of 400 years begin on the
+/// first of March, so that the leap day is the last of its year (Howard Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms", `civil_from_days`).
+fn date(day: i64) -> (i64, i64, i64) {
+    let day = day + 719_468;
+    let (era, day_of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let months_since_march = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * months_since_march + 2) / 5 + 1;
+    let month = if months_since_march < 10 { months_since_march + 3 } else { months_since_march - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day_of_month)
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let t = OffsetDateTime::from(*self);
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
-            t.year(),
-            u8::from(t.month()),
-            t.day(),
-            t.hour(),
-            t.minute(),
-            t.second(),
-            t.microsecond()
-        )
+        f.write_str(self.text().as_str())
     }
 }
 
@@ -112,7 +153,7 @@ impl From<Timestamp> for OffsetDateTime {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text().as_str())
     }
 }
 
@@ -237,6 +278,26 @@ mod tests {
         }
         assert_eq!(Timestamp::from_unix_micros(i64::MAX).to_string(), "9999-12-31T23:59:59.999999Z");
         assert_eq!("2025-11-21T10:00:00+02:00".parse(), Ok(Timestamp::from_unix_seconds(1_763_712_000)));
+    }
+
+    #[test]
+    fn the_calendar_is_the_gregorian() {
+        // Every day of 10,000 years, and the ends of days.
+        let first = Timestamp::MIN / 86_400_000_000;
+        for day in first..=Timestamp::MAX / 86_400_000_000 {
+            let moment = Timestamp::from_unix_micros(day * 86_400_000_000 + day.rem_euclid(86_400) * 1_000_000);
+            let other = OffsetDateTime::from(moment);
+            let expected = format!(
+                "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.000000Z",
+                other.year(),
+                u8::from(other.month()),
+                other.day(),
+                other.hour(),
+                other.minute(),
+                other.second()
+            );
+            assert_eq!(moment.to_string(), expected);
+        }
     }
 
     #[test]

@@ -462,7 +462,7 @@ fn seconds_to_moment(seconds: f64) -> Timestamp {
 }
 
 /// A token whose signature and claims were found good.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Verified {
     identity: Identity,
     not_before: Option<Timestamp>,
@@ -493,9 +493,6 @@ struct Token<'a> {
 
 impl<'a> Token<'a> {
     fn parse(token: &'a str) -> Result<Self, Refusal> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(Refusal::TooLong);
-        }
         let (signed, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(Refusal::Malformed)?;
         if claims.contains('.') {
@@ -568,11 +565,10 @@ struct Inner {
     cookie: Option<TokenCookie>,
     leeway: Duration,
     clock: Arc<dyn Clock>,
-    remembered: Cache<[u8; 32], Remembered>,
+    remembered: Cache<[u8; 32], Arc<Remembered>>,
 }
 
 /// A token that was found good, and by which keys.
-#[derive(Clone)]
 struct Remembered {
     verified: Verified,
     source: usize,
@@ -706,18 +702,21 @@ impl JwtVerifier {
     async fn judge(&self, token: &str) -> Result<Identity, AuthError> {
         let inner = &*self.0;
         let now = inner.clock.now();
-        let parsed = Token::parse(token).map_err(AuthError::Invalid)?;
-        // To look an HS256 token up costs as much as to verify it.
-        let hash = (parsed.algorithm != Algorithm::Hs256).then(|| sha256(token));
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(AuthError::Invalid(Refusal::TooLong));
+        }
+        // Before it is so much as parsed: to take a token apart costs more than to look it up, for HS256 too.
+        let hash = sha256(token);
         let mut fetched = None;
-        if let Some(remembered) = hash.and_then(|hash| inner.remembered.get(&hash)) {
+        if let Some(remembered) = inner.remembered.get(&hash) {
             let (generation, conclusive) = inner.sources[remembered.source].generation().await?;
             if generation == remembered.generation {
                 remembered.verified.check_time(now, inner.leeway)?;
-                return Ok(remembered.verified.identity);
+                return Ok(remembered.verified.identity.clone());
             }
             fetched = conclusive.then_some(remembered.source);
         }
+        let parsed = Token::parse(token).map_err(AuthError::Invalid)?;
         // What the source with which the token came furthest had to say.
         let mut refusal = AuthError::Invalid(Refusal::Algorithm);
         for (number, source) in inner.sources.iter().enumerate() {
@@ -727,9 +726,8 @@ impl JwtVerifier {
             match source.judge(&parsed, fetched == Some(number), now, inner.leeway).await {
                 Ok((verified, generation)) => {
                     let identity = verified.identity.clone();
-                    if let Some(hash) = hash {
-                        inner.remembered.insert(hash, Remembered { verified, source: number, generation });
-                    }
+                    let remembered = Remembered { verified, source: number, generation };
+                    inner.remembered.insert(hash, Arc::new(remembered));
                     return Ok(identity);
                 }
                 Err(error) if progress(&error) > progress(&refusal) => refusal = error,

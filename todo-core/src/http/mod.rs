@@ -50,18 +50,20 @@ use serde::Serialize;
 use tracing::Instrument as _;
 
 use crate::{
-    Error, FieldErrors, Page, TaskQuery, TodoService, UserTasks,
+    Error, FieldErrors, Page, Task, TaskQuery, TodoService, UserTasks,
     auth::{Authenticator, Gate, Identity},
     clock::Timestamp,
 };
 
 mod input;
 mod problem;
+mod render;
 mod routes;
 
 use input::{Members, Query};
 pub use problem::problem;
-use problem::{empty, json};
+use problem::{empty, json, with_json};
+use routes::Parameters;
 pub use routes::{Operation, PROBES, RESOURCES, Resource, find_resource};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -172,18 +174,17 @@ impl TodoApi {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        if !resource.matches(request.uri().path()) {
-            return Err(Error::NotFound);
-        }
-        if request.method() == Method::OPTIONS {
+        let (head, body) = request.into_parts();
+        let parameters = resource.parameters(head.uri.path()).ok_or(Error::NotFound)?;
+        if head.method == Method::OPTIONS {
             let mut response = empty(StatusCode::NO_CONTENT);
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(resource.allow));
             return Ok(response);
         }
-        let Some(operation) = resource.operation(request.method()) else {
+        let Some(operation) = resource.operation(&head.method) else {
             return Err(Error::MethodNotAllowed { allow: resource.allow });
         };
-        match tokio::time::timeout(self.timeout, self.perform(resource, operation, request)).await {
+        match tokio::time::timeout(self.timeout, self.perform(operation, &head, parameters, body)).await {
             Ok(result) => result,
             Err(_) => Err(Error::Timeout { limit: self.timeout }),
         }
@@ -191,9 +192,10 @@ impl TodoApi {
 
     async fn perform<B>(
         &self,
-        resource: &'static Resource,
         operation: Operation,
-        request: Request<B>,
+        head: &Parts,
+        parameters: Parameters<'_>,
+        body: B,
     ) -> Result<Response<Bytes>, Error>
     where
         B: Body + Send,
@@ -208,9 +210,7 @@ impl TodoApi {
             }
             _ => {}
         }
-        let (head, body) = request.into_parts();
-        let identity = self.authenticate(&head).await?;
-        let parameters = resource.parameters(head.uri.path()).ok_or(Error::NotFound)?;
+        let identity = self.authenticate(head).await?;
         if !parameters.user.is(&identity.user_id) {
             return Err(Error::Forbidden);
         }
@@ -284,7 +284,7 @@ impl Call<'_> {
         self.query.refuse_rest(&mut errors);
         errors.check()?;
         let page = self.tasks.list(&query).await?;
-        let mut response = ok(&page.tasks);
+        let mut response = with_json(StatusCode::OK, "application/json", render::tasks(&page.tasks));
         if let Some(link) = next_link(&query, &page) {
             response.headers_mut().insert(LINK, link);
         }
@@ -298,7 +298,7 @@ impl Call<'_> {
         members.refuse_rest(&mut errors);
         self.query.refuse_rest(&mut errors);
         let task = self.tasks.create(errors.check_and(new)?).await?;
-        let mut response = json(StatusCode::CREATED, "application/json", &task);
+        let mut response = with_json(StatusCode::CREATED, "application/json", render::task(&task));
         // Relative, so that it survives any mount and any proxy that cuts a prefix off.
         if let Ok(location) = HeaderValue::try_from(format!("tasks/{}", task.id)) {
             response.headers_mut().insert(LOCATION, location);
@@ -310,7 +310,7 @@ impl Call<'_> {
         let mut errors = FieldErrors::default();
         let id = input::task_id(self.id, &mut errors);
         self.query.refuse_rest(&mut errors);
-        Ok(ok(&self.tasks.get(errors.check_and(id)?).await?))
+        Ok(one(&self.tasks.get(errors.check_and(id)?).await?))
     }
 
     async fn replace(self, body: &[u8]) -> Result<Response<Bytes>, Error> {
@@ -320,7 +320,7 @@ impl Call<'_> {
         members.refuse_rest(&mut errors);
         self.query.refuse_rest(&mut errors);
         let (id, replacement) = errors.check_and(id.zip(replacement))?;
-        Ok(ok(&self.tasks.replace(id, replacement).await?))
+        Ok(one(&self.tasks.replace(id, replacement).await?))
     }
 
     async fn patch(self, body: &[u8]) -> Result<Response<Bytes>, Error> {
@@ -330,7 +330,7 @@ impl Call<'_> {
         members.refuse_rest(&mut errors);
         self.query.refuse_rest(&mut errors);
         let id = errors.check_and(id)?;
-        Ok(ok(&self.tasks.patch(id, patch).await?))
+        Ok(one(&self.tasks.patch(id, patch).await?))
     }
 
     async fn delete(self) -> Result<Response<Bytes>, Error> {
@@ -348,7 +348,7 @@ impl Call<'_> {
         members.refuse_rest(&mut errors);
         self.query.refuse_rest(&mut errors);
         let id = errors.check_and(id)?;
-        Ok(ok(&match completed {
+        Ok(one(&match completed {
             None => self.tasks.toggle(id).await?,
             Some(completed) => self.tasks.set_completed(id, completed).await?,
         }))
@@ -387,6 +387,11 @@ struct User<'a> {
     email: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
+}
+
+/// The answer that is one task.
+fn one(task: &Task) -> Response<Bytes> {
+    with_json(StatusCode::OK, "application/json", render::task(task))
 }
 
 fn ok(body: &impl Serialize) -> Response<Bytes> {

@@ -70,11 +70,16 @@ fn whole_seconds(after: Duration) -> u64 {
 
 /// A response with a JSON body and all headers that belong to one.
 pub(super) fn json(status: StatusCode, content_type: &'static str, body: &impl Serialize) -> Response<Bytes> {
-    let body = match serde_json::to_vec(body) {
-        Ok(body) => Bytes::from(body),
+    match serde_json::to_vec(body) {
+        Ok(body) => with_json(status, content_type, body),
         // Our bodies are texts, numbers and lists of them: there is nothing in them that could fail.
-        Err(_) => return empty(StatusCode::INTERNAL_SERVER_ERROR),
-    };
+        Err(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+/// A response with this body, which is JSON already.
+pub(super) fn with_json(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Bytes> {
+    let body = Bytes::from(body);
     let mut response = empty(status);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -176,7 +176,7 @@ impl Resource {
             let segment = segments.next()?;
             match template {
                 "{user_id}" => {
-                    parameters.user = match percent_decode_str(segment).decode_utf8() {
+                    parameters.user = match decoded(segment) {
                         Ok(user) if user.is_empty() || SHADOWED_USERS.contains(&&*user) => return None,
                         Ok(user) => PathUser::Named(user),
                         Err(_) => PathUser::Unreadable,
@@ -186,7 +186,8 @@ impl Resource {
                     if segment.is_empty() {
                         return None;
                     }
-                    parameters.id = Some(percent_decode_str(segment).decode_utf8_lossy());
+                    // What is not UTF-8 is no UUID either.
+                    parameters.id = Some(decoded(segment).unwrap_or(Cow::Borrowed("")));
                 }
                 text if text == segment => {}
                 _ => return None,
@@ -195,6 +196,11 @@ impl Resource {
         // What is left belongs to the mount; there must be a slash before ours.
         segments.next().map(|_| parameters)
     }
+}
+
+/// What a segment of a path says. Most have nothing to decode.
+fn decoded(segment: &str) -> Result<Cow<'_, str>, std::str::Utf8Error> {
+    if segment.contains('%') { percent_decode_str(segment).decode_utf8() } else { Ok(Cow::Borrowed(segment)) }
 }
 
 /// The resource that a path below the mount means or nearly means: for the adapters of frameworks that do not route by

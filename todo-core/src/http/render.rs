@@ -1,0 +1,142 @@
+//! Tasks as JSON. What serde writes for [`Task`] to the letter, but in a third of the time: a page is mostly names of
+//! members, identifiers and times, in which there is nothing to escape.
+
+use std::io::Write as _;
+
+use uuid::fmt::Hyphenated;
+
+use crate::Task;
+
+/// A guess at the bytes of a task without its texts: what is too much is given back, what is too little is copied.
+const FRAME: usize = 240;
+
+pub(super) fn task(task: &Task) -> Vec<u8> {
+    let mut json = Vec::with_capacity(size(task));
+    write_task(&mut json, task, &escaped(task.user_id.as_str()));
+    json
+}
+
+pub(super) fn tasks(tasks: &[Task]) -> Vec<u8> {
+    let mut json = Vec::with_capacity(2 + tasks.iter().map(|task| size(task) + 1).sum::<usize>());
+    json.push(b'[');
+    // Nearly always the same owner all the way.
+    let mut owner = None;
+    for (number, task) in tasks.iter().enumerate() {
+        if number > 0 {
+            json.push(b',');
+        }
+        let (user_id, text) = owner.take().unwrap_or_else(|| (&task.user_id, escaped(task.user_id.as_str())));
+        let text = if *user_id == task.user_id { text } else { escaped(task.user_id.as_str()) };
+        write_task(&mut json, task, &text);
+        owner = Some((&task.user_id, text));
+    }
+    json.push(b']');
+    json
+}
+
+fn size(task: &Task) -> usize {
+    let description = task.description.as_ref().map_or(0, |description| description.as_str().len());
+    FRAME + task.user_id.as_str().len() + task.title.as_str().len() + description
+}
+
+fn write_task(json: &mut Vec<u8>, task: &Task, user_id: &[u8]) {
+    let mut id = [0; Hyphenated::LENGTH];
+    json.extend_from_slice(br#"{"id":""#);
+    json.extend_from_slice(task.id.as_uuid().hyphenated().encode_lower(&mut id).as_bytes());
+    json.extend_from_slice(br#"","user_id":"#);
+    json.extend_from_slice(user_id);
+    json.extend_from_slice(br#","title":"#);
+    write_text(json, task.title.as_str());
+    json.extend_from_slice(br#","description":"#);
+    match &task.description {
+        Some(description) => write_text(json, description.as_str()),
+        None => json.extend_from_slice(b"null"),
+    }
+    json.extend_from_slice(if task.completed { br#","completed":true"# } else { br#","completed":false"# });
+    json.extend_from_slice(br#","created_at":""#);
+    json.extend_from_slice(task.created_at.text().as_str().as_bytes());
+    json.extend_from_slice(br#"","updated_at":""#);
+    json.extend_from_slice(task.updated_at.text().as_str().as_bytes());
+    json.extend_from_slice(br#"","version":"#);
+    // Writing to memory does not fail.
+    let _ = write!(json, "{}", task.version);
+    json.push(b'}');
+}
+
+fn escaped(text: &str) -> Vec<u8> {
+    let mut json = Vec::with_capacity(text.len() + 2);
+    write_text(&mut json, text);
+    json
+}
+
+fn write_text(json: &mut Vec<u8>, text: &str) {
+    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if text.bytes().all(plain) {
+        json.push(b'"');
+        json.extend_from_slice(text.as_bytes());
+        json.push(b'"');
+    } else {
+        // A text is always JSON, and writing to memory does not fail.
+        let _ = serde_json::to_writer(json, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::{Description, Task, TaskId, Title, UserId, clock::Timestamp};
+
+    prop_compose! {
+        fn any_task()(
+            id: u128,
+            user_id in "[^\0]{1,20}",
+            title in "[^\0\\s][^\0]{0,30}",
+            description in proptest::option::of("[^\0]{0,40}"),
+            completed: bool,
+            created_at: i64,
+            updated_at: i64,
+            version: i64,
+        ) -> Task {
+            Task {
+                id: TaskId::from(uuid::Uuid::from_u128(id)),
+                user_id: UserId::new(user_id).expect("a user id"),
+                title: Title::new(title).expect("a title"),
+                description: description.map(|text| Description::new(text).expect("a description")),
+                completed,
+                created_at: Timestamp::from_unix_micros(created_at),
+                updated_at: Timestamp::from_unix_micros(updated_at),
+                version,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_what_serde_writes(tasks in proptest::collection::vec(any_task(), 0..5)) {
+            prop_assert_eq!(super::tasks(&tasks), serde_json::to_vec(&tasks).expect("JSON"));
+            for task in &tasks {
+                prop_assert_eq!(super::task(task), serde_json::to_vec(task).expect("JSON"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_of_one_owner_is_what_serde_writes() {
+        let now = Timestamp::from_unix_seconds(1);
+        let task = |owner: &str| Task {
+            id: TaskId::from(uuid::Uuid::max()),
+            user_id: UserId::new(owner).expect("a user id"),
+            title: Title::new("\"Quoted\"\u{1f}\u{7f}\\ / \u{2028}").expect("a title"),
+            description: None,
+            completed: true,
+            created_at: now,
+            updated_at: now,
+            version: 1,
+        };
+        for owners in [&["ann", "ann", "ann"][..], &["ann", "\"", "ann"], &[]] {
+            let tasks: Vec<_> = owners.iter().map(|owner| task(owner)).collect();
+            assert_eq!(super::tasks(&tasks), serde_json::to_vec(&tasks).expect("JSON"));
+        }
+    }
+}
