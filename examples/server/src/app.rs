@@ -175,8 +175,14 @@ where
     BoxCloneSyncService::new(service_fn(move |request: Request<R>| {
         // The layer takes every OPTIONS for a preflight, but the others have an answer of their own.
         let asks_itself = request.method() == Method::OPTIONS && !is_preflight(&request);
-        let (app, with_cors) = (app.clone(), with_cors.clone());
-        async move { if asks_itself { app.oneshot(request).await } else { with_cors.oneshot(request).await } }
+        // Only the one that is needed is cloned: the layer has lists of headers.
+        let chosen = if asks_itself { Ok(app.clone()) } else { Err(with_cors.clone()) };
+        async move {
+            match chosen {
+                Ok(app) => app.oneshot(request).await,
+                Err(with_cors) => with_cors.oneshot(request).await,
+            }
+        }
     }))
 }
 

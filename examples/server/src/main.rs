@@ -45,9 +45,9 @@ use crate::{
     settings::{Database, Group, Http, Keys, Log, SETTINGS, Setting, Settings, Sources},
 };
 
-/// Requests allocate little and often, from all threads.
+/// Requests allocate little and often, from all threads. `.cargo/config.toml` has its settings.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const DEV: &[Group] = &[Group::Port, Group::Http, Group::Log];
 const TOKEN: &[Group] = &[Group::Keys];
