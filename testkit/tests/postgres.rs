@@ -360,3 +360,19 @@ fn mistaken_settings_are_told() {
         assert!(String::from_utf8_lossy(&output.stderr).contains(told), "{output:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_for_measurements_has_the_settings_it_was_given() {
+    let settings = "shared_buffers = 32MB\nmax_wal_size = 512MB";
+    let Some(server) = postgres::Server::start_local(settings).await.unwrap() else { return };
+    let mut connection = PgConnection::connect(server.url()).await.unwrap();
+    for (name, value) in
+        [("shared_buffers", "32MB"), ("max_wal_size", "512MB"), ("fsync", "on"), ("synchronous_commit", "on")]
+    {
+        let shown: String =
+            sqlx::query_scalar("select current_setting($1)").bind(name).fetch_one(&mut connection).await.unwrap();
+        assert_eq!(shown, value, "{name}");
+    }
+    connection.close().await.unwrap();
+    tokio::task::spawn_blocking(|| server.stop()).await.unwrap();
+}

@@ -3,8 +3,8 @@
 #   sh -c "$(cat keep-cluster.sh)" keep-cluster PROGRAMS PORT...
 #
 # PROGRAMS is the folder of initdb and pg_ctl; of the PORTs the first free one is taken. The first line of standard
-# input is the superuser's password (arguments are visible to every user of the machine). Standard output says
-# "ready PORT FOLDER", or "failed" and then the server's log.
+# input is the superuser's password (arguments are visible to every user of the machine). TESTKIT_SETTINGS may hold
+# lines for postgresql.conf. Standard output says "ready PORT FOLDER", or "failed" and then the server's log.
 #
 # Whoever started this holds the other end of standard input and nobody else does: the system closes it when that
 # process ends, however it ends, SIGKILL included. This script then does the cleaning up, so it must not die before,
@@ -36,6 +36,7 @@ unix_socket_directories = ''
 max_connections = 300
 fsync = on
 synchronous_commit = on
+${TESTKIT_SETTINGS:-}
 CONF
 }
 

@@ -64,17 +64,17 @@ pub(super) struct Cluster {
     pub(super) port: u16,
 }
 
-/// Starts a cluster on a free port.
-pub(super) fn start(programs: &Path, password: &str) -> Result<Cluster, Error> {
-    start_on(&free_ports().map_err(Error::Keeper)?, programs, password)
+/// Starts a cluster on a free port, with these lines in its `postgresql.conf`.
+pub(super) fn start(programs: &Path, password: &str, settings: &str) -> Result<Cluster, Error> {
+    start_on(&free_ports().map_err(Error::Keeper)?, programs, password, settings)
 }
 
 /// Starts a cluster on the first of the ports that is still free.
-fn start_on(ports: &[u16], programs: &Path, password: &str) -> Result<Cluster, Error> {
+fn start_on(ports: &[u16], programs: &Path, password: &str, settings: &str) -> Result<Cluster, Error> {
     let user = unprivileged_user().map_err(Error::Keeper)?;
     let arguments = std::iter::once(programs.into()).chain(ports.iter().map(|port| port.to_string().into()));
     let (mut keeper, mut said) =
-        Keeper::start(include_str!("keep-cluster.sh"), arguments, &[], user).map_err(Error::Keeper)?;
+        Keeper::start(include_str!("keep-cluster.sh"), arguments, &[("TESTKIT_SETTINGS", settings)], user).map_err(Error::Keeper)?;
     let mut line = String::new();
     keeper.tell(password).and_then(|()| said.read_line(&mut line)).map_err(Error::Keeper)?;
     if let Some(port) = line.strip_prefix("ready ").and_then(|line| line.split(' ').next()?.parse().ok()) {
@@ -152,7 +152,7 @@ mod tests {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let taken_port = taken.local_addr().unwrap().port();
         let free = free_ports().unwrap();
-        let cluster = start_on(&[taken_port, free[0]], &programs, "secret").unwrap();
+        let cluster = start_on(&[taken_port, free[0]], &programs, "secret", "").unwrap();
         assert_eq!(cluster.port, free[0]);
         cluster.keeper.stop();
     }
@@ -166,7 +166,7 @@ mod tests {
         }
         fs::write(programs.join("initdb"), "#!/bin/sh\necho the disk is full >&2\nexit 1\n").unwrap();
         fs::set_permissions(programs.join("initdb"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let error = start_on(&[1], &programs, "secret").unwrap_err();
+        let error = start_on(&[1], &programs, "secret", "").unwrap_err();
         assert!(error.to_string().contains("the disk is full"), "{error}");
     }
 }

@@ -156,7 +156,7 @@ impl Server {
     async fn search() -> Result<Self, Error> {
         match Source::find().await? {
             Source::Given => Self::given(given_url().expect("it was there just now")).await,
-            Source::Local(programs) => Self::local(programs).await,
+            Source::Local(programs) => Self::local(programs, "").await,
             Source::Container(engine) => Self::container(engine).await,
         }
     }
@@ -171,9 +171,26 @@ impl Server {
         Ok(Self { url, version, source: Source::Given, keeper: None })
     }
 
-    async fn local(programs: PathBuf) -> Result<Self, Error> {
+    /// Starts a private cluster of the programs on this machine, whatever the environment says, with settings of its
+    /// own (`shared_buffers = 256MB`, one a line); for measurements. `None` if there are no programs.
+    ///
+    /// # Errors
+    ///
+    /// There are programs, but they start no server.
+    ///
+    /// # Panics
+    ///
+    /// If a thread cannot be started.
+    pub async fn start_local(settings: &'static str) -> Result<Option<Self>, Error> {
+        let Some(programs) = local::programs() else { return Ok(None) };
+        let (done, started) = oneshot::channel();
+        thread::spawn(move || done.send(super::block_on(Self::local(programs, settings))));
+        started.await.expect("starting a server does not panic").map(Some)
+    }
+
+    async fn local(programs: PathBuf, settings: &str) -> Result<Self, Error> {
         let password = crate::random_hex(16);
-        let local::Cluster { keeper, port } = local::start(&programs, &password)?;
+        let local::Cluster { keeper, port } = local::start(&programs, &password, settings)?;
         let url = format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres");
         Self::private(url, Source::Local(programs), keeper).await
     }
@@ -216,7 +233,8 @@ impl Server {
     }
 
     /// The address of another database on this server.
-    pub(super) fn url_of(&self, database: &str) -> String {
+    #[must_use]
+    pub fn url_of(&self, database: &str) -> String {
         url_of(&self.url, database)
     }
 }

@@ -1,0 +1,380 @@
+//! What a good engineer writes without us: axum, sqlx and jsonwebtoken, and nothing in between.
+//!
+//! The same paths, the same JSON, the same table and the same statements as `todo-server`, one statement a request.
+//! What was tuned, so that nobody calls it a straw man:
+//!
+//! - the pool does not ask a connection how it is before each use (`test_before_acquire(false)`), opens all of its
+//!   connections at the start, and has 16 of them: 10, 16 and 20 were tried (`POOL_SIZE`), and 16 and 20 are equal.
+//!   (sqlx asks once more when a connection is given back, after the answer is out; nobody can turn that off.)
+//! - statements are prepared once for each connection, which sqlx does by itself; their logging is off.
+//! - the key and the rules for tokens are made once; HS256, or `EdDSA` from a key set in a file.
+//! - rows become JSON without a copy of the caller's id; answers are written by `serde_json` into one buffer.
+//! - tokio has a thread for each core, sockets send at once (`TCP_NODELAY`), and there is no access log.
+
+use std::{env, error::Error, fs, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{FromRequestParts, Path, Query, State},
+    http::{
+        StatusCode,
+        header::{AUTHORIZATION, LINK, LOCATION, WWW_AUTHENTICATE},
+        request::Parts,
+    },
+    response::{IntoResponse, Response},
+    routing::{get, patch},
+    serve::ListenerExt as _,
+};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
+use serde::{Deserialize, Deserializer, Serialize};
+use sqlx::{
+    ConnectOptions as _, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+const LIST: &str = "select id, title, description, completed, created_at, updated_at, version from todo.tasks \
+    where user_id = $1 and id <= $2 order by id desc limit $3";
+
+const LIST_COMPLETED: &str = "select id, title, description, completed, created_at, updated_at, version \
+    from todo.tasks where user_id = $1 and completed = $4 and id <= $2 order by id desc limit $3";
+
+const GET: &str = "select id, title, description, completed, created_at, updated_at, version from todo.tasks \
+    where user_id = $1 and id = $2";
+
+const INSERT: &str = "insert into todo.tasks \
+    (user_id, id, title, description, completed, created_at, updated_at, version) \
+    values ($1, $2, $3, $4, $5, $6, $6, 1)";
+
+// $3 title or null; $4 whether the description changes, $5 to what; $6 toggle; $7 completed or null; $8 now.
+const UPDATE: &str = "update todo.tasks set \
+    title = coalesce($3, title), \
+    description = case when $4 then $5 else description end, \
+    completed = case when $6 then not completed else coalesce($7, completed) end, \
+    updated_at = case when coalesce($3, title) <> title or ($4 and $5 is distinct from description) or $6 \
+        or coalesce($7, completed) <> completed then greatest(updated_at, $8) else updated_at end, \
+    version = case when coalesce($3, title) <> title or ($4 and $5 is distinct from description) or $6 \
+        or coalesce($7, completed) <> completed then version + 1 else version end \
+    where user_id = $1 and id = $2 \
+    returning id, title, description, completed, created_at, updated_at, version";
+
+const DELETE: &str = "delete from todo.tasks where user_id = $1 and id = $2";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    tokio::runtime::Runtime::new()?.block_on(serve())
+}
+
+async fn serve() -> Result<(), Box<dyn Error>> {
+    let size = env::var("POOL_SIZE").map_or(Ok(16), |size| size.parse())?;
+    let options: PgConnectOptions = env::var("DATABASE_URL")?.parse()?;
+    let pool = PgPoolOptions::new()
+        .max_connections(size)
+        .min_connections(size)
+        .test_before_acquire(false)
+        .connect_with(options.disable_statement_logging())
+        .await?;
+    let app = Router::new()
+        .route("/api/tasks", get(list).post(create))
+        .route("/api/tasks/{id}", get(read).put(replace).patch(change).delete(remove))
+        .route("/api/tasks/{id}/complete", patch(complete))
+        .route("/health", get(async || "alive"))
+        .with_state(App { pool, keys: Arc::new(Keys::from_environment()?) });
+    let address = format!("{}:{}", env::var("HOST")?, env::var("PORT")?);
+    let listener = TcpListener::bind(address).await?.tap_io(|stream| {
+        // A socket that cannot be told is slower, and no reason to stop.
+        let _ = stream.set_nodelay(true);
+    });
+    Ok(axum::serve(listener, app).await?)
+}
+
+#[derive(Clone)]
+struct App {
+    pool: PgPool,
+    keys: Arc<Keys>,
+}
+
+/// Who may call.
+struct Keys {
+    key: DecodingKey,
+    rules: Validation,
+}
+
+impl Keys {
+    fn from_environment() -> Result<Self, Box<dyn Error>> {
+        let (key, mut rules) = match env::var("JWKS_FILE") {
+            Ok(file) => {
+                let set: JwkSet = serde_json::from_slice(&fs::read(file)?)?;
+                let key = DecodingKey::from_jwk(set.keys.first().ok_or("the key set is empty")?)?;
+                let mut rules = Validation::new(Algorithm::EdDSA);
+                rules.set_issuer(&[env::var("JWT_ISSUER")?]);
+                rules.set_audience(&[env::var("JWT_AUDIENCE")?]);
+                rules.set_required_spec_claims(&["exp", "sub", "iss", "aud"]);
+                (key, rules)
+            }
+            Err(_) => {
+                let mut rules = Validation::new(Algorithm::HS256);
+                rules.set_required_spec_claims(&["exp", "sub"]);
+                (DecodingKey::from_secret(env::var("BETTER_AUTH_SECRET")?.as_bytes()), rules)
+            }
+        };
+        rules.validate_nbf = true;
+        rules.leeway = 30;
+        Ok(Self { key, rules })
+    }
+}
+
+/// The user that the token names.
+struct Caller(String);
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        #[derive(Deserialize)]
+        struct Claims {
+            sub: String,
+        }
+        let header = parts.headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok());
+        let token = header.and_then(|header| header.strip_prefix("Bearer ")).ok_or(Failure::Unauthenticated)?;
+        let token = jsonwebtoken::decode::<Claims>(token, &app.keys.key, &app.keys.rules);
+        Ok(Self(token.map_err(|_| Failure::Unauthenticated)?.claims.sub))
+    }
+}
+
+#[derive(Serialize)]
+struct Task<'a> {
+    id: Uuid,
+    user_id: &'a str,
+    title: String,
+    description: Option<String>,
+    completed: bool,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    updated_at: OffsetDateTime,
+    version: i64,
+}
+
+type Row = (Uuid, String, Option<String>, bool, OffsetDateTime, OffsetDateTime, i64);
+
+impl<'a> Task<'a> {
+    fn of(user_id: &'a str, row: Row) -> Self {
+        let (id, title, description, completed, created_at, updated_at, version) = row;
+        Self { id, user_id, title, description, completed, created_at, updated_at, version }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    limit: Option<u16>,
+    cursor: Option<Uuid>,
+    completed: Option<bool>,
+}
+
+async fn list(
+    State(app): State<App>,
+    Caller(user): Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Failure> {
+    let limit = query.limit.unwrap_or(100);
+    if !(1..=200).contains(&limit) {
+        return Err(Failure::Invalid("limit must be between 1 and 200"));
+    }
+    let newest = query.cursor.map_or(Uuid::max(), |cursor| Uuid::from_u128(cursor.as_u128().saturating_sub(1)));
+    let statement = if query.completed.is_some() { LIST_COMPLETED } else { LIST };
+    let mut statement = sqlx::query_as(statement).bind(&user).bind(newest).bind(i64::from(limit) + 1);
+    if let Some(completed) = query.completed {
+        statement = statement.bind(completed);
+    }
+    let mut rows: Vec<Row> = statement.fetch_all(&app.pool).await?;
+    let more = rows.len() > usize::from(limit);
+    rows.truncate(usize::from(limit));
+    let next = rows.last().filter(|_| more).map(|(id, ..)| format!("<?cursor={id}&limit={limit}>; rel=\"next\""));
+    let tasks: Vec<_> = rows.into_iter().map(|row| Task::of(&user, row)).collect();
+    Ok(match next {
+        Some(next) => ([(LINK, next)], Json(tasks)).into_response(),
+        None => Json(tasks).into_response(),
+    })
+}
+
+async fn read(State(app): State<App>, Caller(user): Caller, Path(id): Path<Uuid>) -> Result<Response, Failure> {
+    let row: Option<Row> = sqlx::query_as(GET).bind(&user).bind(id).fetch_optional(&app.pool).await?;
+    Ok(Json(Task::of(&user, row.ok_or(Failure::NotFound)?)).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewTask {
+    title: String,
+    description: Option<String>,
+    completed: Option<bool>,
+}
+
+async fn create(State(app): State<App>, Caller(user): Caller, Json(new): Json<NewTask>) -> Result<Response, Failure> {
+    let title = checked_title(&new.title)?;
+    let description = checked_description(new.description)?;
+    #[expect(clippy::disallowed_methods, reason = "that rule is for the library")]
+    let (id, now) = (Uuid::now_v7(), now());
+    let completed = new.completed.unwrap_or_default();
+    sqlx::query(INSERT)
+        .bind(&user)
+        .bind(id)
+        .bind(&title)
+        .bind(&description)
+        .bind(completed)
+        .bind(now)
+        .execute(&app.pool)
+        .await?;
+    let task = Task::of(&user, (id, title, description, completed, now, now, 1));
+    Ok((StatusCode::CREATED, [(LOCATION, format!("tasks/{id}"))], Json(task)).into_response())
+}
+
+async fn replace(
+    State(app): State<App>,
+    Caller(user): Caller,
+    Path(id): Path<Uuid>,
+    Json(new): Json<NewTask>,
+) -> Result<Response, Failure> {
+    let change = Change {
+        title: Some(checked_title(&new.title)?),
+        describe: true,
+        description: checked_description(new.description)?,
+        completed: new.completed,
+        ..Change::default()
+    };
+    update(&app, &user, id, &change).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TaskPatch {
+    title: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    #[expect(clippy::option_option, reason = "nothing, null and a text are three things")]
+    description: Option<Option<String>>,
+    completed: Option<bool>,
+}
+
+/// Tells `null` from nothing at all.
+#[expect(clippy::option_option, reason = "nothing, null and a text are three things")]
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
+}
+
+async fn change(
+    State(app): State<App>,
+    Caller(user): Caller,
+    Path(id): Path<Uuid>,
+    Json(patch): Json<TaskPatch>,
+) -> Result<Response, Failure> {
+    let change = Change {
+        title: patch.title.as_deref().map(checked_title).transpose()?,
+        describe: patch.description.is_some(),
+        description: checked_description(patch.description.flatten())?,
+        completed: patch.completed,
+        ..Change::default()
+    };
+    update(&app, &user, id, &change).await
+}
+
+async fn complete(
+    State(app): State<App>,
+    Caller(user): Caller,
+    Path(id): Path<Uuid>,
+    body: Bytes,
+) -> Result<Response, Failure> {
+    #[derive(Default, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Completion {
+        completed: Option<bool>,
+    }
+    let Completion { completed } = match &*body {
+        [] => Completion::default(),
+        body => serde_json::from_slice(body).map_err(|_| Failure::Invalid("the body is not what it should be"))?,
+    };
+    update(&app, &user, id, &Change { toggle: completed.is_none(), completed, ..Change::default() }).await
+}
+
+async fn remove(State(app): State<App>, Caller(user): Caller, Path(id): Path<Uuid>) -> Result<StatusCode, Failure> {
+    let done = sqlx::query(DELETE).bind(&user).bind(id).execute(&app.pool).await?;
+    if done.rows_affected() == 1 { Ok(StatusCode::NO_CONTENT) } else { Err(Failure::NotFound) }
+}
+
+#[derive(Default)]
+struct Change {
+    title: Option<String>,
+    describe: bool,
+    description: Option<String>,
+    toggle: bool,
+    completed: Option<bool>,
+}
+
+async fn update(app: &App, user: &str, id: Uuid, change: &Change) -> Result<Response, Failure> {
+    let row: Option<Row> = sqlx::query_as(UPDATE)
+        .bind(user)
+        .bind(id)
+        .bind(&change.title)
+        .bind(change.describe)
+        .bind(&change.description)
+        .bind(change.toggle)
+        .bind(change.completed)
+        .bind(now())
+        .fetch_optional(&app.pool)
+        .await?;
+    Ok(Json(Task::of(user, row.ok_or(Failure::NotFound)?)).into_response())
+}
+
+/// The present moment with microseconds, as PostgreSQL keeps it.
+fn now() -> OffsetDateTime {
+    #[expect(clippy::disallowed_methods, reason = "that rule is for the library")]
+    let now = OffsetDateTime::now_utc();
+    now.replace_microsecond(now.microsecond()).unwrap_or(now)
+}
+
+fn checked_title(title: &str) -> Result<String, Failure> {
+    let title = title.trim();
+    if title.is_empty() || title.chars().count() > 200 || title.contains('\0') {
+        return Err(Failure::Invalid("title must have 1 to 200 characters, and no NUL"));
+    }
+    Ok(title.to_owned())
+}
+
+fn checked_description(description: Option<String>) -> Result<Option<String>, Failure> {
+    if description.as_ref().is_some_and(|text| text.chars().count() > 1000 || text.contains('\0')) {
+        return Err(Failure::Invalid("description must have at most 1000 characters, and no NUL"));
+    }
+    Ok(description)
+}
+
+enum Failure {
+    Unauthenticated,
+    NotFound,
+    Invalid(&'static str),
+    Database,
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(_: sqlx::Error) -> Self {
+        Self::Database
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let (status, detail) = match self {
+            Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "authentication is required"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "there is no such task"),
+            Self::Invalid(detail) => (StatusCode::UNPROCESSABLE_ENTITY, detail),
+            Self::Database => (StatusCode::INTERNAL_SERVER_ERROR, "something went wrong"),
+        };
+        let body = Json(serde_json::json!({ "detail": detail }));
+        if status == StatusCode::UNAUTHORIZED {
+            return (status, [(WWW_AUTHENTICATE, "Bearer")], body).into_response();
+        }
+        (status, body).into_response()
+    }
+}

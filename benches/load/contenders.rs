@@ -1,0 +1,250 @@
+//! The programs that are compared, and how they are started.
+
+use std::{
+    env,
+    fs::File,
+    io::{self, BufRead as _, BufReader},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use testkit::tokens::{SigningKey, now, secret_token};
+use todo_benches::{generator::ask, workload::user_id};
+
+use crate::options::{Framework, Options, TokenKind};
+
+/// What is compared with everything else.
+pub(crate) const BASE: &str = "baseline-sqlx";
+
+/// Something that is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Contender {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sqlx,
+    Pipelined,
+    Ours { framework: Framework, variant: Variant },
+    Empty,
+    Pgbench { pipelined: bool },
+}
+
+/// In what todo-server differs from how it is by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variant {
+    Usual,
+    Uncoalesced,
+    AccessLog,
+}
+
+impl Contender {
+    fn new(name: impl Into<String>, kind: Kind) -> Self {
+        Self { name: name.into(), kind }
+    }
+
+    pub(crate) const fn is_ours(&self) -> bool {
+        matches!(self.kind, Kind::Ours { .. })
+    }
+
+    /// All that the options ask for, in the order of the tables.
+    pub(crate) fn chosen(options: &Options, on_postgres: bool) -> Result<Vec<Self>, String> {
+        let ours = |framework, variant| Kind::Ours { framework, variant };
+        let frameworks = options.frameworks();
+        let mut all = Vec::new();
+        if on_postgres {
+            all.push(Self::new(BASE, Kind::Sqlx));
+            all.push(Self::new("baseline-pipelined", Kind::Pipelined));
+        }
+        for framework in &frameworks {
+            let name = match framework {
+                Framework::Axum => "todo-server".to_owned(),
+                other => format!("todo-server-{}", other.name()),
+            };
+            all.push(Self::new(name, ours(*framework, Variant::Usual)));
+        }
+        if frameworks.contains(&Framework::Axum) && !(options.is_short() && options.only.is_empty()) {
+            all.push(Self::new("todo-server-uncoalesced", ours(Framework::Axum, Variant::Uncoalesced)));
+            all.push(Self::new("todo-server-access-log", ours(Framework::Axum, Variant::AccessLog)));
+        }
+        all.push(Self::new("empty", Kind::Empty));
+        if on_postgres && !(options.is_short() && options.only.is_empty()) {
+            all.push(Self::new("pgbench", Kind::Pgbench { pipelined: false }));
+            all.push(Self::new("pgbench-pipelined", Kind::Pgbench { pipelined: true }));
+        }
+        let names: Vec<_> = all.iter().map(|contender| contender.name.clone()).collect();
+        if let Some(unknown) = options.only.iter().find(|name| !names.contains(name)) {
+            return Err(format!("{unknown} is none of: {}", names.join(", ")));
+        }
+        all.retain(|contender| options.only.is_empty() || options.only.contains(&contender.name));
+        Ok(all)
+    }
+}
+
+/// Where the programs are.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) todo_server: PathBuf,
+}
+
+impl Programs {
+    /// Builds todo-server as it is shipped, by the cargo that runs this.
+    pub(crate) fn build() -> Result<Self, String> {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+        let mut build = Command::new(cargo)
+            .args(["build", "--release", "-p", "todo-server", "--all-features"])
+            .arg("--message-format=json-render-diagnostics")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot run cargo: {error}"))?;
+        let messages = BufReader::new(build.stdout.take().ok_or("cargo says nothing")?);
+        let executables = messages.lines().map_while(Result::ok).filter_map(|line| {
+            let message: Value = serde_json::from_str(&line).ok()?;
+            let is_ours = message["target"]["name"] == "todo-server";
+            is_ours.then(|| message["executable"].as_str().map(PathBuf::from))?
+        });
+        let todo_server = executables.last();
+        let status = build.wait().map_err(|error| format!("cannot wait for cargo: {error}"))?;
+        match todo_server {
+            Some(todo_server) if status.success() => Ok(Self { todo_server }),
+            _ => Err("todo-server could not be built".to_owned()),
+        }
+    }
+}
+
+/// Who signs the tokens, and what the servers have to know about it.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    secret: String,
+    pair: Option<SigningKey>,
+    folder: tempfile::TempDir,
+}
+
+const ISSUER: &str = "https://app.example.com";
+
+impl Keys {
+    pub(crate) fn new(kind: TokenKind) -> io::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let pair = (kind == TokenKind::Eddsa).then(SigningKey::ed25519);
+        if let Some(pair) = &pair {
+            let set = json!({ "keys": [pair.jwk("1")] });
+            std::fs::write(folder.path().join("jwks.json"), set.to_string())?;
+        }
+        Ok(Self { secret: "a secret of the load test, longer than thirty-two bytes".to_owned(), pair, folder })
+    }
+
+    pub(crate) fn token(&self, user: u32) -> String {
+        let id = user_id(user);
+        let mut claims = json!({
+            "sub": id, "iat": now(), "exp": now() + 24 * 60 * 60, "name": "Ann Example", "email": "ann@example.com",
+        });
+        match &self.pair {
+            None => secret_token(self.secret.as_bytes(), &claims),
+            Some(pair) => {
+                claims["iss"] = ISSUER.into();
+                claims["aud"] = ISSUER.into();
+                pair.token("1", &claims)
+            }
+        }
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        match &self.pair {
+            None => vec![("BETTER_AUTH_SECRET", self.secret.clone())],
+            Some(_) => vec![
+                ("JWKS_FILE", self.folder.path().join("jwks.json").display().to_string()),
+                ("JWT_ISSUER", ISSUER.to_owned()),
+                ("JWT_AUDIENCE", ISSUER.to_owned()),
+            ],
+        }
+    }
+}
+
+/// A server that runs, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    started: Instant,
+}
+
+impl Running {
+    /// Starts a server; what it has to say goes to `log`.
+    pub(crate) fn start(kind: Kind, programs: &Programs, keys: &Keys, database: &str, log: &Path) -> io::Result<Self> {
+        let program = match kind {
+            Kind::Sqlx => Path::new(env!("CARGO_BIN_EXE_baseline-sqlx")),
+            Kind::Pipelined => Path::new(env!("CARGO_BIN_EXE_baseline-pipelined")),
+            Kind::Empty => Path::new(env!("CARGO_BIN_EXE_empty")),
+            Kind::Ours { .. } => &programs.todo_server,
+            Kind::Pgbench { .. } => return Err(io::Error::other("pgbench is no server")),
+        };
+        // Free a moment ago.
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let log = File::create(log)?;
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("HOST", address.ip().to_string())
+            .env("PORT", address.port().to_string())
+            .env("DATABASE_URL", database)
+            .envs(keys.environment())
+            // Where there is no .env.
+            .current_dir(keys.folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        // For whoever wants to see that the defaults are good.
+        for name in ["POOL_SIZE", "PIPELINES", "DATABASE_MAX_CONNECTIONS", "TOKIO_WORKER_THREADS"] {
+            if let Some(value) = env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        if let Kind::Ours { framework, variant } = kind {
+            command.env("FRAMEWORK", framework.name());
+            command.env("LOG_LEVEL", if variant == Variant::AccessLog { "info" } else { "warn" });
+            if variant == Variant::Uncoalesced {
+                command.env("COALESCE", "off");
+            }
+        }
+        let started = Instant::now();
+        Ok(Self { child: command.spawn()?, address, started })
+    }
+
+    /// Waits for the first answer of 200 to this request, and says how long that took from the start of the process.
+    pub(crate) fn first_answer(&mut self, request: &[u8]) -> io::Result<Duration> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("the server has ended: {status}")));
+            }
+            if let Ok(mut stream) = TcpStream::connect(self.address) {
+                stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+                if let Ok((200, _)) = ask(&mut stream, request) {
+                    return Ok(self.started.elapsed());
+                }
+            }
+            if self.started.elapsed() > Duration::from_secs(30) {
+                return Err(io::Error::other("the server does not answer with 200"));
+            }
+            thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

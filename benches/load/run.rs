@@ -1,0 +1,274 @@
+//! One measurement: a fresh database, a server, and the load.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use todo_benches::{
+    answer::Judge,
+    generator::{Edge, Pace, Plan, ask, run},
+    measure::{Latencies, Spread, Summary, float},
+    process,
+    workload::{Operation, User},
+};
+
+use crate::{
+    contenders::{Contender, Keys, Kind, Programs, Running, Variant},
+    options::{Framework, Options},
+    postgres::{Databases, Failure, Pgbench},
+};
+
+/// All that a measurement needs.
+pub(crate) struct Bench<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) programs: &'a Programs,
+    pub(crate) keys: &'a Keys,
+    /// One for each user.
+    pub(crate) tokens: &'a [String],
+    pub(crate) databases: &'a mut Databases,
+    /// Where the servers' logs go.
+    pub(crate) folder: PathBuf,
+}
+
+/// What came of one contender in one round.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Measured {
+    pub(crate) contender: String,
+    pub(crate) round: u32,
+    /// Requests in a second at an open pace; nothing at a closed one.
+    pub(crate) offered: Option<f64>,
+    pub(crate) requests_per_second: f64,
+    pub(crate) operations: BTreeMap<&'static str, Summary>,
+    pub(crate) all: Summary,
+    pub(crate) statuses: BTreeMap<u16, u64>,
+    pub(crate) errors: u64,
+    pub(crate) violations: u64,
+    pub(crate) examples: Vec<String>,
+    /// Processor seconds for a thousand requests.
+    pub(crate) server_cpu: Option<f64>,
+    pub(crate) database_cpu: Option<f64>,
+    /// Resident, at most, and of the database the sum of Pss at the end.
+    pub(crate) server_mib: Option<f64>,
+    pub(crate) database_mib: Option<f64>,
+    /// Share of one processor.
+    pub(crate) generator_cpu: Option<f64>,
+    /// The slowest of the probes that were sent twice a second, and how many of them failed.
+    pub(crate) health_max_ms: Option<f64>,
+    pub(crate) health_failures: u64,
+    #[serde(skip)]
+    pub(crate) latencies: Latencies,
+}
+
+/// How a server starts and rests.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Rest {
+    pub(crate) contender: String,
+    pub(crate) database: &'static str,
+    pub(crate) first_answer_ms: Spread,
+    pub(crate) starts: usize,
+    pub(crate) idle_mib: f64,
+    pub(crate) connections: u32,
+    pub(crate) idle_with_connections_mib: f64,
+}
+
+fn mib(kib: u64) -> f64 {
+    float(kib) / 1024.0
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// What had been used at the beginning or the end of the measurement.
+#[derive(Clone, Copy)]
+struct Used {
+    at: Instant,
+    server: Duration,
+    database: Duration,
+    generator: Duration,
+}
+
+impl Bench<'_> {
+    fn user(&self, number: u32) -> User {
+        User::new(number, &self.tokens[number as usize])
+    }
+
+    fn start(&self, contender: &Contender, database: &str) -> io::Result<Running> {
+        let log = self.folder.join(format!("{}.log", contender.name));
+        Running::start(contender.kind, self.programs, self.keys, database, &log)
+    }
+
+    /// Measures a contender once, on a database of its own.
+    pub(crate) fn measure(&mut self, contender: &Contender, round: u32, pace: Pace) -> Result<Measured, Failure> {
+        let fresh = self.databases.fresh()?;
+        let mut measured = match contender.kind {
+            Kind::Pgbench { pipelined } => self.pgbench(&fresh, pipelined)?,
+            _ => self.load(contender, &fresh.url, pace)?,
+        };
+        self.databases.discard(&fresh)?;
+        measured.contender.clone_from(&contender.name);
+        measured.round = round;
+        Ok(measured)
+    }
+
+    fn load(&mut self, contender: &Contender, database: &str, pace: Pace) -> Result<Measured, Failure> {
+        let users: Vec<_> = (0..self.options.users).map(|number| self.user(number)).collect();
+        let mut server = self.start(contender, database)?;
+        server.first_answer(users[0].list())?;
+        let (id, address) = (server.id(), server.address);
+        let plan = Plan { address, warm_up: self.options.warm_up(), window: self.options.window(), pace };
+        let judge = if contender.kind == Kind::Empty { Judge::of_statuses() } else { Judge::of_tasks() };
+
+        let (mut edges, mut memory) = (Vec::new(), None);
+        let databases = &*self.databases;
+        let mut observe = |edge| {
+            edges.push(Used {
+                at: Instant::now(),
+                server: process::cpu(id),
+                database: databases.cpu(),
+                generator: process::cpu_of_this_thread(),
+            });
+            if edge == Edge::End {
+                memory = Some((process::peak_kib(id), databases.memory_kib()));
+            }
+        };
+        let stop = AtomicBool::new(false);
+        let (outcome, health) = thread::scope(|scope| {
+            let health = scope.spawn(|| probe(address, plan.warm_up, &stop));
+            let outcome = run(plan, users, &judge, &mut observe);
+            stop.store(true, Ordering::Relaxed);
+            (outcome, health.join())
+        });
+        let outcome = outcome?;
+        let health = health.map_err(|_| "the probe panicked")?;
+
+        let [begin, end] = edges[..] else { return Err("the load has no beginning or no end".into()) };
+        let per_thousand = |used: Duration| used.as_secs_f64() * 1000.0 / float(outcome.answers.max(1));
+        let needs_no_database = contender.kind == Kind::Empty;
+        let database_cpu = per_thousand(end.database.saturating_sub(begin.database));
+        let (server_kib, database_kib) = memory.unwrap_or_default();
+        Ok(Measured {
+            offered: match pace {
+                Pace::Closed => None,
+                Pace::Open(rate) => Some(rate),
+            },
+            requests_per_second: outcome.throughput(),
+            operations: Operation::ALL
+                .map(|operation| (operation.name(), outcome.latencies[operation.index()].summary()))
+                .into(),
+            all: outcome.all().summary(),
+            errors: outcome.errors(),
+            violations: outcome.violations,
+            server_cpu: Some(per_thousand(end.server.saturating_sub(begin.server))),
+            database_cpu: database_kib.filter(|_| !needs_no_database).map(|_| database_cpu),
+            server_mib: Some(mib(server_kib)),
+            database_mib: database_kib.filter(|_| !needs_no_database).map(mib),
+            generator_cpu: Some(
+                end.generator.saturating_sub(begin.generator).as_secs_f64() / (end.at - begin.at).as_secs_f64(),
+            ),
+            health_max_ms: Some(milliseconds(health.slowest)),
+            health_failures: health.failures,
+            latencies: outcome.all(),
+            statuses: outcome.statuses,
+            examples: outcome.examples,
+            ..Measured::default()
+        })
+    }
+
+    fn pgbench(&mut self, fresh: &crate::postgres::Fresh, pipelined: bool) -> Result<Measured, Failure> {
+        let Databases::Postgres(cluster) = &*self.databases else { return Err("pgbench needs PostgreSQL".into()) };
+        let (users, duration) = (self.options.users, self.options.window());
+        let before = self.databases.cpu();
+        let rate = cluster.pgbench(fresh, Pgbench { pipelined, users, duration })?;
+        let used = self.databases.cpu().saturating_sub(before);
+        Ok(Measured {
+            requests_per_second: rate,
+            database_cpu: Some(used.as_secs_f64() * 1000.0 / (rate * duration.as_secs_f64()).max(1.0)),
+            ..Measured::default()
+        })
+    }
+
+    /// How long a server takes to its first answer, and what it has in memory when nobody asks anything.
+    pub(crate) fn rest(&mut self, contender: &Contender, starts: usize) -> Result<Rest, Failure> {
+        let database = if matches!(self.databases, Databases::Postgres(_)) { "PostgreSQL" } else { "SQLite" };
+        let fresh = self.databases.fresh()?;
+        let first = self.user(0);
+        let mut times = Vec::new();
+        for _ in 1..starts {
+            times.push(milliseconds(self.start(contender, &fresh.url)?.first_answer(first.list())?));
+        }
+        let mut server = self.start(contender, &fresh.url)?;
+        times.push(milliseconds(server.first_answer(first.list())?));
+        thread::sleep(Duration::from_secs(1));
+        let idle = process::resident_kib(server.id());
+        let mut connections = Vec::new();
+        for number in 0..self.options.users {
+            let mut stream = TcpStream::connect(server.address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            ask(&mut stream, self.user(number).list())?;
+            connections.push(stream);
+        }
+        thread::sleep(Duration::from_secs(1));
+        let rest = Rest {
+            contender: contender.name.clone(),
+            database,
+            first_answer_ms: Spread::of(times).ok_or("no start at all")?,
+            starts,
+            idle_mib: mib(idle),
+            connections: self.options.users,
+            idle_with_connections_mib: mib(process::resident_kib(server.id())),
+        };
+        drop((server, connections));
+        self.databases.discard(&fresh)?;
+        Ok(rest)
+    }
+}
+
+/// todo-server as it is, whoever takes part in the load.
+pub(crate) fn usual() -> Contender {
+    let kind = Kind::Ours { framework: Framework::Axum, variant: Variant::Usual };
+    Contender { name: "todo-server".to_owned(), kind }
+}
+
+#[derive(Default)]
+struct Health {
+    slowest: Duration,
+    failures: u64,
+}
+
+/// Asks twice a second whether the server is alive, as an orchestrator does that would restart it if not.
+fn probe(address: SocketAddr, warm_up: Duration, stop: &AtomicBool) -> Health {
+    thread::sleep(warm_up);
+    let mut health = Health::default();
+    let mut kept: Option<TcpStream> = None;
+    while !stop.load(Ordering::Relaxed) {
+        let asked = Instant::now();
+        let connect = || {
+            let stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            Ok(stream)
+        };
+        let answer = kept.take().map_or_else(connect, Ok).and_then(|mut stream: TcpStream| {
+            let (status, _) = ask(&mut stream, b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")?;
+            Ok::<_, io::Error>((status, stream))
+        });
+        // The end of the load is no failure, and neither is what was asked before and answered after it.
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        health.slowest = health.slowest.max(asked.elapsed());
+        match answer {
+            Ok((200, stream)) => kept = Some(stream),
+            _ => health.failures += 1,
+        }
+        thread::sleep(Duration::from_millis(500).saturating_sub(asked.elapsed()));
+    }
+    health
+}

@@ -1,0 +1,526 @@
+//! A thousand users on one thread.
+//!
+//! Every user has a connection that stays open, and waits for the answer before the next request is sent. There is no
+//! queue, no task and no copy in between: what the generator takes from the processors is taken from what it measures.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::{self, Read as _, Write as _},
+    net::{self, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token, net::TcpStream};
+
+use crate::{
+    answer::{Judge, Parsed, Verdict, parse},
+    measure::{Latencies, float},
+    workload::{Operation, User, task_id},
+};
+
+/// When a user asks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// As soon as the answer to the request before is there: the server decides how many requests there are.
+    Closed,
+    /// So many requests come in a second, from all users together, whether or not the server keeps up. A latency
+    /// counts from the moment when the request should have been sent, so that waiting for a free user is part of it.
+    Open(f64),
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// How long it runs before anything is measured.
+    pub warm_up: Duration,
+    /// How long it is measured.
+    pub window: Duration,
+    /// When a user asks.
+    pub pace: Pace,
+}
+
+/// A moment at which the caller may look at the clocks of processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// The measurement begins.
+    Begin,
+    /// The measurement ends; the load still runs.
+    End,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// By [`Operation::index`].
+    pub latencies: [Latencies; 4],
+    /// How many answers came while it was measured, right or wrong.
+    pub answers: u64,
+    /// How long it was measured.
+    pub elapsed: Duration,
+    /// How often there was which status, in all the time.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Answers with a status that was not to be expected.
+    pub failures: u64,
+    /// Answers that show a task of another user.
+    pub violations: u64,
+    /// Answers that are not what was asked for.
+    pub wrong: u64,
+    /// Connections that broke, and answers that could not be read.
+    pub broken: u64,
+    /// Requests that waited for a second or longer when the load ended.
+    pub unanswered: u64,
+    /// Some of what went wrong, in words.
+    pub examples: Vec<String>,
+}
+
+impl Outcome {
+    /// Answers in a second.
+    #[must_use]
+    pub fn throughput(&self) -> f64 {
+        float(self.answers) / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// All that went wrong, but violations.
+    #[must_use]
+    pub const fn errors(&self) -> u64 {
+        self.failures + self.wrong + self.broken + self.unanswered
+    }
+
+    /// The latencies of all operations.
+    #[must_use]
+    pub fn all(&self) -> Latencies {
+        self.latencies.iter().fold(Latencies::default(), |mut all, latencies| {
+            all.add(latencies);
+            all
+        })
+    }
+
+    fn example(&mut self, example: impl FnOnce() -> String) {
+        if self.examples.len() < 5 {
+            self.examples.push(example());
+        }
+    }
+}
+
+/// Runs the load.
+///
+/// # Errors
+///
+/// The server cannot be reached, or nearly nothing but errors comes back.
+pub fn run(plan: Plan, users: Vec<User>, judge: &Judge, observe: &mut dyn FnMut(Edge)) -> io::Result<Outcome> {
+    let poll = Poll::new()?;
+    let mut connections = Vec::with_capacity(users.len());
+    for user in users {
+        let stream = connect(&poll, plan.address, connections.len())?;
+        connections.push(Connection { stream, user, sent: None, received: Vec::new() });
+    }
+    let now = Instant::now();
+    let mut load = Load {
+        plan,
+        begin: now + plan.warm_up,
+        end: now + plan.warm_up + plan.window,
+        idle: VecDeque::new(),
+        late: VecDeque::new(),
+        next_arrival: now,
+        poll,
+        connections,
+        scratch: vec![0; 64 * 1024].into_boxed_slice(),
+        judge,
+        outcome: Outcome::default(),
+    };
+    load.run(observe)?;
+    Ok(load.outcome)
+}
+
+struct Connection {
+    stream: TcpStream,
+    user: User,
+    sent: Option<Sent>,
+    /// The beginning of an answer that came in several pieces.
+    received: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+struct Sent {
+    operation: Operation,
+    task: u32,
+    /// From when its latency counts.
+    at: Instant,
+}
+
+struct Load<'a> {
+    plan: Plan,
+    begin: Instant,
+    end: Instant,
+    /// With an open pace: who has nothing to do, and which requests should have been sent already.
+    idle: VecDeque<usize>,
+    late: VecDeque<Instant>,
+    next_arrival: Instant,
+    poll: Poll,
+    connections: Vec<Connection>,
+    scratch: Box<[u8]>,
+    judge: &'a Judge,
+    outcome: Outcome,
+}
+
+impl Load<'_> {
+    fn run(&mut self, observe: &mut dyn FnMut(Edge)) -> io::Result<()> {
+        match self.plan.pace {
+            Pace::Closed => (0..self.connections.len()).for_each(|index| self.send(index, Instant::now())),
+            Pace::Open(_) => self.idle = (0..self.connections.len()).collect(),
+        }
+        let mut events = Events::with_capacity(1024);
+        let mut begun = None;
+        loop {
+            let now = Instant::now();
+            if begun.is_none() && now >= self.begin {
+                observe(Edge::Begin);
+                self.begin = Instant::now();
+                self.end = self.begin + self.plan.window;
+                begun = Some(self.begin);
+            }
+            if now >= self.end && begun.is_some() {
+                break;
+            }
+            let mut patience = if begun.is_some() { self.end - now } else { self.begin - now };
+            if let Pace::Open(rate) = self.plan.pace {
+                self.arrive(now, rate);
+                patience = patience.min(self.next_arrival.saturating_duration_since(now));
+            }
+            self.turn(&mut events, patience)?;
+        }
+        observe(Edge::End);
+        self.outcome.elapsed = begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+        self.finish(&mut events)
+    }
+
+    /// With an open pace, what should have been asked within the measurement is still part of it.
+    fn finish(&mut self, events: &mut Events) -> io::Result<()> {
+        if self.plan.pace != Pace::Closed {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while Instant::now() < deadline && self.idle.len() < self.connections.len() {
+                self.turn(events, Duration::from_millis(10))?;
+            }
+        }
+        let now = Instant::now();
+        let sent = self.connections.iter().filter_map(|connection| Some(connection.sent?.at));
+        let old = sent.chain(self.late.iter().copied()).filter(|at| now - *at >= Duration::from_secs(1)).count();
+        self.outcome.unanswered = old.try_into().unwrap_or(u64::MAX);
+        if old > 0 {
+            self.outcome.example(|| format!("{old} requests were not answered within a second"));
+        }
+        Ok(())
+    }
+
+    /// Sends what should have been sent by now, if somebody has nothing else to do.
+    fn arrive(&mut self, now: Instant, rate: f64) {
+        let pause = Duration::from_secs_f64(1.0 / rate.max(1.0));
+        while self.next_arrival <= now && self.next_arrival < self.end {
+            match self.idle.pop_front() {
+                Some(index) => self.send(index, self.next_arrival),
+                None => self.late.push_back(self.next_arrival),
+            }
+            self.next_arrival += pause;
+        }
+    }
+
+    /// Reads the answers that are there, and sends what follows.
+    fn turn(&mut self, events: &mut Events, patience: Duration) -> io::Result<()> {
+        match self.poll.poll(events, Some(patience)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        for event in &*events {
+            let Token(index) = event.token();
+            self.receive(index)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, index: usize, at: Instant) {
+        let connection = &mut self.connections[index];
+        let request = connection.user.next_request();
+        connection.sent = Some(Sent { operation: request.operation, task: request.task, at });
+        // A request is smaller than any buffer of a socket, and there is one at a time: all of it is taken, or the
+        // connection is broken, which reading it will tell.
+        let length = request.bytes.len();
+        if !matches!(connection.stream.write(request.bytes), Ok(written) if written == length) {
+            let _ = connection.stream.shutdown(net::Shutdown::Both);
+        }
+    }
+
+    /// What a user does who has an answer.
+    fn go_on(&mut self, index: usize) {
+        match self.plan.pace {
+            Pace::Closed => self.send(index, Instant::now()),
+            Pace::Open(_) => match self.late.pop_front() {
+                Some(at) => self.send(index, at),
+                None => self.idle.push_back(index),
+            },
+        }
+    }
+
+    fn receive(&mut self, index: usize) -> io::Result<()> {
+        loop {
+            let connection = &mut self.connections[index];
+            let count = match connection.stream.read(&mut self.scratch) {
+                Ok(0) => return self.reconnect(index, "the server closed a connection"),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return self.reconnect(index, "a connection broke"),
+            };
+            let Some(sent) = connection.sent else {
+                return self.reconnect(index, "an answer to nothing");
+            };
+            // Mostly an answer comes in one piece, and nothing is copied.
+            let in_pieces = !connection.received.is_empty();
+            if in_pieces {
+                connection.received.extend_from_slice(&self.scratch[..count]);
+            }
+            let bytes = if in_pieces { &connection.received[..] } else { &self.scratch[..count] };
+            match parse(bytes) {
+                Parsed::Partial => {
+                    if !in_pieces {
+                        connection.received.extend_from_slice(&self.scratch[..count]);
+                    }
+                }
+                Parsed::Bad(why) => return self.reconnect(index, why),
+                Parsed::Whole { length, .. } if length != bytes.len() => {
+                    return self.reconnect(index, "more than one answer");
+                }
+                Parsed::Whole { status, body, .. } => {
+                    let now = Instant::now();
+                    note(&mut self.outcome, self.judge, &connection.user, sent, status, body);
+                    let is_measured = match self.plan.pace {
+                        Pace::Closed => now >= self.begin && now <= self.end,
+                        Pace::Open(_) => sent.at >= self.begin && sent.at < self.end,
+                    };
+                    if is_measured {
+                        self.outcome.latencies[sent.operation.index()].record(now - sent.at);
+                    }
+                    if now >= self.begin && now <= self.end {
+                        self.outcome.answers += 1;
+                    }
+                    connection.sent = None;
+                    connection.received.clear();
+                    self.go_on(index);
+                    // There can be nothing more to read before the next answer, which is another event.
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn reconnect(&mut self, index: usize, why: &str) -> io::Result<()> {
+        self.outcome.broken += 1;
+        self.outcome.example(|| why.to_owned());
+        let too_many = 5 * self.connections.len() as u64 + 20;
+        if self.outcome.broken > too_many {
+            return Err(io::Error::other(format!("{} connections broke: {why}", self.outcome.broken)));
+        }
+        let fresh = connect(&self.poll, self.plan.address, index)?;
+        let connection = &mut self.connections[index];
+        let mut old = std::mem::replace(&mut connection.stream, fresh);
+        let _ = self.poll.registry().deregister(&mut old);
+        connection.received.clear();
+        connection.sent = None;
+        self.go_on(index);
+        Ok(())
+    }
+}
+
+fn connect(poll: &Poll, address: SocketAddr, index: usize) -> io::Result<TcpStream> {
+    let stream = net::TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    let mut stream = TcpStream::from_std(stream);
+    poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
+    Ok(stream)
+}
+
+fn note(outcome: &mut Outcome, judge: &Judge, user: &User, sent: Sent, status: u16, body: &[u8]) {
+    *outcome.statuses.entry(status).or_default() += 1;
+    let task = task_id(user.number(), sent.task);
+    let why = match judge.judge(sent.operation, user.id(), &task, status, body) {
+        Verdict::Right => return,
+        Verdict::Status => {
+            outcome.failures += 1;
+            "not the status of success"
+        }
+        Verdict::Foreign => {
+            outcome.violations += 1;
+            "a task of another user"
+        }
+        Verdict::Wrong(why) => {
+            outcome.wrong += 1;
+            why
+        }
+    };
+    outcome.example(|| {
+        let start = String::from_utf8_lossy(&body[..body.len().min(200)]);
+        format!("{} of {}: {status}, {why}: {start}", sent.operation.name(), user.id())
+    });
+}
+
+/// Sends a request on a connection of one's own and waits for the answer: status and body.
+///
+/// # Errors
+///
+/// The connection broke, nothing came in time, or it is no answer.
+pub fn ask(stream: &mut net::TcpStream, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+    stream.write_all(request)?;
+    let mut received = Vec::new();
+    let mut piece = [0; 16 * 1024];
+    loop {
+        let count = stream.read(&mut piece)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        received.extend_from_slice(&piece[..count]);
+        match parse(&received) {
+            Parsed::Partial => {}
+            Parsed::Whole { status, body, .. } => return Ok((status, body.to_vec())),
+            Parsed::Bad(why) => return Err(io::Error::other(why)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, thread};
+
+    use super::*;
+    use crate::workload::{PAGE, TITLE, user_id};
+
+    /// A server of the tasks of these tests: `answer` is given the first line of a request and the name of the user,
+    /// which is the token.
+    fn serve(answer: impl Fn(&str, &str) -> (u16, String) + Clone + Send + 'static) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, answer) = (stream.unwrap(), answer.clone());
+                stream.set_nodelay(true).unwrap();
+                thread::spawn(move || {
+                    let mut buffer = [0; 4096];
+                    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                        let request = String::from_utf8_lossy(&buffer[..count]).into_owned();
+                        let user = request.split("Bearer ").nth(1).unwrap().lines().next().unwrap();
+                        let (status, body) = answer(request.lines().next().unwrap(), user);
+                        let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", body.len());
+                        // In two pieces, as it happens.
+                        let whole = head + &body;
+                        let (one, other) = whole.split_at(whole.len() / 2);
+                        stream.write_all(one.as_bytes()).unwrap();
+                        stream.write_all(other.as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    fn task(id: &str, user: &str) -> String {
+        format!(r#"{{"id":"{id}","user_id":"{user}","title":"{TITLE}"}}"#)
+    }
+
+    /// As it should be.
+    fn honest(line: &str, user: &str) -> (u16, String) {
+        let some = task_id(0, 0);
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["GET", "/api/tasks?limit=20", _] => (200, format!("[{}]", vec![task(&some, user); PAGE].join(","))),
+            ["POST", ..] => (201, task(&some, user)),
+            [_, path, _] => (200, task(path.split('/').nth(3).unwrap(), user)),
+            _ => (400, String::new()),
+        }
+    }
+
+    fn outcome_of(address: SocketAddr, pace: Pace) -> Outcome {
+        let plan = Plan { address, warm_up: Duration::from_millis(50), window: Duration::from_millis(300), pace };
+        let users = (0..5).map(|number| User::new(number, &user_id(number))).collect();
+        let mut edges = Vec::new();
+        let outcome = run(plan, users, &Judge::of_tasks(), &mut |edge| edges.push(edge)).unwrap();
+        assert_eq!(edges, [Edge::Begin, Edge::End]);
+        outcome
+    }
+
+    #[test]
+    fn an_honest_server_is_found_honest() {
+        let outcome = outcome_of(serve(honest), Pace::Closed);
+        assert_eq!((outcome.errors(), outcome.violations), (0, 0), "{:?}", outcome.examples);
+        assert!(outcome.answers > 20 && outcome.all().count() == outcome.answers);
+        assert!(outcome.latencies.iter().all(|latencies| latencies.count() > 0));
+        assert_eq!(outcome.statuses.keys().copied().collect::<Vec<_>>(), [200, 201]);
+    }
+
+    #[test]
+    fn a_server_that_shows_tasks_of_others_is_found_out() {
+        let other = user_id(77);
+        let outcome = outcome_of(
+            serve(move |line, user| {
+                let (status, body) = honest(line, user);
+                // One of twenty, to one of five.
+                (status, if user == user_id(3) { body.replacen(user, &other, 1) } else { body })
+            }),
+            Pace::Closed,
+        );
+        assert!(outcome.violations > 0 && outcome.violations < outcome.answers);
+        assert_eq!(outcome.errors(), 0);
+    }
+
+    #[test]
+    fn a_server_that_forgets_a_task_is_found_out() {
+        let short = |line: &str, user: &str| {
+            let (status, body) = honest(line, user);
+            (status, body.replacen(&(task(&task_id(0, 0), user) + ","), "", 1))
+        };
+        let outcome = outcome_of(serve(short), Pace::Closed);
+        assert!(outcome.wrong > 0 && outcome.wrong < outcome.answers);
+        assert_eq!((outcome.failures, outcome.violations), (0, 0));
+    }
+
+    #[test]
+    fn a_server_that_fails_is_found_out() {
+        let failing =
+            |line: &str, user: &str| if line.starts_with("POST") { (500, String::new()) } else { honest(line, user) };
+        let outcome = outcome_of(serve(failing), Pace::Closed);
+        assert!(outcome.failures > 0 && outcome.failures == outcome.statuses[&500]);
+        assert_eq!((outcome.wrong, outcome.violations), (0, 0));
+        assert!(outcome.examples[0].starts_with("create of "), "{:?}", outcome.examples);
+    }
+
+    #[test]
+    fn an_open_pace_keeps_its_rate() {
+        let outcome = outcome_of(serve(honest), Pace::Open(200.0));
+        // 300 ms at 200 in a second.
+        let count = outcome.all().count();
+        assert!((55..=65).contains(&count), "{count}");
+        assert_eq!((outcome.errors(), outcome.violations), (0, 0), "{:?}", outcome.examples);
+    }
+
+    #[test]
+    fn waiting_for_a_free_user_is_part_of_the_latency() {
+        // 5 users of 50 ms can ask 100 times in a second; 200 would like to.
+        let slow = |line: &str, user: &str| {
+            thread::sleep(Duration::from_millis(50));
+            honest(line, user)
+        };
+        let closed = outcome_of(serve(slow), Pace::Closed).all().quantile(0.9);
+        let open = outcome_of(serve(slow), Pace::Open(200.0)).all().quantile(0.9);
+        assert!(open > closed + 50.0, "{open} ms are not much more than {closed} ms");
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || listener.incoming().for_each(drop));
+        let plan = Plan { address, warm_up: Duration::ZERO, window: Duration::from_secs(5), pace: Pace::Closed };
+        let users = vec![User::new(0, "token")];
+        let error = run(plan, users, &Judge::of_tasks(), &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("broke"), "{error}");
+    }
+}

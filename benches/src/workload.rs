@@ -1,0 +1,307 @@
+//! Who asks for what. Users and tasks have names that can be reckoned, so that the database can be filled by one
+//! statement, and so that everybody knows whose task is whose.
+
+use std::fmt;
+
+/// How many users there are in the database.
+pub const USERS: u32 = 10_000;
+/// How many tasks each of them has at the beginning.
+pub const TASKS: u32 = 20;
+/// How many tasks a list shows.
+pub const PAGE: usize = 20;
+
+/// What a user asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// `GET /api/tasks?limit=20`.
+    List,
+    /// `GET /api/tasks/{id}` of one of the tasks of the beginning.
+    Get,
+    /// `POST /api/tasks`.
+    Create,
+    /// `PATCH /api/tasks/{id}/complete` of one of the tasks of the beginning.
+    Toggle,
+}
+
+impl Operation {
+    /// All of them, in the order of [`index`](Self::index).
+    pub const ALL: [Self; 4] = [Self::List, Self::Get, Self::Create, Self::Toggle];
+
+    /// Its place in tables.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// What it is called in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Get => "get",
+            Self::Create => "create",
+            Self::Toggle => "toggle",
+        }
+    }
+
+    /// In how many of a hundred requests it is asked for.
+    #[must_use]
+    pub const fn percent(self) -> u64 {
+        match self {
+            Self::List => 60,
+            Self::Get => 25,
+            Self::Create => 10,
+            Self::Toggle => 5,
+        }
+    }
+
+    fn drawn(random: &mut Random) -> Self {
+        let mut left = random.below(100);
+        for operation in Self::ALL {
+            match left.checked_sub(operation.percent()) {
+                Some(rest) => left = rest,
+                None => return operation,
+            }
+        }
+        Self::List
+    }
+}
+
+/// The name of a user: 32 letters and digits, as Better Auth has them.
+#[must_use]
+pub fn user_id(user: u32) -> String {
+    format!("userOfTheLoadTest00000{}", 1_000_000_000 + user)
+}
+
+/// The name of one of the first [`TASKS`] tasks of a user: a UUID of version 7, older than all that are made today.
+#[must_use]
+pub fn task_id(user: u32, task: u32) -> String {
+    format!("01900000-0000-7000-8000-{}", 100_000_000_000 + u64::from(user) * 100 + u64::from(task))
+}
+
+/// Fills the empty table `todo.tasks` of PostgreSQL. Users take turns, as in life: the tasks of one are not neighbours
+/// on the disk.
+#[must_use]
+pub fn fill_postgres() -> String {
+    format!(
+        "insert into todo.tasks (user_id, id, title, description, completed, created_at, updated_at, version)
+         select 'userOfTheLoadTest00000' || (1000000000 + u),
+             ('01900000-0000-7000-8000-' || (100000000000 + u * 100 + t))::uuid,
+             'Task ' || t || ' of user ' || u || ': water the plants',
+             case when t % 2 = 0 then 'Those on the balcony need twice as much.' end,
+             t % 3 = 0, at, at, 1
+         from generate_series(0, {TASKS} - 1) t, generate_series(0, {USERS} - 1) u,
+             lateral (select timestamptz '2025-11-21 08:00Z' + (t * 10000 + u) * interval '1234567 us') as moment (at)
+         order by t, u"
+    )
+}
+
+/// Fills the empty table `todo_tasks` of SQLite with the same.
+#[must_use]
+pub fn fill_sqlite() -> String {
+    format!(
+        "with recursive
+             task (t) as (select 0 union all select t + 1 from task where t < {TASKS} - 1),
+             person (u) as (select 0 union all select u + 1 from person where u < {USERS} - 1)
+         insert into todo_tasks (user_id, id, title, description, completed, created_at, updated_at, version)
+         select 'userOfTheLoadTest00000' || (1000000000 + u),
+             unhex('01900000000070008000' || (100000000000 + u * 100 + t)),
+             'Task ' || t || ' of user ' || u || ': water the plants',
+             case when t % 2 = 0 then 'Those on the balcony need twice as much.' end,
+             t % 3 = 0, 1763712000000000 + (t * 10000 + u) * 1234567, 1763712000000000 + (t * 10000 + u) * 1234567, 1
+         from task, person order by t, u"
+    )
+}
+
+/// The title of all that is created.
+pub const TITLE: &str = "Buy milk, bread and something for the guests";
+
+/// Requests of one user: which comes next is drawn, in the same order at every run.
+pub struct User {
+    number: u32,
+    id: String,
+    random: Random,
+    list: Vec<u8>,
+    get: Vec<u8>,
+    create: Vec<u8>,
+    toggle: Vec<u8>,
+    /// Where in `get` and `toggle` the name of the task stands.
+    name_in_get: usize,
+    name_in_toggle: usize,
+}
+
+/// A request that is about to be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// What is asked for.
+    pub operation: Operation,
+    /// Which of the first tasks, where one is named.
+    pub task: u32,
+    /// All of it.
+    pub bytes: &'a [u8],
+}
+
+impl User {
+    /// The user of this number, with a token.
+    #[must_use]
+    pub fn new(number: u32, token: &str) -> Self {
+        let head = |line: &str, more: &str| {
+            let fixed = "host: 127.0.0.1\r\naccept: application/json\r\n";
+            format!("{line} HTTP/1.1\r\n{fixed}authorization: Bearer {token}\r\n{more}\r\n")
+        };
+        let get = "GET /api/tasks/";
+        let toggle = "PATCH /api/tasks/";
+        let some = task_id(number, 0);
+        let body = format!(r#"{{"title":"{TITLE}","description":"Not the one from last time."}}"#);
+        let json = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        Self {
+            number,
+            id: user_id(number),
+            random: Random::new(u64::from(number)),
+            list: head(&format!("GET /api/tasks?limit={PAGE}"), "").into_bytes(),
+            get: head(&format!("{get}{some}"), "").into_bytes(),
+            create: (head("POST /api/tasks", &json) + &body).into_bytes(),
+            toggle: head(&format!("{toggle}{some}/complete"), "content-length: 0\r\n").into_bytes(),
+            name_in_get: get.len(),
+            name_in_toggle: toggle.len(),
+        }
+    }
+
+    /// Whose tasks the answers have to show.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The number that names are reckoned from.
+    #[must_use]
+    pub const fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// What this user asks for next.
+    pub fn next_request(&mut self) -> Request<'_> {
+        let operation = Operation::drawn(&mut self.random);
+        let task = u32::try_from(self.random.below(u64::from(TASKS))).unwrap_or(0);
+        let (bytes, place) = match operation {
+            Operation::List => (&mut self.list, None),
+            Operation::Create => (&mut self.create, None),
+            Operation::Get => (&mut self.get, Some(self.name_in_get)),
+            Operation::Toggle => (&mut self.toggle, Some(self.name_in_toggle)),
+        };
+        if let Some(place) = place {
+            bytes[place..place + 36].copy_from_slice(task_id(self.number, task).as_bytes());
+        }
+        Request { operation, task, bytes }
+    }
+
+    /// A list, out of turn.
+    #[must_use]
+    pub fn list(&self) -> &[u8] {
+        &self.list
+    }
+}
+
+/// Without the token.
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// `SplitMix64`: as good as is needed here, and the same everywhere.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    /// Neighbouring seeds must not follow one another in the same row of numbers.
+    fn new(seed: u64) -> Self {
+        let mut first = Self(seed);
+        Self(first.next())
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_long_as_real_ones() {
+        assert_eq!(user_id(0).len(), 32);
+        assert_eq!(user_id(USERS - 1).len(), 32);
+        for id in [task_id(0, 0), task_id(USERS - 1, TASKS - 1)] {
+            let id: uuid::Uuid = id.parse().unwrap();
+            assert_eq!(id.get_version_num(), 7);
+        }
+    }
+
+    #[test]
+    fn the_mix_is_as_announced() {
+        let mut counts = [0_u32; 4];
+        for number in 0..100 {
+            let mut user = User::new(number, "token");
+            for _ in 0..1000 {
+                counts[user.next_request().operation.index()] += 1;
+            }
+        }
+        for (operation, count) in Operation::ALL.iter().zip(counts) {
+            let percent = f64::from(count) / 1000.0;
+            let wanted = f64::from(u32::try_from(operation.percent()).unwrap());
+            assert!((percent - wanted).abs() < 0.5, "{}: {percent} %", operation.name());
+        }
+        assert_eq!(Operation::ALL.iter().map(|operation| operation.percent()).sum::<u64>(), 100);
+    }
+
+    #[test]
+    fn a_request_names_the_task_that_it_says() {
+        let mut user = User::new(7, "token");
+        let mut seen = [false; 4];
+        for _ in 0..1000 {
+            let Request { operation, task, bytes } = user.next_request();
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            let id = task_id(7, task);
+            let line = match operation {
+                Operation::List => "GET /api/tasks?limit=20 HTTP/1.1\r\n".to_owned(),
+                Operation::Get => format!("GET /api/tasks/{id} HTTP/1.1\r\n"),
+                Operation::Create => "POST /api/tasks HTTP/1.1\r\n".to_owned(),
+                Operation::Toggle => format!("PATCH /api/tasks/{id}/complete HTTP/1.1\r\n"),
+            };
+            assert!(text.starts_with(&line), "{text}");
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains("\r\nauthorization: Bearer token"), "{head}");
+            if operation == Operation::Create {
+                assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+            }
+            seen[operation.index()] = true;
+        }
+        assert_eq!(seen, [true; 4]);
+    }
+
+    #[test]
+    fn every_run_is_the_same_and_every_user_another() {
+        let drawn = |number| {
+            let mut user = User::new(number, "token");
+            let mut next = || {
+                let request = user.next_request();
+                (request.operation, request.task)
+            };
+            (0..50).map(|_| next()).collect::<Vec<_>>()
+        };
+        let mut random = drawn(1);
+        assert_eq!(random, drawn(1));
+        assert_ne!(random, drawn(2));
+        random.rotate_left(1);
+        assert_ne!(random[..49], drawn(2)[..49]);
+    }
+}
