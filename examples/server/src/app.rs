@@ -173,9 +173,10 @@ where
     let app = CatchPanicLayer::custom(after_panic).layer(app);
     let with_cors = cors(origins).layer(app.clone());
     BoxCloneSyncService::new(service_fn(move |request: Request<R>| {
-        // The layer takes every OPTIONS for a preflight, but the others have an answer of their own.
-        let asks_itself = request.method() == Method::OPTIONS && !is_preflight(&request);
-        // Only the one that is needed is cloned: the layer has lists of headers.
+        // CORS is about scripts in browsers, which send `Origin`. (That this makes answers differ need not be told to
+        // caches by `Vary`: ours are not to be stored.) And the layer takes every OPTIONS for a preflight.
+        let asks_itself =
+            !request.headers().contains_key(ORIGIN) || (request.method() == Method::OPTIONS && !is_preflight(&request));
         let chosen = if asks_itself { Ok(app.clone()) } else { Err(with_cors.clone()) };
         async move {
             match chosen {

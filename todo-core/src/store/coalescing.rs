@@ -30,8 +30,8 @@ use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
 ///
 /// - While no more calls run than the lanes are wide, a call runs by itself and at once. Only those that have to wait are
 ///   joined, so nothing gets slower when there is nothing to gain.
-/// - Reads and writes have lanes of their own, and within a lane each kind of call has its turn, so that neither many
-///   writes nor many long lists keep anybody else waiting.
+/// - Reads and writes have lanes of their own. Within a lane who has waited longest is next; only lists of more than 50
+///   have to leave every other turn to the rest, so that neither writes nor long lists keep everybody else waiting.
 /// - A read joins only statements that are sent after it was asked: what its caller has written, it reads.
 /// - Two writes to one task are never in one batch. A task that somebody holds (a transaction of the host) delays only
 ///   the calls that want it.
@@ -298,6 +298,8 @@ enum Kind {
 impl Kind {
     /// How many there are in one lane.
     const IN_LANE: usize = 5;
+    /// From this place on there are the long ones.
+    const LONG: usize = 3;
 
     fn of(query: &TaskQuery) -> Self {
         match (query.completed.is_some(), query.limit.get() > LARGE) {
@@ -317,9 +319,9 @@ impl Kind {
         match self {
             Self::Get | Self::Insert => 0,
             Self::List | Self::Update => 1,
-            Self::LongList | Self::Delete => 2,
-            Self::FilteredList => 3,
-            Self::LongFilteredList => 4,
+            Self::FilteredList | Self::Delete => 2,
+            Self::LongList => Self::LONG,
+            Self::LongFilteredList => Self::LONG + 1,
         }
     }
 }
@@ -418,8 +420,10 @@ struct LaneState {
     running: usize,
     waiting: usize,
     queues: [VecDeque<Arc<Waiter>>; Kind::IN_LANE],
-    /// Whose turn it is next.
-    turn: usize,
+    /// How many have come to wait so far.
+    number: u64,
+    /// Whether long lists were preferred last time.
+    long_turn: bool,
 }
 
 enum Entry {
@@ -455,13 +459,14 @@ impl Lane {
         if state.waiting >= self.max_waiting {
             return Entry::Full;
         }
-        let waiter = Arc::new(waiter());
+        let waiter = Arc::new(Waiter { number: state.number, ..waiter() });
+        state.number += 1;
         state.waiting += 1;
         state.queues[kind.place()].push_back(waiter.clone());
         Entry::Queued(waiter)
     }
 
-    /// Makes the first of the next kind the leader, if anybody waits.
+    /// Makes the next of those who wait the leader.
     fn hand_on(self: &Arc<Self>) {
         let mut state = self.lock();
         while let Some(waiter) = state.next() {
@@ -517,21 +522,26 @@ impl Lane {
 }
 
 impl LaneState {
-    /// The first of those who wait, of the kind whose turn it is.
+    /// The next of those who wait: who has waited longest, but long lists only every other time.
     fn next(&mut self) -> Option<Arc<Waiter>> {
-        for _ in 0..self.queues.len() {
-            self.turn = (self.turn + 1) % self.queues.len();
-            if let Some(waiter) = self.queues[self.turn].pop_front() {
-                self.waiting -= 1;
-                return Some(waiter);
-            }
-        }
-        None
+        let (short, long) = self.queues.split_at_mut(Kind::LONG);
+        let oldest = |queues: &mut [VecDeque<Arc<Waiter>>]| {
+            let heads = queues.iter().enumerate().filter_map(|(place, queue)| Some((queue.front()?.number, place)));
+            let (_, place) = heads.min()?;
+            queues[place].pop_front()
+        };
+        self.long_turn = !self.long_turn;
+        let (first, second) = if self.long_turn { (long, short) } else { (short, long) };
+        let waiter = oldest(first).or_else(|| oldest(second))?;
+        self.waiting -= 1;
+        Some(waiter)
     }
 }
 
 /// A call that waits for its turn.
 struct Waiter {
+    /// Counted in the order of coming.
+    number: u64,
     owner: UserId,
     call: Call,
     state: Mutex<State>,
@@ -556,7 +566,7 @@ enum Woken {
 
 impl Waiter {
     fn new(owner: UserId, call: Call) -> Self {
-        Self { owner, call, state: Mutex::new(State::Queued(None)) }
+        Self { number: 0, owner, call, state: Mutex::new(State::Queued(None)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
