@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Row as _, postgres::PgPoolOptions};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, postgres::PgPoolOptions};
 use testkit::{
     postgres::TestDatabase,
     stores::{connect, todo_database},
@@ -322,54 +322,6 @@ async fn the_database_is_found_to_be_durable_and_direct() {
     assert!(!findings.pooled);
     let careless = format!("{}?options=-c%20synchronous_commit%3Doff", database.url());
     assert!(!connect(&careless).check().await.unwrap().durable);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_statement_scans() {
-    let database = todo_database().await;
-    let mut connection = PgConnection::connect(database.url()).await.unwrap();
-    // One owner with very many tasks, few of them done and those the oldest, among many owners.
-    connection
-        .execute(
-            r#"insert into "todo"."tasks" (user_id, id, title, completed, created_at, updated_at)
-               select case when n <= 20000 then 'ann' else 'user ' || n % 500 end,
-                      ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'Task', n <= 100, now(), now()
-               from generate_series(1, 40000) n;
-               analyze "todo"."tasks";
-               set plan_cache_mode = force_generic_plan;"#,
-        )
-        .await
-        .unwrap();
-    // As `store/sql.rs` has them.
-    let statements = [
-        (r#"select id from "todo"."tasks" where user_id = $1 and id <= $2 order by id desc limit 101"#, "text, uuid"),
-        (
-            r#"select id from "todo"."tasks" where user_id = $1 and completed = $3 and id <= $2 order by id desc limit 101"#,
-            "text, uuid, boolean",
-        ),
-        (r#"select id from "todo"."tasks" where user_id = $1 and id = $2"#, "text, uuid"),
-        (r#"update "todo"."tasks" set title = title where user_id = $1 and id = $2"#, "text, uuid"),
-        (r#"delete from "todo"."tasks" where user_id = $1 and id = $2"#, "text, uuid"),
-        (r#"delete from "todo"."tasks" where user_id = $1"#, "text"),
-    ];
-    for (number, (statement, types)) in statements.into_iter().enumerate() {
-        let arguments =
-            ["'ann'", "'ffffffff-ffff-ffff-ffff-ffffffffffff'", "true"][..types.split(", ").count()].join(", ");
-        let prepare = format!("prepare s{number} ({types}) as {statement}");
-        connection.execute(sqlx::AssertSqlSafe(prepare)).await.unwrap();
-        let analyze = if statement.starts_with("select") { "analyze, buffers, timing off," } else { "" };
-        let explain = format!("explain ({analyze} costs off) execute s{number} ({arguments})");
-        let plan = connection.fetch_all(sqlx::AssertSqlSafe(explain)).await.unwrap();
-        let plan = plan.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n");
-        assert!(!plan.contains("Seq Scan") && plan.contains("Index"), "{statement}\n{plan}");
-        let buffers: usize = plan
-            .lines()
-            .find(|line| line.trim_start().starts_with("Buffers: shared"))
-            .into_iter()
-            .flat_map(|line| line.split_whitespace().filter_map(|word| word.split('=').nth(1)?.parse::<usize>().ok()))
-            .sum();
-        assert!(buffers <= 120, "{statement} touches {buffers} pages\n{plan}");
-    }
 }
 
 /// Every kind of call as a batch, each for two owners who have the same ids, and each as it is by itself.

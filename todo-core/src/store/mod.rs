@@ -15,6 +15,8 @@ mod in_transaction;
 mod memory;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod names;
+#[cfg(all(test, any(feature = "postgres", feature = "sqlite")))]
+mod plans;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod pool;
 #[cfg(feature = "postgres")]

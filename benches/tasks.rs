@@ -1,0 +1,35 @@
+//! Users who have tasks already.
+
+use todo_core::{Description, NewTask, TaskId, Title, TodoService, UserId};
+use tokio::runtime::{Builder, Runtime};
+
+/// The shape of Better Auth's ids.
+pub(crate) const USER: &str = "Zx8Kq2LmNp4RsTuVwXyZaBcDeFgHiJkL";
+
+/// A runtime of one thread, so that nothing but the call itself is measured.
+pub(crate) fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime starts")
+}
+
+pub(crate) fn user(id: &str) -> UserId {
+    UserId::new(id).expect("an id")
+}
+
+pub(crate) fn new_task(number: usize) -> NewTask {
+    let description = "Two bottles, and the bread from the baker on the corner";
+    NewTask {
+        // Every other task has one.
+        description: (number % 2 == 1).then(|| Description::new(description).expect("a description")),
+        ..NewTask::new(Title::new(format!("Buy milk and bread, number {number}")).expect("a title"))
+    }
+}
+
+/// Gives a user so many tasks, and answers their ids.
+pub(crate) async fn fill(service: &TodoService, id: &str, tasks: usize) -> Vec<TaskId> {
+    let user = service.for_user(user(id));
+    let mut ids = Vec::with_capacity(tasks);
+    for number in 0..tasks {
+        ids.push(user.create(new_task(number)).await.expect("it is stored").id);
+    }
+    ids
+}
