@@ -236,6 +236,58 @@ async fn kill_others(admin: &mut PgConnection) {
     assert!(!killed.is_empty());
 }
 
+/// Own connections, and a pool of the host: two connections of which nobody gets an answer, and three who may wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_would_wait_behind_too_many_others_is_refused_at_once() {
+    let database = todo_database().await;
+    let mut admin = PgConnection::connect(database.url()).await.unwrap();
+    let mut options = PostgresOptions::default();
+    // Nobody is refused because he has waited for too long.
+    (options.max_connections, options.max_waiting, options.acquire_timeout) = (2, 3, Duration::from_mins(10));
+    let own = PostgresStore::connect(database.url(), &options).unwrap();
+    let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_mins(10));
+    let host = PostgresStore::new(pool.connect_lazy(database.url()).unwrap()).with_max_waiting(3);
+    for store in [own, host] {
+        store.ping().await.unwrap();
+        let status = store.status();
+        assert_eq!((status.max_size, status.size, status.waiting, status.max_waiting), (2, 1, 0, 3), "{status:?}");
+        let mut lock = admin.begin().await.unwrap();
+        lock.execute(r#"lock table "todo"."tasks" in access exclusive mode"#).await.unwrap();
+        let calls: Vec<_> = (0..5)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { ann(&TodoService::new(store)).list(&TaskQuery::default()).await })
+            })
+            .collect();
+        while (store.status().size, store.status().waiting) != (2, 3) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for refused in 1..=2 {
+            match store.ping().await {
+                Err(StoreError::Unavailable(cause)) => assert!(cause.to_string().contains("too many"), "{cause}"),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(store.status().refused, refused);
+        }
+        // Whoever goes away makes room.
+        calls[4].abort();
+        while store.status().waiting != 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let late = tokio::spawn({
+            let store = store.clone();
+            async move { store.ping().await }
+        });
+        lock.rollback().await.unwrap();
+        for call in calls.into_iter().take(4) {
+            call.await.unwrap().unwrap();
+        }
+        late.await.unwrap().unwrap();
+        assert_eq!((store.status().waiting, store.status().refused), (0, 2));
+        store.close().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_first_starts_at_once_migrate_once() {
     let database = testkit::postgres::empty_database().await;

@@ -530,3 +530,26 @@ fn a_proxy_of_the_environment_is_not_asked_for_keys() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
 }
+
+#[tokio::test]
+async fn the_status_tells_how_old_the_set_is_and_how_often_it_was_fetched() {
+    let key = SigningKey::ed25519();
+    let setup = Setup::new(http("500 Internal Server Error", "", "")).await;
+    let status = || setup.verifier.key_sets().next().unwrap();
+    let seen = |status: todo_core::auth::JwksStatus| {
+        (status.age.map(|age| age.as_secs()), status.usable, status.keys, status.fetches, status.failures)
+    };
+    assert_eq!(seen(status()), (None, false, 0, 0, 0));
+    setup.keys.refresh().await.unwrap_err();
+    assert_eq!(seen(status()), (None, false, 0, 1, 1));
+    setup.advance(10);
+    setup.server.answer(jwks(&[("1", &key)]));
+    setup.keys.refresh().await.unwrap();
+    setup.advance(20);
+    assert_eq!(seen(status()), (Some(20), true, 1, 2, 1));
+    setup.server.answer(Answer::Close);
+    setup.keys.refresh().await.unwrap_err();
+    assert_eq!(seen(status()), (Some(20), true, 1, 3, 2));
+    setup.advance(3600);
+    assert_eq!(seen(status()), (Some(3620), false, 1, 3, 2), "too old to count");
+}

@@ -12,7 +12,7 @@ use jsonwebtoken::DecodingKey;
 use quick_cache::sync::Cache;
 
 #[cfg(feature = "remote-jwks")]
-use super::jwks::{Look, RefreshTask, RemoteJwks, Unavailable};
+use super::jwks::{JwksStatus, Look, RefreshTask, RemoteJwks, Unavailable};
 use super::{
     AuthError, Authenticator, Identity, TokenCookie,
     jwk::{Algorithm, Jwk, JwkSet},
@@ -84,6 +84,31 @@ pub enum Refusal {
     /// A host's own authenticator has its own reason.
     #[error("{0}")]
     Other(&'static str),
+}
+
+impl Refusal {
+    /// Its name in metrics: `unknown_key`. It is one of a few, whatever the token holds.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooLong => "too_long",
+            Self::Malformed => "malformed",
+            Self::DuplicateMember => "duplicate_member",
+            Self::CriticalExtension => "critical_extension",
+            Self::Type => "type",
+            Self::Algorithm => "algorithm",
+            Self::UnknownKey => "unknown_key",
+            Self::Signature => "signature",
+            Self::NoExpiry => "no_expiry",
+            Self::Time => "time",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Subject => "subject",
+            Self::Session => "session",
+            Self::Other(_) => "other",
+        }
+    }
 }
 
 /// What the claims of a token look like.
@@ -687,6 +712,15 @@ impl JwtVerifier {
             Keys::Secrets(_) | Keys::Jwks(_) => None,
         });
         remotes.fold(RefreshTask::default(), RefreshTask::join)
+    }
+
+    /// The state of each key set that is fetched, for metrics. It waits for nothing and fetches nothing.
+    #[cfg(feature = "remote-jwks")]
+    pub fn key_sets(&self) -> impl Iterator<Item = JwksStatus> {
+        self.0.sources.iter().filter_map(|source| match &source.keys {
+            Keys::Remote(remote) => Some(remote.status()),
+            Keys::Secrets(_) | Keys::Jwks(_) => None,
+        })
     }
 
     /// Who a token says its bearer is.

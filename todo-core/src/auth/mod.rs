@@ -16,7 +16,7 @@ mod jwt;
 pub use cookie::TokenCookie;
 pub use jwk::{InvalidJwks, JwkSet};
 #[cfg(feature = "remote-jwks")]
-pub use jwks::{FetchError, RefreshTask, RemoteJwks, RemoteJwksBuilder};
+pub use jwks::{FetchError, JwksStatus, RefreshTask, RemoteJwks, RemoteJwksBuilder};
 pub use jwt::{InvalidSource, JwtVerifier, JwtVerifierBuilder, KeySource, Refusal, Shape};
 
 /// Decides from the head of a request who is asking.
@@ -130,6 +130,55 @@ pub enum AuthError {
     },
 }
 
+impl AuthError {
+    /// Every [`reason`](Self::reason) there is.
+    pub const REASONS: &[&str] = &[
+        "missing",
+        "expired",
+        "revoked",
+        "foreign_origin",
+        "rate_limited",
+        "unavailable",
+        "too_long",
+        "malformed",
+        "duplicate_member",
+        "critical_extension",
+        "type",
+        "algorithm",
+        "unknown_key",
+        "signature",
+        "no_expiry",
+        "time",
+        "not_yet_valid",
+        "issuer",
+        "audience",
+        "subject",
+        "session",
+        "other",
+    ];
+
+    /// Why, in a word: for the label of a metric. It is one of [`REASONS`](Self::REASONS), whatever a caller sends.
+    ///
+    /// ```
+    /// use todo_core::auth::{AuthError, Refusal};
+    ///
+    /// assert_eq!(AuthError::Expired.reason(), "expired");
+    /// assert_eq!(AuthError::Invalid(Refusal::Signature).reason(), "signature");
+    /// ```
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Expired => "expired",
+            Self::Invalid(refusal) => refusal.name(),
+            Self::Revoked => "revoked",
+            Self::ForeignOrigin => "foreign_origin",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Unavailable { .. } => "unavailable",
+        }
+    }
+}
+
 /// A last word on each request of an authenticated caller: users who are disabled, credentials that were taken back,
 /// callers who ask too often.
 ///
@@ -196,5 +245,47 @@ impl Verdict {
             },
             Self::RateLimited { retry_after } => Err(AuthError::RateLimited { retry_after }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_one_of_the_few_and_different_from_the_others() {
+        let refusals = [
+            Refusal::TooLong,
+            Refusal::Malformed,
+            Refusal::DuplicateMember,
+            Refusal::CriticalExtension,
+            Refusal::Type,
+            Refusal::Algorithm,
+            Refusal::UnknownKey,
+            Refusal::Signature,
+            Refusal::NoExpiry,
+            Refusal::Time,
+            Refusal::NotYetValid,
+            Refusal::Issuer,
+            Refusal::Audience,
+            Refusal::Subject,
+            Refusal::Session,
+            Refusal::Other("a host's own reason"),
+        ];
+        let retry_after = Duration::ZERO;
+        let others = [
+            AuthError::Missing,
+            AuthError::Expired,
+            AuthError::Revoked,
+            AuthError::ForeignOrigin,
+            AuthError::RateLimited { retry_after },
+            AuthError::Unavailable { retry_after, source: "away".into() },
+        ];
+        let mut reasons: Vec<_> = others.iter().map(AuthError::reason).collect();
+        reasons.extend(refusals.map(|refusal| AuthError::Invalid(refusal).reason()));
+        assert_eq!(reasons, AuthError::REASONS);
+        reasons.sort_unstable();
+        reasons.dedup();
+        assert_eq!(reasons.len(), AuthError::REASONS.len());
     }
 }

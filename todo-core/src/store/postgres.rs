@@ -17,7 +17,7 @@ use super::{
     StoreError, TaskChange, TaskStore,
     in_transaction::{Joined, joined_store},
     names::{Dialect, Names},
-    pool::{Lease, Pool},
+    pool::{Lease, MAX_WAITING, Place, Pool, PoolStatus, Queue},
     sql::{self, Statements, is_disconnected},
 };
 use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
@@ -69,7 +69,7 @@ pub struct PostgresStore {
 #[derive(Clone)]
 enum Connections {
     Own(Pool<Postgres>),
-    Host(PgPool),
+    Host(PgPool, Queue),
 }
 
 /// How a [`PostgresStore`] uses its own connections.
@@ -82,6 +82,9 @@ pub struct PostgresOptions {
     pub acquire_timeout: Duration,
     /// After how long a connection is replaced when it is next needed. Default: 30 minutes.
     pub max_lifetime: Duration,
+    /// How many calls may wait for a connection. More answer [`StoreError::Unavailable`] at once, since they would wait
+    /// longer than their callers do. Default: 1024.
+    pub max_waiting: usize,
     /// What to make of `sslmode=require`. Default: [`TlsPolicy::Verify`].
     pub tls: TlsPolicy,
 }
@@ -92,6 +95,7 @@ impl Default for PostgresOptions {
             max_connections: 10,
             acquire_timeout: Duration::from_secs(3),
             max_lifetime: Duration::from_mins(30),
+            max_waiting: MAX_WAITING,
             tls: TlsPolicy::Verify,
         }
     }
@@ -129,7 +133,8 @@ impl PostgresStore {
     /// [`connect`](Self::connect) does neither.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self::over(Connections::Host(pool), Names::default())
+        let queue = host_queue(&pool, MAX_WAITING);
+        Self::over(Connections::Host(pool, queue), Names::default())
     }
 
     /// A store with connections of its own, opened when they are first needed.
@@ -141,6 +146,7 @@ impl PostgresStore {
     pub fn connect(url: &str, options: &PostgresOptions) -> Result<Self, StoreError> {
         let connect = connect_options(url, options.tls)?;
         let pool = Pool::new(connect, options.max_connections, options.acquire_timeout, Some(options.max_lifetime));
+        let pool = pool.with_max_waiting(options.max_waiting);
         Ok(Self::over(Connections::Own(pool), Names::default()))
     }
 
@@ -148,6 +154,35 @@ impl PostgresStore {
     #[must_use]
     pub fn with_names(self, names: Names) -> Self {
         Self::over(self.connections, names)
+    }
+
+    /// The same connections, with so many calls that may wait for one; more answer [`StoreError::Unavailable`] at once.
+    /// Default: 1024.
+    ///
+    /// Of the host's pool only the calls of this store and its clones count: what the host itself does with the pool is
+    /// not seen here.
+    #[must_use]
+    pub fn with_max_waiting(self, max_waiting: usize) -> Self {
+        let connections = match self.connections {
+            Connections::Own(pool) => Connections::Own(pool.with_max_waiting(max_waiting)),
+            Connections::Host(pool, _) => {
+                let queue = host_queue(&pool, max_waiting);
+                Connections::Host(pool, queue)
+            }
+        };
+        Self { connections, ..self }
+    }
+
+    /// What the connections are doing now, for metrics. It waits for nothing and asks the database nothing.
+    ///
+    /// Of the host's pool, size and idle connections are the pool's; waiting and refused calls are those of this store
+    /// and its clones.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        match &self.connections {
+            Connections::Own(pool) => pool.status(),
+            Connections::Host(pool, queue) => queue.status(pool.size() as usize, pool.num_idle()),
+        }
     }
 
     fn over(connections: Connections, names: Names) -> Self {
@@ -183,7 +218,7 @@ impl PostgresStore {
     pub async fn check(&self) -> Result<Findings, StoreError> {
         let options = match &self.connections {
             Connections::Own(pool) => pool.options(),
-            Connections::Host(pool) => (*pool.connect_options()).clone(),
+            Connections::Host(pool, _) => (*pool.connect_options()).clone(),
         };
         // Fresh ones, because sqlx names statements by counting, and the names must clash.
         let (mut one, mut other) = (options.connect().await?, options.connect().await?);
@@ -213,24 +248,31 @@ impl PostgresStore {
     async fn lease(&self) -> Result<Borrowed, StoreError> {
         Ok(match &self.connections {
             Connections::Own(pool) => Borrowed::Own(pool.lease().await?),
-            Connections::Host(pool) => Borrowed::Host(pool.acquire().await?),
+            Connections::Host(pool, queue) => {
+                let place = queue.enter()?;
+                Borrowed::Host { connection: pool.acquire().await?, _place: place }
+            }
         })
     }
 
     /// A connection that answers, however many dead ones lie in the pool: when the server was restarted, all of them.
     async fn live_lease(&self) -> Result<Borrowed, StoreError> {
         // Our own pool suspects the others by now, and asks before it gives one out.
-        if let Connections::Host(pool) = &self.connections {
+        if let Connections::Host(pool, queue) = &self.connections {
             for _ in 0..pool.options().get_max_connections() {
                 let mut connection = pool.acquire().await?;
                 if connection.ping().await.is_ok() {
-                    return Ok(Borrowed::Host(connection));
+                    return Ok(Borrowed::Host { connection, _place: queue.enter()? });
                 }
                 drop(connection.detach());
             }
         }
         self.lease().await
     }
+}
+
+fn host_queue(pool: &PgPool, max_waiting: usize) -> Queue {
+    Queue::new(pool.options().get_max_connections() as usize, max_waiting)
 }
 
 /// Which process of the server answers. Without a prepared statement: behind a pooler even that may clash.
@@ -280,14 +322,14 @@ impl fmt::Debug for PostgresStore {
 
 enum Borrowed {
     Own(Lease<Postgres>),
-    Host(PoolConnection<Postgres>),
+    Host { connection: PoolConnection<Postgres>, _place: Place },
 }
 
 impl Borrowed {
     fn finish<T>(self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         match self {
             Self::Own(lease) => lease.finish(result),
-            Self::Host(connection) => {
+            Self::Host { connection, .. } => {
                 if result.as_ref().is_err_and(is_disconnected) {
                     drop(connection.detach());
                 }
@@ -303,7 +345,7 @@ impl Deref for Borrowed {
     fn deref(&self) -> &PgConnection {
         match self {
             Self::Own(lease) => lease,
-            Self::Host(connection) => connection,
+            Self::Host { connection, .. } => connection,
         }
     }
 }
@@ -312,7 +354,7 @@ impl DerefMut for Borrowed {
     fn deref_mut(&mut self) -> &mut PgConnection {
         match self {
             Self::Own(lease) => lease,
-            Self::Host(connection) => connection,
+            Self::Host { connection, .. } => connection,
         }
     }
 }
