@@ -42,6 +42,14 @@ pub(crate) enum Framework {
 }
 
 impl Framework {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Axum => "axum",
+            Self::Poem => "poem",
+            Self::Warp => "warp",
+        }
+    }
+
     /// The framework of this name, or why there is none.
     pub(crate) fn from_name(name: &str) -> Result<Self, String> {
         let (framework, is_built) = match name {

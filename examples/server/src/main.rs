@@ -17,6 +17,7 @@ mod dev;
 mod failure;
 mod healthcheck;
 mod keys;
+mod metrics;
 mod serve;
 mod settings;
 mod telemetry;
@@ -51,6 +52,7 @@ const MIGRATE: &[Group] = &[Group::Database, Group::Log];
 const HEALTHCHECK: &[Group] = &[Group::Host, Group::Port];
 
 fn main() -> ExitCode {
+    metrics::process::begun();
     match run(&command().get_matches()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -163,7 +165,12 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
         store = database::open(&settings.database) => store?,
         () = stop.asked() => return Ok(()),
     };
-    let (app, _refresh) = app(&settings.http, &store, settings.keys, settings.leeway)?;
+    let (app, verifier, _refresh) = app(&settings.http, &store, settings.keys, settings.leeway)?;
+    let subjects = metrics::Subjects { framework: settings.http.framework, store: store.clone(), verifier };
+    let _metrics = match settings.metrics {
+        Some(address) => Some(metrics::open(address, subjects).await?),
+        None => None,
+    };
     let listener = serve::listen(settings.address).await?;
     let address = listener.local_addr().unwrap_or(settings.address);
     tracing::info!(%address, framework = ?settings.http.framework, "listening");
@@ -176,7 +183,7 @@ async fn dev(mut sources: Sources) -> Result<(), Failure> {
     let port = settings::port(&mut sources);
     let http = Http::read(&mut sources);
     let log = Log::read(&mut sources);
-    let ignored = sources.names_in(&[Group::Host, Group::Database, Group::Keys]);
+    let ignored = sources.names_in(&[Group::Host, Group::Database, Group::Keys, Group::Metrics]);
     let http = sources.finish(http)?;
     telemetry::install(log);
     let stop = stop_signals()?;
@@ -186,7 +193,7 @@ async fn dev(mut sources: Sources) -> Result<(), Failure> {
     let store = database::open(&home.database()).await?;
     let keys = Keys::of_secret(home.secret);
     let key_sources = keys::key_sources(&keys).map_err(|_| Failure::fatal("the secret of dev is not good"))?;
-    let (app, _refresh) = app(&http, &store, key_sources, keys.leeway)?;
+    let (app, _, _refresh) = app(&http, &store, key_sources, keys.leeway)?;
     let address = listener.local_addr().map_err(|error| Failure::fatal(format!("cannot listen: {error}")))?;
     let greeting = dev::greeting(address, &keys, &ignored)?;
     // Whoever does not read it may still use the server.
@@ -228,13 +235,19 @@ fn stop_signals() -> Result<StopSignals, Failure> {
 }
 
 /// The app, and the tasks that keep its key sets up to date as long as they are held.
-fn app(http: &Http, store: &Store, keys: Vec<KeySource>, leeway: Duration) -> Result<(app::App, RefreshTask), Failure> {
+fn app(
+    http: &Http,
+    store: &Store,
+    keys: Vec<KeySource>,
+    leeway: Duration,
+) -> Result<(app::App, JwtVerifier, RefreshTask), Failure> {
     let verifier = JwtVerifier::builder().leeway(leeway);
     let verifier = keys.into_iter().fold(verifier, JwtVerifierBuilder::source);
     let verifier = verifier.build().map_err(|error| Failure::fatal(error.to_string()))?;
     let refresh = verifier.spawn_refresh();
-    let api = TodoApi::new(store.service(), verifier).with_body_limit(http.body_limit).with_timeout(http.timeout);
-    Ok((app::app(http.framework, api, &http.origins), refresh))
+    let api =
+        TodoApi::new(store.service(), verifier.clone()).with_body_limit(http.body_limit).with_timeout(http.timeout);
+    Ok((app::app(http.framework, api, &http.origins), verifier, refresh))
 }
 
 /// How long to wait at the end: no request may take longer, but its answer has to be taken, too.

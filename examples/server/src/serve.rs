@@ -26,15 +26,20 @@ use crate::{
 /// Opens the port.
 pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     raise_open_file_limit();
+    bind(address, "HOST", "--port").await
+}
+
+/// Opens a port that these two settings choose.
+pub(crate) async fn bind(address: SocketAddr, host: &str, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         let port = address.port();
         Failure::fatal(match error.kind() {
             io::ErrorKind::AddrInUse => format!(
-                "port {port} is taken by another program; choose another one: --port {}",
+                "port {port} is taken by another program; choose another one: {flag} {}",
                 if port == u16::MAX { port - 1 } else { port + 1 }
             ),
             io::ErrorKind::AddrNotAvailable => format!(
-                "this machine has no address {}; HOST=127.0.0.1 is this machine alone, HOST=0.0.0.0 all its networks",
+                "this machine has no address {}; {host}=127.0.0.1 is this machine alone, {host}=0.0.0.0 all its networks",
                 address.ip()
             ),
             _ => format!("cannot listen on {address}: {error}"),

@@ -11,6 +11,7 @@ pub(crate) enum Group {
     Database,
     Keys,
     Log,
+    Metrics,
 }
 
 /// A setting as its user sees it. What its value means is in [`super`].
@@ -50,6 +51,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(Group::Database, "DATABASE_DIRECT_URL", Some("database-direct-url"), "URL", "The database without a pooler before it, for migrations [default: DATABASE_URL]"),
     setting(Group::Database, "DATABASE_TLS", Some("database-tls"), "POLICY", "verify: raise sslmode=require to verify-full; as-written: do as the URL says [default: verify]"),
     setting(Group::Database, "DATABASE_MAX_CONNECTIONS", Some("database-max-connections"), "COUNT", "Most connections to PostgreSQL [default: 10]"),
+    setting(Group::Database, "DATABASE_MAX_WAITING", Some("database-max-waiting"), "COUNT", "Most calls that wait for a connection; more are answered 503 at once [default: 1024]"),
     setting(Group::Keys, "BETTER_AUTH_URL", Some("better-auth-url"), "URL", "Where Better Auth runs: its key set is at <url>/api/auth/jwks, its origin is issuer and audience"),
     setting(Group::Keys, "JWKS_URL", Some("jwks-url"), "URL", "Where the key set is fetched, if elsewhere"),
     setting(Group::Keys, "JWKS_ALLOW_HTTP", Some("jwks-allow-http"), "BOOL", "Fetch the key set over plain HTTP from another machine too [default: false]"),
@@ -63,6 +65,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(Group::Keys, "JWT_HS256", Some("jwt-hs256"), "SHAPE", "What secrets sign: sub, cookie-cache or off [default: sub, but off if there is a key set]"),
     setting(Group::Log, "LOG_LEVEL", Some("log-level"), "LEVEL", "error, warn, info, debug, trace or off [default: info]"),
     setting(Group::Log, "LOG_FORMAT", Some("log-format"), "FORMAT", "text or json [default: text]"),
+    setting(Group::Metrics, "METRICS_PORT", Some("metrics-port"), "PORT", "Port for Prometheus, at /metrics; 0 means a free one [default: none]"),
+    setting(Group::Metrics, "METRICS_HOST", Some("metrics-host"), "IP", "Address of that port [default: 127.0.0.1]"),
 ];
 
 /// From where a value was taken.

@@ -43,7 +43,9 @@ fn a_secret_is_all_that_has_to_be_set() {
     assert_eq!(settings.http.origins, ["http://localhost:3000", "http://127.0.0.1:3000"]);
     assert_eq!(settings.leeway, Duration::from_secs(30));
     assert_eq!((settings.log.level, settings.log.json), (LevelFilter::INFO, false));
-    assert!(matches!(settings.database, Database::Sqlite { url, is_default: true } if url == "sqlite://todo.db"));
+    assert!(
+        matches!(settings.database, Database::Sqlite { url, is_default: true, max_waiting: None } if url == "sqlite://todo.db")
+    );
     assert_eq!(settings.keys.len(), 1);
 }
 
@@ -74,6 +76,9 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
         ("DATABASE_URL", "mysql://root:hunter2@db/todo"),
         ("DATABASE_TLS", "none"),
         ("DATABASE_MAX_CONNECTIONS", "1"),
+        ("DATABASE_MAX_WAITING", "-1"),
+        ("METRICS_PORT", "70000"),
+        ("METRICS_HOST", "metrics.example"),
         ("DATABASE_DIRECT_URL", "postgres://root:hunter2@db:port/todo"),
         ("BETTER_AUTH_SECRET", "hunter2"),
         ("JWT_LEEWAY_SECONDS", "301"),

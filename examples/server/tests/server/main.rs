@@ -10,6 +10,7 @@ mod database;
 mod dev;
 mod durability;
 mod logs;
+mod metrics;
 mod program;
 mod settings;
 mod stopping;
