@@ -35,7 +35,7 @@ use std::{
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use todo_core::{
     UserId,
-    auth::{JwtVerifier, JwtVerifierBuilder, KeySource, RefreshTask},
+    auth::{JwtVerifier, JwtVerifierBuilder, KeySource, RateLimiter, RefreshTask},
     http::TodoApi,
 };
 
@@ -247,6 +247,10 @@ fn app(
     let refresh = verifier.spawn_refresh();
     let api =
         TodoApi::new(store.service(), verifier.clone()).with_body_limit(http.body_limit).with_timeout(http.timeout);
+    let api = match http.rate_limit {
+        Some(rate) => api.with_gate(RateLimiter::new(rate)),
+        None => api,
+    };
     Ok((app::app(http.framework, api, &http.origins), verifier, refresh))
 }
 

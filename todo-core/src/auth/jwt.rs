@@ -353,6 +353,15 @@ impl KeySource {
         Ok((self.check_claims(&token.claims()?, now, leeway)?, generation))
     }
 
+    /// Whether there are keys to judge by, without looking further.
+    fn is_usable(&self) -> bool {
+        match &self.keys {
+            Keys::Secrets(_) | Keys::Jwks(_) => true,
+            #[cfg(feature = "remote-jwks")]
+            Keys::Remote(remote) => remote.status().usable,
+        }
+    }
+
     /// Which keys count now, as a number that grows when they change, and whether they were fetched just now.
     #[cfg_attr(not(feature = "remote-jwks"), expect(clippy::unused_async, reason = "only remote keys are fetched"))]
     async fn generation(&self) -> Result<(u64, bool), AuthError> {
@@ -819,6 +828,22 @@ impl Authenticator for JwtVerifier {
             return self.verify(&token).await;
         }
         self.verify(bearer_token(head)?).await
+    }
+
+    /// One source with usable keys is enough. A key set that was never fetched is fetched now: without this, a server
+    /// that gets no requests before it is ready would never be.
+    async fn ready(&self) -> Result<(), AuthError> {
+        let mut ready = Ok(());
+        if self.0.sources.iter().any(KeySource::is_usable) {
+            return ready;
+        }
+        for source in &self.0.sources {
+            ready = source.generation().await.map(|_| ());
+            if ready.is_ok() {
+                break;
+            }
+        }
+        ready
     }
 }
 

@@ -12,12 +12,19 @@ mod jwk;
 #[cfg(feature = "remote-jwks")]
 mod jwks;
 mod jwt;
+mod quota;
+#[cfg(feature = "rate-limit")]
+mod rate_limit;
 
 pub use cookie::TokenCookie;
 pub use jwk::{InvalidJwks, JwkSet};
 #[cfg(feature = "remote-jwks")]
 pub use jwks::{FetchError, JwksStatus, RefreshTask, RemoteJwks, RemoteJwksBuilder};
 pub use jwt::{InvalidSource, JwtVerifier, JwtVerifierBuilder, KeySource, Refusal, Shape};
+
+pub use quota::Quota;
+#[cfg(feature = "rate-limit")]
+pub use rate_limit::{InvalidRate, Rate, RateLimiter};
 
 /// Decides from the head of a request who is asking.
 ///
@@ -49,12 +56,26 @@ pub trait Authenticator: fmt::Debug + Send + Sync {
     ///
     /// See [`AuthError`]; each variant is one answer over the wire.
     async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError>;
+
+    /// Whether it can tell good credentials from bad ones now, for a readiness probe: that it has keys, or reaches what
+    /// it has to ask. It may try to get there. By default it always can.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Unavailable`]: it cannot, and nobody could be let in.
+    async fn ready(&self) -> Result<(), AuthError> {
+        Ok(())
+    }
 }
 
 #[async_trait]
 impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
     async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
         (**self).authenticate(head).await
+    }
+
+    async fn ready(&self) -> Result<(), AuthError> {
+        (**self).ready().await
     }
 }
 
@@ -119,6 +140,9 @@ pub enum AuthError {
         /// After how long to try again.
         retry_after: Duration,
     },
+    /// This caller has used up what it may ask for: 429 `rate_limited`, with the quota in the headers.
+    #[error("the caller has no quota left")]
+    OverQuota(Quota),
     /// Whether the credential is good cannot be said now: 503 `unavailable`.
     #[error("credentials cannot be checked now")]
     Unavailable {
@@ -173,7 +197,7 @@ impl AuthError {
             Self::Invalid(refusal) => refusal.name(),
             Self::Revoked => "revoked",
             Self::ForeignOrigin => "foreign_origin",
-            Self::RateLimited { .. } => "rate_limited",
+            Self::RateLimited { .. } | Self::OverQuota(_) => "rate_limited",
             Self::Unavailable { .. } => "unavailable",
         }
     }
@@ -216,6 +240,23 @@ impl<T: Gate + ?Sized> Gate for Arc<T> {
     }
 }
 
+/// Two gates as one: who is refused by the first does not come to the second.
+#[derive(Debug)]
+pub(crate) struct Both(pub(crate) Arc<dyn Gate>, pub(crate) Arc<dyn Gate>);
+
+#[async_trait]
+impl Gate for Both {
+    async fn judge(&self, identity: &Identity) -> Result<Verdict, AuthError> {
+        let first = self.0.judge(identity).await?;
+        let told = first.apply(identity)?;
+        match self.1.judge(identity).await? {
+            // Nothing more to say, but what the first has said.
+            Verdict::Allow => Ok(told.map_or(Verdict::Allow, Verdict::Quota)),
+            second => Ok(second),
+        }
+    }
+}
+
 /// What a [`Gate`] says of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -232,15 +273,20 @@ pub enum Verdict {
         /// After how long to try again.
         retry_after: Duration,
     },
+    /// Let in, or refused for now with 429 `rate_limited`, as the quota says. The caller is told of the quota in
+    /// either case.
+    Quota(Quota),
 }
 
 impl Verdict {
-    pub(crate) fn apply(self, identity: &Identity) -> Result<(), AuthError> {
+    pub(crate) fn apply(self, identity: &Identity) -> Result<Option<Quota>, AuthError> {
         match self {
-            Self::Allow => Ok(()),
+            Self::Allow => Ok(None),
+            Self::Quota(quota) if quota.retry_after.is_some() => Err(AuthError::OverQuota(quota)),
+            Self::Quota(quota) => Ok(Some(quota)),
             Self::Deny => Err(AuthError::Revoked),
             Self::DenyIssuedBefore(moment) => match identity.issued_at {
-                Some(issued_at) if issued_at >= moment => Ok(()),
+                Some(issued_at) if issued_at >= moment => Ok(None),
                 _ => Err(AuthError::Revoked),
             },
             Self::RateLimited { retry_after } => Err(AuthError::RateLimited { retry_after }),

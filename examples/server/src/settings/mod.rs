@@ -13,7 +13,7 @@ use std::{
 
 use http::HeaderValue;
 use todo_core::{
-    auth::KeySource,
+    auth::{KeySource, Rate},
     store::{PostgresOptions, PostgresStore, SqliteStore, StoreError, TlsPolicy},
 };
 use tracing::level_filters::LevelFilter;
@@ -105,6 +105,8 @@ pub(crate) struct Http {
     pub(crate) origins: Vec<HeaderValue>,
     pub(crate) body_limit: usize,
     pub(crate) timeout: Duration,
+    /// How often each user may ask, if there is a limit.
+    pub(crate) rate_limit: Option<Rate>,
 }
 
 impl Http {
@@ -125,11 +127,13 @@ impl Http {
         });
         let body_limit = sources.read("BODY_LIMIT", within(1024..=16 * 1024 * 1024));
         let timeout = sources.read("REQUEST_TIMEOUT_SECONDS", within(1..=300));
+        let rate_limit = sources.read("RATE_LIMIT", rate_limit).flatten();
         Some(Self {
             framework: framework?,
             origins,
             body_limit: body_limit.unwrap_or(64 * 1024),
             timeout: Duration::from_secs(timeout.unwrap_or(10)),
+            rate_limit,
         })
     }
 }
@@ -532,6 +536,13 @@ fn origins(text: &str) -> Result<Vec<HeaderValue>, String> {
         }
     }
     if problems.is_empty() { Ok(origins) } else { Err(problems.join("; ")) }
+}
+
+fn rate_limit(text: &str) -> Result<Option<Rate>, String> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error| format!("{} is neither off nor a rate: {error}", shown(text)))
 }
 
 /// A website as browsers name it in the header `Origin`.

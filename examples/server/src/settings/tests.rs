@@ -73,6 +73,7 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
         ("ALLOWED_ORIGINS", "*"),
         ("BODY_LIMIT", "-1"),
         ("REQUEST_TIMEOUT_SECONDS", "0"),
+        ("RATE_LIMIT", "100 per second"),
         ("DATABASE_URL", "mysql://root:hunter2@db/todo"),
         ("DATABASE_TLS", "none"),
         ("DATABASE_MAX_CONNECTIONS", "1"),
@@ -94,9 +95,13 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
         "ALLOWED_ORIGINS",
         "BODY_LIMIT",
         "REQUEST_TIMEOUT_SECONDS",
+        "RATE_LIMIT",
         "DATABASE_URL",
         "DATABASE_TLS",
         "DATABASE_MAX_CONNECTIONS",
+        "DATABASE_MAX_WAITING",
+        "METRICS_PORT",
+        "METRICS_HOST",
         "DATABASE_DIRECT_URL",
         "BETTER_AUTH_SECRET",
         "JWT_LEEWAY_SECONDS",
@@ -107,7 +112,7 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
     ] {
         assert!(complaint.contains(&format!("\n  {name} (environment): ")), "{name}: {complaint}");
     }
-    assert!(complaint.contains("16 settings are wrong"), "{complaint}");
+    assert!(complaint.contains("20 settings are wrong"), "{complaint}");
     assert!(!complaint.contains("hunter2"), "{complaint}");
 }
 

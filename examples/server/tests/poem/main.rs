@@ -16,6 +16,8 @@ mod durability;
 mod logs;
 #[path = "../server/metrics.rs"]
 mod metrics;
+#[path = "../server/overload.rs"]
+mod overload;
 #[path = "../server/program.rs"]
 mod program;
 #[path = "../server/settings.rs"]

@@ -80,7 +80,8 @@ async fn a_database_that_goes_away_is_not_a_server_that_does() {
     ann.work().await;
     database.close().await;
     assert_eq!(ann.send(Method::GET, "/health", "").await.status(), 200);
-    assert_eq!(ann.send(Method::GET, "/health/ready", "").await.status(), 503);
+    let probe = Caller::json(&ann.send(Method::GET, "/health/ready", "").await, 503);
+    assert_eq!(probe["failed"], serde_json::json!(["store"]));
     let response = ann.send(Method::GET, "/api/tasks", "").await;
     let problem = Caller::json(&response, 503);
     assert_eq!(problem["code"], "unavailable");

@@ -11,6 +11,7 @@ mod dev;
 mod durability;
 mod logs;
 mod metrics;
+mod overload;
 mod program;
 mod settings;
 mod stopping;
