@@ -12,6 +12,7 @@
 
 mod app;
 mod connection;
+mod crowd;
 mod database;
 mod dev;
 mod failure;
@@ -166,7 +167,9 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
         () = stop.asked() => return Ok(()),
     };
     let (app, verifier, _refresh) = app(&settings.http, &store, settings.keys, settings.leeway)?;
-    let subjects = metrics::Subjects { framework: settings.http.framework, store: store.clone(), verifier };
+    let crowd = serve::crowd(settings.http.max_connections, settings.database.files());
+    let subjects =
+        metrics::Subjects { framework: settings.http.framework, store: store.clone(), verifier, crowd: crowd.clone() };
     let _metrics = match settings.metrics {
         Some(address) => Some(metrics::open(address, subjects).await?),
         None => None,
@@ -174,7 +177,7 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
     let listener = serve::listen(settings.address).await?;
     let address = listener.local_addr().unwrap_or(settings.address);
     tracing::info!(%address, framework = ?settings.http.framework, "listening");
-    serve::serve(listener, app, stop, grace(&settings.http)).await;
+    serve::serve(listener, app, crowd, stop, grace(&settings.http)).await;
     store.close().await;
     Ok(())
 }
@@ -190,7 +193,9 @@ async fn dev(mut sources: Sources) -> Result<(), Failure> {
 
     let listener = serve::listen((Ipv4Addr::LOCALHOST, port).into()).await?;
     let home = dev::Home::open()?;
-    let store = database::open(&home.database()).await?;
+    let database = home.database();
+    let crowd = serve::crowd(http.max_connections, database.files());
+    let store = database::open(&database).await?;
     let keys = Keys::of_secret(home.secret);
     let key_sources = keys::key_sources(&keys).map_err(|_| Failure::fatal("the secret of dev is not good"))?;
     let (app, _, _refresh) = app(&http, &store, key_sources, keys.leeway)?;
@@ -198,7 +203,7 @@ async fn dev(mut sources: Sources) -> Result<(), Failure> {
     let greeting = dev::greeting(address, &keys, &ignored)?;
     // Whoever does not read it may still use the server.
     let _ = io::stdout().write_all(greeting.as_bytes());
-    serve::serve(listener, app, stop, grace(&http)).await;
+    serve::serve(listener, app, crowd, stop, grace(&http)).await;
     store.close().await;
     Ok(())
 }

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::{auth::JwtVerifier, store::PoolStatus};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::sleep};
 
-use crate::{app::Framework, database::Store, failure::Failure, serve};
+use crate::{app::Framework, crowd::Crowd, database::Store, failure::Failure, serve};
 
 pub(crate) mod process;
 pub(crate) mod requests;
@@ -33,6 +33,7 @@ pub(crate) struct Subjects {
     pub(crate) framework: Framework,
     pub(crate) store: Store,
     pub(crate) verifier: JwtVerifier,
+    pub(crate) crowd: Crowd,
 }
 
 /// A task that serves metrics until this is dropped.
@@ -103,6 +104,10 @@ fn render(subjects: &Subjects) -> String {
     text.family("todo_build_info", "gauge", "Which program this is; always 1.");
     text.sample("todo_build_info", &[("version", env!("CARGO_PKG_VERSION")), ("framework", framework)], 1);
     requests::render(&mut text);
+    text.family("todo_connections", "gauge", "Open connections of callers.");
+    text.sample("todo_connections", &[], subjects.crowd.open());
+    text.family("todo_connections_max", "gauge", "How many there may be.");
+    text.sample("todo_connections_max", &[], subjects.crowd.limit());
     pools(&mut text, &subjects.store.pools());
     key_set(&mut text, &subjects.verifier);
     process::render(&mut text);

@@ -105,6 +105,7 @@ pub(crate) struct Http {
     pub(crate) origins: Vec<HeaderValue>,
     pub(crate) body_limit: usize,
     pub(crate) timeout: Duration,
+    pub(crate) max_connections: usize,
     /// How often each user may ask, if there is a limit.
     pub(crate) rate_limit: Option<Rate>,
 }
@@ -127,12 +128,14 @@ impl Http {
         });
         let body_limit = sources.read("BODY_LIMIT", within(1024..=16 * 1024 * 1024));
         let timeout = sources.read("REQUEST_TIMEOUT_SECONDS", within(1..=300));
+        let max_connections = sources.read("MAX_CONNECTIONS", within(1..=1_000_000));
         let rate_limit = sources.read("RATE_LIMIT", rate_limit).flatten();
         Some(Self {
             framework: framework?,
             origins,
             body_limit: body_limit.unwrap_or(64 * 1024),
             timeout: Duration::from_secs(timeout.unwrap_or(10)),
+            max_connections: max_connections.unwrap_or(10_000),
             rate_limit,
         })
     }
@@ -215,6 +218,17 @@ impl Database {
         let url = sources.read(name, sqlite_url);
         let url = if is_default { "sqlite://todo.db".to_owned() } else { url? };
         Some(Self::Sqlite { url, is_default, max_waiting })
+    }
+}
+
+impl Database {
+    /// How many files it may have open.
+    pub(crate) fn files(&self) -> usize {
+        match self {
+            // Each connection has the file, its log and its index.
+            Self::Sqlite { .. } => 16,
+            Self::Postgres { options, .. } => options.max_connections,
+        }
     }
 }
 

@@ -46,6 +46,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(Group::Http, "ALLOWED_ORIGINS", Some("allowed-origins"), "LIST", "Websites whose scripts may use the API, separated by commas [default: http://localhost:3000,http://127.0.0.1:3000]"),
     setting(Group::Http, "BODY_LIMIT", Some("body-limit"), "BYTES", "Largest body of a request [default: 65536]"),
     setting(Group::Http, "REQUEST_TIMEOUT_SECONDS", Some("request-timeout-seconds"), "SECONDS", "How long a request may take [default: 10]"),
+    setting(Group::Http, "MAX_CONNECTIONS", Some("max-connections"), "COUNT", "Most connections at once; others wait until there is room [default: 10000]"),
     setting(Group::Http, "RATE_LIMIT", Some("rate-limit"), "RATE", "How often each user may ask, such as 100/10s; more is answered 429 [default: off]"),
     setting(Group::Database, "DATABASE_URL", Some("database-url"), "URL", "postgres://... or sqlite://...; give passwords by the environment [default: sqlite://todo.db]"),
     setting(Group::Database, "NEON_DB_URL", None, "URL", "Another name of DATABASE_URL"),

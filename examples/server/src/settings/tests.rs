@@ -73,6 +73,7 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
         ("ALLOWED_ORIGINS", "*"),
         ("BODY_LIMIT", "-1"),
         ("REQUEST_TIMEOUT_SECONDS", "0"),
+        ("MAX_CONNECTIONS", "0"),
         ("RATE_LIMIT", "100 per second"),
         ("DATABASE_URL", "mysql://root:hunter2@db/todo"),
         ("DATABASE_TLS", "none"),
@@ -95,6 +96,7 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
         "ALLOWED_ORIGINS",
         "BODY_LIMIT",
         "REQUEST_TIMEOUT_SECONDS",
+        "MAX_CONNECTIONS",
         "RATE_LIMIT",
         "DATABASE_URL",
         "DATABASE_TLS",
@@ -112,7 +114,7 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
     ] {
         assert!(complaint.contains(&format!("\n  {name} (environment): ")), "{name}: {complaint}");
     }
-    assert!(complaint.contains("20 settings are wrong"), "{complaint}");
+    assert!(complaint.contains("21 settings are wrong"), "{complaint}");
     assert!(!complaint.contains("hunter2"), "{complaint}");
 }
 

@@ -33,7 +33,7 @@ impl Metrics {
         assert!(text.ends_with('\n'));
         for line in text.lines() {
             if let Some(help) = line.strip_prefix("# HELP ") {
-                family = help.split_once(' ').expect("a name and a help").0.to_owned();
+                help.split_once(' ').expect("a name and a help").0.clone_into(&mut family);
                 assert!(!metrics.families.contains_key(&family), "{family} twice");
             } else if let Some(kind) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = kind.split_once(' ').expect("a name and a type");
@@ -57,6 +57,15 @@ impl Metrics {
     #[track_caller]
     fn value(&self, series: &str) -> f64 {
         *self.samples.get(series).unwrap_or_else(|| panic!("no {series} in {:#?}", self.samples))
+    }
+
+    /// The value of a series that counts something whole.
+    #[track_caller]
+    pub(crate) fn count(&self, series: &str) -> u64 {
+        let value = self.value(series);
+        assert!(value >= 0.0 && value.fract() == 0.0, "{series} is {value}");
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole and not negative")]
+        return value as u64;
     }
 
     /// The names that a query may use.
