@@ -354,6 +354,60 @@ async fn the_database_is_found_to_be_durable_and_direct() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_call_waits_for_the_database_without_end() {
+    let database = todo_database().await;
+    let mut admin = PgConnection::connect(database.url()).await.unwrap();
+    let mut lock = admin.begin().await.unwrap();
+    lock.execute(r#"lock table "todo"."tasks" in access exclusive mode"#).await.unwrap();
+    let call = async |statement: Option<u64>, lock: Option<u64>| {
+        let mut options = PostgresOptions::default();
+        options.statement_timeout = statement.map(Duration::from_millis);
+        options.lock_timeout = lock.map(Duration::from_millis);
+        let store = PostgresStore::connect(database.url(), &options).unwrap();
+        let service = TodoService::new(store);
+        tokio::time::timeout(Duration::from_secs(20), ann(&service).list(&TaskQuery::default())).await
+    };
+    let answer = call(Some(200), None).await.expect("the statement is ended");
+    assert!(matches!(answer, Err(todo_core::Error::Store(StoreError::Timeout(_)))), "{answer:?}");
+    let answer = call(None, Some(200)).await.expect("the lock is not waited for");
+    assert!(matches!(answer, Err(todo_core::Error::Store(StoreError::Unavailable(_)))), "{answer:?}");
+    let answer = tokio::time::timeout(Duration::from_secs(20), connect(database.url()).ping()).await;
+    assert!(answer.expect("there are limits by default").is_err());
+    lock.rollback().await.unwrap();
+
+    // What was set is seen where it counts, and what the role has where nothing is set.
+    let findings = connect(database.url()).check().await.unwrap();
+    assert_eq!(findings.statement_timeout, Some(Duration::from_secs(5)));
+    let mut options = PostgresOptions::default();
+    options.statement_timeout = None;
+    let found = async |url: &str| {
+        let store = PostgresStore::connect(url, &options).unwrap();
+        store.check().await.unwrap().statement_timeout
+    };
+    assert_eq!(found(database.url()).await, None);
+    let limited = format!("{}?options=-c%20statement_timeout%3D7s", database.url());
+    assert_eq!(found(&limited).await, Some(Duration::from_secs(7)));
+}
+
+/// Others migrate at the same time, and wait for one another longer than a call may.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_has_no_limit_of_time() {
+    let database = testkit::postgres::empty_database().await;
+    let mut options = PostgresOptions::default();
+    (options.statement_timeout, options.lock_timeout) =
+        (Some(Duration::from_millis(1)), Some(Duration::from_millis(1)));
+    let starts: Vec<_> = (0..8)
+        .map(|_| {
+            let store = PostgresStore::connect(database.url(), &options).unwrap();
+            tokio::spawn(async move { store.migrate().await })
+        })
+        .collect();
+    for start in starts {
+        start.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_statement_scans() {
     let database = todo_database().await;
     let mut connection = PgConnection::connect(database.url()).await.unwrap();

@@ -71,6 +71,12 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
                     "fsync or synchronous_commit is off in this database: answered writes may be lost in a crash"
                 );
             }
+            if findings.statement_timeout.is_none() {
+                tracing::warn!(
+                    "a statement may run for ever in this database; set a limit for the role of this server: \
+                     alter role .. set statement_timeout = '5s'; alter role .. set lock_timeout = '2s'"
+                );
+            }
             if findings.pooled && direct.is_none() {
                 tracing::warn!(
                     "a connection pooler stands before this database; migrations need DATABASE_DIRECT_URL to go around it"

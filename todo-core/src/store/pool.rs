@@ -3,6 +3,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
+    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -94,10 +95,20 @@ impl Drop for Place {
     }
 }
 
-type Options<DB> = <<DB as Database>::Connection as Connection>::Options;
+pub(super) type Options<DB> = <<DB as Database>::Connection as Connection>::Options;
+
+/// What is done with a new connection before it is used.
+pub(super) trait Prepare<DB: Database>: Send + Sync {
+    fn prepare<'a>(
+        &'a self,
+        connection: &'a mut DB::Connection,
+        options: &'a Options<DB>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send + 'a>>;
+}
 
 pub(super) struct Opener<DB: Database> {
     options: Options<DB>,
+    prepare: Option<Arc<dyn Prepare<DB>>>,
     /// How old a connection may be when it is taken: a server may leave, or a password end, behind its back.
     max_age: Option<Duration>,
     /// When a connection was last found dead. Then the server has probably gone away, and each that was idle at that
@@ -110,7 +121,11 @@ impl<DB: Database> managed::Manager for Opener<DB> {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<DB::Connection, sqlx::Error> {
-        self.options.connect().await
+        let mut connection = self.options.connect().await?;
+        if let Some(prepare) = &self.prepare {
+            prepare.prepare(&mut connection, &self.options).await?;
+        }
+        Ok(connection)
     }
 
     async fn recycle(&self, connection: &mut DB::Connection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
@@ -138,9 +153,15 @@ impl<DB: Database> Clone for Pool<DB> {
 }
 
 impl<DB: Database> Pool<DB> {
-    pub(super) fn new(options: Options<DB>, size: usize, patience: Duration, max_age: Option<Duration>) -> Self {
+    pub(super) fn new(
+        options: Options<DB>,
+        prepare: Option<Arc<dyn Prepare<DB>>>,
+        size: usize,
+        patience: Duration,
+        max_age: Option<Duration>,
+    ) -> Self {
         let size = size.max(1);
-        let pool = managed::Pool::builder(Opener { options, max_age, suspicion: Mutex::new(None) })
+        let pool = managed::Pool::builder(Opener { options, prepare, max_age, suspicion: Mutex::new(None) })
             .max_size(size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(patience))

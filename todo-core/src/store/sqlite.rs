@@ -100,8 +100,8 @@ impl SqliteStore {
             .disable_statement_logging();
         let reading = options.clone().create_if_missing(false).pragma("query_only", "on");
         Self {
-            writer: Pool::new(options, 1, PATIENCE, None),
-            readers: Pool::new(reading, READERS, PATIENCE, None),
+            writer: Pool::new(options, None, 1, PATIENCE, None),
+            readers: Pool::new(reading, None, READERS, PATIENCE, None),
             sql: Statements::of(Dialect::Sqlite, &Names::default()),
             names: Names::default(),
         }
@@ -356,7 +356,7 @@ mod tests {
         let store = SqliteStore::open(directory.path().join("tasks.db")).with_max_waiting(1);
         store.migrate().await.expect("migrated");
         let owner = UserId::new("ann").expect("a user");
-        let writing = store.writer.lease().await.expect("a writer");
+        let taken = store.writer.lease().await.expect("a writer");
         let mut waiting = std::pin::pin!(store.erase(&owner));
         assert!(futures_util::poll!(&mut waiting).is_pending());
         let status = store.writer_status();
@@ -364,7 +364,7 @@ mod tests {
         assert!(matches!(store.erase(&owner).await, Err(StoreError::Unavailable(_))));
         assert_eq!((store.writer_status().refused, store.readers_status().refused), (1, 0));
         store.get(&owner, TaskId::from(uuid::Uuid::nil())).await.expect("a reader");
-        drop(writing);
+        drop(taken);
         waiting.await.expect("its turn has come");
         assert_eq!(store.writer_status().waiting, 0);
     }

@@ -193,6 +193,14 @@ impl Database {
         if let Some(count) = sources.read("DATABASE_MAX_CONNECTIONS", within(2..=1000)) {
             options.max_connections = count;
         }
+        for (name, limit) in [
+            ("DATABASE_STATEMENT_TIMEOUT_SECONDS", &mut options.statement_timeout),
+            ("DATABASE_LOCK_TIMEOUT_SECONDS", &mut options.lock_timeout),
+        ] {
+            if let Some(seconds) = sources.read(name, within(0..=3600)) {
+                *limit = (seconds > 0).then(|| Duration::from_secs(seconds));
+            }
+        }
         let max_waiting = sources.read("DATABASE_MAX_WAITING", within(0..=1_000_000));
         if let Some(count) = max_waiting {
             options.max_waiting = count;

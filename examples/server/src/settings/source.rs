@@ -54,6 +54,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(Group::Database, "DATABASE_TLS", Some("database-tls"), "POLICY", "verify: raise sslmode=require to verify-full; as-written: do as the URL says [default: verify]"),
     setting(Group::Database, "DATABASE_MAX_CONNECTIONS", Some("database-max-connections"), "COUNT", "Most connections to PostgreSQL [default: 10]"),
     setting(Group::Database, "DATABASE_MAX_WAITING", Some("database-max-waiting"), "COUNT", "Most calls that wait for a connection; more are answered 503 at once [default: 1024]"),
+    setting(Group::Database, "DATABASE_STATEMENT_TIMEOUT_SECONDS", Some("database-statement-timeout-seconds"), "SECONDS", "PostgreSQL: how long a statement may run; 0: as the role has it [default: 5]"),
+    setting(Group::Database, "DATABASE_LOCK_TIMEOUT_SECONDS", Some("database-lock-timeout-seconds"), "SECONDS", "PostgreSQL: how long a statement may wait for a lock; 0: as the role has it [default: 2]"),
     setting(Group::Keys, "BETTER_AUTH_URL", Some("better-auth-url"), "URL", "Where Better Auth runs: its key set is at <url>/api/auth/jwks, its origin is issuer and audience"),
     setting(Group::Keys, "JWKS_URL", Some("jwks-url"), "URL", "Where the key set is fetched, if elsewhere"),
     setting(Group::Keys, "JWKS_ALLOW_HTTP", Some("jwks-allow-http"), "BOOL", "Fetch the key set over plain HTTP from another machine too [default: false]"),

@@ -79,6 +79,8 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
         ("DATABASE_TLS", "none"),
         ("DATABASE_MAX_CONNECTIONS", "1"),
         ("DATABASE_MAX_WAITING", "-1"),
+        ("DATABASE_STATEMENT_TIMEOUT_SECONDS", "5s"),
+        ("DATABASE_LOCK_TIMEOUT_SECONDS", "3601"),
         ("METRICS_PORT", "70000"),
         ("METRICS_HOST", "metrics.example"),
         ("DATABASE_DIRECT_URL", "postgres://root:hunter2@db:port/todo"),
@@ -102,6 +104,8 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
         "DATABASE_TLS",
         "DATABASE_MAX_CONNECTIONS",
         "DATABASE_MAX_WAITING",
+        "DATABASE_STATEMENT_TIMEOUT_SECONDS",
+        "DATABASE_LOCK_TIMEOUT_SECONDS",
         "METRICS_PORT",
         "METRICS_HOST",
         "DATABASE_DIRECT_URL",
@@ -114,7 +118,7 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
     ] {
         assert!(complaint.contains(&format!("\n  {name} (environment): ")), "{name}: {complaint}");
     }
-    assert!(complaint.contains("21 settings are wrong"), "{complaint}");
+    assert!(complaint.contains("23 settings are wrong"), "{complaint}");
     assert!(!complaint.contains("hunter2"), "{complaint}");
 }
 
