@@ -53,6 +53,12 @@ pub enum Error {
     /// The store has not done it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The service cannot do its work now: for a readiness probe. The causes are in the log.
+    #[error("not ready: {}", .failed.join(", "))]
+    NotReady {
+        /// Which of its parts cannot: `store`, `keys`.
+        failed: Vec<&'static str>,
+    },
     /// The whole did not come to an end in time. Whether a write has happened is not known.
     #[error("the request took longer than {limit:?}")]
     Timeout {
@@ -79,9 +85,10 @@ impl Error {
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MalformedJson => StatusCode::BAD_REQUEST,
             Self::NotAnObject | Self::Validation(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Auth(AuthError::RateLimited { .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::Auth(AuthError::Unavailable { .. })
             | Self::Store(StoreError::Unavailable(_) | StoreError::Timeout(_))
+            | Self::NotReady { .. }
             | Self::Timeout { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(StoreError::Backend(_)) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -103,8 +110,10 @@ impl Error {
             Self::UnsupportedMediaType { .. } => "unsupported_media_type",
             Self::MalformedJson => "malformed_json",
             Self::NotAnObject | Self::Validation(_) => "validation_failed",
-            Self::Auth(AuthError::RateLimited { .. }) => "rate_limited",
-            Self::Auth(AuthError::Unavailable { .. }) | Self::Store(StoreError::Unavailable(_)) => "unavailable",
+            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => "rate_limited",
+            Self::Auth(AuthError::Unavailable { .. })
+            | Self::Store(StoreError::Unavailable(_))
+            | Self::NotReady { .. } => "unavailable",
             Self::Store(StoreError::Timeout(_)) | Self::Timeout { .. } => "timeout",
             Self::Store(StoreError::Backend(_)) | Self::Internal(_) => "internal",
         }
@@ -131,7 +140,10 @@ impl Error {
             Self::MalformedJson => "The body is not JSON.".to_owned(),
             Self::NotAnObject => "The body must be a JSON object.".to_owned(),
             Self::Validation(errors) => errors.sentence(),
-            Self::Auth(AuthError::RateLimited { .. }) => "Too many requests; try again later.".to_owned(),
+            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => {
+                "Too many requests; try again later.".to_owned()
+            }
+            Self::NotReady { .. } => "The service is not ready.".to_owned(),
             Self::Auth(AuthError::Unavailable { .. }) | Self::Store(StoreError::Unavailable(_)) => {
                 "The service is unavailable; try again later.".to_owned()
             }
@@ -149,6 +161,7 @@ impl Error {
             Self::Auth(AuthError::RateLimited { retry_after } | AuthError::Unavailable { retry_after, .. }) => {
                 Some(*retry_after)
             }
+            Self::Auth(AuthError::OverQuota(quota)) => quota.retry_after,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(Duration::from_secs(1)),
             _ => None,
         }

@@ -15,9 +15,9 @@ use http_body_util::Full;
 use serde_json::json;
 use todo_core::{
     Error, Page, Task, TaskId, TaskQuery, TodoService, UserId,
-    auth::JwtVerifier,
+    auth::{AuthError, Authenticator, Identity, JwtVerifier},
     clock::Timestamp,
-    http::{RESOURCES, StreamBody, TodoApi, find_resource},
+    http::{PROBES, RESOURCES, StreamBody, TodoApi, find_resource},
     store::{MemoryStore, StoreError, TaskChange, TaskStore},
 };
 use tracing_subscriber::fmt::MakeWriter;
@@ -224,4 +224,58 @@ async fn a_body_without_a_length_is_limited_while_it_arrives() {
     let response = api.respond(&RESOURCES[0], Request::from_parts(head, StreamBody::new(pieces))).await;
     assert_eq!(response.status(), 413);
     assert_eq!(*taken.lock().unwrap(), 11);
+}
+
+/// Somebody who knows nobody, and knows that.
+#[derive(Debug)]
+struct Locked;
+
+#[async_trait]
+impl Authenticator for Locked {
+    async fn authenticate(&self, _: &http::request::Parts) -> Result<Identity, AuthError> {
+        Err(AuthError::Missing)
+    }
+
+    async fn ready(&self) -> Result<(), AuthError> {
+        Err(AuthError::Unavailable { retry_after: Duration::ZERO, source: "the key is lost".into() })
+    }
+}
+
+async fn probe(api: &TodoApi) -> (u16, String) {
+    let request = Request::get("/health/ready").body(Full::<Bytes>::default()).unwrap();
+    let response = api.respond(find_resource(PROBES, "/health/ready").unwrap(), request).await;
+    if response.status() == 503 {
+        assert_eq!(response.headers()["retry-after"], "1");
+        let error = response.extensions().get::<Arc<Error>>().expect("an error");
+        assert!(matches!(**error, Error::NotReady { .. }));
+    }
+    (response.status().as_u16(), String::from_utf8(response.into_body().into()).unwrap())
+}
+
+fn not_ready(failed: &str) -> (u16, String) {
+    let body = format!(
+        r#"{{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"The service is not ready.","code":"unavailable","failed":[{failed}]}}"#
+    );
+    (503, body)
+}
+
+#[test]
+fn a_probe_tells_which_part_fails_and_the_log_why() {
+    let log = logged(async || {
+        let locked = |store: Broken| TodoApi::new(TodoService::new(store), Locked);
+        assert_eq!(probe(&api(Broken::Fails)).await, not_ready(r#""store""#));
+        assert_eq!(probe(&locked(Broken::Fails)).await, not_ready(r#""store","keys""#));
+        let keyless = TodoApi::new(TodoService::new(MemoryStore::new()), Locked);
+        assert_eq!(probe(&keyless).await, not_ready(r#""keys""#));
+        let ready = r#"{"status":"ready","store":"ok","keys":"ok"}"#;
+        assert_eq!(probe(&api(MemoryStore::new())).await, (200, ready.to_owned()));
+    });
+    assert!(log.contains(r#"relation \"todo.tasks\" does not exist"#) && log.contains("the key is lost"), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_does_not_answer_a_probe_is_not_waited_for() {
+    let start = tokio::time::Instant::now();
+    assert_eq!(probe(&api(Broken::Hangs)).await, not_ready(r#""store""#));
+    assert_eq!(start.elapsed(), Duration::from_secs(2));
 }

@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use todo_core::store::{PostgresOptions, PostgresStore, StoreError};
+use sqlx::{ConnectOptions as _, Row as _, postgres::PgConnectOptions};
+use todo_core::store::{PostgresOptions, PostgresStore, StoreError, TaskStore as _};
 
 /// A PgBouncer in transaction mode before a database, until this is dropped.
 struct Pooler {
@@ -104,5 +105,30 @@ async fn a_pooler_that_tracks_statements_is_found_and_used() {
         let pooler = Pooler::start(database.url(), Some(1000));
         let store = PostgresStore::connect(&pooler.url, &PostgresOptions::default()).unwrap();
         assert!(store.check().await.unwrap().pooled);
+    }
+}
+
+/// A connection behind a pooler is somebody else's a moment later.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_set_in_the_sessions_of_a_pooler() {
+    let database = testkit::stores::todo_database().await;
+    let pooler = Pooler::start(database.url(), can_track().then_some(1000));
+    let store = PostgresStore::connect(&pooler.url, &PostgresOptions::default()).unwrap();
+    // Whether it is answered well depends on the pooler.
+    let _ = store.ping().await;
+    assert!(store.status().size > 0, "it has connected");
+    let options: PgConnectOptions = pooler.url.parse().unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = options.connect().await.unwrap();
+        // It has a session of the server for itself as long as the transaction lasts.
+        sqlx::raw_sql("begin").execute(&mut client).await.unwrap();
+        clients.push(client);
+    }
+    for client in &mut clients {
+        for setting in ["statement_timeout", "lock_timeout"] {
+            let show = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("show {setting}"))).fetch_one(&mut *client).await;
+            assert_eq!(show.unwrap().get::<String, _>(0), "0", "{setting}");
+        }
     }
 }

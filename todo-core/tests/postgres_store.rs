@@ -259,6 +259,58 @@ async fn kill_others(admin: &mut PgConnection) {
     assert!(!killed.is_empty());
 }
 
+/// Own connections, and a pool of the host: two connections of which nobody gets an answer, and three who may wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_would_wait_behind_too_many_others_is_refused_at_once() {
+    let database = todo_database().await;
+    let mut admin = PgConnection::connect(database.url()).await.unwrap();
+    let mut options = PostgresOptions::default();
+    // Nobody is refused because he has waited for too long.
+    (options.max_connections, options.max_waiting, options.acquire_timeout) = (2, 3, Duration::from_mins(10));
+    let own = PostgresStore::connect(database.url(), &options).unwrap();
+    let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_mins(10));
+    let host = PostgresStore::new(pool.connect_lazy(database.url()).unwrap()).with_max_waiting(3);
+    for store in [own, host] {
+        store.ping().await.unwrap();
+        let status = store.status();
+        assert_eq!((status.max_size, status.size, status.waiting, status.max_waiting), (2, 1, 0, 3), "{status:?}");
+        let mut lock = admin.begin().await.unwrap();
+        lock.execute(r#"lock table "todo"."tasks" in access exclusive mode"#).await.unwrap();
+        let calls: Vec<_> = (0..5)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { ann(&TodoService::new(store)).list(&TaskQuery::default()).await })
+            })
+            .collect();
+        while (store.status().size, store.status().waiting) != (2, 3) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for refused in 1..=2 {
+            match store.ping().await {
+                Err(StoreError::Unavailable(cause)) => assert!(cause.to_string().contains("too many"), "{cause}"),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(store.status().refused, refused);
+        }
+        // Whoever goes away makes room.
+        calls[4].abort();
+        while store.status().waiting != 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let late = tokio::spawn({
+            let store = store.clone();
+            async move { store.ping().await }
+        });
+        lock.rollback().await.unwrap();
+        for call in calls.into_iter().take(4) {
+            call.await.unwrap().unwrap();
+        }
+        late.await.unwrap().unwrap();
+        assert_eq!((store.status().waiting, store.status().refused), (0, 2));
+        store.close().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_first_starts_at_once_migrate_once() {
     let database = testkit::postgres::empty_database().await;
@@ -322,6 +374,60 @@ async fn the_database_is_found_to_be_durable_and_direct() {
     assert!(!findings.pooled);
     let careless = format!("{}?options=-c%20synchronous_commit%3Doff", database.url());
     assert!(!connect(&careless).check().await.unwrap().durable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_waits_for_the_database_without_end() {
+    let database = todo_database().await;
+    let mut admin = PgConnection::connect(database.url()).await.unwrap();
+    let mut lock = admin.begin().await.unwrap();
+    lock.execute(r#"lock table "todo"."tasks" in access exclusive mode"#).await.unwrap();
+    let call = async |statement: Option<u64>, lock: Option<u64>| {
+        let mut options = PostgresOptions::default();
+        options.statement_timeout = statement.map(Duration::from_millis);
+        options.lock_timeout = lock.map(Duration::from_millis);
+        let store = PostgresStore::connect(database.url(), &options).unwrap();
+        let service = TodoService::new(store);
+        tokio::time::timeout(Duration::from_secs(20), ann(&service).list(&TaskQuery::default())).await
+    };
+    let answer = call(Some(200), None).await.expect("the statement is ended");
+    assert!(matches!(answer, Err(todo_core::Error::Store(StoreError::Timeout(_)))), "{answer:?}");
+    let answer = call(None, Some(200)).await.expect("the lock is not waited for");
+    assert!(matches!(answer, Err(todo_core::Error::Store(StoreError::Unavailable(_)))), "{answer:?}");
+    let answer = tokio::time::timeout(Duration::from_secs(20), connect(database.url()).ping()).await;
+    assert!(answer.expect("there are limits by default").is_err());
+    lock.rollback().await.unwrap();
+
+    // What was set is seen where it counts, and what the role has where nothing is set.
+    let findings = connect(database.url()).check().await.unwrap();
+    assert_eq!(findings.statement_timeout, Some(Duration::from_secs(5)));
+    let mut options = PostgresOptions::default();
+    options.statement_timeout = None;
+    let found = async |url: &str| {
+        let store = PostgresStore::connect(url, &options).unwrap();
+        store.check().await.unwrap().statement_timeout
+    };
+    assert_eq!(found(database.url()).await, None);
+    let limited = format!("{}?options=-c%20statement_timeout%3D7s", database.url());
+    assert_eq!(found(&limited).await, Some(Duration::from_secs(7)));
+}
+
+/// Others migrate at the same time, and wait for one another longer than a call may.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_has_no_limit_of_time() {
+    let database = testkit::postgres::empty_database().await;
+    let mut options = PostgresOptions::default();
+    (options.statement_timeout, options.lock_timeout) =
+        (Some(Duration::from_millis(1)), Some(Duration::from_millis(1)));
+    let starts: Vec<_> = (0..8)
+        .map(|_| {
+            let store = PostgresStore::connect(database.url(), &options).unwrap();
+            tokio::spawn(async move { store.migrate().await })
+        })
+        .collect();
+    for start in starts {
+        start.await.unwrap().unwrap();
+    }
 }
 
 /// Every kind of call as a batch, each for two owners who have the same ids, and each as it is by itself.

@@ -13,7 +13,10 @@ use std::{
 use serde_json::{Value, json};
 use testkit::{http::Server, tokens::SigningKey};
 use todo_core::{
-    auth::{AuthError, FetchError, InvalidSource, JwtVerifier, KeySource, Refusal, RemoteJwks, RemoteJwksBuilder},
+    auth::{
+        AuthError, Authenticator as _, FetchError, InvalidSource, JwtVerifier, KeySource, Refusal, RemoteJwks,
+        RemoteJwksBuilder,
+    },
     clock::{Clock as _, FixedClock, Timestamp},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -529,4 +532,49 @@ fn a_proxy_of_the_environment_is_not_asked_for_keys() {
     let output = again.args(["--exact", "the_first_token_fetches_the_set_and_others_do_not"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+}
+
+#[tokio::test]
+async fn the_status_tells_how_old_the_set_is_and_how_often_it_was_fetched() {
+    let key = SigningKey::ed25519();
+    let setup = Setup::new(http("500 Internal Server Error", "", "")).await;
+    let status = || setup.verifier.key_sets().next().unwrap();
+    let seen = |status: todo_core::auth::JwksStatus| {
+        (status.age.map(|age| age.as_secs()), status.usable, status.keys, status.fetches, status.failures)
+    };
+    assert_eq!(seen(status()), (None, false, 0, 0, 0));
+    setup.keys.refresh().await.unwrap_err();
+    assert_eq!(seen(status()), (None, false, 0, 1, 1));
+    setup.advance(10);
+    setup.server.answer(jwks(&[("1", &key)]));
+    setup.keys.refresh().await.unwrap();
+    setup.advance(20);
+    assert_eq!(seen(status()), (Some(20), true, 1, 2, 1));
+    setup.server.answer(Answer::Close);
+    setup.keys.refresh().await.unwrap_err();
+    assert_eq!(seen(status()), (Some(20), true, 1, 3, 2));
+    setup.advance(3600);
+    assert_eq!(seen(status()), (Some(3620), false, 1, 3, 2), "too old to count");
+}
+
+#[tokio::test]
+async fn a_verifier_is_ready_while_it_has_a_usable_set_and_fetches_the_first_itself() {
+    let key = SigningKey::ed25519();
+    let setup = Setup::new(Answer::Close).await;
+    let unavailable = |ready: Result<(), AuthError>| matches!(ready, Err(AuthError::Unavailable { .. }));
+    assert!(unavailable(setup.verifier.ready().await), "never fetched");
+    setup.server.answer(jwks(&[("1", &key)]));
+    setup.advance(10);
+    setup.verifier.ready().await.unwrap();
+    assert_eq!(setup.server.fetches(), 2);
+    // It is no reason for a fetch that somebody probes.
+    setup.advance(50 * 60);
+    setup.server.answer(Answer::Close);
+    setup.verifier.ready().await.unwrap();
+    assert_eq!(setup.server.fetches(), 2);
+    setup.advance(11 * 60);
+    assert!(unavailable(setup.verifier.ready().await), "too old to count");
+    let secret = KeySource::secrets(["a secret of thirty-two bytes or more"]).unwrap();
+    let remote = KeySource::remote(setup.keys.clone()).issuers([ISSUER]).audiences([ISSUER]);
+    JwtVerifier::builder().source(remote).source(secret).build().unwrap().ready().await.unwrap();
 }

@@ -15,7 +15,7 @@ use http::{HeaderValue, Response};
 use testkit::tokens;
 use todo_core::{
     Error, Page, Task, TaskId, TaskQuery, TodoService, UserId,
-    auth::{AuthError, Gate, Identity, JwtVerifier, KeySource, Verdict},
+    auth::{AuthError, Gate, Identity, JwtVerifier, KeySource, Quota, Verdict},
     clock::{FixedClock, IdGenerator, Timestamp},
     http::{TodoApi, problem},
     store::{MemoryStore, StoreError, TaskChange, TaskStore},
@@ -188,6 +188,8 @@ impl Gate for Doorkeeper {
         Ok(match identity.user_id.as_str() {
             "disabled" => Verdict::Deny,
             "hasty" => Verdict::RateLimited { retry_after: Duration::from_secs(7) },
+            "metered" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).remaining(5, Duration::from_secs(26))),
+            "spent" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).refused(Duration::from_secs(7))),
             _ => Verdict::Allow,
         })
     }

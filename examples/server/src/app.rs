@@ -25,6 +25,8 @@ use tower_http::{
 
 /// The name of a request, in both directions.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// The body of a response, of whatever framework.
 pub(crate) type Body = tower_http::body::UnsyncBoxBody<Bytes, BoxError>;
@@ -42,6 +44,14 @@ pub(crate) enum Framework {
 }
 
 impl Framework {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Axum => "axum",
+            Self::Poem => "poem",
+            Self::Warp => "warp",
+        }
+    }
+
     /// The framework of this name, or why there is none.
     pub(crate) fn from_name(name: &str) -> Result<Self, String> {
         let (framework, is_built) = match name {
@@ -198,7 +208,16 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         .allow_origin(AllowOrigin::list(origins.iter().cloned()))
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, X_REQUEST_ID])
-        .expose_headers([LINK, LOCATION, WWW_AUTHENTICATE, RETRY_AFTER, ETAG, X_REQUEST_ID])
+        .expose_headers([
+            LINK,
+            LOCATION,
+            WWW_AUTHENTICATE,
+            RETRY_AFTER,
+            ETAG,
+            RATE_LIMIT,
+            RATE_LIMIT_POLICY,
+            X_REQUEST_ID,
+        ])
         .max_age(Duration::from_hours(1))
 }
 

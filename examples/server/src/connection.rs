@@ -5,6 +5,8 @@
 //! limits are here, and apart: a head that has begun is soon there; a resting connection may rest for longer than
 //! gateways let it; and whoever does not take an answer is not waited for. The time of an answer itself is the API's
 //! business.
+//!
+//! When nearly as many connections are open as there may be, a rest is short: those who have something to say go first.
 
 use std::{
     future::Future as _,
@@ -20,25 +22,41 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Instant, Sleep, sleep_until},
 };
+
+use crate::crowd::Crowd;
 
 /// From the first byte of a request, or from the beginning of the connection, to the end of the head.
 const HEAD: Duration = Duration::from_secs(10);
 /// From an answer to the next request. More than the 60 seconds after which usual gateways close.
 const REST: Duration = Duration::from_secs(75);
+/// The same while there are nearly too many connections. How often that is looked at, too.
+const CROWDED_REST: Duration = Duration::from_secs(10);
 /// How long the other side may take no byte of an answer.
 const STALL: Duration = Duration::from_secs(30);
+/// How long it may take the whole of what is written, so that nobody holds an answer by a byte now and then.
+const TAKING: Duration = Duration::from_mins(2);
 
 /// The requests of one connection, as far as the connection itself has to know of them.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
+    /// Those among whom the connection is, if there is a limit to them.
+    crowd: Option<Crowd>,
     begun: AtomicU64,
     ended: AtomicU64,
     multiplexed: AtomicBool,
 }
 
 impl Activity {
+    pub(crate) fn among(crowd: Crowd) -> Self {
+        Self { crowd: Some(crowd), ..Self::default() }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.crowd.as_ref().is_some_and(Crowd::is_tight)
+    }
+
     /// A request whose head is there. It lasts until the returned value is dropped.
     pub(crate) fn begin(self: &Arc<Self>, version: http::Version) -> Busy {
         self.multiplexed.store(version == http::Version::HTTP_2, Ordering::Relaxed);
@@ -72,32 +90,40 @@ pub(crate) struct Limited<S> {
     stream: S,
     activity: Arc<Activity>,
     phase: Phase,
-    /// When the phase must be over; without meaning during an answer.
+    /// When the phase began.
+    began: Instant,
+    /// When it must be over; without meaning during an answer.
     deadline: Instant,
     /// How many requests had begun when the phase did.
     seen: u64,
     alarm: Pin<Box<Sleep>>,
     /// Set while the other side takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
+    /// By when it must have taken what is written, if it could not take all at once.
+    taken_by: Option<Instant>,
 }
 
 impl<S> Limited<S> {
     pub(crate) fn new(stream: S, activity: Arc<Activity>) -> Self {
-        let deadline = Instant::now() + HEAD;
+        let began = Instant::now();
+        let deadline = began + HEAD;
         Self {
             stream,
             activity,
             phase: Phase::Head,
+            began,
             deadline,
             seen: 0,
             alarm: Box::pin(sleep_until(deadline)),
             stall: None,
+            taken_by: None,
         }
     }
 
     fn enter(&mut self, phase: Phase, limit: Duration) {
         self.phase = phase;
-        self.deadline = Instant::now() + limit;
+        self.began = Instant::now();
+        self.deadline = self.began + limit;
     }
 
     /// Catches up with what requests have done since the last look.
@@ -132,24 +158,33 @@ impl<S> Limited<S> {
         }
         loop {
             ready!(self.alarm.as_mut().poll(cx));
-            if Instant::now() >= self.deadline {
-                let what = match self.phase {
-                    Phase::Head => "no whole request has come in time",
-                    _ => "no further request has come",
-                };
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
-            }
-            self.alarm.as_mut().reset(self.deadline);
+            let now = Instant::now();
+            let rests = self.phase == Phase::Rest;
+            let what = if now >= self.deadline {
+                if rests { "no further request has come" } else { "no whole request has come in time" }
+            } else if rests && now - self.began >= CROWDED_REST && self.activity.is_crowded() {
+                "no further request has come, and others need the place"
+            } else {
+                let next = if rests { self.deadline.min(now + CROWDED_REST) } else { self.deadline };
+                self.alarm.as_mut().reset(next);
+                continue;
+            };
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
         }
     }
 
     fn poll_written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let now = Instant::now;
         if written.is_ready() {
             self.stall = None;
-            return written;
+            if self.taken_by.is_none_or(|end| now() < end) {
+                return written;
+            }
+        } else {
+            let end = *self.taken_by.get_or_insert_with(|| now() + TAKING);
+            let stall = self.stall.get_or_insert_with(|| Box::pin(sleep_until(end.min(now() + STALL))));
+            ready!(stall.as_mut().poll(cx));
         }
-        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(STALL)));
-        ready!(stall.as_mut().poll(cx));
         let what = "the answer is not being taken";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
     }
@@ -194,6 +229,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
         if let Poll::Ready(result) = self.poll_deadline(cx) {
             return Poll::Ready(result);
         }
+        // Whoever flushes has written all there was.
+        self.taken_by = None;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

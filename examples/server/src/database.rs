@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use todo_core::{
     TodoService,
-    store::{CoalescingStore, PostgresStore, SqliteStore, StoreError},
+    store::{CoalescingStore, PoolStatus, PostgresStore, SqliteStore, StoreError},
 };
 use tokio::time::{Instant, sleep};
 
@@ -17,7 +17,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An open store, ready for use.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Store {
     Sqlite(SqliteStore),
     Postgres(PostgresStore),
@@ -33,6 +33,15 @@ impl Store {
         }
     }
 
+    /// The pools of connections and what they are doing.
+    pub(crate) fn pools(&self) -> Vec<(&'static str, PoolStatus)> {
+        match self {
+            Self::Sqlite(store) => vec![("readers", store.readers_status()), ("writer", store.writer_status())],
+            Self::Postgres(store) => vec![("postgres", store.status())],
+            Self::Coalescing(store) => vec![("postgres", store.inner().status())],
+        }
+    }
+
     pub(crate) async fn close(&self) {
         match self {
             Self::Sqlite(store) => store.close().await,
@@ -45,11 +54,11 @@ impl Store {
 /// Opens the store, checks it and migrates it.
 pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
     match database {
-        Database::Sqlite { url, is_default } => {
+        Database::Sqlite { url, is_default, max_waiting } => {
             if *is_default {
                 tracing::info!("DATABASE_URL is not set: tasks are kept in todo.db in the current directory");
             }
-            Ok(Store::Sqlite(open_sqlite(url).await?))
+            Ok(Store::Sqlite(open_sqlite(url, *max_waiting).await?))
         }
         Database::Postgres { url, direct, options, coalesce } => {
             let failed = |error| failed(&url.as_masked_url(), &error);
@@ -66,6 +75,12 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
                     "fsync or synchronous_commit is off in this database: answered writes may be lost in a crash"
                 );
             }
+            if findings.statement_timeout.is_none() {
+                tracing::warn!(
+                    "a statement may run for ever in this database; set a limit for the role of this server: \
+                     alter role .. set statement_timeout = '5s'; alter role .. set lock_timeout = '2s'"
+                );
+            }
             if findings.pooled && direct.is_none() {
                 tracing::warn!(
                     "a connection pooler stands before this database; migrations need DATABASE_DIRECT_URL to go around it"
@@ -80,8 +95,8 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
 /// Brings the database to the newest version, over the direct address if there is one.
 pub(crate) async fn migrate(database: &Database) -> Result<(), Failure> {
     match database {
-        Database::Sqlite { url, .. } => {
-            open_sqlite(url).await?.close().await;
+        Database::Sqlite { url, max_waiting, .. } => {
+            open_sqlite(url, *max_waiting).await?.close().await;
             Ok(())
         }
         Database::Postgres { url, direct, options, .. } => {
@@ -103,10 +118,13 @@ pub(crate) fn name(database: &Database) -> String {
     }
 }
 
-async fn open_sqlite(url: &str) -> Result<SqliteStore, Failure> {
+async fn open_sqlite(url: &str, max_waiting: Option<usize>) -> Result<SqliteStore, Failure> {
     let store = SqliteStore::connect(url).map_err(|error| failed(url, &error))?;
     store.migrate().await.map_err(|error| failed(url, &error))?;
-    Ok(store)
+    Ok(match max_waiting {
+        Some(count) => store.with_max_waiting(count),
+        None => store,
+    })
 }
 
 fn failed(database: &str, error: &StoreError) -> Failure {

@@ -53,7 +53,11 @@ impl Home {
     }
 
     pub(crate) fn database(&self) -> Database {
-        Database::Sqlite { url: format!("sqlite://{}", self.directory.join("todo.db").display()), is_default: false }
+        Database::Sqlite {
+            url: format!("sqlite://{}", self.directory.join("todo.db").display()),
+            is_default: false,
+            max_waiting: None,
+        }
     }
 }
 

@@ -12,11 +12,13 @@
 
 mod app;
 mod connection;
+mod crowd;
 mod database;
 mod dev;
 mod failure;
 mod healthcheck;
 mod keys;
+mod metrics;
 mod serve;
 mod settings;
 mod telemetry;
@@ -34,7 +36,7 @@ use std::{
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use todo_core::{
     UserId,
-    auth::{JwtVerifier, JwtVerifierBuilder, KeySource, RefreshTask},
+    auth::{JwtVerifier, JwtVerifierBuilder, KeySource, RateLimiter, RefreshTask},
     http::TodoApi,
 };
 
@@ -55,6 +57,7 @@ const MIGRATE: &[Group] = &[Group::Database, Group::Log];
 const HEALTHCHECK: &[Group] = &[Group::Host, Group::Port];
 
 fn main() -> ExitCode {
+    metrics::process::begun();
     match run(&command().get_matches()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -167,11 +170,18 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
         store = database::open(&settings.database) => store?,
         () = stop.asked() => return Ok(()),
     };
-    let (app, _refresh) = app(&settings.http, &store, settings.keys, settings.leeway)?;
+    let (app, verifier, _refresh) = app(&settings.http, &store, settings.keys, settings.leeway)?;
+    let crowd = serve::crowd(settings.http.max_connections, settings.database.files());
+    let subjects =
+        metrics::Subjects { framework: settings.http.framework, store: store.clone(), verifier, crowd: crowd.clone() };
+    let _metrics = match settings.metrics {
+        Some(address) => Some(metrics::open(address, subjects).await?),
+        None => None,
+    };
     let listener = serve::listen(settings.address).await?;
     let address = listener.local_addr().unwrap_or(settings.address);
     tracing::info!(%address, framework = ?settings.http.framework, "listening");
-    serve::serve(listener, app, stop, grace(&settings.http)).await;
+    serve::serve(listener, app, crowd, stop, grace(&settings.http)).await;
     store.close().await;
     Ok(())
 }
@@ -180,22 +190,24 @@ async fn dev(mut sources: Sources) -> Result<(), Failure> {
     let port = settings::port(&mut sources);
     let http = Http::read(&mut sources);
     let log = Log::read(&mut sources);
-    let ignored = sources.names_in(&[Group::Host, Group::Database, Group::Keys]);
+    let ignored = sources.names_in(&[Group::Host, Group::Database, Group::Keys, Group::Metrics]);
     let http = sources.finish(http)?;
     telemetry::install(log);
     let stop = stop_signals()?;
 
     let listener = serve::listen((Ipv4Addr::LOCALHOST, port).into()).await?;
     let home = dev::Home::open()?;
-    let store = database::open(&home.database()).await?;
+    let database = home.database();
+    let crowd = serve::crowd(http.max_connections, database.files());
+    let store = database::open(&database).await?;
     let keys = Keys::of_secret(home.secret);
     let key_sources = keys::key_sources(&keys).map_err(|_| Failure::fatal("the secret of dev is not good"))?;
-    let (app, _refresh) = app(&http, &store, key_sources, keys.leeway)?;
+    let (app, _, _refresh) = app(&http, &store, key_sources, keys.leeway)?;
     let address = listener.local_addr().map_err(|error| Failure::fatal(format!("cannot listen: {error}")))?;
     let greeting = dev::greeting(address, &keys, &ignored)?;
     // Whoever does not read it may still use the server.
     let _ = io::stdout().write_all(greeting.as_bytes());
-    serve::serve(listener, app, stop, grace(&http)).await;
+    serve::serve(listener, app, crowd, stop, grace(&http)).await;
     store.close().await;
     Ok(())
 }
@@ -232,13 +244,23 @@ fn stop_signals() -> Result<StopSignals, Failure> {
 }
 
 /// The app, and the tasks that keep its key sets up to date as long as they are held.
-fn app(http: &Http, store: &Store, keys: Vec<KeySource>, leeway: Duration) -> Result<(app::App, RefreshTask), Failure> {
+fn app(
+    http: &Http,
+    store: &Store,
+    keys: Vec<KeySource>,
+    leeway: Duration,
+) -> Result<(app::App, JwtVerifier, RefreshTask), Failure> {
     let verifier = JwtVerifier::builder().leeway(leeway);
     let verifier = keys.into_iter().fold(verifier, JwtVerifierBuilder::source);
     let verifier = verifier.build().map_err(|error| Failure::fatal(error.to_string()))?;
     let refresh = verifier.spawn_refresh();
-    let api = TodoApi::new(store.service(), verifier).with_body_limit(http.body_limit).with_timeout(http.timeout);
-    Ok((app::app(http.framework, api, &http.origins), refresh))
+    let api =
+        TodoApi::new(store.service(), verifier.clone()).with_body_limit(http.body_limit).with_timeout(http.timeout);
+    let api = match http.rate_limit {
+        Some(rate) => api.with_gate(RateLimiter::new(rate)),
+        None => api,
+    };
+    Ok((app::app(http.framework, api, &http.origins), verifier, refresh))
 }
 
 /// How long to wait at the end: no request may take longer, but its answer has to be taken, too.

@@ -12,12 +12,13 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::watch,
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use crate::{
     app::App,
     connection::{Activity, Limited},
+    crowd::Crowd,
     failure::Failure,
     settings::causes,
     telemetry,
@@ -25,16 +26,20 @@ use crate::{
 
 /// Opens the port.
 pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    raise_open_file_limit();
+    bind(address, "HOST", "--port").await
+}
+
+/// Opens a port that these two settings choose.
+pub(crate) async fn bind(address: SocketAddr, host: &str, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         let port = address.port();
         Failure::fatal(match error.kind() {
             io::ErrorKind::AddrInUse => format!(
-                "port {port} is taken by another program; choose another one: --port {}",
+                "port {port} is taken by another program; choose another one: {flag} {}",
                 if port == u16::MAX { port - 1 } else { port + 1 }
             ),
             io::ErrorKind::AddrNotAvailable => format!(
-                "this machine has no address {}; HOST=127.0.0.1 is this machine alone, HOST=0.0.0.0 all its networks",
+                "this machine has no address {}; {host}=127.0.0.1 is this machine alone, {host}=0.0.0.0 all its networks",
                 address.ip()
             ),
             _ => format!("cannot listen on {address}: {error}"),
@@ -42,8 +47,25 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> 
     })
 }
 
-/// A connection is an open file, and the usual limit of 1024 is there for programs older than `poll`.
-fn raise_open_file_limit() {
+/// Room for so many connections, or for as many as there may be open files, less those that others need.
+pub(crate) fn crowd(wanted: usize, others: usize) -> Crowd {
+    let Some(files) = raise_open_file_limit() else { return Crowd::of_at_most(wanted) };
+    let possible = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(others + OTHER_FILES).max(1);
+    if possible < wanted {
+        tracing::warn!(
+            open_files = files,
+            "as the limit of open files is, there can be {possible} connections at once, not {wanted}"
+        );
+    }
+    Crowd::of_at_most(wanted.min(possible))
+}
+
+/// What is open beside connections: logs, listeners, files of SQLite, whoever looks at metrics, a fetch of keys.
+const OTHER_FILES: usize = 64;
+
+/// A connection is an open file, and the usual limit of 1024 is there for programs older than `poll`. Answers the
+/// limit, if there is one.
+fn raise_open_file_limit() -> Option<u64> {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, getrlimit, setrlimit};
@@ -52,7 +74,10 @@ fn raise_open_file_limit() {
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
             tracing::debug!(%error, "the limit of open files stays as it is");
         }
+        getrlimit(Resource::Nofile).current
     }
+    #[cfg(not(unix))]
+    None
 }
 
 /// The signals that ask to stop (SIGTERM, SIGINT), from the moment this is made.
@@ -111,10 +136,27 @@ fn count_signals(count: watch::Sender<u32>) -> io::Result<impl Future<Output = (
 }
 
 /// Serves until asked to stop, then finishes what is in flight, for `grace` at most.
-pub(crate) async fn serve(listener: TcpListener, app: App, mut stop: StopSignals, grace: Duration) {
+///
+/// While there are as many connections as there may be, others wait in the queue of the system.
+pub(crate) async fn serve(listener: TcpListener, app: App, crowd: Crowd, mut stop: StopSignals, grace: Duration) {
     let server = builder();
     let connections = GracefulShutdown::new();
+    let mut told = None;
     loop {
+        let place = match crowd.place_now() {
+            Some(place) => place,
+            None => {
+                // Once a minute, or the log is the next thing that is too full.
+                if told.is_none_or(|moment: Instant| moment.elapsed() > Duration::from_mins(1)) {
+                    told = Some(Instant::now());
+                    tracing::warn!(limit = crowd.limit(), "as many connections as there may be; others wait");
+                }
+                tokio::select! {
+                    place = crowd.place() => place,
+                    () = stop.asked() => break,
+                }
+            }
+        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.asked() => break,
@@ -123,8 +165,11 @@ pub(crate) async fn serve(listener: TcpListener, app: App, mut stop: StopSignals
             Ok((stream, peer)) => {
                 // Answers are small and written whole: nothing is gained by waiting for more.
                 let _ = stream.set_nodelay(true);
-                let connection = connection(&server, &connections, stream, app.clone());
+                let activity = Activity::among(crowd.clone());
+                let taken = place.taken_in(&crowd);
+                let connection = connection(&server, &connections, stream, activity, app.clone());
                 tokio::spawn(async move {
+                    let _taken = taken;
                     if let Err(error) = connection.await {
                         tracing::debug!(%peer, error = causes(&*error), "a connection has broken off");
                     }
@@ -177,12 +222,13 @@ fn connection<S>(
     server: &auto::Builder<TokioExecutor>,
     connections: &GracefulShutdown,
     stream: S,
+    activity: Activity,
     app: App,
 ) -> impl Future<Output = Result<(), tower::BoxError>> + Send + use<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Arc::new(Activity::default());
+    let activity = Arc::new(activity);
     let stream = Limited::new(stream, activity.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let busy = activity.begin(request.version());
@@ -211,10 +257,7 @@ mod tests {
     use http::Response;
     use http_body_util::{BodyExt as _, Empty};
     use hyper::client::conn::{http1, http2};
-    use tokio::{
-        io::{DuplexStream, duplex},
-        time::Instant,
-    };
+    use tokio::io::{DuplexStream, duplex};
     use tower::{service_fn, util::BoxCloneSyncService};
 
     use super::*;
@@ -228,7 +271,7 @@ mod tests {
             Ok::<_, Infallible>(Response::new(Body::default()))
         }));
         let connections = GracefulShutdown::new();
-        let connection = connection(&builder(), &connections, theirs, app);
+        let connection = connection(&builder(), &connections, theirs, Activity::default(), app);
         let lasting = async move {
             let began = Instant::now();
             let _ = connection.await;

@@ -15,16 +15,14 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
-use todo_core::{
-    Error,
-    http::{PROBES, RESOURCES, find_resource},
-};
+use todo_core::Error;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, level_filters::LevelFilter};
 use tracing_subscriber::{Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::{
     app::{App, Body, X_REQUEST_ID},
+    metrics::requests::{self, Route},
     settings::Log,
 };
 
@@ -94,16 +92,17 @@ fn new_request_id() -> HeaderValue {
 /// A line in the log, once the answer is there, or is given up because the caller has gone or the server ends.
 struct Answer {
     method: Method,
-    path: String,
+    route: Route,
     began: Instant,
     given: bool,
 }
 
 impl Answer {
     fn to<B>(request: &Request<B>) -> Self {
+        requests::begun();
         Self {
             method: request.method().clone(),
-            path: template(request.uri().path()),
+            route: Route::of(request.uri().path()),
             began: Instant::now(),
             given: false,
         }
@@ -115,9 +114,14 @@ impl Answer {
 
     fn is(&mut self, response: &Response<Body>) {
         self.given = true;
-        let (method, path, duration_ms) = (self.method.as_str(), self.path.as_str(), self.milliseconds());
+        let error = response.extensions().get::<Arc<Error>>();
+        requests::answered(self.route, &self.method, response.status(), self.began.elapsed());
+        if let Some(Error::Auth(refusal)) = error.map(|error| &**error) {
+            requests::refused(refusal);
+        }
+        let (method, path, duration_ms) = (self.method.as_str(), self.route.template(), self.milliseconds());
         let status = response.status().as_u16();
-        let code = response.extensions().get::<Arc<Error>>().map(|error| error.code());
+        let code = error.map(|error| error.code());
         // Probes come every few seconds and are worth a line only when they fail.
         if path.starts_with("/health") && response.status().is_success() {
             tracing::debug!(target: "todo_server::http", method, path, status, duration_ms, "answered");
@@ -129,21 +133,13 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
+        requests::ended();
         if !self.given {
-            let (method, path, duration_ms) = (self.method.as_str(), self.path.as_str(), self.milliseconds());
+            requests::abandoned(self.route, &self.method);
+            let (method, path, duration_ms) = (self.method.as_str(), self.route.template(), self.milliseconds());
             tracing::info!(target: "todo_server::http", method, path, duration_ms, "not answered");
         }
     }
-}
-
-/// The path as the routes have it. Not as it came: a user's id is a claim, and who knows what callers put there.
-fn template(path: &str) -> String {
-    let mounts = [("/api/v1", RESOURCES), ("/api", RESOURCES), ("", PROBES)];
-    let known = mounts.into_iter().find_map(|(mount, resources)| {
-        let resource = find_resource(resources, path.strip_prefix(mount)?)?;
-        Some(format!("{mount}{}", resource.path))
-    });
-    known.unwrap_or_else(|| "unknown".to_owned())
 }
 
 #[cfg(test)]

@@ -72,6 +72,8 @@ struct Flights {
     current: Option<Flight>,
     /// How many there were.
     count: u64,
+    /// How many of them failed.
+    failures: u64,
     /// When the next may begin.
     next: Timestamp,
     /// Whether the last failed, so that nobody is made to wait for the next.
@@ -126,6 +128,22 @@ pub(super) struct Snapshot {
     /// The document, to see whether another is the same.
     document: String,
     fetched_at: Option<Timestamp>,
+}
+
+/// What is known of a fetched key set at one moment, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JwksStatus {
+    /// How long ago the fetch of the last good set began; `None` before the first.
+    pub age: Option<Duration>,
+    /// Whether tokens can be judged by it: it was fetched, and is not too old.
+    pub usable: bool,
+    /// How many keys it holds.
+    pub keys: usize,
+    /// How many fetches began since this was made.
+    pub fetches: u64,
+    /// How many of them failed.
+    pub failures: u64,
 }
 
 /// Why a key set could not be fetched.
@@ -240,6 +258,7 @@ impl RemoteJwksBuilder {
             flights: Mutex::new(Flights {
                 current: None,
                 count: 0,
+                failures: 0,
                 next: Timestamp::from_unix_micros(i64::MIN),
                 failing: false,
                 conditions: HeaderMap::new(),
@@ -298,6 +317,19 @@ impl RemoteJwks {
                 tokio::time::sleep(keys.0.settings.refresh_after.max(Duration::from_millis(100))).await;
             }
         })])
+    }
+
+    /// What is known of the set now. It waits for nothing and fetches nothing.
+    #[must_use]
+    pub fn status(&self) -> JwksStatus {
+        let snapshot = self.0.snapshot.load();
+        let age = self.age(&snapshot);
+        let (fetches, failures) = {
+            let flights = self.flights();
+            (flights.count, flights.failures)
+        };
+        let usable = age.is_some_and(|age| age < self.0.settings.max_stale);
+        JwksStatus { age, usable, keys: snapshot.keys.len(), fetches, failures }
     }
 
     /// The snapshot to judge a token by.
@@ -398,6 +430,7 @@ impl RemoteJwks {
             match &answer {
                 Ok(fetched) => self.replace(&mut flights, flight.began, fetched),
                 Err(failed) => {
+                    flights.failures += 1;
                     tracing::warn!(target: "todo_core::auth", error = %failed.error, "the key set could not be fetched");
                     if let Some(after) = failed.retry_after {
                         flights.next = flight.began.plus(after.clamp(self.0.settings.pause, MAX_PAUSE));

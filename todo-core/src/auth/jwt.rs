@@ -12,7 +12,7 @@ use jsonwebtoken::DecodingKey;
 use quick_cache::sync::Cache;
 
 #[cfg(feature = "remote-jwks")]
-use super::jwks::{Look, RefreshTask, RemoteJwks, Unavailable};
+use super::jwks::{JwksStatus, Look, RefreshTask, RemoteJwks, Unavailable};
 use super::{
     AuthError, Authenticator, Identity, TokenCookie,
     jwk::{Algorithm, Jwk, JwkSet},
@@ -84,6 +84,31 @@ pub enum Refusal {
     /// A host's own authenticator has its own reason.
     #[error("{0}")]
     Other(&'static str),
+}
+
+impl Refusal {
+    /// Its name in metrics: `unknown_key`. It is one of a few, whatever the token holds.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooLong => "too_long",
+            Self::Malformed => "malformed",
+            Self::DuplicateMember => "duplicate_member",
+            Self::CriticalExtension => "critical_extension",
+            Self::Type => "type",
+            Self::Algorithm => "algorithm",
+            Self::UnknownKey => "unknown_key",
+            Self::Signature => "signature",
+            Self::NoExpiry => "no_expiry",
+            Self::Time => "time",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Subject => "subject",
+            Self::Session => "session",
+            Self::Other(_) => "other",
+        }
+    }
 }
 
 /// What the claims of a token look like.
@@ -326,6 +351,15 @@ impl KeySource {
             }
         };
         Ok((self.check_claims(&token.claims()?, now, leeway)?, generation))
+    }
+
+    /// Whether there are keys to judge by, without looking further.
+    fn is_usable(&self) -> bool {
+        match &self.keys {
+            Keys::Secrets(_) | Keys::Jwks(_) => true,
+            #[cfg(feature = "remote-jwks")]
+            Keys::Remote(remote) => remote.status().usable,
+        }
     }
 
     /// Which keys count now, as a number that grows when they change, and whether they were fetched just now.
@@ -685,6 +719,15 @@ impl JwtVerifier {
         remotes.fold(RefreshTask::default(), RefreshTask::join)
     }
 
+    /// The state of each key set that is fetched, for metrics. It waits for nothing and fetches nothing.
+    #[cfg(feature = "remote-jwks")]
+    pub fn key_sets(&self) -> impl Iterator<Item = JwksStatus> {
+        self.0.sources.iter().filter_map(|source| match &source.keys {
+            Keys::Remote(remote) => Some(remote.status()),
+            Keys::Secrets(_) | Keys::Jwks(_) => None,
+        })
+    }
+
     /// Who a token says its bearer is.
     ///
     /// # Errors
@@ -783,6 +826,22 @@ impl Authenticator for JwtVerifier {
             return self.verify(&token).await;
         }
         self.verify(bearer_token(head)?).await
+    }
+
+    /// One source with usable keys is enough. A key set that was never fetched is fetched now: without this, a server
+    /// that gets no requests before it is ready would never be.
+    async fn ready(&self) -> Result<(), AuthError> {
+        let mut ready = Ok(());
+        if self.0.sources.iter().any(KeySource::is_usable) {
+            return ready;
+        }
+        for source in &self.0.sources {
+            ready = source.generation().await.map(|_| ());
+            if ready.is_ok() {
+                break;
+            }
+        }
+        ready
     }
 }
 

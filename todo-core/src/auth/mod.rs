@@ -12,12 +12,19 @@ mod jwk;
 #[cfg(feature = "remote-jwks")]
 mod jwks;
 mod jwt;
+mod quota;
+#[cfg(feature = "rate-limit")]
+mod rate_limit;
 
 pub use cookie::TokenCookie;
 pub use jwk::{InvalidJwks, JwkSet};
 #[cfg(feature = "remote-jwks")]
-pub use jwks::{FetchError, RefreshTask, RemoteJwks, RemoteJwksBuilder};
+pub use jwks::{FetchError, JwksStatus, RefreshTask, RemoteJwks, RemoteJwksBuilder};
 pub use jwt::{InvalidSource, JwtVerifier, JwtVerifierBuilder, KeySource, Refusal, Shape};
+
+pub use quota::Quota;
+#[cfg(feature = "rate-limit")]
+pub use rate_limit::{InvalidRate, Rate, RateLimiter};
 
 /// Decides from the head of a request who is asking.
 ///
@@ -49,12 +56,26 @@ pub trait Authenticator: fmt::Debug + Send + Sync {
     ///
     /// See [`AuthError`]; each variant is one answer over the wire.
     async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError>;
+
+    /// Whether it can tell good credentials from bad ones now, for a readiness probe: that it has keys, or reaches what
+    /// it has to ask. It may try to get there. By default it always can.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Unavailable`]: it cannot, and nobody could be let in.
+    async fn ready(&self) -> Result<(), AuthError> {
+        Ok(())
+    }
 }
 
 #[async_trait]
 impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
     async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
         (**self).authenticate(head).await
+    }
+
+    async fn ready(&self) -> Result<(), AuthError> {
+        (**self).ready().await
     }
 }
 
@@ -119,6 +140,9 @@ pub enum AuthError {
         /// After how long to try again.
         retry_after: Duration,
     },
+    /// This caller has used up what it may ask for: 429 `rate_limited`, with the quota in the headers.
+    #[error("the caller has no quota left")]
+    OverQuota(Quota),
     /// Whether the credential is good cannot be said now: 503 `unavailable`.
     #[error("credentials cannot be checked now")]
     Unavailable {
@@ -128,6 +152,55 @@ pub enum AuthError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+}
+
+impl AuthError {
+    /// Every [`reason`](Self::reason) there is.
+    pub const REASONS: &[&str] = &[
+        "missing",
+        "expired",
+        "revoked",
+        "foreign_origin",
+        "rate_limited",
+        "unavailable",
+        "too_long",
+        "malformed",
+        "duplicate_member",
+        "critical_extension",
+        "type",
+        "algorithm",
+        "unknown_key",
+        "signature",
+        "no_expiry",
+        "time",
+        "not_yet_valid",
+        "issuer",
+        "audience",
+        "subject",
+        "session",
+        "other",
+    ];
+
+    /// Why, in a word: for the label of a metric. It is one of [`REASONS`](Self::REASONS), whatever a caller sends.
+    ///
+    /// ```
+    /// use todo_core::auth::{AuthError, Refusal};
+    ///
+    /// assert_eq!(AuthError::Expired.reason(), "expired");
+    /// assert_eq!(AuthError::Invalid(Refusal::Signature).reason(), "signature");
+    /// ```
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Expired => "expired",
+            Self::Invalid(refusal) => refusal.name(),
+            Self::Revoked => "revoked",
+            Self::ForeignOrigin => "foreign_origin",
+            Self::RateLimited { .. } | Self::OverQuota(_) => "rate_limited",
+            Self::Unavailable { .. } => "unavailable",
+        }
+    }
 }
 
 /// A last word on each request of an authenticated caller: users who are disabled, credentials that were taken back,
@@ -167,6 +240,23 @@ impl<T: Gate + ?Sized> Gate for Arc<T> {
     }
 }
 
+/// Two gates as one: who is refused by the first does not come to the second.
+#[derive(Debug)]
+pub(crate) struct Both(pub(crate) Arc<dyn Gate>, pub(crate) Arc<dyn Gate>);
+
+#[async_trait]
+impl Gate for Both {
+    async fn judge(&self, identity: &Identity) -> Result<Verdict, AuthError> {
+        let first = self.0.judge(identity).await?;
+        let told = first.apply(identity)?;
+        match self.1.judge(identity).await? {
+            // Nothing more to say, but what the first has said.
+            Verdict::Allow => Ok(told.map_or(Verdict::Allow, Verdict::Quota)),
+            second => Ok(second),
+        }
+    }
+}
+
 /// What a [`Gate`] says of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -183,18 +273,65 @@ pub enum Verdict {
         /// After how long to try again.
         retry_after: Duration,
     },
+    /// Let in, or refused for now with 429 `rate_limited`, as the quota says. The caller is told of the quota in
+    /// either case.
+    Quota(Quota),
 }
 
 impl Verdict {
-    pub(crate) fn apply(self, identity: &Identity) -> Result<(), AuthError> {
+    pub(crate) fn apply(self, identity: &Identity) -> Result<Option<Quota>, AuthError> {
         match self {
-            Self::Allow => Ok(()),
+            Self::Allow => Ok(None),
+            Self::Quota(quota) if quota.retry_after.is_some() => Err(AuthError::OverQuota(quota)),
+            Self::Quota(quota) => Ok(Some(quota)),
             Self::Deny => Err(AuthError::Revoked),
             Self::DenyIssuedBefore(moment) => match identity.issued_at {
-                Some(issued_at) if issued_at >= moment => Ok(()),
+                Some(issued_at) if issued_at >= moment => Ok(None),
                 _ => Err(AuthError::Revoked),
             },
             Self::RateLimited { retry_after } => Err(AuthError::RateLimited { retry_after }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_one_of_the_few_and_different_from_the_others() {
+        let refusals = [
+            Refusal::TooLong,
+            Refusal::Malformed,
+            Refusal::DuplicateMember,
+            Refusal::CriticalExtension,
+            Refusal::Type,
+            Refusal::Algorithm,
+            Refusal::UnknownKey,
+            Refusal::Signature,
+            Refusal::NoExpiry,
+            Refusal::Time,
+            Refusal::NotYetValid,
+            Refusal::Issuer,
+            Refusal::Audience,
+            Refusal::Subject,
+            Refusal::Session,
+            Refusal::Other("a host's own reason"),
+        ];
+        let retry_after = Duration::ZERO;
+        let others = [
+            AuthError::Missing,
+            AuthError::Expired,
+            AuthError::Revoked,
+            AuthError::ForeignOrigin,
+            AuthError::RateLimited { retry_after },
+            AuthError::Unavailable { retry_after, source: "away".into() },
+        ];
+        let mut reasons: Vec<_> = others.iter().map(AuthError::reason).collect();
+        reasons.extend(refusals.map(|refusal| AuthError::Invalid(refusal).reason()));
+        assert_eq!(reasons, AuthError::REASONS);
+        reasons.sort_unstable();
+        reasons.dedup();
+        assert_eq!(reasons.len(), AuthError::REASONS.len());
     }
 }

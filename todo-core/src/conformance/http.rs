@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Page, Task, TaskId, TaskQuery, TodoService, UserId,
-    auth::{AuthError, Gate, Identity, JwtVerifier, KeySource, Verdict},
+    auth::{AuthError, Gate, Identity, JwtVerifier, KeySource, Quota, Verdict},
     clock::{Clock as _, SystemClock, Timestamp},
     http::TodoApi,
     store::{StoreError, TaskChange, TaskStore},
@@ -45,6 +45,8 @@ macro_rules! http_conformance {
             an_old_token_is_expired
             a_revoked_token_is_revoked
             a_hasty_user_is_rate_limited
+            who_has_a_quota_is_told_what_is_left
+            who_has_no_quota_left_is_rate_limited
             no_credential_comes_before_all_but_path_and_method
             unknown_methods_are_told_the_known
             options_need_no_credential
@@ -126,9 +128,17 @@ impl Gate for Doorkeeper {
             "disabled" => Verdict::Deny,
             "signed-out" => Verdict::DenyIssuedBefore(Timestamp::from_unix_seconds(now() + 60)),
             "hasty" => Verdict::RateLimited { retry_after: Duration::from_millis(2500) },
+            "metered" => Verdict::Quota(quota(7)),
+            "spent" => Verdict::Quota(quota(0).refused(Duration::from_millis(1200))),
             _ => Verdict::Allow,
         })
     }
+}
+
+/// Of ten requests in a minute so many are left.
+fn quota(remaining: u32) -> Quota {
+    let spent = Duration::from_secs(6) * (10 - remaining);
+    Quota::new(10, Duration::from_mins(1)).remaining(remaining, spent.saturating_sub(Duration::from_millis(1)))
 }
 
 /// A store with users for whom it does not work.
@@ -574,7 +584,9 @@ pub async fn the_session_says_who_is_asking(app: &dyn App) {
 /// For load balancers, at the root.
 pub async fn probes_need_no_credential(app: &dyn App) {
     let nobody = Client { app, authorization: None };
-    for (path, body) in [("/health", r#"{"status":"ok"}"#), ("/health/ready", r#"{"status":"ready"}"#)] {
+    for (path, body) in
+        [("/health", r#"{"status":"ok"}"#), ("/health/ready", r#"{"status":"ready","store":"ok","keys":"ok"}"#)]
+    {
         let reply = nobody.request("GET", path, &[], b"").await;
         reply.ok(200);
         assert_eq!(reply.body, body);
@@ -784,6 +796,47 @@ pub async fn a_hasty_user_is_rate_limited(app: &dyn App) {
     let reply = client(app, "hasty").get("/tasks").await;
     reply.problem(429, "Too Many Requests", "rate_limited", "Too many requests; try again later.");
     assert_eq!(reply.header("retry-after"), "3");
+}
+
+/// Whatever the answer is, but not before it is known who asks.
+pub async fn who_has_a_quota_is_told_what_is_left(app: &dyn App) {
+    let metered = client(app, "metered");
+    let task = metered.create("Metered").await;
+    let nobodys = format!("/tasks/{NOBODYS}");
+    for (method, path, status) in [
+        ("GET", "/tasks", 200),
+        ("HEAD", "/tasks", 200),
+        ("GET", "/auth/session", 200),
+        ("PATCH", &*format!("{}/complete", path(&task)), 200),
+        ("DELETE", &*path(&task), 204),
+        ("GET", &*nobodys, 404),
+        ("GET", "/tasks?limit=0", 422),
+        ("GET", "/ann/tasks", 403),
+        ("POST", "/tasks", 415),
+    ] {
+        let body: &[u8] = if method == "POST" { b"title" } else { b"" };
+        let reply = metered.request(method, &format!("/api/v1{path}"), &[], body).await;
+        assert_eq!(reply.status, status, "{method} {path}");
+        assert_eq!(reply.header("ratelimit-policy"), r#""user";q=10;w=60"#, "{method} {path}");
+        assert_eq!(reply.header("ratelimit"), r#""user";r=7;t=18"#, "{method} {path}");
+    }
+    for (method, path) in [("BREW", "/tasks"), ("OPTIONS", "/tasks"), ("GET", "/tasks/")] {
+        let reply = metered.bare(method, path).await;
+        assert!(!reply.headers.contains_key("ratelimit"), "{method} {path}");
+    }
+    assert!(!client(app, "ann").get("/tasks").await.headers.contains_key("ratelimit"));
+}
+
+/// Reads and writes alike.
+pub async fn who_has_no_quota_left_is_rate_limited(app: &dyn App) {
+    let spent = client(app, "spent");
+    for (method, path) in [("GET", "/tasks"), ("POST", "/tasks"), ("GET", "/ann/tasks"), ("GET", "/auth/session")] {
+        let reply = spent.bare(method, path).await;
+        reply.problem(429, "Too Many Requests", "rate_limited", "Too many requests; try again later.");
+        assert_eq!(reply.header("retry-after"), "2", "rounded up");
+        assert_eq!(reply.header("ratelimit-policy"), r#""user";q=10;w=60"#);
+        assert_eq!(reply.header("ratelimit"), r#""user";r=0;t=60"#);
+    }
 }
 
 /// Whoever is not known learns neither whether a task exists nor whether a body is good.

@@ -51,12 +51,13 @@ use tracing::Instrument as _;
 
 use crate::{
     Error, FieldErrors, Page, Task, TaskQuery, TodoService, UserTasks,
-    auth::{Authenticator, Gate, Identity},
+    auth::{Authenticator, Both, Gate, Identity, Quota},
     clock::Timestamp,
 };
 
 mod input;
 mod problem;
+mod ready;
 mod render;
 mod routes;
 
@@ -92,10 +93,14 @@ impl TodoApi {
         }
     }
 
-    /// Asks this gate about each authenticated caller.
+    /// Asks this gate about each authenticated caller; after the gates that are there already, if they let it in.
     #[must_use]
     pub fn with_gate(mut self, gate: impl Gate + 'static) -> Self {
-        self.gate = Some(Arc::new(gate));
+        let gate: Arc<dyn Gate> = Arc::new(gate);
+        self.gate = Some(match self.gate {
+            None => gate,
+            Some(first) => Arc::new(Both(first, gate)),
+        });
         self
     }
 
@@ -126,12 +131,18 @@ impl TodoApi {
     ///
     /// [`Error::Auth`].
     pub async fn authenticate(&self, head: &Parts) -> Result<Identity, Error> {
+        Ok(self.admit(head).await?.0)
+    }
+
+    /// Who is asking, and what is left of the caller's quota, if there is one.
+    async fn admit(&self, head: &Parts) -> Result<(Identity, Option<Quota>), Error> {
         // Not by the `Arc`s, which would put each call into a box more.
         let identity = (*self.authenticator).authenticate(head).await?;
-        if let Some(gate) = self.gate.as_deref() {
-            gate.judge(&identity).await?.apply(&identity)?;
-        }
-        Ok(identity)
+        let quota = match self.gate.as_deref() {
+            Some(gate) => gate.judge(&identity).await?.apply(&identity)?,
+            None => None,
+        };
+        Ok((identity, quota))
     }
 
     /// Answers a request that the framework has matched to a resource.
@@ -153,13 +164,17 @@ impl TodoApi {
         );
         async move {
             let head_only = request.method() == Method::HEAD;
-            let mut response = match self.answer(resource, request).await {
+            let mut quota = None;
+            let mut response = match self.answer(resource, request, &mut quota).await {
                 Ok(response) => response,
                 Err(error) => {
                     report(&error);
                     problem(error)
                 }
             };
+            if let Some(quota) = quota {
+                quota.tell(response.headers_mut());
+            }
             if head_only {
                 response.body_mut().clear();
             }
@@ -169,7 +184,12 @@ impl TodoApi {
         .await
     }
 
-    async fn answer<B>(&self, resource: &'static Resource, request: Request<B>) -> Result<Response<Bytes>, Error>
+    async fn answer<B>(
+        &self,
+        resource: &'static Resource,
+        request: Request<B>,
+        quota: &mut Option<Quota>,
+    ) -> Result<Response<Bytes>, Error>
     where
         B: Body + Send,
         B::Data: Send,
@@ -185,7 +205,7 @@ impl TodoApi {
         let Some(operation) = resource.operation(&head.method) else {
             return Err(Error::MethodNotAllowed { allow: resource.allow });
         };
-        match tokio::time::timeout(self.timeout, self.perform(operation, &head, parameters, body)).await {
+        match tokio::time::timeout(self.timeout, self.perform(operation, &head, parameters, body, quota)).await {
             Ok(result) => result,
             Err(_) => Err(Error::Timeout { limit: self.timeout }),
         }
@@ -197,6 +217,7 @@ impl TodoApi {
         head: &Parts,
         parameters: Parameters<'_>,
         body: B,
+        quota: &mut Option<Quota>,
     ) -> Result<Response<Bytes>, Error>
     where
         B: Body + Send,
@@ -206,12 +227,13 @@ impl TodoApi {
         match operation {
             Operation::Health => return Ok(ok(&Status { status: "ok" })),
             Operation::Ready => {
-                self.service.ping().await?;
-                return Ok(ok(&Status { status: "ready" }));
+                ready::check(&self.service, &*self.authenticator).await?;
+                return Ok(ok(&Readiness { status: "ready", store: "ok", keys: "ok" }));
             }
             _ => {}
         }
-        let identity = self.authenticate(head).await?;
+        let identity;
+        (identity, *quota) = self.admit(head).await?;
         if !parameters.user.is(&identity.user_id) {
             return Err(Error::Forbidden);
         }
@@ -376,6 +398,13 @@ struct Status {
 }
 
 #[derive(Serialize)]
+struct Readiness {
+    status: &'static str,
+    store: &'static str,
+    keys: &'static str,
+}
+
+#[derive(Serialize)]
 struct Session<'a> {
     user: User<'a>,
     expires_at: Option<Timestamp>,
@@ -413,15 +442,21 @@ fn next_link(query: &TaskQuery, page: &Page) -> Option<HeaderValue> {
 /// Tells the host's log. Our faults with all their causes; the caller's in a few words.
 fn report(error: &Error) {
     if error.status().is_server_error() {
-        let mut causes = String::new();
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            causes.push_str(if causes.is_empty() { "" } else { ": " });
-            causes.push_str(&cause.to_string());
-            source = cause.source();
-        }
+        let causes = causes(error);
         tracing::error!(target: "todo_core::http", code = error.code(), %error, causes, "a request failed");
     } else {
         tracing::debug!(target: "todo_core::http", code = error.code(), "a request was refused");
     }
+}
+
+/// What is behind an error.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut causes = String::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        causes.push_str(if causes.is_empty() { "" } else { ": " });
+        causes.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    causes
 }

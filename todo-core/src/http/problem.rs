@@ -7,7 +7,7 @@ use http::{
 };
 use serde::Serialize;
 
-use crate::Error;
+use crate::{Error, auth::AuthError};
 
 /// The body of an error: problem details (RFC 9457), with `detail` as a text so that clients which show it need not
 /// know more.
@@ -20,6 +20,8 @@ struct Problem<'a> {
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     field_errors: Option<BTreeMap<&'a str, &'a [String]>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<&'a [&'static str]>,
 }
 
 /// The answer that an error is: for an adapter or a host that refuses a request itself, in the same words.
@@ -46,6 +48,10 @@ pub fn problem(error: Error) -> Response<Bytes> {
             Error::Validation(errors) => Some(errors.iter().collect()),
             _ => None,
         },
+        failed: match &error {
+            Error::NotReady { failed } => Some(failed),
+            _ => None,
+        },
     };
     let mut response = json(status, "application/problem+json", &body);
     let headers = response.headers_mut();
@@ -57,6 +63,9 @@ pub fn problem(error: Error) -> Response<Bytes> {
     }
     if let Some(after) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+    }
+    if let Error::Auth(AuthError::OverQuota(quota)) = &error {
+        quota.tell(headers);
     }
     response.extensions_mut().insert(Arc::new(error));
     response

@@ -33,6 +33,8 @@ pub use coalescing::{CoalescingOptions, CoalescingStatus, CoalescingStore};
 pub use memory::MemoryStore;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use names::{InvalidName, Names};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use pool::PoolStatus;
 #[cfg(feature = "postgres")]
 pub use postgres::{Findings, PostgresInTransaction, PostgresOptions, PostgresStore, TlsPolicy};
 #[cfg(feature = "sqlite")]

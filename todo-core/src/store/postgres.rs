@@ -1,6 +1,7 @@
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     ops::{Deref, DerefMut},
+    pin::Pin,
     str::FromStr as _,
     sync::Arc,
     time::Duration,
@@ -8,16 +9,18 @@ use std::{
 
 use async_trait::async_trait;
 use sqlx::{
-    ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres, Row as _,
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres, Row as _,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgSslMode},
 };
+
+use tokio::sync::OnceCell;
 
 use super::{
     StoreError, TaskChange, TaskStore,
     in_transaction::{Joined, joined_store},
     names::{Dialect, Names},
-    pool::{Lease, Pool},
+    pool::{Lease, MAX_WAITING, Place, Pool, PoolStatus, Prepare, Queue},
     sql::{self, Statements, is_disconnected},
 };
 use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
@@ -68,8 +71,8 @@ pub struct PostgresStore {
 
 #[derive(Clone)]
 enum Connections {
-    Own(Pool<Postgres>),
-    Host(PgPool),
+    Own(Pool<Postgres>, Arc<Session>),
+    Host(PgPool, Queue),
 }
 
 /// How a [`PostgresStore`] uses its own connections.
@@ -82,6 +85,19 @@ pub struct PostgresOptions {
     pub acquire_timeout: Duration,
     /// After how long a connection is replaced when it is next needed. Default: 30 minutes.
     pub max_lifetime: Duration,
+    /// How many calls may wait for a connection. More answer [`StoreError::Unavailable`] at once, since they would wait
+    /// longer than their callers do. Default: 1024.
+    pub max_waiting: usize,
+    /// How long a statement may run before the server ends it and the call answers [`StoreError::Timeout`]: nobody waits
+    /// for it any longer. `None`: as the role or the URL has it. Default: 5 seconds.
+    ///
+    /// This and [`lock_timeout`](Self::lock_timeout) are set on each new connection, but not behind a pooler: there a
+    /// setting would stay with a connection that others use after us. Set them for the role instead
+    /// (`alter role todo set statement_timeout = '5s'`). Migrations run without them.
+    pub statement_timeout: Option<Duration>,
+    /// How long a statement may wait for a lock before the call answers [`StoreError::Unavailable`]. `None`: as the role
+    /// or the URL has it. Default: 2 seconds.
+    pub lock_timeout: Option<Duration>,
     /// What to make of `sslmode=require`. Default: [`TlsPolicy::Verify`].
     pub tls: TlsPolicy,
 }
@@ -92,6 +108,9 @@ impl Default for PostgresOptions {
             max_connections: 10,
             acquire_timeout: Duration::from_secs(3),
             max_lifetime: Duration::from_mins(30),
+            max_waiting: MAX_WAITING,
+            statement_timeout: Some(Duration::from_secs(5)),
+            lock_timeout: Some(Duration::from_secs(2)),
             tls: TlsPolicy::Verify,
         }
     }
@@ -118,6 +137,9 @@ pub struct Findings {
     pub durable: bool,
     /// Whether a pooler stands between us and the server. (It keeps track of prepared statements, or the check fails.)
     pub pooled: bool,
+    /// How long a statement of this store may run; `None`: for ever. Behind a pooler, and on the host's pool, that is
+    /// the host's to choose.
+    pub statement_timeout: Option<Duration>,
 }
 
 impl PostgresStore {
@@ -129,7 +151,8 @@ impl PostgresStore {
     /// [`connect`](Self::connect) does neither.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self::over(Connections::Host(pool), Names::default())
+        let queue = host_queue(&pool, MAX_WAITING);
+        Self::over(Connections::Host(pool, queue), Names::default())
     }
 
     /// A store with connections of its own, opened when they are first needed.
@@ -140,14 +163,51 @@ impl PostgresStore {
     /// does not repeat the URL.
     pub fn connect(url: &str, options: &PostgresOptions) -> Result<Self, StoreError> {
         let connect = connect_options(url, options.tls)?;
-        let pool = Pool::new(connect, options.max_connections, options.acquire_timeout, Some(options.max_lifetime));
-        Ok(Self::over(Connections::Own(pool), Names::default()))
+        let session = Arc::new(Session::new(options));
+        let pool = Pool::new(
+            connect,
+            Some(session.clone()),
+            options.max_connections,
+            options.acquire_timeout,
+            Some(options.max_lifetime),
+        );
+        let pool = pool.with_max_waiting(options.max_waiting);
+        Ok(Self::over(Connections::Own(pool, session), Names::default()))
     }
 
     /// The same connections, with other names for schema and table.
     #[must_use]
     pub fn with_names(self, names: Names) -> Self {
         Self::over(self.connections, names)
+    }
+
+    /// The same connections, with so many calls that may wait for one; more answer [`StoreError::Unavailable`] at once.
+    /// Default: 1024.
+    ///
+    /// Of the host's pool only the calls of this store and its clones count: what the host itself does with the pool is
+    /// not seen here.
+    #[must_use]
+    pub fn with_max_waiting(self, max_waiting: usize) -> Self {
+        let connections = match self.connections {
+            Connections::Own(pool, session) => Connections::Own(pool.with_max_waiting(max_waiting), session),
+            Connections::Host(pool, _) => {
+                let queue = host_queue(&pool, max_waiting);
+                Connections::Host(pool, queue)
+            }
+        };
+        Self { connections, ..self }
+    }
+
+    /// What the connections are doing now, for metrics. It waits for nothing and asks the database nothing.
+    ///
+    /// Of the host's pool, size and idle connections are the pool's; waiting and refused calls are those of this store
+    /// and its clones.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        match &self.connections {
+            Connections::Own(pool, _) => pool.status(),
+            Connections::Host(pool, queue) => queue.status(pool.size() as usize, pool.num_idle()),
+        }
     }
 
     fn over(connections: Connections, names: Names) -> Self {
@@ -164,14 +224,33 @@ impl PostgresStore {
     /// The server cannot be reached, the user may not create the schema, or the database was migrated by a newer
     /// version of this library.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        let mut connection = self.lease().await?;
         let migrator = sql::migrator(Dialect::Postgres, &self.names);
-        match sql::migrate(&migrator, &mut *connection).await {
-            Ok(()) => Ok(connection.finish(Ok(()))?),
-            // The lock of the session may still be held: the lease closes the connection instead of giving it back.
-            Err(sqlx::migrate::MigrateError::Execute(error)) => Err(error.into()),
-            Err(error) => Err(StoreError::Backend(error.into())),
-        }
+        let migrated = match &self.connections {
+            // Not one of the pool's: to migrate, or to wait until another process has, may take longer than a call.
+            Connections::Own(pool, _) => {
+                let mut connection = pool.options().connect().await?;
+                let migrated = sql::migrate(&migrator, &mut connection).await;
+                // That it is closed politely matters to nobody but the server's log.
+                let _ = connection.close().await;
+                migrated
+            }
+            Connections::Host(..) => {
+                let mut connection = self.lease().await?;
+                let migrated = sql::migrate(&migrator, &mut *connection).await;
+                match migrated {
+                    Ok(()) => Ok(connection.finish(Ok(()))?),
+                    // The lock of the session may still be held.
+                    Err(error) => {
+                        connection.discard();
+                        Err(error)
+                    }
+                }
+            }
+        };
+        migrated.map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(error) => error.into(),
+            error => StoreError::Backend(error.into()),
+        })
     }
 
     /// Looks at what stands behind the URL: whether it is safe to use at all, and how durable it is.
@@ -182,12 +261,12 @@ impl PostgresStore {
     /// it ([`StoreError::Backend`], with a text that says so).
     pub async fn check(&self) -> Result<Findings, StoreError> {
         let options = match &self.connections {
-            Connections::Own(pool) => pool.options(),
-            Connections::Host(pool) => (*pool.connect_options()).clone(),
+            Connections::Own(pool, _) => pool.options(),
+            Connections::Host(pool, _) => (*pool.connect_options()).clone(),
         };
         // Fresh ones, because sqlx names statements by counting, and the names must clash.
         let (mut one, mut other) = (options.connect().await?, options.connect().await?);
-        let pooled = backend(&mut one).await? == backend(&mut other).await?;
+        let pooled = is_pooled(&mut one, &mut other).await?;
         if pooled && mixes_statements(&mut one, &mut other).await {
             return Err(StoreError::Backend(
                 "a connection pooler that does not track prepared statements stands before the database: it answers \
@@ -196,16 +275,27 @@ impl PostgresStore {
                     .into(),
             ));
         }
-        let durable = "select current_setting('fsync') = 'on' and current_setting('synchronous_commit') <> 'off'";
-        let durable = sqlx::raw_sql(durable).fetch_one(&mut one).await?.try_get(0)?;
+        let settings = "select current_setting('fsync') = 'on' and current_setting('synchronous_commit') <> 'off', \
+                        (select setting::bigint from pg_settings where name = 'statement_timeout')";
+        let settings = sqlx::raw_sql(settings).fetch_one(&mut one).await?;
+        let (durable, millis) = (settings.try_get(0)?, settings.try_get::<i64, _>(1)?);
+        let of_role = u64::try_from(millis).ok().filter(|millis| *millis > 0).map(Duration::from_millis);
+        let statement_timeout = match &self.connections {
+            Connections::Own(_, session) => {
+                // Found out already, so that the first connection need not. One that is there was right, too.
+                let _ = session.pooled.set(pooled);
+                session.statement_timeout.filter(|_| !pooled).or(of_role)
+            }
+            Connections::Host(..) => of_role,
+        };
         // That they are closed politely matters to nobody but the server's log.
         let _ = (one.close().await, other.close().await);
-        Ok(Findings { durable, pooled })
+        Ok(Findings { durable, pooled, statement_timeout })
     }
 
     /// Closes the connections that this store opened; those of the host's pool stay.
     pub async fn close(&self) {
-        if let Connections::Own(pool) = &self.connections {
+        if let Connections::Own(pool, _) = &self.connections {
             pool.close().await;
         }
     }
@@ -216,19 +306,22 @@ impl PostgresStore {
 
     pub(super) async fn lease(&self) -> Result<Borrowed, StoreError> {
         Ok(match &self.connections {
-            Connections::Own(pool) => Borrowed::Own(pool.lease().await?),
-            Connections::Host(pool) => Borrowed::Host(pool.acquire().await?),
+            Connections::Own(pool, _) => Borrowed::Own(pool.lease().await?),
+            Connections::Host(pool, queue) => {
+                let place = queue.enter()?;
+                Borrowed::Host { connection: pool.acquire().await?, _place: place }
+            }
         })
     }
 
     /// A connection that answers, however many dead ones lie in the pool: when the server was restarted, all of them.
     pub(super) async fn live_lease(&self) -> Result<Borrowed, StoreError> {
         // Our own pool suspects the others by now, and asks before it gives one out.
-        if let Connections::Host(pool) = &self.connections {
+        if let Connections::Host(pool, queue) = &self.connections {
             for _ in 0..pool.options().get_max_connections() {
                 let mut connection = pool.acquire().await?;
                 if connection.ping().await.is_ok() {
-                    return Ok(Borrowed::Host(connection));
+                    return Ok(Borrowed::Host { connection, _place: queue.enter()? });
                 }
                 drop(connection.detach());
             }
@@ -237,9 +330,81 @@ impl PostgresStore {
     }
 }
 
+fn host_queue(pool: &PgPool, max_waiting: usize) -> Queue {
+    Queue::new(pool.options().get_max_connections() as usize, max_waiting)
+}
+
 /// Which process of the server answers. Without a prepared statement: behind a pooler even that may clash.
 async fn backend(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
     sqlx::raw_sql("select pg_backend_pid()").fetch_one(connection).await?.try_get(0)
+}
+
+/// Whether these two connections end in a pooler that shares those of the server among its clients: if two live clients
+/// are answered by the same process, or one of them by several.
+async fn is_pooled(one: &mut PgConnection, other: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let first = backend(one).await?;
+    // Others use the pooler too, and it may just have given us different ones.
+    for _ in 0..3 {
+        if backend(other).await? == first || backend(one).await? != first {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The settings of each session of our own.
+struct Session {
+    statement_timeout: Option<Duration>,
+    lock_timeout: Option<Duration>,
+    /// Found out once. Behind a pooler a session is not ours, so nothing is set in it.
+    pooled: OnceCell<bool>,
+}
+
+impl Session {
+    fn new(options: &PostgresOptions) -> Self {
+        Self {
+            statement_timeout: options.statement_timeout,
+            lock_timeout: options.lock_timeout,
+            pooled: OnceCell::new(),
+        }
+    }
+
+    async fn set(&self, connection: &mut PgConnection, options: &PgConnectOptions) -> Result<(), sqlx::Error> {
+        let mut settings = String::new();
+        for (name, limit) in [("statement_timeout", self.statement_timeout), ("lock_timeout", self.lock_timeout)] {
+            if let Some(limit) = limit {
+                // 0 would be no limit, and more than this is none that the server takes.
+                let millis = limit.as_millis().clamp(1, 2_147_483_647);
+                // Writing to a text does not fail.
+                let _ = write!(settings, "set {name} = {millis};");
+            }
+        }
+        if settings.is_empty() {
+            return Ok(());
+        }
+        let look = async || {
+            let mut other = options.connect().await?;
+            let pooled = is_pooled(connection, &mut other).await;
+            let _ = other.close().await;
+            pooled
+        };
+        if *self.pooled.get_or_try_init(look).await? {
+            return Ok(());
+        }
+        // The only one that is not constant; there is nothing in it but numbers. Simple, so that no name is taken.
+        sqlx::raw_sql(AssertSqlSafe(settings)).execute(connection).await?;
+        Ok(())
+    }
+}
+
+impl Prepare<Postgres> for Session {
+    fn prepare<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        options: &'a PgConnectOptions,
+    ) -> Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send + 'a>> {
+        Box::pin(self.set(connection, options))
+    }
 }
 
 /// Two clients behind one server connection give the same name to different statements: is each answered its own?
@@ -284,14 +449,23 @@ impl fmt::Debug for PostgresStore {
 
 pub(super) enum Borrowed {
     Own(Lease<Postgres>),
-    Host(PoolConnection<Postgres>),
+    Host { connection: PoolConnection<Postgres>, _place: Place },
 }
 
 impl Borrowed {
+    /// Closes the connection instead of giving it back.
+    fn discard(self) {
+        match self {
+            // It is closed unless it has come to its end.
+            Self::Own(_) => {}
+            Self::Host { connection, .. } => drop(connection.detach()),
+        }
+    }
+
     pub(super) fn finish<T>(self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         match self {
             Self::Own(lease) => lease.finish(result),
-            Self::Host(connection) => {
+            Self::Host { connection, .. } => {
                 if result.as_ref().is_err_and(is_disconnected) {
                     drop(connection.detach());
                 }
@@ -307,7 +481,7 @@ impl Deref for Borrowed {
     fn deref(&self) -> &PgConnection {
         match self {
             Self::Own(lease) => lease,
-            Self::Host(connection) => connection,
+            Self::Host { connection, .. } => connection,
         }
     }
 }
@@ -316,7 +490,7 @@ impl DerefMut for Borrowed {
     fn deref_mut(&mut self) -> &mut PgConnection {
         match self {
             Self::Own(lease) => lease,
-            Self::Host(connection) => connection,
+            Self::Host { connection, .. } => connection,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     StoreError, TaskChange, TaskStore,
     in_transaction::{Joined, joined_store},
     names::{Dialect, Names},
-    pool::Pool,
+    pool::{Pool, PoolStatus},
     sql::{self, Statements},
 };
 use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
@@ -100,8 +100,8 @@ impl SqliteStore {
             .disable_statement_logging();
         let reading = options.clone().create_if_missing(false).pragma("query_only", "on");
         Self {
-            writer: Pool::new(options, 1, PATIENCE, None),
-            readers: Pool::new(reading, READERS, PATIENCE, None),
+            writer: Pool::new(options, None, 1, PATIENCE, None),
+            readers: Pool::new(reading, None, READERS, PATIENCE, None),
             sql: Statements::of(Dialect::Sqlite, &Names::default()),
             names: Names::default(),
         }
@@ -111,6 +111,29 @@ impl SqliteStore {
     #[must_use]
     pub fn with_names(self, names: Names) -> Self {
         Self { sql: Statements::of(Dialect::Sqlite, &names), names, ..self }
+    }
+
+    /// The same file, with so many reads and so many writes that may wait for their turn; more answer
+    /// [`StoreError::Unavailable`] at once, since they would wait longer than their callers do. Default: 1024 of each.
+    #[must_use]
+    pub fn with_max_waiting(self, max_waiting: usize) -> Self {
+        Self {
+            writer: self.writer.with_max_waiting(max_waiting),
+            readers: self.readers.with_max_waiting(max_waiting),
+            ..self
+        }
+    }
+
+    /// What the connection that writes is doing now, for metrics. It waits for nothing.
+    #[must_use]
+    pub fn writer_status(&self) -> PoolStatus {
+        self.writer.status()
+    }
+
+    /// What the connections that read are doing now, for metrics. It waits for nothing.
+    #[must_use]
+    pub fn readers_status(&self) -> PoolStatus {
+        self.readers.status()
     }
 
     /// Brings the table to the newest version. It is safe to run this in many processes at once, and does nothing when
@@ -325,6 +348,25 @@ mod tests {
         store.close().await;
         assert_eq!(files(), 1);
         assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn more_writes_than_may_wait_are_refused_at_once_and_reads_are_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = SqliteStore::open(directory.path().join("tasks.db")).with_max_waiting(1);
+        store.migrate().await.expect("migrated");
+        let owner = UserId::new("ann").expect("a user");
+        let taken = store.writer.lease().await.expect("a writer");
+        let mut waiting = std::pin::pin!(store.erase(&owner));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        let status = store.writer_status();
+        assert_eq!((status.size, status.idle, status.waiting, status.refused), (1, 0, 1, 0), "{status:?}");
+        assert!(matches!(store.erase(&owner).await, Err(StoreError::Unavailable(_))));
+        assert_eq!((store.writer_status().refused, store.readers_status().refused), (1, 0));
+        store.get(&owner, TaskId::from(uuid::Uuid::nil())).await.expect("a reader");
+        drop(taken);
+        waiting.await.expect("its turn has come");
+        assert_eq!(store.writer_status().waiting, 0);
     }
 
     #[tokio::test]

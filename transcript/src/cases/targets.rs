@@ -376,6 +376,10 @@ fn add_host(plan: &mut Plan) {
     plan.ask("the host's route for users, as ü", Request::get("/host/me?").by("ü"), 200);
     plan.ask("the host's route for users, revoked", Request::get("/host/me").by("disabled"), 401);
     plan.ask("the host's route for users, too often", Request::get("/host/me").by("hasty"), 429);
+    plan.ask("the host's route for users, no quota left", Request::get("/host/me").by("spent"), 429);
+    plan.ask("a list, some quota left", Request::get("/api/v1/tasks").by("metered"), 200);
+    plan.ask("a list, no quota left", Request::get("/api/v1/tasks").by("spent"), 429);
+    plan.ask("no task, some quota left", Request::get("/api/v1/tasks/7").by("metered"), 422);
     for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "get", "X"] {
         plan.ask(format!("{method} /nowhere"), Request::new(method, "/nowhere"), 404);
         plan.ask(

@@ -1,6 +1,6 @@
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::*;
@@ -123,4 +123,61 @@ async fn an_answer_that_nobody_takes_is_given_up() {
     };
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     assert_about(began.elapsed(), STALL * 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_taken_byte_by_byte_is_given_up_too() {
+    let (mut ours, mut theirs, activity) = connection();
+    let _busy = activity.begin(http::Version::HTTP_11);
+    let began = Instant::now();
+    let taking = async {
+        loop {
+            sleep(STALL / 3).await;
+            theirs.read_u8().await.expect("a byte");
+        }
+    };
+    let error = tokio::select! {
+        written = ours.write_all(&[0; 200]) => written.expect_err("not taken"),
+        () = taking => unreachable!("it takes for ever"),
+    };
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_about(began.elapsed(), TAKING);
+
+    // One answer after the other, all of them taken in time, may go on for ever.
+    let (mut ours, mut theirs, activity) = connection();
+    let _busy = activity.begin(http::Version::HTTP_11);
+    for _ in 0..10 {
+        let taking = async {
+            sleep(STALL / 2).await;
+            theirs.read_exact(&mut [0; 100]).await.expect("bytes");
+        };
+        let (written, ()) = tokio::join!(ours.write_all(&[0; 100]), taking);
+        written.expect("taken");
+        ours.flush().await.expect("flushed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_crowd_a_rest_is_short() {
+    let crowd = Crowd::of_at_most(2);
+    let (ours, mut theirs) = duplex(64);
+    let activity = Arc::new(Activity::among(crowd.clone()));
+    let mut ours = Limited::new(ours, activity.clone());
+    drop(activity.begin(http::Version::HTTP_11));
+    let _first = crowd.place().await.taken_in(&crowd);
+    let rest = timeout(REST / 2, ours.read(&mut [0; 8])).await;
+    assert!(rest.is_err(), "there is room for another");
+    let began = Instant::now();
+    let _second = crowd.place().await.taken_in(&crowd);
+    broken_off_after(&mut ours, &mut theirs, NEVER).await;
+    assert!(began.elapsed() <= CROWDED_REST, "{:?}", began.elapsed());
+
+    // But not too short for a request that follows at once.
+    let (ours, mut theirs) = duplex(64);
+    let activity = Arc::new(Activity::among(crowd));
+    let mut ours = Limited::new(ours, activity.clone());
+    sleep(Duration::from_secs(5)).await;
+    drop(activity.begin(http::Version::HTTP_11));
+    let lasted = broken_off_after(&mut ours, &mut theirs, NEVER).await;
+    assert!(lasted >= CROWDED_REST && lasted <= 2 * CROWDED_REST, "{lasted:?}");
 }

@@ -13,7 +13,7 @@ use std::{
 
 use http::HeaderValue;
 use todo_core::{
-    auth::KeySource,
+    auth::{KeySource, Rate},
     store::{PostgresOptions, PostgresStore, SqliteStore, StoreError, TlsPolicy},
 };
 use tracing::level_filters::LevelFilter;
@@ -34,11 +34,13 @@ pub(crate) struct Settings {
     pub(crate) keys: Vec<KeySource>,
     pub(crate) leeway: Duration,
     pub(crate) log: Log,
+    /// Where metrics are served, if they are.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 impl Settings {
     pub(crate) const GROUPS: &[Group] =
-        &[Group::Host, Group::Port, Group::Http, Group::Database, Group::Keys, Group::Log];
+        &[Group::Host, Group::Port, Group::Http, Group::Database, Group::Keys, Group::Log, Group::Metrics];
 
     pub(crate) fn read(mut sources: Sources) -> Result<Self, Mistakes> {
         let address = address(&mut sources);
@@ -46,6 +48,7 @@ impl Settings {
         let database = Database::read(&mut sources);
         let keys = Keys::read(&mut sources);
         let log = Log::read(&mut sources);
+        let metrics = metrics_address(&mut sources);
         let key_sources = keys::key_sources(&keys).unwrap_or_else(|problems| {
             for (name, problem) in problems {
                 sources.refuse(name, problem);
@@ -59,6 +62,7 @@ impl Settings {
             keys: key_sources,
             leeway: keys.leeway,
             log,
+            metrics,
         });
         sources.finish(read)
     }
@@ -66,13 +70,27 @@ impl Settings {
 
 /// Where the server listens, or is looked for.
 pub(crate) fn address(sources: &mut Sources) -> SocketAddr {
-    let host = sources.read("HOST", |text| match text {
+    let host = sources.read("HOST", host).unwrap_or(Ipv4Addr::LOCALHOST.into());
+    SocketAddr::new(host, port(sources))
+}
+
+/// Where metrics are served; nowhere, unless a port is set.
+fn metrics_address(sources: &mut Sources) -> Option<SocketAddr> {
+    let address = sources.read("METRICS_HOST", host);
+    if sources.get("METRICS_HOST").is_some() && sources.get("METRICS_PORT").is_none() {
+        sources.refuse("METRICS_HOST", "has no effect without METRICS_PORT");
+    }
+    let port = sources.read("METRICS_PORT", within(0..=u16::MAX))?;
+    Some(SocketAddr::new(address.unwrap_or(Ipv4Addr::LOCALHOST.into()), port))
+}
+
+fn host(text: &str) -> Result<IpAddr, String> {
+    match text {
         "localhost" => Ok(Ipv4Addr::LOCALHOST.into()),
         _ => text.parse::<IpAddr>().map_err(|_| {
             format!("{} is not an IP address; 127.0.0.1 is this machine alone, 0.0.0.0 all its networks", shown(text))
         }),
-    });
-    SocketAddr::new(host.unwrap_or(Ipv4Addr::LOCALHOST.into()), port(sources))
+    }
 }
 
 pub(crate) fn port(sources: &mut Sources) -> u16 {
@@ -87,6 +105,9 @@ pub(crate) struct Http {
     pub(crate) origins: Vec<HeaderValue>,
     pub(crate) body_limit: usize,
     pub(crate) timeout: Duration,
+    pub(crate) max_connections: usize,
+    /// How often each user may ask, if there is a limit.
+    pub(crate) rate_limit: Option<Rate>,
 }
 
 impl Http {
@@ -107,11 +128,15 @@ impl Http {
         });
         let body_limit = sources.read("BODY_LIMIT", within(1024..=16 * 1024 * 1024));
         let timeout = sources.read("REQUEST_TIMEOUT_SECONDS", within(1..=300));
+        let max_connections = sources.read("MAX_CONNECTIONS", within(1..=1_000_000));
+        let rate_limit = sources.read("RATE_LIMIT", rate_limit).flatten();
         Some(Self {
             framework: framework?,
             origins,
             body_limit: body_limit.unwrap_or(64 * 1024),
             timeout: Duration::from_secs(timeout.unwrap_or(10)),
+            max_connections: max_connections.unwrap_or(10_000),
+            rate_limit,
         })
     }
 }
@@ -147,6 +172,8 @@ pub(crate) enum Database {
         url: String,
         /// Nobody named a database.
         is_default: bool,
+        /// How many reads and how many writes may wait, if said.
+        max_waiting: Option<usize>,
     },
     Postgres {
         url: Hidden,
@@ -168,6 +195,18 @@ impl Database {
         if let Some(count) = sources.read("DATABASE_MAX_CONNECTIONS", within(2..=1000)) {
             options.max_connections = count;
         }
+        for (name, limit) in [
+            ("DATABASE_STATEMENT_TIMEOUT_SECONDS", &mut options.statement_timeout),
+            ("DATABASE_LOCK_TIMEOUT_SECONDS", &mut options.lock_timeout),
+        ] {
+            if let Some(seconds) = sources.read(name, within(0..=3600)) {
+                *limit = (seconds > 0).then(|| Duration::from_secs(seconds));
+            }
+        }
+        let max_waiting = sources.read("DATABASE_MAX_WAITING", within(0..=1_000_000));
+        if let Some(count) = max_waiting {
+            options.max_waiting = count;
+        }
         let coalesce = choice(sources, "COALESCE", [("on", true), ("off", false)]);
         let direct = sources.read("DATABASE_DIRECT_URL", |url| postgres_url(url, &options));
         let name = match (sources.get("DATABASE_URL"), sources.get("NEON_DB_URL")) {
@@ -188,7 +227,19 @@ impl Database {
         }
         let is_default = sources.get(name).is_none();
         let url = sources.read(name, sqlite_url);
-        Some(Self::Sqlite { url: if is_default { "sqlite://todo.db".to_owned() } else { url? }, is_default })
+        let url = if is_default { "sqlite://todo.db".to_owned() } else { url? };
+        Some(Self::Sqlite { url, is_default, max_waiting })
+    }
+}
+
+impl Database {
+    /// How many files it may have open.
+    pub(crate) fn files(&self) -> usize {
+        match self {
+            // Each connection has the file, its log and its index.
+            Self::Sqlite { .. } => 16,
+            Self::Postgres { options, .. } => options.max_connections,
+        }
     }
 }
 
@@ -510,6 +561,13 @@ fn origins(text: &str) -> Result<Vec<HeaderValue>, String> {
         }
     }
     if problems.is_empty() { Ok(origins) } else { Err(problems.join("; ")) }
+}
+
+fn rate_limit(text: &str) -> Result<Option<Rate>, String> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error| format!("{} is neither off nor a rate: {error}", shown(text)))
 }
 
 /// A website as browsers name it in the header `Origin`.

@@ -11,6 +11,7 @@ pub(crate) enum Group {
     Database,
     Keys,
     Log,
+    Metrics,
 }
 
 /// A setting as its user sees it. What its value means is in [`super`].
@@ -45,11 +46,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(Group::Http, "ALLOWED_ORIGINS", Some("allowed-origins"), "LIST", "Websites whose scripts may use the API, separated by commas [default: http://localhost:3000,http://127.0.0.1:3000]"),
     setting(Group::Http, "BODY_LIMIT", Some("body-limit"), "BYTES", "Largest body of a request [default: 65536]"),
     setting(Group::Http, "REQUEST_TIMEOUT_SECONDS", Some("request-timeout-seconds"), "SECONDS", "How long a request may take [default: 10]"),
+    setting(Group::Http, "MAX_CONNECTIONS", Some("max-connections"), "COUNT", "Most connections at once; others wait until there is room [default: 10000]"),
+    setting(Group::Http, "RATE_LIMIT", Some("rate-limit"), "RATE", "How often each user may ask, such as 100/10s; more is answered 429 [default: off]"),
     setting(Group::Database, "DATABASE_URL", Some("database-url"), "URL", "postgres://... or sqlite://...; give passwords by the environment [default: sqlite://todo.db]"),
     setting(Group::Database, "NEON_DB_URL", None, "URL", "Another name of DATABASE_URL"),
     setting(Group::Database, "DATABASE_DIRECT_URL", Some("database-direct-url"), "URL", "The database without a pooler before it, for migrations [default: DATABASE_URL]"),
     setting(Group::Database, "DATABASE_TLS", Some("database-tls"), "POLICY", "verify: raise sslmode=require to verify-full; as-written: do as the URL says [default: verify]"),
     setting(Group::Database, "DATABASE_MAX_CONNECTIONS", Some("database-max-connections"), "COUNT", "Most connections to PostgreSQL [default: 10]"),
+    setting(Group::Database, "DATABASE_MAX_WAITING", Some("database-max-waiting"), "COUNT", "Most calls that wait for a connection; more are answered 503 at once [default: 1024]"),
+    setting(Group::Database, "DATABASE_STATEMENT_TIMEOUT_SECONDS", Some("database-statement-timeout-seconds"), "SECONDS", "PostgreSQL: how long a statement may run; 0: as the role has it [default: 5]"),
+    setting(Group::Database, "DATABASE_LOCK_TIMEOUT_SECONDS", Some("database-lock-timeout-seconds"), "SECONDS", "PostgreSQL: how long a statement may wait for a lock; 0: as the role has it [default: 2]"),
     setting(Group::Database, "COALESCE", Some("coalesce"), "on|off", "Let calls that wait for PostgreSQL share a statement [default: on]"),
     setting(Group::Keys, "BETTER_AUTH_URL", Some("better-auth-url"), "URL", "Where Better Auth runs: its key set is at <url>/api/auth/jwks, its origin is issuer and audience"),
     setting(Group::Keys, "JWKS_URL", Some("jwks-url"), "URL", "Where the key set is fetched, if elsewhere"),
@@ -64,6 +70,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(Group::Keys, "JWT_HS256", Some("jwt-hs256"), "SHAPE", "What secrets sign: sub, cookie-cache or off [default: sub, but off if there is a key set]"),
     setting(Group::Log, "LOG_LEVEL", Some("log-level"), "LEVEL", "error, warn, info, debug, trace or off [default: info]"),
     setting(Group::Log, "LOG_FORMAT", Some("log-format"), "FORMAT", "text or json [default: text]"),
+    setting(Group::Metrics, "METRICS_PORT", Some("metrics-port"), "PORT", "Port for Prometheus, at /metrics; 0 means a free one [default: none]"),
+    setting(Group::Metrics, "METRICS_HOST", Some("metrics-host"), "IP", "Address of that port [default: 127.0.0.1]"),
 ];
 
 /// From where a value was taken.

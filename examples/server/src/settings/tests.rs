@@ -43,7 +43,9 @@ fn a_secret_is_all_that_has_to_be_set() {
     assert_eq!(settings.http.origins, ["http://localhost:3000", "http://127.0.0.1:3000"]);
     assert_eq!(settings.leeway, Duration::from_secs(30));
     assert_eq!((settings.log.level, settings.log.json), (LevelFilter::INFO, false));
-    assert!(matches!(settings.database, Database::Sqlite { url, is_default: true } if url == "sqlite://todo.db"));
+    assert!(
+        matches!(settings.database, Database::Sqlite { url, is_default: true, max_waiting: None } if url == "sqlite://todo.db")
+    );
     assert_eq!(settings.keys.len(), 1);
 }
 
@@ -71,9 +73,16 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
         ("ALLOWED_ORIGINS", "*"),
         ("BODY_LIMIT", "-1"),
         ("REQUEST_TIMEOUT_SECONDS", "0"),
+        ("MAX_CONNECTIONS", "0"),
+        ("RATE_LIMIT", "100 per second"),
         ("DATABASE_URL", "mysql://root:hunter2@db/todo"),
         ("DATABASE_TLS", "none"),
         ("DATABASE_MAX_CONNECTIONS", "1"),
+        ("DATABASE_MAX_WAITING", "-1"),
+        ("DATABASE_STATEMENT_TIMEOUT_SECONDS", "5s"),
+        ("DATABASE_LOCK_TIMEOUT_SECONDS", "3601"),
+        ("METRICS_PORT", "70000"),
+        ("METRICS_HOST", "metrics.example"),
         ("DATABASE_DIRECT_URL", "postgres://root:hunter2@db:port/todo"),
         ("BETTER_AUTH_SECRET", "hunter2"),
         ("JWT_LEEWAY_SECONDS", "301"),
@@ -89,9 +98,16 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
         "ALLOWED_ORIGINS",
         "BODY_LIMIT",
         "REQUEST_TIMEOUT_SECONDS",
+        "MAX_CONNECTIONS",
+        "RATE_LIMIT",
         "DATABASE_URL",
         "DATABASE_TLS",
         "DATABASE_MAX_CONNECTIONS",
+        "DATABASE_MAX_WAITING",
+        "DATABASE_STATEMENT_TIMEOUT_SECONDS",
+        "DATABASE_LOCK_TIMEOUT_SECONDS",
+        "METRICS_PORT",
+        "METRICS_HOST",
         "DATABASE_DIRECT_URL",
         "BETTER_AUTH_SECRET",
         "JWT_LEEWAY_SECONDS",
@@ -102,7 +118,7 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
     ] {
         assert!(complaint.contains(&format!("\n  {name} (environment): ")), "{name}: {complaint}");
     }
-    assert!(complaint.contains("16 settings are wrong"), "{complaint}");
+    assert!(complaint.contains("23 settings are wrong"), "{complaint}");
     assert!(!complaint.contains("hunter2"), "{complaint}");
 }
 

@@ -80,9 +80,21 @@ async fn a_database_that_goes_away_is_not_a_server_that_does() {
     ann.work().await;
     database.close().await;
     assert_eq!(ann.send(Method::GET, "/health", "").await.status(), 200);
-    assert_eq!(ann.send(Method::GET, "/health/ready", "").await.status(), 503);
+    let probe = Caller::json(&ann.send(Method::GET, "/health/ready", "").await, 503);
+    assert_eq!(probe["failed"], serde_json::json!(["store"]));
     let response = ann.send(Method::GET, "/api/tasks", "").await;
     let problem = Caller::json(&response, 503);
     assert_eq!(problem["code"], "unavailable");
     assert!(response.headers().contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn a_statement_that_may_run_for_ever_is_worth_a_warning() {
+    let database = testkit::postgres::empty_database().await;
+    let place = Place::with_secret().set("DATABASE_URL", database.url());
+    let (_, log) = place.serve(&[]).stop();
+    assert!(!log.contains("may run for ever"), "{log}");
+    let (_, log) = place.serve(&["--database-statement-timeout-seconds", "0"]).stop();
+    assert!(log.contains("may run for ever"), "{log}");
+    database.close().await;
 }

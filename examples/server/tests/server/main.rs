@@ -10,6 +10,8 @@ mod database;
 mod dev;
 mod durability;
 mod logs;
+mod metrics;
+mod overload;
 mod program;
 mod settings;
 mod stopping;

@@ -221,6 +221,15 @@ impl Server {
         Caller::new(self.address, &testkit::tokens::user_token(SECRET.as_bytes(), user))
     }
 
+    /// Where its metrics are. It must have been told to serve them.
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        until("it serves metrics", || {
+            let log = self.program.log.so_far();
+            let line = log.lines().find(|line| line.contains("metrics are served"))?;
+            line.split(['"', ' ', '=']).find_map(|word| word.parse().ok())
+        })
+    }
+
     /// Asks it to stop and answers its exit code and its log.
     pub(crate) fn stop(mut self) -> (Option<i32>, String) {
         self.program.terminate();

@@ -143,6 +143,22 @@ fn the_health_check_says_whether_the_server_is_ready() {
 }
 
 #[tokio::test]
+async fn a_server_whose_keys_cannot_be_fetched_is_alive_and_not_ready() {
+    // Nobody listens there.
+    let place = Place::new().set("PORT", "0").set("BETTER_AUTH_URL", "http://127.0.0.1:1");
+    let server = place.serve(&[]);
+    let anybody = server.caller("ann");
+    assert_eq!(anybody.send(Method::GET, "/health", "").await.status(), 200);
+    let probe = anybody.send(Method::GET, "/health/ready", "").await;
+    assert_eq!(Caller::json(&probe, 503)["failed"], serde_json::json!(["keys"]));
+    let health = place.run(&["healthcheck", "--port", &server.address.port().to_string()]);
+    assert_eq!(health.code, Some(1), "{health:?}");
+    // With a secret beside it, there are tokens that it can judge.
+    let server = place.set("BETTER_AUTH_SECRET", SECRET).set("JWT_HS256", "sub").serve(&[]);
+    assert_eq!(server.caller("ann").send(Method::GET, "/health/ready", "").await.status(), 200);
+}
+
+#[tokio::test]
 async fn a_request_without_a_path_is_answered_like_any_other() {
     let server = Place::with_secret().serve(&[]);
     let request = b"CONNECT todo.example:443 HTTP/1.1\r\nhost: todo.example\r\nconnection: close\r\n\r\n";

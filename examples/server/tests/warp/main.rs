@@ -14,6 +14,10 @@ mod dev;
 mod durability;
 #[path = "../server/logs.rs"]
 mod logs;
+#[path = "../server/metrics.rs"]
+mod metrics;
+#[path = "../server/overload.rs"]
+mod overload;
 #[path = "../server/program.rs"]
 mod program;
 #[path = "../server/settings.rs"]

@@ -1,0 +1,224 @@
+//! How requests end and how long they take, counted in a table of atomics: a cell for each route, method and status
+//! that there can be.
+
+use std::{
+    sync::{
+        LazyLock,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::{Method, StatusCode};
+use todo_core::{
+    auth::AuthError,
+    http::{PROBES, RESOURCES, Resource, find_resource},
+};
+
+use super::text::Text;
+
+/// Where the server answers with what. A longer mount comes before a shorter one that it begins with.
+static MOUNTS: [(&str, &[Resource]); 3] = [("/api/v1", RESOURCES), ("/api", RESOURCES), ("", PROBES)];
+
+const ROUTES: usize = 2 * RESOURCES.len() + PROBES.len() + 1;
+
+/// The templates of all routes, in the order of [`MOUNTS`], and one name for all other paths.
+static TEMPLATES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let templates =
+        MOUNTS.iter().flat_map(|(mount, resources)| resources.iter().map(move |one| format!("{mount}{}", one.path)));
+    templates.chain(["unknown".to_owned()]).collect()
+});
+
+/// A path as the routes have it. Not as it came: a user's id is a claim, and who knows what callers put there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route(usize);
+
+impl Route {
+    pub(crate) fn of(path: &str) -> Self {
+        let mut first = 0;
+        for (mount, resources) in &MOUNTS {
+            if let Some(path) = path.strip_prefix(mount)
+                && let Some(found) = find_resource(resources, path)
+                && let Some(position) = resources.iter().position(|resource| std::ptr::eq(resource, found))
+            {
+                return Self(first + position);
+            }
+            first += resources.len();
+        }
+        Self(ROUTES - 1)
+    }
+
+    pub(crate) fn template(self) -> &'static str {
+        TEMPLATES.get(self.0).map_or("unknown", String::as_str)
+    }
+}
+
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
+
+/// The last stands for all others.
+const STATUSES: [&str; 24] = [
+    "200", "201", "204", "304", "400", "401", "403", "404", "405", "406", "408", "409", "412", "413", "414", "415",
+    "422", "428", "429", "431", "500", "501", "503", "other",
+];
+
+/// Upper ends of the buckets, in microseconds.
+const BOUNDS: [u32; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000,
+];
+
+/// The requests of one route and method.
+struct Series {
+    statuses: [AtomicU64; STATUSES.len()],
+    buckets: [AtomicU64; BOUNDS.len() + 1],
+    micros: AtomicU64,
+    abandoned: AtomicU64,
+}
+
+impl Series {
+    const fn new() -> Self {
+        Self {
+            statuses: [const { AtomicU64::new(0) }; STATUSES.len()],
+            buckets: [const { AtomicU64::new(0) }; BOUNDS.len() + 1],
+            micros: AtomicU64::new(0),
+            abandoned: AtomicU64::new(0),
+        }
+    }
+}
+
+static SERIES: [[Series; METHODS.len()]; ROUTES] = [const { [const { Series::new() }; METHODS.len()] }; ROUTES];
+static IN_FLIGHT: AtomicI64 = AtomicI64::new(0);
+/// In the order of [`AuthError::REASONS`].
+static REFUSALS: [AtomicU64; AuthError::REASONS.len()] = [const { AtomicU64::new(0) }; AuthError::REASONS.len()];
+
+fn series(route: Route, method: &Method) -> &'static Series {
+    let others = METHODS.len() - 1;
+    let method = METHODS[..others].iter().position(|name| *name == method.as_str()).unwrap_or(others);
+    &SERIES[route.0][method]
+}
+
+/// A request has come.
+pub(crate) fn begun() {
+    IN_FLIGHT.fetch_add(1, Relaxed);
+}
+
+/// A request that has come is over, answered or not.
+pub(crate) fn ended() {
+    IN_FLIGHT.fetch_sub(1, Relaxed);
+}
+
+/// A request was answered.
+pub(crate) fn answered(route: Route, method: &Method, status: StatusCode, took: Duration) {
+    let series = series(route, method);
+    let others = STATUSES.len() - 1;
+    let status = STATUSES[..others].iter().position(|name| *name == status.as_str()).unwrap_or(others);
+    series.statuses[status].fetch_add(1, Relaxed);
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let bucket = BOUNDS.iter().position(|bound| micros <= u64::from(*bound)).unwrap_or(BOUNDS.len());
+    series.buckets[bucket].fetch_add(1, Relaxed);
+    series.micros.fetch_add(micros, Relaxed);
+}
+
+/// A request was given up: its caller has gone away, or the server ends.
+pub(crate) fn abandoned(route: Route, method: &Method) {
+    series(route, method).abandoned.fetch_add(1, Relaxed);
+}
+
+/// A caller was refused.
+pub(crate) fn refused(error: &AuthError) {
+    if let Some(reason) = AuthError::REASONS.iter().position(|reason| *reason == error.reason()) {
+        REFUSALS[reason].fetch_add(1, Relaxed);
+    }
+}
+
+/// Every route and method, with its labels.
+fn all() -> impl Iterator<Item = ([(&'static str, &'static str); 2], &'static Series)> {
+    SERIES.iter().enumerate().flat_map(|(route, methods)| {
+        let route = Route(route).template();
+        METHODS.iter().zip(methods).map(move |(method, series)| ([("route", route), ("method", method)], series))
+    })
+}
+
+pub(super) fn render(text: &mut Text) {
+    let name = "http_requests_total";
+    text.family(name, "counter", "Answered requests, by path template, method and status.");
+    for ([route, method], series) in all() {
+        for (status, count) in STATUSES.iter().zip(&series.statuses) {
+            let count = count.load(Relaxed);
+            if count > 0 {
+                text.sample(name, &[route, method, ("status", status)], count);
+            }
+        }
+    }
+    let name = "http_request_duration_seconds";
+    text.family(name, "histogram", "Time from the head of a request to the head of its answer.");
+    let bounds = BOUNDS.map(|micros| f64::from(micros) / 1e6);
+    for (labels, series) in all() {
+        let counts = series.buckets.each_ref().map(|bucket| bucket.load(Relaxed));
+        if counts.iter().any(|count| *count > 0) {
+            let sum = Duration::from_micros(series.micros.load(Relaxed)).as_secs_f64();
+            text.histogram(name, &labels, &bounds, &counts, sum);
+        }
+    }
+    let name = "http_requests_abandoned_total";
+    text.family(name, "counter", "Requests given up without an answer, because their callers went away.");
+    for (labels, series) in all() {
+        let count = series.abandoned.load(Relaxed);
+        if count > 0 {
+            text.sample(name, &labels, count);
+        }
+    }
+    let name = "http_requests_in_flight";
+    text.family(name, "gauge", "Requests that are being answered.");
+    text.sample(name, &[], IN_FLIGHT.load(Relaxed));
+    let name = "todo_auth_refusals_total";
+    text.family(name, "counter", "Callers who were not let in, by reason.");
+    for (reason, count) in AuthError::REASONS.iter().zip(&REFUSALS) {
+        text.sample(name, &[("reason", reason)], count.load(Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_has_the_template_of_its_route() {
+        for (path, template) in [
+            ("/api/tasks", "/api/tasks"),
+            ("/api/v1/tasks", "/api/v1/tasks"),
+            ("/api/ann/tasks/7", "/api/{user_id}/tasks/{id}"),
+            ("/api/v1/ann/tasks/7/complete", "/api/v1/{user_id}/tasks/{id}/complete"),
+            ("/api/v1/auth/session", "/api/v1/auth/session"),
+            ("/health", "/health"),
+            ("/health/ready", "/health/ready"),
+            ("/tasks", "unknown"),
+            ("/api/v2/a/b/c/d", "unknown"),
+            ("", "unknown"),
+        ] {
+            assert_eq!(Route::of(path).template(), template, "{path}");
+        }
+        assert_eq!(TEMPLATES.len(), ROUTES);
+    }
+
+    #[test]
+    fn what_nobody_has_heard_of_makes_no_new_series() {
+        let before = all().count();
+        let (path, method) = ("/metrics-test/that/is/unknown", Method::from_bytes(b"BREW").expect("a method"));
+        let took = Duration::from_mins(3);
+        answered(Route::of(path), &method, StatusCode::IM_A_TEAPOT, took);
+        let mut text = Text::default();
+        render(&mut text);
+        let text = text.into_string();
+        let labels = r#"route="unknown",method="other""#;
+        for line in [
+            format!(r#"http_requests_total{{{labels},status="other"}} 1"#),
+            format!(r#"http_request_duration_seconds_bucket{{{labels},le="10"}} 0"#),
+            format!(r#"http_request_duration_seconds_bucket{{{labels},le="+Inf"}} 1"#),
+            format!("http_request_duration_seconds_sum{{{labels}}} 180"),
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} in {text}");
+        }
+        assert_eq!(all().count(), before);
+    }
+}

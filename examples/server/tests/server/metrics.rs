@@ -1,0 +1,248 @@
+//! What Prometheus sees.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use testkit::http::{Client, Server as KeyServer};
+
+use crate::program::{Caller, Place, Server, until};
+
+/// What a server shows, read as strictly as Prometheus reads it.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    /// By name: the type of the family.
+    families: BTreeMap<String, String>,
+    /// By name and labels as written.
+    samples: BTreeMap<String, f64>,
+}
+
+impl Metrics {
+    pub(crate) async fn of(server: &Server) -> Self {
+        Self::parse(&scrape(server).await)
+    }
+
+    #[track_caller]
+    fn parse(text: &str) -> Self {
+        let mut metrics = Self::default();
+        let mut family = String::new();
+        assert!(text.ends_with('\n'));
+        for line in text.lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                help.split_once(' ').expect("a name and a help").0.clone_into(&mut family);
+                assert!(!metrics.families.contains_key(&family), "{family} twice");
+            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = kind.split_once(' ').expect("a name and a type");
+                assert!(name == family && ["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                metrics.families.insert(family.clone(), kind.to_owned());
+            } else {
+                let (series, value) = line.rsplit_once(' ').expect("a series and a value");
+                let name = series.split('{').next().expect("a name");
+                let suffix = name.strip_prefix(&family).unwrap_or_else(|| panic!("{line} in {family}"));
+                let kind = metrics.families[&family].as_str();
+                assert!(suffix.is_empty() || (kind == "histogram" && ["_bucket", "_sum", "_count"].contains(&suffix)));
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+                let value = value.parse().expect("a number");
+                assert!(metrics.samples.insert(series.to_owned(), value).is_none(), "{series} twice");
+            }
+        }
+        metrics
+    }
+
+    /// The value of a series, written as in the text.
+    #[track_caller]
+    fn value(&self, series: &str) -> f64 {
+        *self.samples.get(series).unwrap_or_else(|| panic!("no {series} in {:#?}", self.samples))
+    }
+
+    /// The value of a series that counts something whole.
+    #[track_caller]
+    pub(crate) fn count(&self, series: &str) -> u64 {
+        let value = self.value(series);
+        assert!(value >= 0.0 && value.fract() == 0.0, "{series} is {value}");
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole and not negative")]
+        return value as u64;
+    }
+
+    /// The names that a query may use.
+    fn names(&self) -> BTreeSet<&str> {
+        self.samples.keys().map(|series| series.split('{').next().unwrap_or(series)).collect()
+    }
+}
+
+async fn scrape(server: &Server) -> String {
+    let request = Request::get("/metrics").body(Bytes::new()).expect("a request");
+    let response = Client::new(server.metrics_address()).send(request).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    String::from_utf8(response.into_body().into()).expect("UTF-8")
+}
+
+/// Asks the tool of Prometheus for its opinion.
+fn promtool(arguments: &[&str], input: &str) -> String {
+    let mut tool = Command::new("promtool")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is missing; please install it: apt-get install --no-install-recommends prometheus");
+    tool.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
+    let output = tool.wait_with_output().expect("it ends");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "promtool {arguments:?}: {said}");
+    said
+}
+
+/// A server that fetches its keys, and a token that is signed with one of them.
+async fn with_fetched_keys() -> (KeyServer, Server, String) {
+    let key = testkit::tokens::SigningKey::ed25519();
+    let document = serde_json::json!({ "keys": [key.jwk("1")] }).to_string();
+    let key_server = KeyServer::start(async move |listener: tokio::net::TcpListener| {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let _ = connection.read(&mut [0; 4096]).await;
+            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", document.len());
+            let _ = connection.write_all(format!("{head}{document}").as_bytes()).await;
+        }
+    })
+    .await;
+    let origin = format!("http://{}", key_server.address());
+    let place = Place::new().set("PORT", "0").set("METRICS_PORT", "0").set("BETTER_AUTH_URL", &origin);
+    let server = place.serve(&[]);
+    let mut claims = testkit::tokens::claims("the-user");
+    claims["iss"] = origin.clone().into();
+    claims["aud"] = origin.into();
+    let token = key.token("1", &claims);
+    (key_server, server, token)
+}
+
+#[tokio::test]
+async fn requests_refusals_pools_keys_and_the_process_are_counted() {
+    let (_keys, server, token) = with_fetched_keys().await;
+    let ann = Caller::new(server.address, &token);
+    ann.work().await;
+    assert_eq!(ann.send(Method::GET, "/api/the-user/tasks", "").await.status(), 200);
+    assert_eq!(ann.send(Method::GET, "/nothing/here", "").await.status(), 404);
+    assert_eq!(ann.send(Method::from_bytes(b"BREW").expect("a method"), "/api/tasks", "").await.status(), 405);
+    // Somebody else's signature, no token at all, no token but a text.
+    assert_eq!(server.caller("bob").send(Method::GET, "/api/tasks", "").await.status(), 401);
+    for _ in 0..2 {
+        let anonymous = Request::get("/api/tasks").body(Bytes::new()).expect("a request");
+        assert_eq!(Client::new(server.address).send(anonymous).await.status(), 401);
+    }
+    assert_eq!(Caller::new(server.address, "x").send(Method::GET, "/api/tasks", "").await.status(), 401);
+    // A refusal of the body is none of the caller.
+    assert_eq!(ann.send(Method::POST, "/api/tasks", "{").await.status(), 400);
+
+    let text = scrape(&server).await;
+    for secret in ["the-user", "Buy milk", &*token, "BREW", "nothing/here"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+    promtool(&["check", "metrics"], &text);
+    let metrics = Metrics::parse(&text);
+    for (series, value) in [
+        (r#"http_requests_total{route="/api/tasks",method="POST",status="201"}"#, 1.0),
+        (r#"http_requests_total{route="/api/tasks",method="POST",status="400"}"#, 1.0),
+        (r#"http_requests_total{route="/api/v1/tasks",method="GET",status="200"}"#, 1.0),
+        (r#"http_requests_total{route="/api/tasks/{id}/complete",method="PATCH",status="200"}"#, 1.0),
+        (r#"http_requests_total{route="/api/{user_id}/tasks",method="GET",status="200"}"#, 1.0),
+        (r#"http_requests_total{route="/api/tasks",method="GET",status="401"}"#, 4.0),
+        (r#"http_requests_total{route="/api/tasks",method="other",status="405"}"#, 1.0),
+        (r#"http_requests_total{route="unknown",method="GET",status="404"}"#, 1.0),
+        (r#"http_request_duration_seconds_count{route="/api/tasks",method="GET"}"#, 4.0),
+        (r#"http_request_duration_seconds_bucket{route="/api/tasks",method="GET",le="+Inf"}"#, 4.0),
+        ("http_requests_in_flight", 0.0),
+        (r#"todo_auth_refusals_total{reason="missing"}"#, 2.0),
+        (r#"todo_auth_refusals_total{reason="malformed"}"#, 1.0),
+        // HS256, and there is no secret.
+        (r#"todo_auth_refusals_total{reason="algorithm"}"#, 1.0),
+        (r#"todo_auth_refusals_total{reason="signature"}"#, 0.0),
+        (r#"todo_store_connections_max{pool="writer"}"#, 1.0),
+        (r#"todo_store_connections{pool="writer"}"#, 1.0),
+        (r#"todo_store_waiting_max{pool="readers"}"#, 1024.0),
+        (r#"todo_store_refused_total{pool="readers"}"#, 0.0),
+        ("todo_key_set_usable", 1.0),
+        ("todo_key_set_keys", 1.0),
+        ("todo_key_set_fetches_total", 1.0),
+        ("todo_key_set_fetch_failures_total", 0.0),
+    ] {
+        assert!((metrics.value(series) - value).abs() < 1e-9, "{series} is {}", metrics.value(series));
+    }
+    assert!(metrics.value("todo_key_set_age_seconds") < 60.0);
+    assert!(metrics.value(r#"http_request_duration_seconds_sum{route="/api/tasks",method="GET"}"#) > 0.0);
+    let build =
+        format!(r#"todo_build_info{{version="{}",framework="{}"}}"#, env!("CARGO_PKG_VERSION"), crate::FRAMEWORK);
+    assert!(metrics.value(&build) > 0.0);
+    if cfg!(target_os = "linux") {
+        let bytes = 1e6..1e9;
+        assert!(bytes.contains(&metrics.value("process_resident_memory_bytes")), "{text}");
+        assert!((5.0..1000.0).contains(&metrics.value("process_open_fds")), "{text}");
+        assert!(metrics.value("process_max_fds") > metrics.value("process_open_fds"));
+        let age = f64::from(u32::try_from(testkit::tokens::now()).expect("before 2106"))
+            - metrics.value("process_start_time_seconds");
+        assert!((0.0..300.0).contains(&age), "{age}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_waits_for_any_more_is_counted_apart() {
+    let server = Place::with_secret().set("METRICS_PORT", "0").serve(&[]);
+    let head = format!(
+        "POST /api/tasks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\
+         authorization: Bearer {}\r\n\r\n{{",
+        testkit::tokens::user_token(crate::program::SECRET.as_bytes(), "ann")
+    );
+    let mut stream = std::net::TcpStream::connect(server.address).expect("a connection");
+    stream.write_all(head.as_bytes()).expect("a connection");
+    let in_flight = async || Metrics::of(&server).await.value("http_requests_in_flight");
+    while in_flight().await < 1.0 {}
+    drop(stream);
+    while in_flight().await > 0.0 {}
+    let metrics = Metrics::of(&server).await;
+    // Some frameworks see the end of the body, and answer to nobody.
+    let abandoned = r#"http_requests_abandoned_total{route="/api/tasks",method="POST"}"#;
+    let refused = r#"http_requests_total{route="/api/tasks",method="POST",status="400"}"#;
+    let count = |series: &str| metrics.samples.get(series).copied().unwrap_or_default();
+    assert!((count(abandoned) + count(refused) - 1.0).abs() < 1e-9, "{metrics:?}");
+}
+
+#[tokio::test]
+async fn metrics_have_a_port_of_their_own_or_none() {
+    let server = Place::with_secret().set("METRICS_PORT", "0").serve(&[]);
+    let ask = async |address, method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path).body(Bytes::new()).expect("a request");
+        Client::new(address).send(request).await.status().as_u16()
+    };
+    assert_eq!(ask(server.address, "GET", "/metrics").await, 404, "the public port has none");
+    assert!(server.metrics_address().ip().is_loopback());
+    assert_eq!(ask(server.metrics_address(), "GET", "/metrics").await, 200);
+    assert_eq!(ask(server.metrics_address(), "HEAD", "/metrics").await, 200);
+    assert_eq!(ask(server.metrics_address(), "POST", "/metrics").await, 405);
+    assert_eq!(ask(server.metrics_address(), "GET", "/api/tasks").await, 404);
+
+    // Nobody who opens a connection and says nothing keeps others out.
+    let silent: Vec<_> =
+        (0..15).map(|_| std::net::TcpStream::connect(server.metrics_address()).expect("a connection")).collect();
+    assert_eq!(ask(server.metrics_address(), "GET", "/metrics").await, 200);
+    drop(silent);
+
+    let taken = Place::with_secret().set("METRICS_PORT", &server.address.port().to_string()).run(&[]);
+    assert_eq!(taken.code, Some(1), "{taken:?}");
+    assert!(taken.log.contains("--metrics-port"), "{taken:?}");
+    let useless = Place::with_secret().set("METRICS_HOST", "127.0.0.1").run(&[]);
+    assert_eq!(useless.code, Some(2), "{useless:?}");
+
+    let mut without = Place::with_secret().serve(&[]);
+    without.caller("ann").work().await;
+    without.program.terminate();
+    assert!(
+        until("its end", || (!without.program.is_running()).then(|| without.program.log.whole()))
+            .lines()
+            .all(|line| !line.contains("metrics"))
+    );
+}

@@ -1,0 +1,70 @@
+//! Whether the parts behind the API do their work, each by itself.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::time::{error::Elapsed, timeout};
+
+use super::causes;
+use crate::{Error, TodoService, auth::Authenticator};
+
+/// How long a part may take. Whoever probes waits little longer, and then learns nothing of the other part.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Asks store and authenticator, both at once.
+///
+/// # Errors
+///
+/// [`Error::NotReady`] with the names of those that do not answer well, or not in time.
+pub(super) async fn check(service: &TodoService, authenticator: &dyn Authenticator) -> Result<(), Error> {
+    let store = timeout(PATIENCE, service.ping());
+    let keys = timeout(PATIENCE, async { Ok(authenticator.ready().await?) });
+    let (store, keys) = both(store, keys).await;
+    let failed: Vec<_> =
+        [("store", store), ("keys", keys)].into_iter().filter(|(name, answer)| !is_good(name, answer)).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Error::NotReady { failed: failed.into_iter().map(|(name, _)| name).collect() })
+}
+
+/// Tells the log why not.
+fn is_good(part: &str, answer: &Result<Result<(), Error>, Elapsed>) -> bool {
+    match answer {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => {
+            tracing::warn!(target: "todo_core::http", part, %error, causes = causes(error), "not ready");
+        }
+        Err(_) => tracing::warn!(target: "todo_core::http", part, "not ready: no answer in {PATIENCE:?}"),
+    }
+    false
+}
+
+async fn both<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> (A, B) {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    let (mut first, mut second) = (None, None);
+    poll_fn(|context| {
+        if first.is_none()
+            && let Poll::Ready(answer) = one.as_mut().poll(context)
+        {
+            first = Some(answer);
+        }
+        if second.is_none()
+            && let Poll::Ready(answer) = other.as_mut().poll(context)
+        {
+            second = Some(answer);
+        }
+        match (first.take(), second.take()) {
+            (Some(first), Some(second)) => Poll::Ready((first, second)),
+            (one, other) => {
+                (first, second) = (one, other);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
