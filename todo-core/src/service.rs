@@ -1,10 +1,19 @@
 use std::sync::Arc;
 
+use tracing::Instrument as _;
+
 use crate::{
     Error, NewTask, Page, Task, TaskId, TaskPatch, TaskQuery, TaskReplacement, UserId,
     clock::{Clock, IdGenerator, SystemClock, UuidV7},
     store::{Completion, TaskChange, TaskStore},
 };
+
+/// A call of the store, in a span of its own for whoever traces.
+macro_rules! traced {
+    ($operation:literal, $call:expr) => {
+        $call.instrument(tracing::debug_span!(target: "todo_core::store", "store", operation = $operation)).await
+    };
+}
 
 /// The operations on tasks and the rules that they follow, over any store.
 ///
@@ -59,7 +68,7 @@ impl TodoService {
     ///
     /// [`Error::Store`]: it does not.
     pub async fn ping(&self) -> Result<(), Error> {
-        Ok(self.store().ping().await?)
+        Ok(traced!("ping", self.store().ping())?)
     }
 }
 
@@ -85,7 +94,7 @@ impl UserTasks<'_> {
     ///
     /// Only those of the store.
     pub async fn list(&self, query: &TaskQuery) -> Result<Page, Error> {
-        Ok(self.service.store().list(&self.owner, query).await?)
+        Ok(traced!("list", self.service.store().list(&self.owner, query))?)
     }
 
     /// The task.
@@ -94,7 +103,7 @@ impl UserTasks<'_> {
     ///
     /// [`Error::TaskNotFound`].
     pub async fn get(&self, id: TaskId) -> Result<Task, Error> {
-        self.service.store().get(&self.owner, id).await?.ok_or(Error::TaskNotFound)
+        traced!("get", self.service.store().get(&self.owner, id))?.ok_or(Error::TaskNotFound)
     }
 
     /// Adds a task.
@@ -116,7 +125,7 @@ impl UserTasks<'_> {
         };
         // A second process may, once in many lives, have made the same identifier.
         for _ in 0..3 {
-            if self.service.store().insert(&self.owner, &task).await? {
+            if traced!("insert", self.service.store().insert(&self.owner, &task))? {
                 return Ok(task);
             }
             task.id = self.service.ids.next(now);
@@ -167,7 +176,7 @@ impl UserTasks<'_> {
     ///
     /// [`Error::TaskNotFound`].
     pub async fn delete(&self, id: TaskId) -> Result<(), Error> {
-        if self.service.store().delete(&self.owner, id).await? { Ok(()) } else { Err(Error::TaskNotFound) }
+        if traced!("delete", self.service.store().delete(&self.owner, id))? { Ok(()) } else { Err(Error::TaskNotFound) }
     }
 
     /// Removes all of the user's tasks, for the deletion of an account, and answers how many there were.
@@ -176,11 +185,11 @@ impl UserTasks<'_> {
     ///
     /// Only those of the store.
     pub async fn erase(&self) -> Result<u64, Error> {
-        Ok(self.service.store().erase(&self.owner).await?)
+        Ok(traced!("erase", self.service.store().erase(&self.owner))?)
     }
 
     async fn change(&self, id: TaskId, change: &TaskChange) -> Result<Task, Error> {
         let now = self.service.clock.now();
-        self.service.store().update(&self.owner, id, change, now).await?.ok_or(Error::TaskNotFound)
+        traced!("update", self.service.store().update(&self.owner, id, change, now))?.ok_or(Error::TaskNotFound)
     }
 }

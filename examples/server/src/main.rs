@@ -19,10 +19,13 @@ mod failure;
 mod healthcheck;
 mod keys;
 mod metrics;
+#[cfg_attr(not(feature = "otel"), path = "no_otel.rs")]
+mod otel;
 mod serve;
 mod settings;
 mod telemetry;
 mod token;
+mod trace;
 
 use std::{
     collections::BTreeMap,
@@ -164,7 +167,7 @@ fn in_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), 
 
 async fn serve(sources: Sources) -> Result<(), Failure> {
     let settings = Settings::read(sources)?;
-    telemetry::install(settings.log);
+    let telemetry = telemetry::install(settings.log)?;
     let mut stop = stop_signals()?;
     let store = tokio::select! {
         store = database::open(&settings.database) => store?,
@@ -183,6 +186,7 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
     tracing::info!(%address, framework = ?settings.http.framework, "listening");
     serve::serve(listener, app, crowd, stop, grace(&settings.http)).await;
     store.close().await;
+    telemetry.finish().await;
     Ok(())
 }
 
@@ -192,7 +196,7 @@ async fn dev(mut sources: Sources) -> Result<(), Failure> {
     let log = Log::read(&mut sources);
     let ignored = sources.names_in(&[Group::Host, Group::Database, Group::Keys, Group::Metrics]);
     let http = sources.finish(http)?;
-    telemetry::install(log);
+    let telemetry = telemetry::install(log)?;
     let stop = stop_signals()?;
 
     let listener = serve::listen((Ipv4Addr::LOCALHOST, port).into()).await?;
@@ -209,6 +213,7 @@ async fn dev(mut sources: Sources) -> Result<(), Failure> {
     let _ = io::stdout().write_all(greeting.as_bytes());
     serve::serve(listener, app, crowd, stop, grace(&http)).await;
     store.close().await;
+    telemetry.finish().await;
     Ok(())
 }
 
@@ -233,8 +238,9 @@ async fn migrate(mut sources: Sources) -> Result<(), Failure> {
     let database = Database::read(&mut sources);
     let log = Log::read(&mut sources);
     let database = sources.finish(database)?;
-    telemetry::install(log);
+    let telemetry = telemetry::install(log)?;
     database::migrate(&database).await?;
+    telemetry.finish().await;
     println!("{} is at the newest version", database::name(&database));
     Ok(())
 }

@@ -17,21 +17,39 @@ use std::{
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use todo_core::Error;
 use tower::ServiceExt as _;
-use tracing::{Instrument as _, level_filters::LevelFilter};
+use tracing::{Instrument as _, Span, level_filters::LevelFilter};
 use tracing_subscriber::{Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::{
     app::{App, Body, X_REQUEST_ID},
+    failure::Failure,
     metrics::requests::{self, Route},
+    otel,
     settings::Log,
+    trace::{self, Parent},
 };
 
-/// Begins to log. Panics are logged too, in the same form as the rest.
-pub(crate) fn install(log: Log) {
+/// What was installed.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    exporter: otel::Exporter,
+}
+
+impl Telemetry {
+    /// Sends what has not been sent yet.
+    pub(crate) async fn finish(self) {
+        self.exporter.finish().await;
+    }
+}
+
+/// Begins to log, and to trace if that is asked for. Panics are logged too, in the same form as the rest.
+pub(crate) fn install(log: Log) -> Result<Telemetry, Failure> {
     let ours = Targets::new()
         .with_default(log.level.min(LevelFilter::WARN))
         .with_target("todo_core", log.level)
-        .with_target("todo_server", log.level);
+        .with_target("todo_server", log.level)
+        .with_target(otel::TARGET, LevelFilter::OFF);
     let lines = fmt::layer().with_writer(io::stderr);
     let lines = if log.json {
         lines.json().flatten_event(true).with_current_span(false).boxed()
@@ -39,27 +57,48 @@ pub(crate) fn install(log: Log) {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         lines.with_ansi(io::stderr().is_terminal() && !plain).boxed()
     };
-    tracing_subscriber::registry().with(lines.with_filter(ours)).init();
+    let exporter = otel::Exporter::of_environment().map_err(Failure::fatal)?;
+    let registry = tracing_subscriber::registry().with(lines.with_filter(ours));
+    // Not as an `Option`: a layer that is none takes part in everything.
+    match exporter.layer() {
+        Some(traces) => registry.with(traces).init(),
+        None => registry.init(),
+    }
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "a panic: {}", panic.payload_as_str().unwrap_or("of no text"));
     }));
+    Ok(Telemetry { exporter })
 }
 
 /// Answers a request and logs that it was, under its name.
 pub(crate) async fn observe<B>(app: App<B>, mut request: Request<B>) -> Result<Response<Body>, Infallible> {
     let id = request_id(request.headers());
     request.headers_mut().insert(X_REQUEST_ID, id.clone());
-    // An error, so that it is there for whatever else is logged.
-    let span = tracing::error_span!("request", id = %id.to_str().unwrap_or_default());
     let mut answer = Answer::to(&request);
+    let parent = Parent::of(request.headers());
+    let recorded = otel::begin(parent, request.headers(), answer.method.as_str(), answer.route.template());
+    let (recorded, trace_id) = recorded.unwrap_or_else(|| {
+        let trace_id = parent.map_or_else(trace::new_trace_id, |parent| parent.trace);
+        (Span::none(), trace_id)
+    });
+    // An error, so that it is there for whatever else is logged.
+    let span = tracing::error_span!(
+        parent: &recorded,
+        "request",
+        id = %id.to_str().unwrap_or_default(),
+        trace_id = %trace_id
+    );
+    let ending = recorded.clone();
     async move {
         let Ok(mut response) = app.oneshot(request).await;
         response.headers_mut().insert(X_REQUEST_ID, id);
+        otel::end(&ending, response.status());
         answer.is(&response);
         Ok(response)
     }
     .instrument(span)
+    .instrument(recorded)
     .await
 }
 

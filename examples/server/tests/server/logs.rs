@@ -8,13 +8,21 @@ use testkit::http::Client;
 use crate::program::{Place, SECRET, until};
 
 const TITLE: &str = "a surprise for Bob";
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const DESCRIPTION: &str = "behind the third door";
 
 #[tokio::test]
 async fn every_line_is_json_and_none_tells_what_users_write_or_present() {
     let place = Place::with_secret().set("LOG_FORMAT", "json").set("LOG_LEVEL", "trace");
     let mut server = place.serve(&[]);
-    let token = testkit::tokens::user_token(SECRET.as_bytes(), "ann");
+    let claims = serde_json::json!({
+        "sub": "ann",
+        "exp": testkit::tokens::now() + 600,
+        "email": "ann@mail.example",
+        "name": "Ann of the claims",
+    });
+    let token = testkit::tokens::secret_token(SECRET.as_bytes(), &claims);
     let expired =
         testkit::tokens::secret_token(SECRET.as_bytes(), &serde_json::json!({"sub": "claimed-name", "exp": 1}));
     let client = Client::new(server.address);
@@ -26,6 +34,8 @@ async fn every_line_is_json_and_none_tells_what_users_write_or_present() {
             .header("cookie", "session=a-cookie-of-somebody")
             .header("content-type", "application/json")
             .header("x-request-id", "asked-for-by-the-test")
+            .header("traceparent", TRACEPARENT)
+            .header("tracestate", "vendor=a-state-of-somebody")
             .body(Bytes::from(body));
         client.send(request.expect("a request")).await.status().as_u16()
     };
@@ -47,7 +57,10 @@ async fn every_line_is_json_and_none_tells_what_users_write_or_present() {
         DESCRIPTION,
         "a-query-of-somebody",
         "a-cookie-of-somebody",
+        "a-state-of-somebody",
         "claimed-name",
+        "mail.example",
+        "of the claims",
         &signature(&token),
         &claims(&token),
         &signature(&expired),
@@ -65,6 +78,41 @@ async fn every_line_is_json_and_none_tells_what_users_write_or_present() {
     assert_eq!(answered[2]["code"], "token_expired");
     assert!(answered.iter().all(|line| line["duration_ms"].is_number()), "{answered:?}");
     assert!(answered.iter().all(|line| line["spans"][0]["id"] == "asked-for-by-the-test"), "{answered:?}");
+    assert!(answered.iter().all(|line| line["spans"][0]["trace_id"] == TRACE), "{answered:?}");
+}
+
+/// W3C Trace Context: a good parent is continued, and what cannot be understood is as if it were not there.
+#[tokio::test]
+async fn a_request_stays_in_the_trace_of_its_caller_or_begins_a_new_one() {
+    let server = Place::with_secret().set("LOG_FORMAT", "json").serve(&[]);
+    let parents = [
+        Some(TRACEPARENT.to_owned()),
+        Some(TRACEPARENT.replace("00-", "cc-") + "-later"),
+        Some(TRACEPARENT.to_uppercase()),
+        Some(format!("00-{}-b7ad6b7169203331-01", "0".repeat(32))),
+        Some("the trace of somebody".to_owned()),
+        None,
+    ];
+    for parent in &parents {
+        let request =
+            parent.iter().fold(Request::get("/api/tasks"), |request, parent| request.header("traceparent", parent));
+        let response = Client::new(server.address).send(request.body(Bytes::new()).expect("a request")).await;
+        assert_eq!(response.status(), 401);
+        // It is a header of requests.
+        assert!(!response.headers().contains_key("traceparent"), "{response:?}");
+    }
+    let log = server.stop().1;
+    let answered = log.lines().filter(|line| line.contains("answered"));
+    let traces: Vec<_> = answered
+        .map(|line| serde_json::from_str::<Value>(line).expect(line)["spans"][0]["trace_id"].clone())
+        .map(|trace| trace.as_str().expect("a name").to_owned())
+        .collect();
+    assert_eq!((traces.len(), &*traces[0], &*traces[1]), (6, TRACE, TRACE), "{log}");
+    for (number, trace) in traces.iter().enumerate().skip(2) {
+        assert!(trace.len() == 32 && trace.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{trace}");
+        assert!(!traces[..number].contains(trace) && trace.bytes().any(|byte| byte != b'0'), "{traces:?}");
+    }
+    assert!(!log.contains("somebody"), "{log}");
 }
 
 #[tokio::test]

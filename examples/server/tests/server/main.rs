@@ -15,3 +15,5 @@ mod overload;
 mod program;
 mod settings;
 mod stopping;
+#[cfg(feature = "otel")]
+mod traces;

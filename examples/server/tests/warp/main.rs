@@ -24,3 +24,6 @@ mod program;
 mod settings;
 #[path = "../server/stopping.rs"]
 mod stopping;
+#[cfg(feature = "otel")]
+#[path = "../server/traces.rs"]
+mod traces;

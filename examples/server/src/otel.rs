@@ -1,0 +1,123 @@
+//! Traces for a collector (OpenTelemetry, OTLP over HTTP), as the variables that the OpenTelemetry specification names
+//! say: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER` and so on. Without an endpoint nothing
+//! is recorded.
+
+use opentelemetry::{
+    Context, Value,
+    trace::{SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceState, TracerProvider as _},
+};
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use tracing::{Level, Metadata, Span, Subscriber};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
+
+use crate::trace::{Parent, TraceId};
+
+/// The target of the span around each request. It is for traces alone: lines in the log have one of their own, with
+/// less in it.
+pub(crate) const TARGET: &str = "todo_server::otel";
+
+/// Whether this is a span of ours: the request, or a call of the store. Events are for the log.
+fn is_recorded(metadata: &Metadata<'_>) -> bool {
+    let ours = match metadata.target() {
+        "todo_core::store" => *metadata.level() <= Level::DEBUG,
+        target => target == TARGET,
+    };
+    ours && metadata.is_span()
+}
+
+/// What records and sends spans.
+#[derive(Debug)]
+pub(crate) struct Exporter(Option<SdkTracerProvider>);
+
+impl Exporter {
+    /// An exporter as the environment says; or why there is none.
+    pub(crate) fn of_environment() -> Result<Self, String> {
+        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let endpoint = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"].into_iter().any(is_set);
+        let disabled = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+        if !endpoint || disabled {
+            return Ok(Self(None));
+        }
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .build()
+            .map_err(|error| format!("the exporter of traces cannot be made: {error}"))?;
+        let mut resource = Resource::builder();
+        if !is_set("OTEL_SERVICE_NAME") {
+            resource = resource.with_service_name("todo-server");
+        }
+        let provider =
+            SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build();
+        Ok(Self(Some(provider)))
+    }
+
+    /// The layer that hands spans to the exporter, if there is one.
+    pub(crate) fn layer<S>(&self) -> Option<impl Layer<S> + use<S>>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let tracer = self.0.as_ref()?.tracer("todo-server");
+        let layer = tracing_opentelemetry::layer()
+            .with_tracer(tracer)
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false);
+        Some(layer.with_filter(filter_fn(is_recorded)))
+    }
+
+    /// Sends what is left, and waits for that.
+    pub(crate) async fn finish(self) {
+        if let Some(provider) = self.0 {
+            let ended = tokio::task::spawn_blocking(move || provider.shutdown()).await;
+            if let Ok(Err(error)) = ended {
+                tracing::warn!(%error, "the last traces were not sent");
+            }
+        }
+    }
+}
+
+/// The span of a request, if requests are recorded, and the name of its trace.
+pub(crate) fn begin(
+    parent: Option<Parent>,
+    states: &http::HeaderMap,
+    method: &str,
+    route: &str,
+) -> Option<(Span, TraceId)> {
+    let span =
+        tracing::info_span!(target: TARGET, "request", otel.name = format!("{method} {route}"), otel.kind = "server");
+    if span.is_disabled() {
+        return None;
+    }
+    if let Some(parent) = parent {
+        let caller = SpanContext::new(
+            parent.trace.0.into(),
+            SpanId::from_bytes(parent.span.to_be_bytes()),
+            TraceFlags::new(parent.flags),
+            true,
+            state(states),
+        );
+        // It was made a line above, so that it can have a parent.
+        let _ = span.set_parent(Context::new().with_remote_span_context(caller));
+    }
+    span.set_attribute("http.request.method", method.to_owned());
+    span.set_attribute("http.route", route.to_owned());
+    let trace = span.context().span().span_context().trace_id();
+    Some((span, TraceId(u128::from_be_bytes(trace.to_bytes()))))
+}
+
+/// What tracers of others have to say to one another. What cannot be understood is left out.
+fn state(headers: &http::HeaderMap) -> TraceState {
+    let lists: Vec<_> = headers.get_all("tracestate").iter().filter_map(|list| list.to_str().ok()).collect();
+    lists.join(",").parse().unwrap_or_default()
+}
+
+/// How a request has ended.
+pub(crate) fn end(span: &Span, status: http::StatusCode) {
+    span.set_attribute("http.response.status_code", Value::I64(status.as_u16().into()));
+    if status.is_server_error() {
+        span.set_status(Status::error(""));
+    }
+}
