@@ -29,3 +29,7 @@ e2e:
 # Licences, advisories, duplicates
 deny:
     cargo deny check
+
+# The server against hand-written programs, with a thousand users at once; see benches/README.md
+load *args:
+    cargo bench -p todo-benches --bench load -- {{args}}

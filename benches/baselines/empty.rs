@@ -14,6 +14,10 @@ use tokio::net::TcpListener;
 /// One of the tasks that the load test puts into the database.
 const TASK: &str = r#"{"id":"01900000-0000-7000-8000-100000000000","user_id":"userOfTheLoadTest000001000000000","title":"Task 10 of user 1000000: water the plants","description":null,"completed":false,"created_at":"2025-11-21T08:00:00.123456Z","updated_at":"2025-11-21T08:00:00.123456Z","version":1}"#;
 
+// As in todo-server.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> Result<(), Box<dyn Error>> {
     tokio::runtime::Runtime::new()?.block_on(serve())
 }

@@ -1,7 +1,7 @@
 //! The same program as `baseline-sqlx`, with the fastest thing one can write by hand between axum and PostgreSQL:
 //! tokio-postgres, whose clients send a statement before the one before it has been answered.
 //!
-//! - four connections, shared by all requests in turn; one, two, four and eight were tried (`PIPELINES`).
+//! - four connections, shared by all requests in turn, the best of several numbers (`PIPELINES` tries others).
 //! - statements are prepared once for each connection, at the start.
 //! - the rest is as in `baseline-sqlx`: keys and rules made once, no copy of the caller's id, a thread for each core,
 //!   `TCP_NODELAY`, no access log.
@@ -65,6 +65,10 @@ const UPDATE: &str = "update todo.tasks set \
     returning id, title, description, completed, created_at, updated_at, version";
 
 const DELETE: &str = "delete from todo.tasks where user_id = $1 and id = $2";
+
+// As in todo-server.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> Result<(), Box<dyn Error>> {
     tokio::runtime::Runtime::new()?.block_on(serve())

@@ -85,7 +85,13 @@ impl Report {
         heading(
             text,
             markdown,
-            &format!("{} users, {pace}; medians of {rounds} rounds, and ratios to {BASE} within each", self.users),
+            &match rounds {
+                1 => format!("{} users, {pace}; one round, and ratios to {BASE}", self.users),
+                _ => format!(
+                    "{} users, {pace}; medians of {rounds} rounds, and ratios to {BASE} within each",
+                    self.users
+                ),
+            },
         );
         self.add_tables(text, measured, markdown);
     }
@@ -93,7 +99,7 @@ impl Report {
     fn add_tables(&self, text: &mut String, measured: &[Measured], markdown: bool) {
         let names: Vec<_> = self.contenders.iter().map(|contender| contender.name.as_str()).collect();
         let names: Vec<_> = names.into_iter().filter(|name| Self::of(measured, name).next().is_some()).collect();
-        let mut rows = vec![vec![
+        let mut rows = vec![row([
             "",
             "requests/s",
             "ratio (min..max)",
@@ -108,14 +114,13 @@ impl Report {
             "ratio",
             "database MiB",
             "generator CPU",
+            "elsewhere",
             "health max ms",
             "errors",
             "foreign",
-        ]];
-        let cells: Vec<Vec<String>> = names.iter().map(|name| Self::main_row(measured, name)).collect();
-        rows.extend(cells.iter().map(|row| row.iter().map(String::as_str).collect()));
-        *text +=
-            &table(&rows.iter().map(|row| row.iter().map(ToString::to_string).collect()).collect::<Vec<_>>(), markdown);
+        ])];
+        rows.extend(names.iter().map(|name| Self::main_row(measured, name)));
+        *text += &table(&rows, markdown);
 
         let mut rows =
             vec![row(["", "operation", "p50 ms", "p95 ms", "p99 ms", "max ms", "worst p95 ms", "p95 < 200 ms"])];
@@ -142,6 +147,9 @@ impl Report {
         let sum = |count: fn(&Measured) -> u64| {
             if has_latencies { Self::of(measured, name).map(count).sum::<u64>().to_string() } else { none() }
         };
+        let percent = |metric: Metric| {
+            Self::spread(measured, name, metric).map_or_else(none, |share| format!("{:.0} %", share.median * 100.0))
+        };
         vec![
             name.to_owned(),
             value(rate, 0),
@@ -157,8 +165,8 @@ impl Report {
             value(|one| one.server_mib, 1),
             ratio(|one| one.server_mib),
             value(|one| one.database_mib, 0),
-            Self::spread(measured, name, |one| one.generator_cpu)
-                .map_or_else(none, |share| format!("{:.0} %", share.median * 100.0)),
+            percent(|one| one.generator_cpu),
+            percent(|one| one.elsewhere_cpu),
             Self::of(measured, name)
                 .filter_map(|one| one.health_max_ms)
                 .max_by(f64::total_cmp)

@@ -59,6 +59,8 @@ pub(crate) struct Measured {
     pub(crate) database_mib: Option<f64>,
     /// Share of one processor.
     pub(crate) generator_cpu: Option<f64>,
+    /// Share of one processor that nobody here has used: other programs, the host of a virtual machine, and interrupts.
+    pub(crate) elsewhere_cpu: Option<f64>,
     /// The slowest of the probes that were sent twice a second, and how many of them failed.
     pub(crate) health_max_ms: Option<f64>,
     pub(crate) health_failures: u64,
@@ -86,13 +88,14 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-/// What had been used at the beginning or the end of the measurement.
+/// What had been used at a moment, or between two.
 #[derive(Clone, Copy)]
 struct Used {
     at: Instant,
     server: Duration,
     database: Duration,
     generator: Duration,
+    machine: Duration,
 }
 
 impl Bench<'_> {
@@ -134,6 +137,7 @@ impl Bench<'_> {
                 server: process::cpu(id),
                 database: databases.cpu(),
                 generator: process::cpu_of_this_thread(),
+                machine: process::cpu_of_machine(),
             });
             if edge == Edge::End {
                 memory = Some((process::peak_kib(id), databases.memory_kib()));
@@ -150,9 +154,16 @@ impl Bench<'_> {
         let health = health.map_err(|_| "the probe panicked")?;
 
         let [begin, end] = edges[..] else { return Err("the load has no beginning or no end".into()) };
+        let used = Used {
+            at: end.at,
+            server: end.server.saturating_sub(begin.server),
+            database: end.database.saturating_sub(begin.database),
+            generator: end.generator.saturating_sub(begin.generator),
+            machine: end.machine.saturating_sub(begin.machine),
+        };
+        let share = |used: Duration| used.as_secs_f64() / (end.at - begin.at).as_secs_f64();
         let per_thousand = |used: Duration| used.as_secs_f64() * 1000.0 / float(outcome.answers.max(1));
         let needs_no_database = contender.kind == Kind::Empty;
-        let database_cpu = per_thousand(end.database.saturating_sub(begin.database));
         let (server_kib, database_kib) = memory.unwrap_or_default();
         Ok(Measured {
             offered: match pace {
@@ -166,13 +177,12 @@ impl Bench<'_> {
             all: outcome.all().summary(),
             errors: outcome.errors(),
             violations: outcome.violations,
-            server_cpu: Some(per_thousand(end.server.saturating_sub(begin.server))),
-            database_cpu: database_kib.filter(|_| !needs_no_database).map(|_| database_cpu),
+            server_cpu: Some(per_thousand(used.server)),
+            database_cpu: database_kib.filter(|_| !needs_no_database).map(|_| per_thousand(used.database)),
             server_mib: Some(mib(server_kib)),
             database_mib: database_kib.filter(|_| !needs_no_database).map(mib),
-            generator_cpu: Some(
-                end.generator.saturating_sub(begin.generator).as_secs_f64() / (end.at - begin.at).as_secs_f64(),
-            ),
+            generator_cpu: Some(share(used.generator)),
+            elsewhere_cpu: Some(share(used.machine.saturating_sub(used.server + used.database + used.generator))),
             health_max_ms: Some(milliseconds(health.slowest)),
             health_failures: health.failures,
             latencies: outcome.all(),

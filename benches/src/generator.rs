@@ -69,7 +69,7 @@ pub struct Outcome {
     pub wrong: u64,
     /// Connections that broke, and answers that could not be read.
     pub broken: u64,
-    /// Requests that waited for a second or longer when the load ended.
+    /// Requests that had waited for half of the measurement, or five seconds, when the load ended.
     pub unanswered: u64,
     /// Some of what went wrong, in words.
     pub examples: Vec<String>,
@@ -205,11 +205,12 @@ impl Load<'_> {
             }
         }
         let now = Instant::now();
+        let long = (self.plan.window / 2).min(Duration::from_secs(5));
         let sent = self.connections.iter().filter_map(|connection| Some(connection.sent?.at));
-        let old = sent.chain(self.late.iter().copied()).filter(|at| now - *at >= Duration::from_secs(1)).count();
+        let old = sent.chain(self.late.iter().copied()).filter(|at| now - *at >= long).count();
         self.outcome.unanswered = old.try_into().unwrap_or(u64::MAX);
         if old > 0 {
-            self.outcome.example(|| format!("{old} requests were not answered within a second"));
+            self.outcome.example(|| format!("{old} requests had no answer after {long:?}"));
         }
         Ok(())
     }

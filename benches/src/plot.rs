@@ -26,7 +26,7 @@ const BOTTOM: f64 = 476.0;
 const COLORS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a5195", "#b8860b", "#56b4e9", "#555555"];
 
 const PERCENTILES: [(&str, f64); 7] =
-    [("0", 0.0), ("50", 0.5), ("90", 0.9), ("95", 0.95), ("99", 0.99), ("99.9", 0.999), ("99.99", 0.9999)];
+    [("10", 0.1), ("50", 0.5), ("90", 0.9), ("95", 0.95), ("99", 0.99), ("99.9", 0.999), ("99.99", 0.9999)];
 
 /// The picture. `limit` is drawn across it, in milliseconds.
 #[must_use]
@@ -36,7 +36,7 @@ pub fn svg(title: &str, subtitle: &str, curves: &[Curve], limit: f64) -> String 
     let scale = Scale {
         nines,
         low: step_below(values().fold(limit / 2.0, f64::min)),
-        high: step_above(values().fold(limit, f64::max)),
+        high: step_above(values().fold(limit * 1.5, f64::max)),
     };
     let mut picture = String::new();
     // Writing to a text does not fail.
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(steps(1.0, 20.0), [1.0, 2.0, 5.0, 10.0, 20.0]);
         let curve = Curve { name: "a & b".into(), points: vec![(0.0, 3.0), (2.0, 60.0)], is_dashed: false };
         let picture = svg("title", "<sub>", &[curve], 200.0);
-        assert!(picture.contains(">200 ms<") && picture.contains(">2<") && !picture.contains(">500<"), "{picture}");
+        assert!(picture.contains(">200 ms<") && picture.contains(">2<") && !picture.contains(">1000<"), "{picture}");
         assert!(picture.contains("a &amp; b") && picture.contains("&lt;sub&gt;"));
         assert!(picture.contains(">99<") && !picture.contains(">99.9<"));
         assert!(!picture.contains("NaN") && !picture.contains("inf"));

@@ -52,6 +52,19 @@ pub fn cpu_of_family(process: u32) -> Duration {
     duration(eldest + children.sum::<u64>())
 }
 
+/// The processor time that the whole machine has used, and what its host took away from it.
+#[must_use]
+pub fn cpu_of_machine() -> Duration {
+    fs::read_to_string("/proc/stat").map_or(Duration::ZERO, |text| duration(busy_ticks(&text)))
+}
+
+/// All but idle and waiting for disks; time of guests is part of the first two.
+fn busy_ticks(text: &str) -> u64 {
+    let fields = text.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1).take(8);
+    let ticks = fields.enumerate().filter(|(place, _)| ![3, 4].contains(place));
+    ticks.filter_map(|(_, field)| field.parse::<u64>().ok()).sum()
+}
+
 fn children(process: u32) -> Vec<(u32, Stat)> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
@@ -118,6 +131,11 @@ mod tests {
     fn fields_are_found_by_their_names() {
         let status = "VmPeak:\t  5000 kB\nVmHWM:\t  4321 kB\nVmRSS:\t  1234 kB\n";
         assert_eq!((value(status, "VmHWM:"), value(status, "VmRSS:"), value(status, "Pss:")), (4321, 1234, 0));
+    }
+
+    #[test]
+    fn an_idle_machine_is_not_busy() {
+        assert_eq!(busy_ticks("cpu  1 2 4 1000 2000 8 16 32 64 128\ncpu0 9 9 9"), 63);
     }
 
     #[cfg(target_os = "linux")]
