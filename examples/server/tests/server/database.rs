@@ -68,7 +68,7 @@ async fn an_error_is_in_the_log_with_its_cause_and_the_name_of_its_request() {
     assert_eq!(response.status(), 503);
     let id = response.headers()["x-request-id"].to_str().expect("text").to_owned();
     let log = server.stop().1;
-    let line = log.lines().find(|line| line.contains(&format!("request{{id={id} "))).expect(&log);
+    let line = log.lines().find(|line| line.contains(&format!("request{{id={id} trace_id="))).expect(&log);
     assert!(line.contains("ERROR") && line.contains(&name), "{line}");
 }
 

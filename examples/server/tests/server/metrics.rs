@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     io::Write as _,
     process::{Command, Stdio},
 };
@@ -69,8 +70,22 @@ impl Metrics {
     }
 
     /// The names that a query may use.
-    fn names(&self) -> BTreeSet<&str> {
-        self.samples.keys().map(|series| series.split('{').next().unwrap_or(series)).collect()
+    fn names(&self) -> BTreeSet<String> {
+        let of = |(name, kind): (&String, &String)| match kind.as_str() {
+            "histogram" => ["bucket", "sum", "count"].map(|part| format!("{name}_{part}")).to_vec(),
+            _ => vec![name.clone()],
+        };
+        self.families.iter().flat_map(of).collect()
+    }
+
+    /// The labels that a query may use.
+    fn labels(&self) -> BTreeSet<&str> {
+        let lists = self.samples.keys().filter_map(|series| series.split_once('{'));
+        lists
+            .flat_map(|(_, list)| list.split(','))
+            .filter_map(|label| label.split_once('='))
+            .map(|(name, _)| name)
+            .collect()
     }
 }
 
@@ -245,4 +260,122 @@ async fn metrics_have_a_port_of_their_own_or_none() {
             .lines()
             .all(|line| !line.contains("metrics"))
     );
+}
+
+/// What is handed to those who operate the server: from `deploy/` at the root of the repository.
+fn deployed(name: &str) -> String {
+    fs::read_to_string(format!("{}/../../deploy/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name)
+}
+
+/// Every query of the dashboard, wherever it stands.
+fn queries_of_dashboard(value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Array(values) => values.iter().for_each(|value| queries_of_dashboard(value, found)),
+        serde_json::Value::Object(members) => {
+            found.extend(members.get("expr").and_then(serde_json::Value::as_str).map(str::to_owned));
+            members.values().for_each(|value| queries_of_dashboard(value, found));
+        }
+        _ => {}
+    }
+}
+
+/// Every query of the rules; one may go on over lines that are indented further.
+fn queries_of_rules(rules: &str) -> Vec<String> {
+    let mut queries: Vec<String> = Vec::new();
+    let mut deeper_than = None;
+    for line in rules.lines() {
+        let indent = line.len() - line.trim_start().len();
+        if let Some(query) = line.trim_start().strip_prefix("expr:") {
+            queries.push(query.trim().trim_end_matches('|').to_owned());
+            deeper_than = Some(indent);
+        } else if deeper_than.is_some_and(|outer| indent > outer) {
+            queries.last_mut().expect("begun").push_str(line);
+        } else {
+            deeper_than = None;
+        }
+    }
+    queries
+}
+
+/// Names of metrics and of labels in a query.
+fn names_in(query: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    const FUNCTIONS: [&str; 5] = ["sum", "max", "rate", "changes", "histogram_quantile"];
+    let (mut metrics, mut labels) = (BTreeSet::new(), BTreeSet::new());
+    let (mut word, mut in_text, mut in_labels, mut after_by) = (String::new(), false, false, false);
+    for character in query.chars().chain([' ']) {
+        if in_text {
+            in_text = character != '"';
+        } else if character.is_ascii_alphanumeric() || "_$.".contains(character) {
+            word.push(character);
+        } else {
+            let word = std::mem::take(&mut word);
+            let is_name = word.starts_with(|first: char| first.is_ascii_alphabetic());
+            if word == "by" {
+                after_by = true;
+            } else if is_name && in_labels {
+                labels.insert(word);
+            } else if is_name && !FUNCTIONS.contains(&&*word) {
+                metrics.insert(word);
+            }
+            match character {
+                '"' => in_text = true,
+                '{' => in_labels = true,
+                '(' if after_by => (in_labels, after_by) = (true, false),
+                // A range such as 5m is a number with its unit.
+                '}' | ')' => in_labels = false,
+                _ => {}
+            }
+        }
+    }
+    (metrics, labels)
+}
+
+#[test]
+fn names_are_found_in_queries() {
+    let query =
+        r#"histogram_quantile(0.95, sum by (job, le) (rate(a_bucket{job="b c", route!~"/d.*"}[5m]))) / up > 0.2"#;
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(names_in(query), (set(&["a_bucket", "up"]), set(&["job", "le", "route"])));
+}
+
+#[tokio::test]
+async fn dashboard_and_rules_ask_only_for_what_there_is() {
+    let (_keys, server, token) = with_fetched_keys().await;
+    Caller::new(server.address, &token).work().await;
+    let metrics = Metrics::of(&server).await;
+    // What Prometheus adds itself.
+    let mut known = metrics.names();
+    known.insert("up".to_owned());
+    let mut labels = metrics.labels();
+    labels.extend(["job", "instance"]);
+
+    let rules = deployed("prometheus/alerts.yml");
+    let mut queries = queries_of_rules(&rules);
+    assert!(queries.len() >= 10, "{queries:?}");
+    let dashboard = serde_json::from_str(&deployed("grafana/todo.json")).expect("JSON");
+    queries_of_dashboard(&dashboard, &mut queries);
+    assert!(queries.len() >= 40, "{queries:?}");
+    let mut asked = BTreeSet::new();
+    for query in &queries {
+        let (names, matched) = names_in(query);
+        assert!(!names.is_empty(), "{query}");
+        assert!(names.is_subset(&known), "{query}: {:?} is none of ours", names.difference(&known));
+        assert!(matched.iter().all(|label| labels.contains(&**label)), "{query}: {matched:?}");
+        asked.extend(names);
+    }
+    // And nobody counts what nobody looks at.
+    let unseen: Vec<_> = known.difference(&asked).filter(|name| !name.contains("virtual")).collect();
+    assert_eq!(unseen, [""; 0]);
+    // Whether they are queries at all: those of the dashboard as rules, with what Grafana puts in.
+    let mut as_rules = vec!["groups:\n  - name: dashboard\n    rules:\n".to_owned()];
+    as_rules.extend(queries.iter().enumerate().map(|(number, query)| {
+        let query = serde_json::json!(query.replace("$__rate_interval", "5m"));
+        format!("      - record: dashboard:query{number}\n        expr: {query}\n")
+    }));
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, rules) in [("alerts.yml", rules), ("dashboard.yml", as_rules.concat())] {
+        let file = directory.path().join(name);
+        fs::write(&file, rules).expect("a file");
+        promtool(&["check", "rules", file.to_str().expect("UTF-8")], "");
+    }
 }
