@@ -55,13 +55,19 @@ use crate::{
     clock::Timestamp,
 };
 
+#[cfg(feature = "openapi")]
+mod docs;
 mod input;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod problem;
 mod routes;
 
 use input::{Members, Query};
 pub use problem::problem;
 use problem::{empty, json};
+#[cfg(feature = "openapi")]
+pub use routes::DOCS;
 pub use routes::{Operation, PROBES, RESOURCES, Resource, find_resource};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -76,6 +82,8 @@ pub struct TodoApi {
     gate: Option<Arc<dyn Gate>>,
     body_limit: usize,
     timeout: Duration,
+    #[cfg(feature = "openapi")]
+    docs: Arc<docs::Docs>,
 }
 
 impl TodoApi {
@@ -87,6 +95,8 @@ impl TodoApi {
             gate: None,
             body_limit: 64 * 1024,
             timeout: Duration::from_secs(10),
+            #[cfg(feature = "openapi")]
+            docs: Arc::new(docs::Docs::new("/api/v1")),
         }
     }
 
@@ -108,6 +118,14 @@ impl TodoApi {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Says where the API is mounted, for its document (see [`openapi::document`]). Default: `/api/v1`.
+    #[cfg(feature = "openapi")]
+    #[must_use]
+    pub fn with_mount(mut self, mount: &str) -> Self {
+        self.docs = Arc::new(docs::Docs::new(mount));
         self
     }
 
@@ -206,6 +224,8 @@ impl TodoApi {
                 self.service.ping().await?;
                 return Ok(ok(&Status { status: "ready" }));
             }
+            #[cfg(feature = "openapi")]
+            Operation::GetDocument => return self.docs.answer(resource, request.headers()),
             _ => {}
         }
         let (head, body) = request.into_parts();
@@ -237,6 +257,8 @@ impl TodoApi {
             Operation::CompleteTask => call.complete(&body).await,
             Operation::GetSession => call.session(&identity),
             Operation::Health | Operation::Ready => Err(Error::Internal("a probe was answered before")),
+            #[cfg(feature = "openapi")]
+            Operation::GetDocument => Err(Error::Internal("a document was answered before")),
         }
     }
 }
@@ -369,22 +391,35 @@ impl Call<'_> {
     }
 }
 
+/// How the server is.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct Status {
     status: &'static str,
 }
 
+/// Who the token says the caller is.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct Session<'a> {
     user: User<'a>,
+    /// When the token ends, where that is known.
+    #[cfg_attr(feature = "openapi", schema(required))]
     expires_at: Option<Timestamp>,
 }
 
+/// A user, as the token describes them.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct User<'a> {
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::UserId))]
     id: &'a str,
+    /// Users choose it themselves, so it proves nothing. It is absent if the token has none.
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<&'a str>,
+    /// Users choose it themselves, so it proves nothing. It is absent if the token has none.
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
 }
