@@ -813,7 +813,10 @@ impl Failure {
             }
         }
         let members = json!({
-            "properties": {"status": {"const": self.status().as_u16()}, "code": {"enum": codes}},
+            "properties": {
+                "status": {"type": "integer", "const": self.status().as_u16()},
+                "code": {"type": "string", "enum": codes},
+            },
         });
         let schema = json!({"allOf": [reference("Problem"), members]});
         json!({
