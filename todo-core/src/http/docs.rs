@@ -112,11 +112,12 @@ fn file(content: Bytes, content_type: &'static str, tag: &HeaderValue, headers: 
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response.headers_mut().insert(ETAG, tag.clone());
+    // Without a body it is the length that there would be (RFC 9110, section 8.6): axum would say 0 to HEAD.
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
     if is_known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     } else {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
         *response.body_mut() = content;
     }
     response
