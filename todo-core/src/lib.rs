@@ -33,6 +33,7 @@
 //! | `postgres` | `store::PostgresStore` |
 //! | `sqlite` | `store::SqliteStore`, with SQLite itself compiled in |
 //! | `remote-jwks` | `auth::RemoteJwks`: keys that are fetched from the issuer; `auth::JwtVerifier::better_auth` |
+//! | `openapi` | `http::openapi`: the OpenAPI document, and a page that shows it, served at `http::DOCS` |
 //! | `conformance` | the suites that every store and every adapter passes, for those who write another |
 //!
 //! The library opens no port, installs no logger and no panic hook, starts no task in the background and reads no

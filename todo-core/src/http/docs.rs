@@ -4,6 +4,7 @@
 use std::{fmt, sync::OnceLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
@@ -91,7 +92,7 @@ impl fmt::Debug for Docs {
 /// A strong validator (RFC 9110, section 8.8.3): the beginning of the content's SHA-256.
 fn tag(content: &[u8]) -> HeaderValue {
     let hash = digest(&SHA256, content);
-    let tag: String = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let tag = URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16]);
     HeaderValue::try_from(format!("\"{tag}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 

@@ -1,5 +1,5 @@
-//! The wire: [`TodoApi`] answers requests for the paths in [`RESOURCES`] and [`PROBES`], without knowing any web
-//! framework.
+//! The wire: [`TodoApi`] answers requests for the paths in [`RESOURCES`] and [`PROBES`] (and `DOCS`, with the feature
+//! `openapi`), without knowing any web framework.
 //!
 //! # Writing an adapter
 //!
