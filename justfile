@@ -26,6 +26,15 @@ isolation:
 e2e:
     scripts/test-e2e
 
+# The document, and the types that are made from it
+openapi:
+    cargo run -p todo-server -- openapi > openapi.json
+    npm --prefix examples/nextjs run types
+
+# The server against its document
+schemathesis *args:
+    scripts/schemathesis {{args}}
+
 # Licences, advisories, duplicates
 deny:
     cargo deny check

@@ -35,6 +35,13 @@ pub fn probes<S: Clone + Send + Sync + 'static>(api: TodoApi) -> Router<S> {
     routes(api, PROBES)
 }
 
+/// The documentation for the root of a server: the OpenAPI document at `/openapi.json`, and a page that shows it at
+/// `/docs`. Where the API is mounted is said by [`TodoApi::with_mount`].
+#[cfg(feature = "openapi")]
+pub fn docs<S: Clone + Send + Sync + 'static>(api: TodoApi) -> Router<S> {
+    routes(api, todo_core::http::DOCS)
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "a router owns what it serves")]
 fn routes<S: Clone + Send + Sync + 'static>(api: TodoApi, resources: &'static [Resource]) -> Router<S> {
     resources.iter().fold(Router::new(), |router, resource| {

@@ -7,8 +7,10 @@ use tokio::net::TcpListener;
 async fn serve(listener: TcpListener, api: TodoApi) {
     let app: Router = Router::new()
         .nest("/api/v1", todo_axum::router(api.clone()))
-        .merge(todo_axum::probes(api))
+        .merge(todo_axum::probes(api.clone()))
         .route("/host", get(async || "the host's"));
+    #[cfg(feature = "openapi")]
+    let app = app.merge(todo_axum::docs(api));
     axum::serve(listener, app).await.expect("the listener accepts");
 }
 
@@ -20,6 +22,12 @@ mod memory {
     }
 
     todo_core::http_conformance!(with_app);
+
+    /// It asks no store, so once is enough.
+    #[cfg(feature = "openapi")]
+    mod docs {
+        todo_core::docs_conformance!(super::with_app);
+    }
 }
 
 mod sqlite {

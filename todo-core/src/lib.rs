@@ -34,6 +34,7 @@
 //! | `sqlite` | `store::SqliteStore`, with SQLite itself compiled in |
 //! | `remote-jwks` | `auth::RemoteJwks`: keys that are fetched from the issuer; `auth::JwtVerifier::better_auth` |
 //! | `rate-limit` | `auth::RateLimiter`: a gate that limits how often each user may ask |
+//! | `openapi` | `http::openapi`: the OpenAPI document, and a page that shows it, served at `http::DOCS` |
 //! | `conformance` | the suites that every store and every adapter passes, for those who write another |
 //!
 //! The library opens no port, installs no logger and no panic hook, starts no task in the background and reads no

@@ -251,6 +251,7 @@ impl FromStr for TaskId {
 
 /// A task, as it is stored and as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Task {
     /// Its name among the tasks of its owner.
     pub id: TaskId,
@@ -259,6 +260,7 @@ pub struct Task {
     /// What is to be done.
     pub title: Title,
     /// More about it.
+    #[cfg_attr(feature = "openapi", schema(required))]
     pub description: Option<Description>,
     /// Whether it is done.
     pub completed: bool,
@@ -267,6 +269,7 @@ pub struct Task {
     /// When it was last changed; never before `created_at` and never going backwards.
     pub updated_at: Timestamp,
     /// 1 when created, one more with each change. A write that changes nothing is no change.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub version: i64,
 }
 

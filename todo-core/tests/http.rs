@@ -8,7 +8,7 @@ use http_body_util::Full;
 use todo_core::{
     Error,
     conformance::http::{App, api},
-    http::{PROBES, RESOURCES, TodoApi, find_resource, problem},
+    http::{PROBES, RESOURCES, Resource, TodoApi, find_resource, problem},
     store::MemoryStore,
 };
 
@@ -19,7 +19,7 @@ impl App for Bare {
     async fn call(&self, request: Request<Bytes>) -> Response<Bytes> {
         let resource = match request.uri().path().strip_prefix("/api/v1") {
             Some(path) => find_resource(RESOURCES, path),
-            None => find_resource(PROBES, request.uri().path()),
+            None => at_the_root(request.uri().path()),
         };
         match resource {
             Some(resource) => self.0.respond(resource, request.map(Full::new)).await,
@@ -28,8 +28,20 @@ impl App for Bare {
     }
 }
 
+fn at_the_root(path: &str) -> Option<&'static Resource> {
+    let resource = find_resource(PROBES, path);
+    #[cfg(feature = "openapi")]
+    let resource = resource.or_else(|| find_resource(todo_core::http::DOCS, path));
+    resource
+}
+
 async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
     case(&Bare(api(MemoryStore::new()))).await;
 }
 
 todo_core::http_conformance!(with_app);
+
+#[cfg(feature = "openapi")]
+mod docs {
+    todo_core::docs_conformance!(super::with_app);
+}

@@ -42,6 +42,18 @@ pub fn probes(route: Route, api: TodoApi) -> Route {
     add(route, "", api, PROBES)
 }
 
+/// Adds the documentation to the route of a server: the OpenAPI document at `/openapi.json`, and a page that shows it at
+/// `/docs`. Where the API is mounted is said by [`TodoApi::with_mount`].
+///
+/// # Panics
+///
+/// As [`Route::at`] does: the route has one of the paths already.
+#[cfg(feature = "openapi")]
+#[must_use]
+pub fn docs(route: Route, api: TodoApi) -> Route {
+    add(route, "", api, todo_core::http::DOCS)
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "a route owns what it serves")]
 fn add(route: Route, prefix: &str, api: TodoApi, resources: &'static [Resource]) -> Route {
     resources.iter().fold(route, |route, resource| {

@@ -6,7 +6,9 @@ use tokio::net::TcpListener;
 
 async fn serve(listener: TcpListener, api: TodoApi) {
     let app = Route::new().at("/host", get(make_sync(|_| "the host's")));
-    let app = todo_poem::probes(todo_poem::mount(app, "/api/v1", api.clone()), api);
+    let app = todo_poem::probes(todo_poem::mount(app, "/api/v1", api.clone()), api.clone());
+    #[cfg(feature = "openapi")]
+    let app = todo_poem::docs(app, api);
     let acceptor = TcpAcceptor::from_tokio(listener).expect("a listener of tokio");
     poem::Server::new_with_acceptor(acceptor).run(app).await.expect("the listener accepts");
 }
@@ -19,6 +21,12 @@ mod memory {
     }
 
     todo_core::http_conformance!(with_app);
+
+    /// It asks no store, so once is enough.
+    #[cfg(feature = "openapi")]
+    mod docs {
+        todo_core::docs_conformance!(super::with_app);
+    }
 }
 
 mod sqlite {

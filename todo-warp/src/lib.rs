@@ -40,6 +40,14 @@ pub fn probes(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
     matching(api, PROBES)
 }
 
+/// The documentation for the root of a server: the OpenAPI document at `/openapi.json`, and a page that shows it at
+/// `/docs`. Where the API is mounted is said by [`TodoApi::with_mount`].
+#[cfg(feature = "openapi")]
+#[must_use]
+pub fn docs(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
+    matching(api, todo_core::http::DOCS)
+}
+
 fn matching(api: TodoApi, resources: &'static [Resource]) -> BoxedFilter<(Response<Bytes>,)> {
     // Nothing is left of the path, so it is not ours. To ask for the tail then is a panic in warp 0.4.3 if there is no
     // path at all (`CONNECT todo.example:443`): https://github.com/seanmonstar/warp/issues/1166.

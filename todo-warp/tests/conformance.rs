@@ -7,9 +7,11 @@ use warp::Filter as _;
 async fn serve(listener: TcpListener, api: TodoApi) {
     let app = warp::path!("api" / "v1" / ..)
         .and(todo_warp::filter(api.clone()))
-        .or(todo_warp::probes(api))
+        .or(todo_warp::probes(api.clone()))
         .or(warp::path!("host").map(|| "the host's".to_owned()))
         .boxed();
+    #[cfg(feature = "openapi")]
+    let app = app.or(todo_warp::docs(api)).boxed();
     warp::serve(app).incoming(listener).run().await;
 }
 
@@ -21,6 +23,12 @@ mod memory {
     }
 
     todo_core::http_conformance!(with_app);
+
+    /// It asks no store, so once is enough.
+    #[cfg(feature = "openapi")]
+    mod docs {
+        todo_core::docs_conformance!(super::with_app);
+    }
 }
 
 mod sqlite {

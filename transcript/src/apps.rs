@@ -1,5 +1,5 @@
-//! The same service in each framework: the API under `/api` and `/api/v1`, the probes at the root, and a host with
-//! routes of its own.
+//! The same service in each framework: the API under `/api` and `/api/v1`, probes and documentation at the root, the
+//! probes of stores that do not work, and a host with routes of its own.
 //!
 //! The host's answers are in the transcript too, because it must be the same paths that are left to it. Its answer to
 //! an unknown path is marked, so that it cannot be taken for ours.
@@ -15,7 +15,7 @@ use http::{HeaderValue, Response};
 use testkit::tokens;
 use todo_core::{
     Error, Page, Task, TaskId, TaskQuery, TodoService, UserId,
-    auth::{AuthError, Gate, Identity, JwtVerifier, KeySource, Quota, Verdict},
+    auth::{AuthError, Gate, Identity, JwtVerifier, KeySource, Quota, TokenCookie, Verdict},
     clock::{FixedClock, IdGenerator, Timestamp},
     http::{TodoApi, problem},
     store::{MemoryStore, StoreError, TaskChange, TaskStore},
@@ -27,6 +27,43 @@ const SECRET: &[u8] = b"the shared secret of the transcript";
 
 /// The moment at which all of it happens.
 const NOW: i64 = 1_763_712_000;
+
+/// The cookie that may hold a token. It counts for writes from pages of `https://todo.example`.
+pub const COOKIE: &str = "__Secure-session";
+
+/// Where the probes of stores that do not work are, and what such a store says.
+pub const FAULTY_STORES: [(&str, Fault); 3] =
+    [("/storeless", Fault::Away), ("/slow-store", Fault::Slow), ("/broken-store", Fault::Broken)];
+
+/// What a store says that does not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It cannot be reached: 503.
+    Away,
+    /// It has not answered in time: 503.
+    Slow,
+    /// It has failed: 500.
+    Broken,
+}
+
+impl Fault {
+    fn error(self) -> StoreError {
+        match self {
+            Self::Away => StoreError::Unavailable("away".into()),
+            Self::Slow => StoreError::Timeout("slow".into()),
+            Self::Broken => StoreError::Backend("broken".into()),
+        }
+    }
+
+    /// The status that it becomes.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Away | Self::Slow => 503,
+            Self::Broken => 500,
+        }
+    }
+}
 
 /// A token of this user, good for an hour.
 #[must_use]
@@ -65,14 +102,16 @@ fn api() -> TodoApi {
     api_over(Store::default())
 }
 
-/// The API over a store that is away.
-fn api_without_store() -> TodoApi {
-    api_over(Store { away: true, ..Store::default() })
+/// The API over a store that does not work.
+fn api_without_store(fault: Fault) -> TodoApi {
+    api_over(Store { fault: Some(fault), ..Store::default() })
 }
 
 fn api_over(store: Store) -> TodoApi {
     let secrets = KeySource::secrets([SECRET]).expect("long enough");
-    let verifier = JwtVerifier::builder().source(secrets).clock(clock()).build().expect("a source of keys");
+    let cookie = TokenCookie::new("session", ["https://todo.example"]);
+    let verifier = JwtVerifier::builder().source(secrets).cookie(cookie).clock(clock());
+    let verifier = verifier.build().expect("a source of keys");
     let service = TodoService::new(store).with_clock(clock()).with_ids(Counter::default());
     TodoApi::new(service, verifier).with_gate(Doorkeeper).with_timeout(Duration::from_secs(2))
 }
@@ -95,11 +134,14 @@ pub fn axum() -> axum::Router {
     use axum::{Router, body::Body, extract::Request, routing::get};
 
     let api = api();
-    Router::new()
+    let app = Router::new()
         .nest("/api", todo_axum::router(api.clone()))
         .nest("/api/v1", todo_axum::router(api.clone()))
-        .nest("/storeless", todo_axum::probes(api_without_store()))
         .merge(todo_axum::probes(api.clone()))
+        .merge(todo_axum::docs(api.clone()));
+    FAULTY_STORES
+        .into_iter()
+        .fold(app, |app, (path, fault)| app.nest(path, todo_axum::probes(api_without_store(fault))))
         .route("/host", get(async || "the host's"))
         .route("/host/me", get(async |todo_axum::CurrentUser(user): todo_axum::CurrentUser| greeting(&user)))
         .fallback(async |_: Request| nothing_here().map(Body::from))
@@ -111,11 +153,15 @@ pub async fn serve_warp(listener: TcpListener) {
     use warp::{Filter as _, Reply as _};
 
     let api = api();
+    let [away, slow, broken] = FAULTY_STORES
+        .map(|(path, fault)| warp::path(&path[1..]).and(todo_warp::probes(api_without_store(fault))).boxed());
+    let faulty = away.or(slow).unify().or(broken).unify();
     let app = warp::path!("api" / "v1" / ..)
         .and(todo_warp::filter(api.clone()))
         .or(warp::path!("api" / ..).and(todo_warp::filter(api.clone())))
-        .or(warp::path!("storeless" / ..).and(todo_warp::probes(api_without_store())))
+        .or(faulty)
         .or(todo_warp::probes(api.clone()))
+        .or(todo_warp::docs(api.clone()))
         .or(warp::path!("host").and(warp::get()).map(|| "the host's".to_owned()))
         .or(warp::path!("host" / "me").and(warp::get()).and(todo_warp::current_user(api)).map(
             |user: todo_warp::CurrentUser| match user {
@@ -144,13 +190,13 @@ pub async fn serve_poem(listener: TcpListener) {
     }
 
     let api = api();
-    let app = Route::new()
-        .at("/host", get(make_sync(|_| "the host's")))
-        .at("/host/me", get(me))
-        .nest("/storeless", todo_poem::probes(Route::new(), api_without_store()));
+    let app = Route::new().at("/host", get(make_sync(|_| "the host's"))).at("/host/me", get(me));
+    let app = FAULTY_STORES
+        .into_iter()
+        .fold(app, |app, (path, fault)| app.nest(path, todo_poem::probes(Route::new(), api_without_store(fault))));
     let app = todo_poem::mount(app, "/api", api.clone());
     let app = todo_poem::mount(app, "/api/v1", api.clone());
-    let app = todo_poem::probes(app, api.clone())
+    let app = todo_poem::docs(todo_poem::probes(app, api.clone()), api.clone())
         .data(api)
         .catch_error(async |_: NotFoundError| todo_poem::response(nothing_here()));
     let acceptor = TcpAcceptor::from_tokio(listener).expect("a listener of tokio");
@@ -190,6 +236,10 @@ impl Gate for Doorkeeper {
             "hasty" => Verdict::RateLimited { retry_after: Duration::from_secs(7) },
             "metered" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).remaining(5, Duration::from_secs(26))),
             "spent" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).refused(Duration::from_secs(7))),
+            "unheard" => {
+                return Err(AuthError::Unavailable { retry_after: Duration::from_secs(3), source: "away".into() });
+            }
+            "forgotten" => std::future::pending().await,
             _ => Verdict::Allow,
         })
     }
@@ -199,14 +249,14 @@ impl Gate for Doorkeeper {
 #[derive(Debug, Default)]
 struct Store {
     tasks: MemoryStore,
-    away: bool,
+    fault: Option<Fault>,
 }
 
 fn fault(owner: &UserId) -> Result<(), StoreError> {
     match owner.as_str() {
-        "store-away" => Err(StoreError::Unavailable("away".into())),
-        "store-slow" => Err(StoreError::Timeout("slow".into())),
-        "store-broken" => Err(StoreError::Backend("broken".into())),
+        "store-away" => Err(Fault::Away.error()),
+        "store-slow" => Err(Fault::Slow.error()),
+        "store-broken" => Err(Fault::Broken.error()),
         _ => Ok(()),
     }
 }
@@ -250,6 +300,9 @@ impl TaskStore for Store {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        if self.away { Err(StoreError::Unavailable("away".into())) } else { self.tasks.ping().await }
+        match self.fault {
+            Some(fault) => Err(fault.error()),
+            None => self.tasks.ping().await,
+        }
     }
 }

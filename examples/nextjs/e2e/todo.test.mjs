@@ -2,6 +2,8 @@
 // See stack.mjs for the settings; scripts/test-e2e prepares everything and runs this.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, request } from 'node:http';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -462,4 +464,50 @@ scenario('everything works with the keyboard, and has a name', {}, async (stack)
   await tabTo('Sign out', 'Shift+Tab');
   await keys.press('Enter');
   await page.waitForURL(/\/sign-in/);
+});
+
+scenario("the API's documentation is tried out behind a proxy, and asks nobody else", {}, async (stack) => {
+  // A proxy that cuts its prefix off, as the server would have it in production.
+  const proxy = createServer((from, to) => {
+    const path = from.url.replace(/^\/behind\/a\/proxy\//, '/');
+    const sent = request(new URL(path, stack.apiUrl), { method: from.method, headers: from.headers }, (answer) => {
+      to.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(to);
+    });
+    from.pipe(sent);
+  }).listen(0, '127.0.0.1');
+  await once(proxy, 'listening');
+  try {
+    const ada = await stack.visitor('Ada');
+    await ada.signUp();
+    const { token } = await ada.page.evaluate(() => fetch('/api/auth/token').then((response) => response.json()));
+
+    const { page } = await stack.visitor('Reader');
+    const here = `http://127.0.0.1:${proxy.address().port}/behind/a/proxy/`;
+    const [asked, complaints] = [[], []];
+    page.on('request', (sent) => asked.push(sent.url()));
+    page.on('console', (message) => complaints.push(message.text()));
+    page.on('pageerror', (error) => complaints.push(String(error)));
+    await page.addInitScript(() => addEventListener('securitypolicyviolation', (event) => console.error(`refused: ${event.blockedURI}`)));
+    await page.goto(`${here}docs`);
+
+    await page.getByRole('button', { name: 'Authorize' }).click();
+    await page.getByLabel('auth-bearer-value').fill(token);
+    await page.locator('.auth-btn-wrapper').getByRole('button', { name: 'Apply credentials' }).click();
+    await page.locator('.auth-btn-wrapper').getByRole('button', { name: 'Close' }).click();
+    const create = page.locator('#operations-tasks-create_task');
+    await create.locator('.opblock-summary-control').click();
+    await create.getByRole('button', { name: 'Execute' }).click();
+    await create.locator('.live-responses-table .response-col_status', { hasText: '201' }).waitFor();
+    await stack.screenshot(page, 'documentation');
+
+    await ada.reload();
+    assert.deepEqual(await ada.titles(), ['Buy milk'], 'the example of the document');
+    assert.deepEqual(asked.filter((url) => !url.startsWith(here) && !url.startsWith('data:')), [], 'nothing from elsewhere');
+    assert.ok(asked.includes(`${here}openapi.json`) && asked.includes(`${here}api/v1/tasks`), asked.join('\n'));
+    assert.deepEqual(complaints, []);
+  } finally {
+    proxy.closeAllConnections();
+    proxy.close();
+  }
 });

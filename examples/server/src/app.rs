@@ -68,8 +68,12 @@ impl Framework {
     }
 }
 
-/// The API at `/api` and `/api/v1`, the probes at the root, and a 404 like that of the API everywhere else.
+/// Where the API is; it is at `/api` as well.
+pub(crate) const MOUNT: &str = "/api/v1";
+
+/// The API at `/api` and `/api/v1`, probes and documentation at the root, and a 404 like that of the API everywhere else.
 pub(crate) fn app(framework: Framework, api: TodoApi, origins: &[HeaderValue]) -> App {
+    let api = api.with_mount(MOUNT);
     match framework {
         Framework::Axum => layered(axum(api), origins),
         Framework::Poem => layered(poem(api), origins),
@@ -81,8 +85,9 @@ pub(crate) fn app(framework: Framework, api: TodoApi, origins: &[HeaderValue]) -
 fn axum(api: TodoApi) -> axum::Router {
     axum::Router::new()
         .nest("/api", todo_axum::router(api.clone()))
-        .nest("/api/v1", todo_axum::router(api.clone()))
-        .merge(todo_axum::probes(api))
+        .nest(MOUNT, todo_axum::router(api.clone()))
+        .merge(todo_axum::probes(api.clone()))
+        .merge(todo_axum::docs(api))
         .fallback(async || problem(Error::NotFound).map(axum::body::Body::from))
 }
 
@@ -99,8 +104,9 @@ fn poem(api: TodoApi) -> impl Framed {
         web::{LocalAddr, RemoteAddr},
     };
 
-    let route = todo_poem::mount(Route::new(), "/api/v1", api.clone());
-    let route = todo_poem::probes(todo_poem::mount(route, "/api", api.clone()), api);
+    let route = todo_poem::mount(Route::new(), MOUNT, api.clone());
+    let route = todo_poem::probes(todo_poem::mount(route, "/api", api.clone()), api.clone());
+    let route = todo_poem::docs(route, api);
     let route = std::sync::Arc::new(route);
     service_fn(move |request: Request<Incoming>| {
         let route = route.clone();
@@ -131,7 +137,9 @@ fn warp(api: TodoApi) -> impl Framed {
         .and(todo_warp::filter(api.clone()))
         .or(warp::path!("api" / ..).and(todo_warp::filter(api.clone())))
         .unify()
-        .or(todo_warp::probes(api))
+        .or(todo_warp::probes(api.clone()))
+        .unify()
+        .or(todo_warp::docs(api))
         .unify()
         .or(warp::any().map(|| problem(Error::NotFound)))
         .unify()

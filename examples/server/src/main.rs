@@ -6,6 +6,7 @@
 //! | `todo-server dev` | the same without any settings, for this machine only, with a token to try it out |
 //! | `todo-server token --user alice` | prints a token of this user |
 //! | `todo-server migrate` | brings the database to the newest version |
+//! | `todo-server openapi` | prints the OpenAPI document |
 //! | `todo-server healthcheck` | asks a running server whether it is ready |
 //!
 //! `todo-server help serve` lists the settings. Exit codes: 0 done (also after SIGTERM), 1 failed, 2 wrong settings.
@@ -72,6 +73,7 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("dev", matches)) => in_runtime(dev(sources(matches, DEV))),
         Some(("token", matches)) => print_token(matches),
         Some(("migrate", matches)) => in_runtime(migrate(sources(matches, MIGRATE))),
+        Some(("openapi", _)) => print_document(),
         Some(("healthcheck", matches)) => {
             let mut sources = sources(matches, HEALTHCHECK);
             let address = settings::address(&mut sources);
@@ -132,6 +134,7 @@ fn command() -> Command {
                 .about("Brings the database to the newest version; serve does it too")
                 .args(flags(MIGRATE)),
         )
+        .subcommand(Command::new("openapi").about("Prints the OpenAPI document of the API, as it is at /openapi.json"))
         .subcommand(
             Command::new("healthcheck")
                 .about("Asks the server on this machine whether it is ready; for images without curl")
@@ -231,6 +234,11 @@ fn print_token(matches: &ArgMatches) -> Result<(), Failure> {
     let lifetime = matches.get_one::<Duration>("ttl").copied().unwrap_or(Duration::from_hours(1));
     println!("{}", token::mint(&keys, user, lifetime)?);
     Ok(())
+}
+
+fn print_document() -> Result<(), Failure> {
+    let document = todo_core::http::openapi::document(app::MOUNT);
+    io::stdout().write_all(document.as_bytes()).map_err(|error| Failure::fatal(format!("cannot print: {error}")))
 }
 
 #[expect(clippy::print_stdout, reason = "the outcome of a command that was asked for")]

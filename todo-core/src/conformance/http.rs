@@ -85,7 +85,22 @@ macro_rules! http_conformance {
     )+ };
 }
 
-/// A [`TodoApi`] served by a framework: mounted under `/api/v1`, with the probes at the root.
+/// One test for each case of the documentation (feature `openapi`), as [`http_conformance!`](crate::http_conformance).
+#[cfg(feature = "openapi")]
+#[macro_export]
+macro_rules! docs_conformance {
+    ($with_app:path) => {
+        $crate::http_conformance! { @ $with_app;
+            the_document_is_there_for_everybody
+            the_page_needs_nothing_from_elsewhere
+            a_file_that_is_known_is_not_sent_again
+            documents_are_only_read
+        }
+    };
+}
+
+/// A [`TodoApi`] served by a framework: mounted under `/api/v1`, with the probes at the root, and the documentation where
+/// [`docs_conformance!`](crate::docs_conformance) is run.
 ///
 /// An implementation hands requests over as they are and repairs nothing in the answers.
 #[async_trait]
@@ -1312,5 +1327,95 @@ pub async fn responses_are_for_no_cache(app: &dyn App) {
         [(Method::GET, "/tasks"), (Method::GET, &path), (Method::GET, "/auth/session"), (Method::DELETE, &path)]
     {
         assert_eq!(ann.bare(method.as_str(), path).await.header("cache-control"), "no-store", "{method} {path}");
+    }
+}
+
+#[cfg(feature = "openapi")]
+fn nobody(app: &dyn App) -> Client<'_> {
+    Client { app, authorization: None }
+}
+
+/// The same bytes as from [`openapi::document`](crate::http::openapi::document), without a credential.
+#[cfg(feature = "openapi")]
+pub async fn the_document_is_there_for_everybody(app: &dyn App) {
+    let reply = nobody(app).request("GET", "/openapi.json", &[], b"").await;
+    assert_eq!(reply.ok(200)["openapi"], "3.1.0");
+    assert_eq!(reply.body, crate::http::openapi::document("/api/v1"));
+    assert_eq!(reply.header("cache-control"), "no-cache");
+    assert_eq!(reply.header("x-content-type-options"), "nosniff");
+    let head = nobody(app).request("HEAD", "/openapi.json", &[], b"").await;
+    assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
+    assert_eq!(head.header("content-length"), reply.header("content-length"));
+    // Not below the mount.
+    assert_eq!(nobody(app).request("GET", "/api/v1/openapi.json", &[], b"").await.status, 404);
+}
+
+/// What it loads is ours, named relatively, and there; and the policy lets nothing else through.
+#[cfg(feature = "openapi")]
+pub async fn the_page_needs_nothing_from_elsewhere(app: &dyn App) {
+    let page = nobody(app).request("GET", "/docs", &[], b"").await;
+    assert_eq!((page.status.as_u16(), page.header("content-type")), (200, "text/html; charset=utf-8"));
+    let policy: Vec<_> = page.header("content-security-policy").split("; ").collect();
+    assert!(policy.contains(&"default-src 'none'") && policy.contains(&"frame-ancestors 'none'"), "{policy:?}");
+    for directive in &policy {
+        let sources = directive.split(' ').skip(1);
+        let known = |source: &str| {
+            matches!(source, "'none'" | "'self'") || (source, *directive) == ("data:", "img-src 'self' data:")
+        };
+        assert!(sources.clone().count() > 0 && sources.clone().all(known), "{directive}");
+    }
+    let html = std::str::from_utf8(&page.body).unwrap();
+    let targets = html.split(['"']).skip(1).step_by(2).filter(|value| value.contains('.') && !value.contains(' '));
+    let targets: Vec<_> = targets.collect();
+    assert_eq!(targets, ["docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/start.js", "openapi.json"]);
+    for (target, content_type) in targets.into_iter().zip([
+        "text/css; charset=utf-8",
+        "text/javascript; charset=utf-8",
+        "text/javascript; charset=utf-8",
+        "application/json",
+    ]) {
+        let file = nobody(app).request("GET", &format!("/{target}"), &[], b"").await;
+        assert_eq!((file.status.as_u16(), file.header("content-type")), (200, content_type), "{target}");
+        assert_eq!(file.header("content-length"), file.body.len().to_string());
+        assert_eq!(file.headers.contains_key("content-encoding"), file.body.starts_with(&[0x1f, 0x8b]), "{target}");
+        assert_eq!(file.header("content-security-policy"), page.header("content-security-policy"));
+    }
+}
+
+/// RFC 9110, section 13.1.2.
+#[cfg(feature = "openapi")]
+pub async fn a_file_that_is_known_is_not_sent_again(app: &dyn App) {
+    for path in ["/openapi.json", "/docs", "/docs/swagger-ui-bundle.js"] {
+        let first = nobody(app).request("GET", path, &[], b"").await;
+        let tag = first.header("etag");
+        for known in [tag.to_owned(), format!("\"x\", W/{tag}"), "*".to_owned()] {
+            let again = nobody(app).request("GET", path, &[("if-none-match", &known)], b"").await;
+            assert_eq!(
+                (again.status.as_u16(), again.body.len(), again.header("etag")),
+                (304, 0, tag),
+                "{path} {known}"
+            );
+            assert!(!again.headers.contains_key("content-type"), "{path}");
+        }
+        let other = nobody(app).request("GET", path, &[("if-none-match", "\"x\"")], b"").await;
+        assert_eq!((other.status, &other.body), (first.status, &first.body));
+    }
+}
+
+/// Other methods, and paths that are nearly theirs.
+#[cfg(feature = "openapi")]
+pub async fn documents_are_only_read(app: &dyn App) {
+    for resource in crate::http::DOCS {
+        for method in ["POST", "PUT", "DELETE"] {
+            let reply = nobody(app).request(method, resource.path, &[], b"").await;
+            assert_eq!(
+                (reply.status.as_u16(), reply.header("allow")),
+                (405, "GET, HEAD, OPTIONS"),
+                "{}",
+                resource.path
+            );
+        }
+        assert_eq!(nobody(app).request("OPTIONS", resource.path, &[], b"").await.status, 204);
+        nobody(app).request("GET", &format!("{}/", resource.path), &[], b"").await.not_found();
     }
 }

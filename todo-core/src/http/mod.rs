@@ -1,5 +1,5 @@
-//! The wire: [`TodoApi`] answers requests for the paths in [`RESOURCES`] and [`PROBES`], without knowing any web
-//! framework.
+//! The wire: [`TodoApi`] answers requests for the paths in [`RESOURCES`] and [`PROBES`] (and `DOCS`, with the feature
+//! `openapi`), without knowing any web framework.
 //!
 //! # Writing an adapter
 //!
@@ -55,7 +55,11 @@ use crate::{
     clock::Timestamp,
 };
 
+#[cfg(feature = "openapi")]
+mod docs;
 mod input;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod problem;
 mod ready;
 mod render;
@@ -65,6 +69,8 @@ use input::{Members, Query};
 pub use problem::problem;
 use problem::{empty, json, with_json};
 use routes::Parameters;
+#[cfg(feature = "openapi")]
+pub use routes::DOCS;
 pub use routes::{Operation, PROBES, RESOURCES, Resource, find_resource};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -79,6 +85,8 @@ pub struct TodoApi {
     gate: Option<Arc<dyn Gate>>,
     body_limit: usize,
     timeout: Duration,
+    #[cfg(feature = "openapi")]
+    docs: Arc<docs::Docs>,
 }
 
 impl TodoApi {
@@ -90,6 +98,8 @@ impl TodoApi {
             gate: None,
             body_limit: 64 * 1024,
             timeout: Duration::from_secs(10),
+            #[cfg(feature = "openapi")]
+            docs: Arc::new(docs::Docs::new("/api/v1")),
         }
     }
 
@@ -115,6 +125,14 @@ impl TodoApi {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Says where the API is mounted, for its document (see [`openapi::document`]). Default: `/api/v1`.
+    #[cfg(feature = "openapi")]
+    #[must_use]
+    pub fn with_mount(mut self, mount: &str) -> Self {
+        self.docs = Arc::new(docs::Docs::new(mount));
         self
     }
 
@@ -205,7 +223,7 @@ impl TodoApi {
         let Some(operation) = resource.operation(&head.method) else {
             return Err(Error::MethodNotAllowed { allow: resource.allow });
         };
-        match tokio::time::timeout(self.timeout, self.perform(operation, &head, parameters, body, quota)).await {
+        match tokio::time::timeout(self.timeout, self.perform(resource, operation, &head, parameters, body, quota)).await {
             Ok(result) => result,
             Err(_) => Err(Error::Timeout { limit: self.timeout }),
         }
@@ -213,6 +231,8 @@ impl TodoApi {
 
     async fn perform<B>(
         &self,
+        #[cfg_attr(not(feature = "openapi"), expect(unused_variables, reason = "the document has several paths"))]
+        resource: &'static Resource,
         operation: Operation,
         head: &Parts,
         parameters: Parameters<'_>,
@@ -230,6 +250,8 @@ impl TodoApi {
                 ready::check(&self.service, &*self.authenticator).await?;
                 return Ok(ok(&Readiness { status: "ready", store: "ok", keys: "ok" }));
             }
+            #[cfg(feature = "openapi")]
+            Operation::GetDocument => return self.docs.answer(resource, &head.headers),
             _ => {}
         }
         let identity;
@@ -260,6 +282,8 @@ impl TodoApi {
             Operation::CompleteTask => call.complete(&body).await,
             Operation::GetSession => call.session(&identity),
             Operation::Health | Operation::Ready => Err(Error::Internal("a probe was answered before")),
+            #[cfg(feature = "openapi")]
+            Operation::GetDocument => Err(Error::Internal("a document was answered before")),
         }
     }
 }
@@ -392,7 +416,9 @@ impl Call<'_> {
     }
 }
 
+/// How the server is.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct Status {
     status: &'static str,
 }
@@ -404,17 +430,28 @@ struct Readiness {
     keys: &'static str,
 }
 
+/// Who the token says the caller is.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct Session<'a> {
     user: User<'a>,
+    /// When the token ends, where that is known.
+    #[cfg_attr(feature = "openapi", schema(required))]
     expires_at: Option<Timestamp>,
 }
 
+/// A user, as the token describes them.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct User<'a> {
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::UserId))]
     id: &'a str,
+    /// Users choose it themselves, so it proves nothing. It is absent if the token has none.
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<&'a str>,
+    /// Users choose it themselves, so it proves nothing. It is absent if the token has none.
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
 }

@@ -27,6 +27,9 @@ pub enum Operation {
     Health,
     /// Whether the store answers.
     Ready,
+    /// A file of the documentation.
+    #[cfg(feature = "openapi")]
+    GetDocument,
 }
 
 impl Operation {
@@ -44,6 +47,8 @@ impl Operation {
             Self::GetSession => "get_session",
             Self::Health => "health",
             Self::Ready => "ready",
+            #[cfg(feature = "openapi")]
+            Self::GetDocument => "get_document",
         }
     }
 }
@@ -96,9 +101,23 @@ pub const PROBES: &[Resource] = &[
     Resource { path: "/health/ready", operations: &[(Method::GET, Operation::Ready)], allow: GET_ALLOW },
 ];
 
+/// The paths of the documentation, for the root of a server: the OpenAPI document, and a page that shows it. They need
+/// no credential.
+#[cfg(feature = "openapi")]
+pub const DOCS: &[Resource] = &[
+    Resource { path: "/openapi.json", operations: DOCUMENT, allow: GET_ALLOW },
+    Resource { path: "/docs", operations: DOCUMENT, allow: GET_ALLOW },
+    Resource { path: "/docs/start.js", operations: DOCUMENT, allow: GET_ALLOW },
+    Resource { path: "/docs/swagger-ui-bundle.js", operations: DOCUMENT, allow: GET_ALLOW },
+    Resource { path: "/docs/swagger-ui.css", operations: DOCUMENT, allow: GET_ALLOW },
+];
+
+#[cfg(feature = "openapi")]
+const DOCUMENT: &[(Method, Operation)] = &[(Method::GET, Operation::GetDocument)];
+
 /// Users whose ids are segments of ours: in every framework a text wins over a parameter, so these are not reachable
 /// by the paths that begin with a user id.
-const SHADOWED_USERS: [&str; 2] = ["tasks", "auth"];
+pub(super) const SHADOWED_USERS: [&str; 2] = ["tasks", "auth"];
 
 /// Whom a path names.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -166,6 +185,24 @@ impl Resource {
         with_slash.into_iter().chain(without)
     }
 
+    /// The names in braces, in their order.
+    #[cfg(feature = "openapi")]
+    pub(super) fn parameter_names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+    }
+
+    /// Whether the path says whose tasks are meant.
+    #[cfg(feature = "openapi")]
+    pub(super) fn names_a_user(&self) -> bool {
+        self.parameter_names().any(|name| name == "user_id")
+    }
+
+    /// Whether the path says which task is meant.
+    #[cfg(feature = "openapi")]
+    pub(super) fn names_a_task(&self) -> bool {
+        self.parameter_names().any(|name| name == "id")
+    }
+
     /// Reads the path from its right end, so that it does not matter where the API is mounted and whether the
     /// framework has cut the prefix off.
     pub(super) fn parameters<'a>(&self, path: &'a str) -> Option<Parameters<'a>> {
@@ -230,13 +267,20 @@ pub fn find_resource(resources: &'static [Resource], path: &str) -> Option<&'sta
 mod tests {
     use super::*;
 
+    fn all() -> impl Iterator<Item = &'static Resource> {
+        let resources = RESOURCES.iter().chain(PROBES);
+        #[cfg(feature = "openapi")]
+        let resources = resources.chain(DOCS);
+        resources
+    }
+
     /// The order in which every `Allow` lists its methods.
     const METHODS_IN_ORDER: [Method; 7] =
         [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
     #[test]
     fn allow_lists_what_the_path_answers_to_in_the_one_order() {
-        for resource in RESOURCES.iter().chain(PROBES) {
+        for resource in all() {
             let methods = METHODS_IN_ORDER
                 .iter()
                 .filter(|method| **method == Method::OPTIONS || resource.operation(method).is_some())
@@ -281,7 +325,7 @@ mod tests {
     #[test]
     fn near_misses_are_listed_once_and_never_match() {
         let mut seen = std::collections::BTreeSet::new();
-        for resource in RESOURCES.iter().chain(PROBES) {
+        for resource in all() {
             for path in resource.near_misses() {
                 assert!(!resource.matches(&path.replace("{user_id}", "ann").replace("{id}", "7")), "{path}");
                 assert!(seen.insert(path.clone()), "{path} twice");
@@ -296,10 +340,12 @@ mod tests {
 
     #[test]
     fn paths_and_near_misses_are_found() {
-        for resource in RESOURCES.iter().chain(PROBES) {
+        for resource in all() {
             for path in resource.near_misses().chain([resource.path.to_owned()]) {
                 let path = path.replace("{user_id}", "ann").replace("{id}", "7");
                 let found = find_resource(RESOURCES, &path).or_else(|| find_resource(PROBES, &path));
+                #[cfg(feature = "openapi")]
+                let found = found.or_else(|| find_resource(DOCS, &path));
                 assert_eq!(found.map(|found| found.path), Some(resource.path), "{path}");
             }
         }

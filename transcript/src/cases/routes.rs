@@ -1,10 +1,10 @@
 //! Every path of the route table, with every method that it has and those that it has not, and everything that can be
 //! wrong: each kind of error that the operation can answer.
 
-use todo_core::http::{Operation, PROBES, RESOURCES, Resource};
+use todo_core::http::{DOCS, Operation, PROBES, RESOURCES, Resource};
 
 use super::{Case, Plan, Request, Route};
-use crate::apps::{expired_token, foreign_token};
+use crate::apps::{COOKIE, FAULTY_STORES, expired_token, foreign_token, token};
 
 /// An id that no task has.
 pub(super) const NOBODYS: &str = "019aa3f0-5c00-7000-8000-000000000000";
@@ -25,12 +25,25 @@ pub(super) fn add(plan: &mut Plan) {
         for method in ["GET", "HEAD"] {
             let endpoint = Endpoint { resource: probe, method, operation };
             endpoint.ask(plan, "the store is there", Request::new(method, probe.path), 200);
-            let status = if operation == Operation::Ready { 503 } else { 200 };
-            let request = Request::new(method, format!("/storeless{}", probe.path));
-            endpoint.ask(plan, "the store is away", request, status);
+            for (path, fault) in FAULTY_STORES {
+                let status = if operation == Operation::Ready { fault.status() } else { 200 };
+                let request = Request::new(method, format!("{path}{}", probe.path));
+                endpoint.ask(plan, &format!("the store is {fault:?}"), request, status);
+            }
         }
     }
-    for (prefix, resource) in RESOURCES.iter().map(|own| ("/api/v1", own)).chain(PROBES.iter().map(|own| ("", own))) {
+    for document in DOCS {
+        for method in ["GET", "HEAD"] {
+            let endpoint = Endpoint { resource: document, method, operation: document.operations[0].1 };
+            let request = || Request::new(method, document.path);
+            endpoint.ask(plan, "anybody", request(), 200);
+            endpoint.ask(plan, "somebody", request().by("ann"), 200);
+            endpoint.ask(plan, "whoever has it", request().header("if-none-match", "*"), 304);
+            endpoint.ask(plan, "whoever has another", request().header("if-none-match", "\"another\""), 200);
+        }
+    }
+    let at_the_root = PROBES.iter().chain(DOCS).map(|own| ("", own));
+    for (prefix, resource) in RESOURCES.iter().map(|own| ("/api/v1", own)).chain(at_the_root) {
         add_what_it_is_not(plan, prefix, resource);
     }
     let complete = format!("/api/v1/tasks/{NOBODYS}/complete");
@@ -140,7 +153,12 @@ impl Endpoint {
         if self.good_body().is_some() {
             self.add_bodies(plan);
         }
-        if self.operation != Operation::GetSession {
+        if self.operation == Operation::GetSession {
+            // Once, since it takes as long as the API gives a request.
+            if self.method == "GET" {
+                self.ask(plan, "it takes too long", self.good("forgotten", NOBODYS), 503);
+            }
+        } else {
             for (user, status) in [("store-away", 503), ("store-slow", 503), ("store-broken", 500)] {
                 self.ask(plan, user, self.good(user, NOBODYS), status);
                 // The service has given out an id, and the store has not taken it.
@@ -164,9 +182,18 @@ impl Endpoint {
         self.ask(plan, "a token of somebody else", with(foreign_token("ann")), 401);
         self.ask(plan, "a revoked token", self.good("disabled", NOBODYS), 401);
         self.ask(plan, "too many requests", self.good("hasty", NOBODYS), 429);
+        self.ask(plan, "nobody knows whether the token is good", self.good("unheard", NOBODYS), 503);
         if self.has_user() {
             self.ask(plan, "another user's path", self.with_good_body(self.bare("bob", bobs).by("ann")), 403);
+            self.ask(plan, "a user whose paths are shadowed", self.good("auth", NOBODYS), 404);
         }
+        let by_cookie = |origin: &str| {
+            let request = self.bare("disabled", NOBODYS).header("cookie", format!("{COOKIE}={}", token("disabled")));
+            self.with_good_body(request.header("origin", origin))
+        };
+        let reads = matches!(self.operation, Operation::ListTasks | Operation::GetTask | Operation::GetSession);
+        self.ask(plan, "a cookie", by_cookie("https://todo.example"), 401);
+        self.ask(plan, "a cookie from another site", by_cookie("https://evil.example"), if reads { 401 } else { 403 });
         if self.has_id() {
             self.ask(plan, "another user's task", self.good("ann", bobs), 404);
             self.ask(plan, "nobody's task", self.good("ann", NOBODYS), 404);

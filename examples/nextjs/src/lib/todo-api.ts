@@ -1,17 +1,18 @@
+import type { components, operations } from './todo-schema';
 import { createTokenSource, SessionEnded, TokenUnavailable } from './token';
 
-export type Task = {
-  id: string;
-  title: string;
-  description: string | null;
-  completed: boolean;
-  created_at: string;
-  updated_at: string;
-};
+// The types of the API, made from its OpenAPI document: `npm run types`.
+type Schemas = components['schemas'];
+type ListQuery = NonNullable<operations['list_tasks']['parameters']['query']>;
+
+export type Task = Schemas['Task'];
 
 export type Filter = 'all' | 'open' | 'done';
 
-export type TaskFields = { title: string; description: string | null };
+export type TaskFields = Required<Pick<Schemas['NewTask'], 'title' | 'description'>>;
+
+/** The API's codes, and what else can go wrong: a proxy in between answers with its status. */
+type Code = Schemas['Problem']['code'] | 'no_token' | 'no_answer' | 'unreachable' | `status_${number}`;
 
 /** One page of the list, and where the next one is. */
 export type Page = { tasks: Task[]; next: URL | null };
@@ -20,7 +21,7 @@ export type Page = { tasks: Task[]; next: URL | null };
 export class Problem extends Error {
   constructor(
     message: string,
-    readonly code: string,
+    readonly code: Code,
     readonly fields: Record<string, string> = {},
   ) {
     super(message);
@@ -126,22 +127,26 @@ export function createTodoApi({ baseUrl, userId, onWait, onSessionEnded }: Optio
 
   return {
     list(filter: Filter, signal?: AbortSignal): Promise<Page> {
+      const query: ListQuery = { limit: PAGE_SIZE };
+      if (filter !== 'all') query.completed = filter === 'done';
       const url = new URL('tasks', base);
-      url.searchParams.set('limit', String(PAGE_SIZE));
-      if (filter !== 'all') url.searchParams.set('completed', String(filter === 'done'));
+      for (const [name, value] of Object.entries(query)) url.searchParams.set(name, String(value));
       return page(url, signal);
     },
     more: page,
     async add(fields: TaskFields): Promise<Task> {
-      const response = await send('POST', new URL('tasks', base), { body: fields, repeatable: false });
+      const body: Schemas['NewTask'] = fields;
+      const response = await send('POST', new URL('tasks', base), { body, repeatable: false });
       return (await response.json()) as Task;
     },
     async edit(id: string, changes: Partial<TaskFields>): Promise<Task> {
-      const response = await send('PATCH', task(id), { body: changes });
+      const body: Schemas['TaskPatch'] = changes;
+      const response = await send('PATCH', task(id), { body });
       return (await response.json()) as Task;
     },
     async complete(id: string, completed: boolean): Promise<Task> {
-      const response = await send('PATCH', task(id, '/complete'), { body: { completed } });
+      const body: Schemas['Completion'] = { completed };
+      const response = await send('PATCH', task(id, '/complete'), { body });
       return (await response.json()) as Task;
     },
     async remove(id: string): Promise<void> {
@@ -169,13 +174,9 @@ async function fetchOrProblem(base: URL, url: URL, init: RequestInit & { signal?
 
 /** Reads an error answer. A proxy in between may answer with anything. */
 async function readProblem(response: Response): Promise<Problem> {
-  const body = (await response.json().catch(() => null)) as {
-    detail?: unknown;
-    code?: unknown;
-    field_errors?: Record<string, string | string[]>;
-  } | null;
+  const body = (await response.json().catch(() => null)) as Partial<Schemas['Problem']> | null;
   const detail = typeof body?.detail === 'string' ? body.detail : `The task service answered with status ${response.status}.`;
-  const code = typeof body?.code === 'string' ? body.code : String(response.status);
+  const code = typeof body?.code === 'string' ? body.code : (`status_${response.status}` as const);
   const fields = Object.entries(body?.field_errors ?? {}).map(([field, messages]) => [field, [messages].flat().join(' ')]);
   return new Problem(detail, code, Object.fromEntries(fields) as Record<string, string>);
 }

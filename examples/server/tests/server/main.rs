@@ -8,6 +8,7 @@ const FRAMEWORK: &str = "axum";
 mod cors;
 mod database;
 mod dev;
+mod docs;
 mod durability;
 mod logs;
 mod metrics;

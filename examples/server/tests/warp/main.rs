@@ -10,6 +10,8 @@ mod cors;
 mod database;
 #[path = "../server/dev.rs"]
 mod dev;
+#[path = "../server/docs.rs"]
+mod docs;
 #[path = "../server/durability.rs"]
 mod durability;
 #[path = "../server/logs.rs"]

@@ -1,0 +1,288 @@
+use std::collections::BTreeMap;
+
+use regex::Regex;
+
+use super::{super::input::Members, *};
+use crate::store::StoreError;
+
+fn parsed() -> Value {
+    serde_json::from_str(&document("/api/v1")).expect("JSON")
+}
+
+fn everywhere() -> impl Iterator<Item = (String, &'static Resource, &'static str, Operation)> {
+    let mounted = RESOURCES.iter().map(|resource| (format!("/api/v1{}", resource.path), resource));
+    let probes = PROBES.iter().map(|resource| (resource.path.to_owned(), resource));
+    mounted.chain(probes).flat_map(|(path, resource)| {
+        let operations = resource.operations.iter();
+        operations.map(move |(method, operation)| (path.clone(), resource, method.as_str(), *operation))
+    })
+}
+
+/// The names of an object's members.
+fn names(object: &Value) -> BTreeSet<&str> {
+    object.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+/// The pattern for a regex engine that is not ECMA 262, which alone writes `\u2000`.
+fn regex(pattern: &str) -> Regex {
+    let unicode = Regex::new(r"\\u([0-9a-f]{4})").expect("a pattern");
+    Regex::new(&unicode.replace_all(pattern, r"\u{$1}")).expect("a pattern")
+}
+
+#[test]
+fn every_operation_is_in_the_document_and_nothing_else() {
+    let document = parsed();
+    let mut expected = BTreeMap::<_, BTreeSet<_>>::new();
+    let mut ids = BTreeSet::new();
+    for (path, resource, method, _) in everywhere() {
+        let written = &document["paths"][&path][method.to_lowercase()];
+        assert!(ids.insert(written["operationId"].as_str().expect(&path).to_owned()), "{written}");
+        assert!(!written["summary"].as_str().expect("a text").is_empty());
+        let methods = expected.entry(path.clone()).or_default();
+        methods.insert(method.to_lowercase());
+        if resource.path.contains('{') {
+            methods.insert("parameters".to_owned());
+        }
+        let tag = &written["tags"][0];
+        let tags = document["tags"].as_array().expect("tags");
+        assert!(tags.iter().any(|known| known["name"] == *tag), "{tag}");
+    }
+    let found = document["paths"].as_object().expect("paths").iter();
+    let found = found.map(|(path, item)| (path.clone(), names(item).into_iter().map(str::to_owned).collect()));
+    assert_eq!(found.collect::<BTreeMap<_, _>>(), expected);
+    assert_eq!(ids.len(), 17);
+}
+
+#[test]
+fn only_the_probes_need_no_token() {
+    let document = parsed();
+    for (path, _, method, operation) in everywhere() {
+        let security = &document["paths"][&path][method.to_lowercase()]["security"];
+        let is_probe = matches!(operation, Operation::Health | Operation::Ready);
+        let expected = if is_probe { json!([]) } else { json!([{"bearer": []}]) };
+        assert_eq!(*security, expected, "{method} {path}");
+    }
+}
+
+#[test]
+fn the_parameters_of_a_path_are_those_in_its_braces() {
+    let document = parsed();
+    for (path, resource, _, _) in everywhere() {
+        let parameters = document["paths"][&path]["parameters"].as_array().cloned().unwrap_or_default();
+        let found: Vec<_> = parameters.iter().map(|parameter| parameter["name"].as_str().expect("a name")).collect();
+        assert_eq!(found, resource.parameter_names().collect::<Vec<_>>(), "{path}");
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn check(document: &Value, value: &Value) {
+        match value {
+            Value::Object(members) => {
+                if let Some(target) = members.get("$ref").and_then(Value::as_str) {
+                    assert!(document.pointer(&target[1..]).is_some(), "{target}");
+                }
+                if let Some(Value::String(target)) = members.get("operationId")
+                    && members.contains_key("parameters")
+                {
+                    assert!(
+                        everywhere().any(|(_, resource, _, operation)| operation_id(resource, operation) == *target)
+                    );
+                }
+                members.values().for_each(|value| check(document, value));
+            }
+            Value::Array(values) => values.iter().for_each(|value| check(document, value)),
+            _ => {}
+        }
+    }
+    let document = parsed();
+    check(&document, &document);
+}
+
+/// Which failure an error is. A new error must choose, so that it is documented.
+fn failures(error: &Error) -> &'static [Failure] {
+    match error {
+        Error::Auth(AuthError::Missing | AuthError::Expired | AuthError::Invalid(_) | AuthError::Revoked) => {
+            &[Failure::Unauthorized]
+        }
+        Error::Auth(AuthError::ForeignOrigin) | Error::Forbidden => &[Failure::Forbidden],
+        Error::Auth(AuthError::RateLimited { .. }) => &[Failure::RateLimited],
+        Error::Auth(AuthError::Unavailable { .. })
+        | Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_))
+        | Error::Timeout { .. } => &[Failure::Unavailable],
+        Error::Store(StoreError::Backend(_)) | Error::Internal(_) => &[Failure::Internal],
+        Error::NotFound => &[Failure::NotFound, Failure::NothingFound],
+        Error::TaskNotFound => &[Failure::TaskNotFound, Failure::NothingFound],
+        Error::MethodNotAllowed { .. } => &[Failure::MethodNotAllowed],
+        Error::PayloadTooLarge { .. } => &[Failure::PayloadTooLarge],
+        Error::UnsupportedMediaType { .. } => &[Failure::UnsupportedMediaType],
+        Error::MalformedJson => &[Failure::MalformedJson],
+        Error::NotAnObject | Error::Validation(_) => &[Failure::ValidationFailed],
+    }
+}
+
+#[test]
+fn every_failure_has_the_status_and_the_codes_of_its_errors() {
+    let document = parsed();
+    for failure in Failure::ALL {
+        let written = &document["components"]["responses"][failure.name()];
+        let schema = &written["content"]["application/problem+json"]["schema"]["allOf"][1]["properties"];
+        let mut expected = BTreeSet::new();
+        for (_, error) in failure.errors() {
+            assert!(failures(&error).contains(failure), "{error:?}");
+            assert_eq!(schema["status"]["const"], error.status().as_u16());
+            expected.insert(error.code());
+        }
+        assert_eq!(schema["code"]["enum"], json!(expected), "{failure:?}");
+    }
+    let all = json!([
+        "forbidden",
+        "internal",
+        "malformed_json",
+        "method_not_allowed",
+        "not_found",
+        "payload_too_large",
+        "rate_limited",
+        "task_not_found",
+        "timeout",
+        "token_expired",
+        "token_invalid",
+        "token_revoked",
+        "unauthenticated",
+        "unavailable",
+        "unsupported_media_type",
+        "validation_failed",
+    ]);
+    assert_eq!(document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"], all);
+}
+
+#[test]
+fn two_failures_of_an_operation_never_share_a_status() {
+    for (path, resource, method, operation) in everywhere() {
+        let statuses: Vec<_> = Failure::of(resource, operation).into_iter().map(Failure::status).collect();
+        assert_eq!(statuses.iter().collect::<BTreeSet<_>>().len(), statuses.len(), "{method} {path}: {statuses:?}");
+    }
+}
+
+/// The types that are derived cannot be wrong; this is the one that is not.
+#[test]
+fn a_problem_has_the_members_of_its_schema() {
+    let schema = problem_schema();
+    let (mut seen, mut always) = (BTreeSet::new(), names(&schema["properties"]));
+    for (_, error) in Failure::ALL.iter().flat_map(|failure| failure.errors()) {
+        let body: Value = serde_json::from_slice(problem(error).body()).expect("JSON");
+        let members = names(&body);
+        always.retain(|name| members.contains(name));
+        seen.extend(members.into_iter().map(str::to_owned));
+    }
+    assert_eq!(seen.iter().map(String::as_str).collect::<BTreeSet<_>>(), names(&schema["properties"]));
+    let required: BTreeSet<_> =
+        schema["required"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    assert_eq!(always, required);
+}
+
+#[test]
+fn what_is_always_there_is_required() {
+    let schemas = &parsed()["components"]["schemas"];
+    for (name, required) in [
+        ("Task", json!(["id", "user_id", "title", "description", "completed", "created_at", "updated_at", "version"])),
+        ("Session", json!(["user", "expires_at"])),
+        ("User", json!(["id"])),
+        ("Status", json!(["status"])),
+    ] {
+        assert_eq!(schemas[name]["required"], required);
+    }
+    assert_eq!(names(&schemas["Task"]["properties"]), names(&example_task()));
+    assert!(serde_json::from_value::<Task>(example_task()).is_ok());
+}
+
+/// Which fields of a body are found wrong.
+fn wrong(body: RequestBody, text: &Value) -> FieldErrors {
+    let mut members = Members::parse(text.to_string().as_bytes()).expect("an object");
+    let mut errors = FieldErrors::default();
+    match body {
+        RequestBody::Create => drop(members.new_task(&mut errors)),
+        RequestBody::Replace => drop(members.replacement(&mut errors)),
+        RequestBody::Patch => drop(members.patch(&mut errors)),
+        RequestBody::Complete => drop(members.completion(&mut errors)),
+    }
+    members.refuse_rest(&mut errors);
+    errors
+}
+
+#[test]
+fn a_body_takes_the_members_of_its_schema_and_no_other() {
+    for body in [RequestBody::Create, RequestBody::Replace, RequestBody::Patch, RequestBody::Complete] {
+        let schema = body.schema();
+        let known = names(&schema["properties"]);
+        let required: BTreeSet<_> =
+            schema["required"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+        let empty = wrong(body, &json!({}));
+        assert_eq!(empty.iter().map(|(field, _)| field).collect::<BTreeSet<_>>(), required, "{body:?}");
+        let task = example_task();
+        for name in names(&task) {
+            let alone = wrong(body, &json!({name: task[name]}));
+            assert_eq!(!alone.contains(name), known.contains(name), "{body:?}, {name}: {alone:?}");
+        }
+        for name in &known {
+            let null = wrong(body, &json!({*name: null}));
+            let may_be_null =
+                schema["properties"][*name]["type"].as_array().is_some_and(|types| types.contains(&json!("null")));
+            assert_eq!(!null.contains(name), may_be_null, "{body:?}, {name}: {null:?}");
+        }
+        for (name, example) in body.examples().as_object().expect("examples") {
+            let errors = wrong(body, &example["value"]);
+            assert!(errors.is_empty(), "{body:?}, {name}: {errors:?}");
+        }
+    }
+}
+
+#[test]
+fn a_title_is_blank_to_the_pattern_as_to_the_type() {
+    let pattern = regex(NOT_BLANK);
+    for c in '\0'..=char::MAX {
+        for text in [c.to_string(), format!(" {c}\n")] {
+            assert_eq!(pattern.is_match(&text), Title::new(text.as_str()).is_ok(), "{text:?}");
+        }
+    }
+    for text in ["", " ", "a\0", "\0a", "a b", " a ", "a\n", "\u{2028}\u{85}", "\u{feff}", "a\0b"] {
+        assert_eq!(pattern.is_match(text), Title::new(text).is_ok(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_text_without_nul_is_one_to_the_pattern_as_to_the_types() {
+    let pattern = regex(WITHOUT_NUL);
+    for text in ["", "\0", "a\0", "\n", "a\nb\0", "ü"] {
+        assert_eq!(pattern.is_match(text), Description::new(text).is_ok(), "{text:?}");
+        assert_eq!(pattern.is_match(text) && !text.is_empty(), UserId::new(text).is_ok(), "{text:?}");
+    }
+}
+
+#[test]
+fn ids_cursors_and_times_have_their_patterns() {
+    let (uuid, cursor, timestamp) = (regex(UUID), regex(CURSOR), regex(TIMESTAMP));
+    for number in [0, 1, u128::MAX, 0x019a_a562_d400_7000_8000_0000_0000_0001] {
+        let id = TaskId::from(Uuid::from_u128(number));
+        assert!(uuid.is_match(&id.to_string()) && uuid.is_match(&id.to_string().to_uppercase()));
+        assert!(cursor.is_match(&Cursor::after(id).to_string()));
+    }
+    for text in ["019aa3f05c0070008000000000000001", "{019aa3f0-5c00-7000-8000-000000000001}", "", "x"] {
+        assert_eq!(uuid.is_match(text), text.parse::<TaskId>().is_ok(), "{text}");
+    }
+    for last in (0x20..0x7f).map(char::from) {
+        let text = format!("AZqj8FwAcACAAAAAAAAAA{last}");
+        assert_eq!(cursor.is_match(&text), text.parse::<Cursor>().is_ok(), "{text}");
+    }
+    for micros in [i64::MIN, -1, 0, 1, i64::MAX] {
+        assert!(timestamp.is_match(&Timestamp::from_unix_micros(micros).to_string()));
+    }
+}
+
+#[test]
+fn the_mount_stands_before_what_is_mounted() {
+    for (mount, expected) in [("", "/tasks"), ("/", "/tasks"), ("/v2/", "/v2/tasks"), ("/a/b", "/a/b/tasks")] {
+        let document: Value = serde_json::from_str(&document(mount)).expect("JSON");
+        assert!(document["paths"].get(expected).is_some() && document["paths"].get("/health").is_some(), "{mount}");
+    }
+}
