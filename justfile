@@ -22,6 +22,10 @@ features:
 isolation:
     scripts/check-isolation
 
+# Whether a page costs the same with ten million tasks; ten minutes and 6 GB
+growth:
+    cargo bench -p todo-benches --bench growth -- --full
+
 # The page, the sign-in and the server, in a real browser
 e2e:
     scripts/test-e2e

@@ -1,7 +1,7 @@
 //! The API in one of the web frameworks, with what the host adds around it: CORS, and an answer where there was a
 //! panic.
 
-use std::{any::Any, convert::Infallible, time::Duration};
+use std::{any::Any, convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -188,14 +188,15 @@ where
     S: Service<Request<R>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let app = CatchPanicLayer::custom(after_panic).layer(app);
-    let with_cors = cors(origins).layer(app.clone());
+    // Shared, because the layer of CORS has lists of headers, and each connection and request has its clone of all this.
+    let app = Arc::new(CatchPanicLayer::custom(after_panic).layer(app));
+    let with_cors = Arc::new(cors(origins).layer((*app).clone()));
     BoxCloneSyncService::new(service_fn(move |request: Request<R>| {
         // CORS is about scripts in browsers, which send `Origin`. (That this makes answers differ need not be told to
         // caches by `Vary`: ours are not to be stored.) And the layer takes every OPTIONS for a preflight.
         let asks_itself =
             !request.headers().contains_key(ORIGIN) || (request.method() == Method::OPTIONS && !is_preflight(&request));
-        let chosen = if asks_itself { Ok(app.clone()) } else { Err(with_cors.clone()) };
+        let chosen = if asks_itself { Ok((*app).clone()) } else { Err((*with_cors).clone()) };
         async move {
             match chosen {
                 Ok(app) => app.oneshot(request).await,

@@ -68,9 +68,9 @@ mod routes;
 use input::{Members, Query};
 pub use problem::problem;
 use problem::{empty, json, with_json};
-use routes::Parameters;
 #[cfg(feature = "openapi")]
 pub use routes::DOCS;
+use routes::Parameters;
 pub use routes::{Operation, PROBES, RESOURCES, Resource, find_resource};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -223,7 +223,9 @@ impl TodoApi {
         let Some(operation) = resource.operation(&head.method) else {
             return Err(Error::MethodNotAllowed { allow: resource.allow });
         };
-        match tokio::time::timeout(self.timeout, self.perform(resource, operation, &head, parameters, body, quota)).await {
+        match tokio::time::timeout(self.timeout, self.perform(resource, operation, &head, parameters, body, quota))
+            .await
+        {
             Ok(result) => result,
             Err(_) => Err(Error::Timeout { limit: self.timeout }),
         }

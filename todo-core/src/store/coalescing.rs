@@ -10,12 +10,13 @@ use std::{
     fmt,
     future::poll_fn,
     mem,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Poll, Waker},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -124,6 +125,8 @@ struct Counts {
 
 /// The most rows that a batch of lists may answer, so that no batch keeps its connection for long.
 const MAX_ROWS: usize = 2048;
+/// How long a single write keeps its place in the lane.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// From how many rows on a list has to queue with its like.
 const LARGE: u16 = 50;
 
@@ -729,6 +732,19 @@ impl Drop for Driving<'_> {
     }
 }
 
+/// A call that may have to wait for somebody who holds the task. Who waits for long does so outside of the lane.
+async fn held_up<T>(permit: Option<Permit>, call: impl Future<Output = T>) -> T {
+    let Some(permit) = permit else {
+        return call.await;
+    };
+    let mut call = pin!(call);
+    if let Ok(answer) = tokio::time::timeout(PATIENCE, call.as_mut()).await {
+        return answer;
+    }
+    drop(permit);
+    call.await
+}
+
 /// An answer that is of another kind than the call.
 fn mismatch() -> StoreError {
     StoreError::Backend("a call was answered as another kind of call".into())
@@ -768,7 +784,7 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
         now: Timestamp,
     ) -> Result<Option<Task>, StoreError> {
         match self.turn(Kind::Update, owner, || Call::Update { id, change: change.clone(), now }).await? {
-            Turn::Alone(_permit) => self.shared.store.update(owner, id, change, now).await,
+            Turn::Alone(permit) => held_up(permit, self.shared.store.update(owner, id, change, now)).await,
             Turn::Answered(Outcome::Task(task)) => Ok(task),
             Turn::Answered(_) => Err(mismatch()),
         }
@@ -776,7 +792,7 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
 
     async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
         match self.turn(Kind::Delete, owner, || Call::One(id)).await? {
-            Turn::Alone(_permit) => self.shared.store.delete(owner, id).await,
+            Turn::Alone(permit) => held_up(permit, self.shared.store.delete(owner, id)).await,
             Turn::Answered(Outcome::Done(done)) => Ok(done),
             Turn::Answered(_) => Err(mismatch()),
         }

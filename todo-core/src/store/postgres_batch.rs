@@ -244,16 +244,13 @@ fn task(owner: &UserId, row: &PgRow) -> Result<Task, sqlx::Error> {
     } else {
         UserId::new(named).map_err(|error| sqlx::Error::Decode(Box::new(error)))?
     };
-    sql::task::<OffsetDateTime>(
-        &owner,
-        (
-            row.try_get(2)?,
-            row.try_get(3)?,
-            row.try_get(4)?,
-            row.try_get(5)?,
-            row.try_get(6)?,
-            row.try_get(7)?,
-            row.try_get(8)?,
-        ),
-    )
+    let (id, title, description, completed) = (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
+    sql::task(&owner, (id, title, description, completed, time(row, 6)?, time(row, 7)?, row.try_get(8)?))
+}
+
+/// A time as it comes over the wire: microseconds since 2000. Two for each row, so not by way of a calendar.
+fn time(row: &PgRow, column: usize) -> Result<Timestamp, sqlx::Error> {
+    const YEAR_2000: i64 = 946_684_800_000_000;
+    let micros: i64 = row.try_get_unchecked(column)?;
+    Ok(Timestamp::from_unix_micros(micros.saturating_add(YEAR_2000)))
 }
