@@ -540,7 +540,9 @@ async fn a_batch_is_one_round_trip() {
 async fn a_task_that_somebody_holds_delays_only_who_wants_it() {
     let database = todo_database().await;
     let pool = PgPool::connect(database.url()).await.unwrap();
-    let store = narrow(connect(database.url()));
+    let mut options = PostgresOptions::default();
+    (options.lock_timeout, options.statement_timeout) = (None, None);
+    let store = narrow(PostgresStore::connect(database.url(), &options).unwrap());
     let service = TodoService::new(store.clone());
     let held = ann(&service).create(new_task()).await.unwrap();
     let mut free = Vec::new();
@@ -573,7 +575,8 @@ async fn a_task_that_somebody_holds_delays_only_who_wants_it() {
     }
     let waiting = tokio::spawn(async move { ann(&service).toggle(held.id).await });
     transaction.commit().await.unwrap();
-    assert!(waiting.await.unwrap().unwrap().completed);
+    // Those who went away may have got through too: the database had their calls already.
+    assert!(waiting.await.unwrap().unwrap().version > 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
