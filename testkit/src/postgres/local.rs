@@ -74,7 +74,8 @@ fn start_on(ports: &[u16], programs: &Path, password: &str, settings: &str) -> R
     let user = unprivileged_user().map_err(Error::Keeper)?;
     let arguments = std::iter::once(programs.into()).chain(ports.iter().map(|port| port.to_string().into()));
     let (mut keeper, mut said) =
-        Keeper::start(include_str!("keep-cluster.sh"), arguments, &[("TESTKIT_SETTINGS", settings)], user).map_err(Error::Keeper)?;
+        Keeper::start(include_str!("keep-cluster.sh"), arguments, &[("TESTKIT_SETTINGS", settings)], user)
+            .map_err(Error::Keeper)?;
     let mut line = String::new();
     keeper.tell(password).and_then(|()| said.read_line(&mut line)).map_err(Error::Keeper)?;
     if let Some(port) = line.strip_prefix("ready ").and_then(|line| line.split(' ').next()?.parse().ok()) {
