@@ -75,8 +75,16 @@ fn measure(options: &Options) -> Result<bool, Failure> {
     let rest = if options.only.is_empty() && options.open.is_none() { rests(&mut bench)? } else { Vec::new() };
     databases.close();
 
-    let report =
-        Report { conditions, contenders, measured, open, rest, users: options.users, promise_p95_ms: PROMISE_MS };
+    let report = Report {
+        conditions,
+        contenders,
+        measured,
+        open,
+        rest,
+        users: options.users,
+        on_postgres,
+        promise_p95_ms: PROMISE_MS,
+    };
     let (json, picture) = (folder.join("report.json"), folder.join("latency.svg"));
     fs::write(&json, serde_json::to_string_pretty(&report)?)?;
     fs::write(&picture, report.picture())?;

@@ -28,6 +28,7 @@ pub(crate) struct Report {
     pub(crate) open: Vec<Measured>,
     pub(crate) rest: Vec<Rest>,
     pub(crate) users: u32,
+    pub(crate) on_postgres: bool,
     pub(crate) promise_p95_ms: f64,
 }
 
@@ -235,7 +236,8 @@ impl Report {
                 text,
                 "{}: p95 under {PROMISE_MS:.0} ms for every operation of every todo-server in every round, with {} \
                  users (worst: {p95:.1} ms, {operation}, {}, round {})",
-                passed(p95 < PROMISE_MS),
+                // One file that is written to for one user after the other is not for a thousand.
+                if self.on_postgres { passed(p95 < PROMISE_MS) } else { "on SQLite there is no promise" },
                 self.users,
                 one.contender,
                 one.round

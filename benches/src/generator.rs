@@ -69,7 +69,7 @@ pub struct Outcome {
     pub wrong: u64,
     /// Connections that broke, and answers that could not be read.
     pub broken: u64,
-    /// Requests that had waited for half of the measurement, or five seconds, when the load ended.
+    /// Requests that had waited for five seconds, or nearly from the beginning, when the load ended.
     pub unanswered: u64,
     /// Some of what went wrong, in words.
     pub examples: Vec<String>,
@@ -205,7 +205,7 @@ impl Load<'_> {
             }
         }
         let now = Instant::now();
-        let long = (self.plan.window / 2).min(Duration::from_secs(5));
+        let long = (self.plan.warm_up + self.plan.window).mul_f64(0.8).min(Duration::from_secs(5));
         let sent = self.connections.iter().filter_map(|connection| Some(connection.sent?.at));
         let old = sent.chain(self.late.iter().copied()).filter(|at| now - *at >= long).count();
         self.outcome.unanswered = old.try_into().unwrap_or(u64::MAX);
@@ -512,6 +512,19 @@ mod tests {
         let closed = outcome_of(serve(slow), Pace::Closed).all().quantile(0.9);
         let open = outcome_of(serve(slow), Pace::Open(200.0)).all().quantile(0.9);
         assert!(open > closed + 50.0, "{open} ms are not much more than {closed} ms");
+    }
+
+    #[test]
+    fn a_server_that_answers_nothing_is_found_out() {
+        let silent = |_: &str, user: &str| {
+            if user == user_id(2) {
+                thread::sleep(Duration::from_secs(5));
+            }
+            honest("GET /api/tasks?limit=20 HTTP/1.1", user)
+        };
+        let outcome = outcome_of(serve(silent), Pace::Closed);
+        assert_eq!(outcome.unanswered, 1, "{:?}", outcome.examples);
+        assert!(outcome.errors() > 0);
     }
 
     #[test]
