@@ -88,13 +88,6 @@ fn draw(
     let middle = f64::midpoint(LEFT, RIGHT);
     writeln!(out, r#"<text x="{middle}" y="{:.1}" text-anchor="middle">percentile</text>"#, BOTTOM + 44.0)?;
     writeln!(out, r#"<text x="{LEFT}" y="{:.1}" text-anchor="end">ms</text>"#, TOP - 10.0)?;
-    let y = scale.y(limit);
-    writeln!(
-        out,
-        r##"<path d="M{LEFT} {y:.1}H{RIGHT}" stroke="#c00" stroke-dasharray="2 4"/><text x="{:.1}" y="{:.1}" fill="#c00">{limit} ms</text>"##,
-        LEFT + 6.0,
-        y - 6.0
-    )?;
     let ends: Vec<_> = curves.iter().map(|curve| curve.points.last().map_or(BOTTOM, |last| scale.y(last.1))).collect();
     let labels = spaced(&ends, 19.0, TOP, BOTTOM);
     for (place, (curve, label)) in curves.iter().zip(labels).enumerate() {
@@ -125,6 +118,14 @@ fn draw(
             escaped(&curve.name)
         )?;
     }
+    // Last, so that it can be read whatever runs through it.
+    let y = scale.y(limit);
+    writeln!(
+        out,
+        r##"<path d="M{LEFT} {y:.1}H{RIGHT}" stroke="#c00" stroke-dasharray="2 4"/><text x="{:.1}" y="{:.1}" fill="#c00" stroke="#fff" stroke-width="4" paint-order="stroke">{limit} ms</text>"##,
+        LEFT + 6.0,
+        y - 6.0
+    )?;
     writeln!(out, "</svg>")
 }
 
