@@ -9,7 +9,7 @@ use super::{
     postgres::on_connection,
     sql::{self, Batches, Change, is_disconnected},
 };
-use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
+use crate::{Description, Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
 
 impl BatchError {
     /// What a failed batch of writes means.
@@ -100,7 +100,7 @@ async fn get_many(
         .bind(column(calls, |(_, id)| id.as_uuid()))
         .fetch_all(connection)
         .await?;
-    one_each(calls, rows, |(owner, _), row| task(owner, row))
+    one_each(calls, &rows, |(owner, _), row| task(owner, row))
 }
 
 async fn list_many(
@@ -144,7 +144,7 @@ async fn insert_many(
         .bind(column(calls, |(owner, _)| owner.as_str()))
         .bind(column(calls, |(_, task)| task.id.as_uuid()))
         .bind(column(calls, |(_, task)| task.title.as_str()))
-        .bind(column(calls, |(_, task)| task.description.as_ref().map(|description| description.as_str())))
+        .bind(column(calls, |(_, task)| task.description.as_ref().map(Description::as_str)))
         .bind(column(calls, |(_, task)| task.completed))
         .bind(column(calls, |(_, task)| OffsetDateTime::from(task.created_at)))
         .bind(column(calls, |(_, task)| OffsetDateTime::from(task.updated_at)))
@@ -184,7 +184,7 @@ async fn update_many(
         .bind(column(calls, |(.., now)| OffsetDateTime::from(*now)))
         .fetch_all(connection)
         .await?;
-    one_each(calls, rows, |(owner, ..), row| task(owner, row))
+    one_each(calls, &rows, |(owner, ..), row| task(owner, row))
 }
 
 async fn delete_many(
@@ -197,7 +197,7 @@ async fn delete_many(
         .bind(column(calls, |(_, id)| id.as_uuid()))
         .fetch_all(connection)
         .await?;
-    let deleted = one_each(calls, rows, |(owner, id), row| {
+    let deleted = one_each(calls, &rows, |(owner, id), row| {
         let (row_owner, row_id): (&str, uuid::Uuid) = (row.try_get(1)?, row.try_get(2)?);
         if row_owner == owner.as_str() && row_id == id.as_uuid() {
             Ok(())
@@ -224,11 +224,11 @@ fn place(row: &PgRow, calls: usize) -> Result<usize, sqlx::Error> {
 
 fn one_each<C, T>(
     calls: &[C],
-    rows: Vec<PgRow>,
+    rows: &[PgRow],
     read: impl Fn(&C, &PgRow) -> Result<T, sqlx::Error>,
 ) -> Result<Vec<Option<T>>, sqlx::Error> {
     let mut answers: Vec<Option<T>> = calls.iter().map(|_| None).collect();
-    for row in &rows {
+    for row in rows {
         let place = place(row, calls.len())?;
         answers[place] = Some(read(&calls[place], row)?);
     }
