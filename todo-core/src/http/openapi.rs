@@ -2,7 +2,7 @@
 //! so that it says what they do.
 //!
 //! [`TodoApi::respond`](super::TodoApi::respond) serves it, and a page that shows it, at the paths of
-//! [`DOCS`](super::DOCS).
+//! [`DOCS`].
 
 use std::collections::BTreeSet;
 
