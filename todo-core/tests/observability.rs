@@ -279,3 +279,10 @@ async fn a_part_that_does_not_answer_a_probe_is_not_waited_for() {
     assert_eq!(probe(&api(Broken::Hangs)).await, not_ready(r#""store""#));
     assert_eq!(start.elapsed(), Duration::from_secs(2));
 }
+
+/// Were the limit of the request first, the answer would not say which part it was.
+#[tokio::test(start_paused = true)]
+async fn a_probe_with_little_time_tells_which_part_fails() {
+    let api = api(Broken::Hangs).with_timeout(Duration::from_secs(1));
+    assert_eq!(probe(&api).await, not_ready(r#""store""#));
+}

@@ -249,8 +249,8 @@ impl TodoApi {
         match operation {
             Operation::Health => return Ok(ok(&Status { status: "ok" })),
             Operation::Ready => {
-                ready::check(&self.service, &*self.authenticator).await?;
-                return Ok(ok(&Readiness { status: "ready", store: "ok", keys: "ok" }));
+                ready::check(&self.service, &*self.authenticator, self.timeout).await?;
+                return Ok(ok(&Readiness::READY));
             }
             #[cfg(feature = "openapi")]
             Operation::GetDocument => return self.docs.answer(resource, &head.headers),
@@ -425,11 +425,19 @@ struct Status {
     status: &'static str,
 }
 
+/// That the server is ready, part by part.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct Readiness {
     status: &'static str,
+    /// Where the tasks are.
     store: &'static str,
+    /// What tokens are checked by.
     keys: &'static str,
+}
+
+impl Readiness {
+    const READY: Self = Self { status: "ready", store: "ok", keys: "ok" };
 }
 
 /// Who the token says the caller is.

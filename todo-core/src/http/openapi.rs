@@ -4,10 +4,10 @@
 //! [`TodoApi::respond`](super::TodoApi::respond) serves it, and a page that shows it, at the paths of
 //! [`DOCS`].
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use http::{
-    HeaderName, StatusCode,
+    HeaderMap, HeaderName, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
@@ -19,12 +19,12 @@ use utoipa::{
 use uuid::Uuid;
 
 use super::{
-    Operation, PROBES, RESOURCES, Resource, Session, Status, User, problem,
+    Operation, PROBES, RESOURCES, Readiness, Resource, Session, Status, User, problem, ready,
     routes::{DOCS, SHADOWED_USERS},
 };
 use crate::{
     Cursor, Description, Error, FieldErrors, Limit, Task, TaskId, Title, UserId,
-    auth::{AuthError, Refusal},
+    auth::{AuthError, Quota, Refusal},
     clock::Timestamp,
 };
 
@@ -86,7 +86,9 @@ HEAD goes where GET goes and answers without the body. OPTIONS answers 204 with 
 these (a slash at the end, an empty segment) is 404 `not_found`. Fields and parameters that are not named here are refused.
 
 Checks come in one order: path (404), method (405), token (401), the path's user (403), content type (415), size (413), JSON \
-(400), fields (422), and only then the store.";
+(400), fields (422), and only then the store.
+
+Where rates are limited, every answer to a caller who is let in tells what is left, in `RateLimit` and `RateLimit-Policy`.";
 
 /// In this order, whichever map `serde_json` is built with.
 #[derive(Serialize)]
@@ -193,6 +195,10 @@ fn example_time() -> Timestamp {
     Timestamp::from_unix_seconds(1_763_712_000)
 }
 
+fn example_quota() -> Quota {
+    Quota::new(100, Duration::from_secs(10)).remaining(99, Duration::from_secs(1))
+}
+
 fn example_task() -> Value {
     json!({
         "id": example_id(),
@@ -220,6 +226,7 @@ fn schemas() -> Value {
         of::<Session<'_>>(),
         of::<User<'_>>(),
         of::<Status>(),
+        of::<Readiness>(),
     ];
     let bodies = [RequestBody::Create, RequestBody::Replace, RequestBody::Patch, RequestBody::Complete];
     let bodies = bodies.into_iter().map(|body| (body.name().to_owned(), body.schema()));
@@ -247,6 +254,12 @@ fn problem_schema() -> Value {
                 "description": "Every wrong field or parameter by its name, and what is wrong with it.",
                 "minProperties": 1,
                 "additionalProperties": {"type": "array", "minItems": 1, "items": {"type": "string"}},
+            },
+            "failed": {
+                "type": "array",
+                "description": "Which parts of the server are not ready.",
+                "minItems": 1,
+                "items": {"type": "string", "enum": ready::PARTS},
             },
         },
     })
@@ -418,7 +431,7 @@ fn written(resource: &'static Resource, operation: Operation) -> Value {
     let (tag, summary, description) = about(operation);
     let tag = if resource.names_a_user() { "tasks of a user" } else { tag };
     let success = success(resource, operation);
-    let mut responses = Map::from_iter([(success.status.as_str().to_owned(), success.written())]);
+    let mut responses = Map::from_iter([(success.status.as_str().to_owned(), success.written(!is_public(operation)))]);
     for failure in Failure::of(resource, operation) {
         let response = json!({"$ref": format!("#/components/responses/{}", failure.name())});
         responses.insert(failure.status().as_str().to_owned(), response);
@@ -468,7 +481,11 @@ fn about(operation: Operation) -> (&'static str, &'static str, &'static str) {
         ),
         Operation::GetSession => ("session", "Say who is asking", "What the token says of its user."),
         Operation::Health => ("probes", "Say that the process is alive", "It asks nobody."),
-        Operation::Ready => ("probes", "Say whether the store answers", ""),
+        Operation::Ready => (
+            "probes",
+            "Say whether requests can be answered",
+            "It asks the store, and whether there are keys to check tokens by.",
+        ),
         Operation::GetDocument => ("documentation", "A file of the documentation", ""),
     }
 }
@@ -522,8 +539,12 @@ impl Success {
         }
     }
 
-    fn written(self) -> Value {
-        let headers = self.headers.into_iter().chain([(CACHE_CONTROL, no_store())]);
+    fn written(self, tells_quota: bool) -> Value {
+        let mut headers = self.headers;
+        headers.push((CACHE_CONTROL, no_store()));
+        if tells_quota {
+            headers.extend(quota());
+        }
         let mut written = json!({"description": self.description, "headers": named(headers)});
         if let Some((schema, example)) = self.body {
             written["content"] = json!({"application/json": {"schema": schema, "example": example}});
@@ -580,7 +601,7 @@ fn success(resource: &'static Resource, operation: Operation) -> Success {
             }),
         ),
         Operation::Health => Success::ok("It is alive", reference("Status"), json!(Status { status: "ok" })),
-        Operation::Ready => Success::ok("The store answers", reference("Status"), json!(Status { status: "ready" })),
+        Operation::Ready => Success::ok("It is ready", reference("Readiness"), json!(Readiness::READY)),
         Operation::GetDocument => Success::ok("The file", json!({}), Value::Null),
     }
 }
@@ -603,20 +624,45 @@ fn links(created_at: &Resource) -> Value {
     Value::Object(links.collect())
 }
 
-fn named(headers: impl IntoIterator<Item = (HeaderName, Value)>) -> Value {
-    headers.into_iter().map(|(name, header)| (as_written(&name), header)).collect::<Map<_, _>>().into()
+fn named(headers: Vec<(HeaderName, Value)>) -> Map<String, Value> {
+    headers.into_iter().map(|(name, header)| (as_written(&name), header)).collect()
 }
 
 /// `www-authenticate` as people write it: `WWW-Authenticate`.
 fn as_written(name: &HeaderName) -> String {
-    if name == WWW_AUTHENTICATE {
-        return "WWW-Authenticate".to_owned();
+    for special in ["WWW-Authenticate", "RateLimit", "RateLimit-Policy"] {
+        if name == special {
+            return special.to_owned();
+        }
     }
     let words = name.as_str().split('-').map(|word| {
         let (first, rest) = word.split_at(1);
         format!("{}{rest}", first.to_uppercase())
     });
     words.collect::<Vec<_>>().join("-")
+}
+
+/// The headers that tell a caller of the quota, where there is one.
+fn quota() -> Vec<(HeaderName, Value)> {
+    let mut headers = HeaderMap::new();
+    example_quota().tell(&mut headers);
+    let described = headers.into_iter().filter_map(|(name, value)| Some((name?, value))).map(|(name, value)| {
+        let (description, pattern) = if name == "ratelimit" {
+            (
+                "How many requests are left (`r`), and after how many seconds all of them are there again (`t`).",
+                "r=[0-9]+;t",
+            )
+        } else {
+            ("How many requests a caller may make (`q`) in how many seconds (`w`).", "q=[0-9]+;w")
+        };
+        let header = json!({
+            "description": format!("{description} Absent where rates are not limited."),
+            "schema": {"type": "string", "pattern": format!("^\"user\";{pattern}=[0-9]+$")},
+            "example": value.to_str().unwrap_or_default(),
+        });
+        (name, header)
+    });
+    described.collect()
 }
 
 fn no_store() -> Value {
@@ -643,6 +689,7 @@ enum Failure {
     RateLimited,
     Internal,
     Unavailable,
+    NotReady,
 }
 
 impl Failure {
@@ -660,6 +707,7 @@ impl Failure {
         Self::RateLimited,
         Self::Internal,
         Self::Unavailable,
+        Self::NotReady,
     ];
 
     fn name(self) -> &'static str {
@@ -677,6 +725,7 @@ impl Failure {
             Self::RateLimited => "RateLimited",
             Self::Internal => "Internal",
             Self::Unavailable => "Unavailable",
+            Self::NotReady => "NotReady",
         }
     }
 
@@ -706,12 +755,13 @@ impl Failure {
                 "The store or the keys of the tokens cannot be reached, or did not answer in time. After `timeout` it is \
                  not known whether a write has happened."
             }
+            Self::NotReady => "The parts that are named in `failed` do not do their work, or did not answer in time.",
         }
     }
 
     /// The errors that it is, each with what has happened.
     fn errors(self) -> Vec<(&'static str, Error)> {
-        let after = |seconds| std::time::Duration::from_secs(seconds);
+        let after = Duration::from_secs;
         match self {
             Self::MalformedJson => vec![("not JSON", Error::MalformedJson)],
             Self::Unauthorized => vec![
@@ -742,17 +792,44 @@ impl Failure {
                 errors.add("user_id", "comes from the token");
                 vec![("wrong fields", Error::Validation(errors)), ("no fields", Error::NotAnObject)]
             }
-            Self::RateLimited => vec![("too many requests", AuthError::RateLimited { retry_after: after(7) }.into())],
+            Self::RateLimited => vec![
+                ("too many requests", AuthError::RateLimited { retry_after: after(7) }.into()),
+                (
+                    "a quota is used up",
+                    AuthError::OverQuota(example_quota().remaining(0, after(10)).refused(after(1))).into(),
+                ),
+            ],
             Self::Internal => vec![("a fault", Error::Internal("an example"))],
             Self::Unavailable => vec![
                 ("out of reach", AuthError::Unavailable { retry_after: after(5), source: "an example".into() }.into()),
                 ("too slow", Error::Timeout { limit: after(10) }),
             ],
+            Self::NotReady => {
+                let failed = |parts: &[&'static str]| Error::NotReady { failed: parts.to_vec() };
+                vec![("one part", failed(&ready::PARTS[..1])), ("all parts", failed(&ready::PARTS))]
+            }
         }
     }
 
     fn status(self) -> StatusCode {
         self.errors().first().map(|(_, error)| error.status()).unwrap_or_default()
+    }
+
+    /// Whether the caller can be known before it happens, so that what is left of a quota is told.
+    fn tells_quota(self) -> bool {
+        match self {
+            Self::Forbidden
+            | Self::TaskNotFound
+            | Self::NothingFound
+            | Self::PayloadTooLarge
+            | Self::UnsupportedMediaType
+            | Self::MalformedJson
+            | Self::ValidationFailed
+            | Self::RateLimited
+            | Self::Internal
+            | Self::Unavailable => true,
+            Self::Unauthorized | Self::NotFound | Self::MethodNotAllowed | Self::NotReady => false,
+        }
     }
 
     /// What this operation can answer. A new operation must choose.
@@ -767,7 +844,7 @@ impl Failure {
             | Operation::CompleteTask => (true, true),
             Operation::GetSession => (false, false),
             Operation::Ready => {
-                failures.extend([Self::Internal, Self::Unavailable]);
+                failures.push(Self::NotReady);
                 return failures;
             }
             Operation::Health | Operation::GetDocument => return failures,
@@ -795,7 +872,8 @@ impl Failure {
     fn response(self) -> Value {
         let errors = self.errors();
         let codes = codes(&errors);
-        let (mut examples, mut headers) = (Map::new(), Map::new());
+        let mut examples = Map::new();
+        let mut headers = named(if self.tells_quota() { quota() } else { Vec::new() });
         for (summary, error) in errors {
             let response = problem(error);
             let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
@@ -812,12 +890,15 @@ impl Failure {
                 }
             }
         }
-        let members = json!({
+        let mut members = json!({
             "properties": {
                 "status": {"type": "integer", "const": self.status().as_u16()},
                 "code": {"type": "string", "enum": codes},
             },
         });
+        if self == Self::NotReady {
+            members["required"] = json!(["failed"]);
+        }
         let schema = json!({"allOf": [reference("Problem"), members]});
         json!({
             "description": self.description(),

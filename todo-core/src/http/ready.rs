@@ -12,24 +12,30 @@ use tokio::time::{error::Elapsed, timeout};
 use super::causes;
 use crate::{Error, TodoService, auth::Authenticator};
 
+/// The parts, as they are named over the wire.
+pub(super) const PARTS: [&str; 2] = ["store", "keys"];
+
 /// How long a part may take. Whoever probes waits little longer, and then learns nothing of the other part.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Asks store and authenticator, both at once.
+/// Asks store and authenticator, both at once, for a request that may take so long.
 ///
 /// # Errors
 ///
 /// [`Error::NotReady`] with the names of those that do not answer well, or not in time.
-pub(super) async fn check(service: &TodoService, authenticator: &dyn Authenticator) -> Result<(), Error> {
-    let store = timeout(PATIENCE, service.ping());
-    let keys = timeout(PATIENCE, async { Ok(authenticator.ready().await?) });
+pub(super) async fn check(
+    service: &TodoService,
+    authenticator: &dyn Authenticator,
+    limit: Duration,
+) -> Result<(), Error> {
+    // A request that runs out of time would not say which part it was.
+    let patience = PATIENCE.min(limit / 2);
+    let store = timeout(patience, service.ping());
+    let keys = timeout(patience, async { Ok(authenticator.ready().await?) });
     let (store, keys) = both(store, keys).await;
-    let failed: Vec<_> =
-        [("store", store), ("keys", keys)].into_iter().filter(|(name, answer)| !is_good(name, answer)).collect();
-    if failed.is_empty() {
-        return Ok(());
-    }
-    Err(Error::NotReady { failed: failed.into_iter().map(|(name, _)| name).collect() })
+    let answers = PARTS.into_iter().zip([store, keys]);
+    let failed: Vec<_> = answers.filter(|(part, answer)| !is_good(part, answer)).map(|(part, _)| part).collect();
+    if failed.is_empty() { Ok(()) } else { Err(Error::NotReady { failed }) }
 }
 
 /// Tells the log why not.
@@ -39,7 +45,7 @@ fn is_good(part: &str, answer: &Result<Result<(), Error>, Elapsed>) -> bool {
         Ok(Err(error)) => {
             tracing::warn!(target: "todo_core::http", part, %error, causes = causes(error), "not ready");
         }
-        Err(_) => tracing::warn!(target: "todo_core::http", part, "not ready: no answer in {PATIENCE:?}"),
+        Err(_) => tracing::warn!(target: "todo_core::http", part, "not ready: no answer in time"),
     }
     false
 }

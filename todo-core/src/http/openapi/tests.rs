@@ -106,10 +106,11 @@ fn failures(error: &Error) -> &'static [Failure] {
             &[Failure::Unauthorized]
         }
         Error::Auth(AuthError::ForeignOrigin) | Error::Forbidden => &[Failure::Forbidden],
-        Error::Auth(AuthError::RateLimited { .. }) => &[Failure::RateLimited],
+        Error::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => &[Failure::RateLimited],
         Error::Auth(AuthError::Unavailable { .. })
         | Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_))
         | Error::Timeout { .. } => &[Failure::Unavailable],
+        Error::NotReady { .. } => &[Failure::NotReady],
         Error::Store(StoreError::Backend(_)) | Error::Internal(_) => &[Failure::Internal],
         Error::NotFound => &[Failure::NotFound, Failure::NothingFound],
         Error::TaskNotFound => &[Failure::TaskNotFound, Failure::NothingFound],
@@ -189,11 +190,52 @@ fn what_is_always_there_is_required() {
         ("Session", json!(["user", "expires_at"])),
         ("User", json!(["id"])),
         ("Status", json!(["status"])),
+        ("Readiness", json!(["status", "store", "keys"])),
     ] {
         assert_eq!(schemas[name]["required"], required);
     }
     assert_eq!(names(&schemas["Task"]["properties"]), names(&example_task()));
     assert!(serde_json::from_value::<Task>(example_task()).is_ok());
+}
+
+#[test]
+fn a_part_that_fails_is_named_as_where_it_does_not() {
+    let document = parsed();
+    let mut parts = names(&document["components"]["schemas"]["Readiness"]["properties"]);
+    assert!(parts.remove("status"));
+    assert_eq!(parts, BTreeSet::from(ready::PARTS));
+    let response = &document["components"]["responses"]["NotReady"]["content"]["application/problem+json"];
+    assert_eq!(response["schema"]["allOf"][1]["required"], json!(["failed"]));
+    for example in response["examples"].as_object().expect("examples").values() {
+        let failed = example["value"]["failed"].as_array().expect("parts");
+        assert!(failed.iter().all(|part| parts.contains(part.as_str().expect("a name"))), "{example}");
+    }
+}
+
+#[test]
+fn what_is_left_of_a_quota_is_documented_as_it_is_told() {
+    let document = parsed();
+    let success = &document["paths"]["/api/v1/tasks"]["get"]["responses"]["200"]["headers"];
+    let refusal = &document["components"]["responses"]["RateLimited"]["headers"];
+    let quotas = [
+        example_quota(),
+        example_quota().refused(Duration::from_millis(1)),
+        Quota::new(u32::MAX, Duration::from_hours(24)),
+    ];
+    for written in [success, refusal] {
+        for quota in quotas {
+            let mut told = HeaderMap::new();
+            quota.tell(&mut told);
+            assert_eq!(told.len(), 2);
+            for (name, value) in &told {
+                let header = &written[as_written(name)];
+                assert!(header.get("required").is_none(), "{name} is there only where a gate has a quota");
+                let pattern = regex(header["schema"]["pattern"].as_str().expect("a pattern"));
+                assert!(pattern.is_match(value.to_str().expect("ASCII")), "{name}: {value:?}");
+            }
+        }
+    }
+    assert_eq!(refusal["RateLimit"]["example"], r#""user";r=0;t=10"#);
 }
 
 /// Which fields of a body are found wrong.
