@@ -38,11 +38,11 @@ pub const FAULTY_STORES: [(&str, Fault); 3] =
 /// What a store says that does not work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It cannot be reached: 503.
+    /// It cannot be reached.
     Away,
-    /// It has not answered in time: 503.
+    /// It has not answered in time.
     Slow,
-    /// It has failed: 500.
+    /// It has failed.
     Broken,
 }
 
@@ -52,15 +52,6 @@ impl Fault {
             Self::Away => StoreError::Unavailable("away".into()),
             Self::Slow => StoreError::Timeout("slow".into()),
             Self::Broken => StoreError::Backend("broken".into()),
-        }
-    }
-
-    /// The status that it becomes.
-    #[must_use]
-    pub const fn status(self) -> u16 {
-        match self {
-            Self::Away | Self::Slow => 503,
-            Self::Broken => 500,
         }
     }
 }

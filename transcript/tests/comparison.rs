@@ -17,7 +17,8 @@ fn changed(change: fn(&mut Response)) -> Vec<String> {
     Runtime::new().expect("a runtime").block_on(async {
         let axum = replay("axum", |listener| apps::serve_axum(listener, apps::axum()), &cases).await;
         let app = apps::axum().layer(map_response(move |mut response: Response| {
-            if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            // One answer of all: the other 429 tells of a quota.
+            if response.status() == StatusCode::TOO_MANY_REQUESTS && !response.headers().contains_key("ratelimit") {
                 change(&mut response);
             }
             ready(response)

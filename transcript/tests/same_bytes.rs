@@ -158,6 +158,44 @@ fn every_operation_shows_what_is_documented() {
     }
 }
 
+/// No header but those that the document names, and all that it says are always there.
+#[test]
+fn every_answer_has_the_headers_that_are_documented() {
+    const OF_EVERY_ANSWER: [&str; 3] = ["content-type", "content-length", "connection"];
+    let document: Value = serde_json::from_str(&openapi::document("")).expect("JSON");
+    let mut quotas = BTreeSet::new();
+    for (case, exchange) in exchanges() {
+        let (Some(Route { path, operation: Some((method, _)) }), [answer]) = (case.route, &*exchange.answers) else {
+            continue;
+        };
+        if DOCS.iter().any(|resource| resource.path == path) {
+            continue;
+        }
+        let method = if method == "HEAD" { "get".to_owned() } else { method.to_lowercase() };
+        let mut response = &document["paths"][path][method]["responses"][answer.status().to_string()];
+        if let Some(target) = response.get("$ref").and_then(Value::as_str) {
+            response = document.pointer(&target[1..]).expect("a response");
+        }
+        let documented = response["headers"].as_object().expect("headers");
+        for (name, _) in &answer.headers {
+            let is_known = documented
+                .keys()
+                .map(String::as_str)
+                .chain(OF_EVERY_ANSWER)
+                .any(|known| known.eq_ignore_ascii_case(name));
+            assert!(is_known, "{}: {name} is not documented", case.name);
+        }
+        for (name, header) in documented {
+            let is_there = answer.header(name).next().is_some();
+            assert!(is_there || header["required"] != true, "{}: {name} is missing", case.name);
+            if is_there && name == "RateLimit" {
+                quotas.insert(answer.status());
+            }
+        }
+    }
+    assert_eq!(quotas, [200, 201, 404, 422, 429].into());
+}
+
 /// The outcomes of an operation with their statuses, as the document says. That a path has not a method is not an outcome
 /// of the operations that it has; the next test shows it.
 fn documented(document: &Value, path: &str, method: &str) -> Vec<(String, String)> {

@@ -64,6 +64,7 @@ pub fn document(mount: &str) -> String {
         components: Components {
             schemas: schemas(),
             responses: sorted(Failure::ALL.iter().map(|failure| (failure.name(), failure.response())).collect()),
+            headers: sorted(quota_headers().into_iter().collect()),
             security_schemes: sorted(json!({"bearer": {
                 "type": "http",
                 "scheme": "bearer",
@@ -106,6 +107,7 @@ struct Document {
 struct Components {
     schemas: Value,
     responses: Value,
+    headers: Value,
     security_schemes: Value,
 }
 
@@ -540,12 +542,12 @@ impl Success {
     }
 
     fn written(self, tells_quota: bool) -> Value {
-        let mut headers = self.headers;
-        headers.push((CACHE_CONTROL, no_store()));
+        let headers = self.headers.into_iter().chain([(CACHE_CONTROL, no_store())]);
+        let mut headers: Map<_, _> = headers.map(|(name, header)| (as_written(&name), header)).collect();
         if tells_quota {
-            headers.extend(quota());
+            headers.extend(quota_references());
         }
-        let mut written = json!({"description": self.description, "headers": named(headers)});
+        let mut written = json!({"description": self.description, "headers": headers});
         if let Some((schema, example)) = self.body {
             written["content"] = json!({"application/json": {"schema": schema, "example": example}});
         }
@@ -624,10 +626,6 @@ fn links(created_at: &Resource) -> Value {
     Value::Object(links.collect())
 }
 
-fn named(headers: Vec<(HeaderName, Value)>) -> Map<String, Value> {
-    headers.into_iter().map(|(name, header)| (as_written(&name), header)).collect()
-}
-
 /// `www-authenticate` as people write it: `WWW-Authenticate`.
 fn as_written(name: &HeaderName) -> String {
     for special in ["WWW-Authenticate", "RateLimit", "RateLimit-Policy"] {
@@ -643,10 +641,10 @@ fn as_written(name: &HeaderName) -> String {
 }
 
 /// The headers that tell a caller of the quota, where there is one.
-fn quota() -> Vec<(HeaderName, Value)> {
+fn quota_headers() -> Map<String, Value> {
     let mut headers = HeaderMap::new();
     example_quota().tell(&mut headers);
-    let described = headers.into_iter().filter_map(|(name, value)| Some((name?, value))).map(|(name, value)| {
+    let described = headers.iter().map(|(name, value)| {
         let (description, pattern) = if name == "ratelimit" {
             (
                 "How many requests are left (`r`), and after how many seconds all of them are there again (`t`).",
@@ -660,9 +658,14 @@ fn quota() -> Vec<(HeaderName, Value)> {
             "schema": {"type": "string", "pattern": format!("^\"user\";{pattern}=[0-9]+$")},
             "example": value.to_str().unwrap_or_default(),
         });
-        (name, header)
+        (as_written(name), header)
     });
     described.collect()
+}
+
+fn quota_references() -> Map<String, Value> {
+    let names = quota_headers().into_iter().map(|(name, _)| name);
+    names.map(|name| (name.clone(), json!({"$ref": format!("#/components/headers/{name}")}))).collect()
 }
 
 fn no_store() -> Value {
@@ -873,16 +876,18 @@ impl Failure {
         let errors = self.errors();
         let codes = codes(&errors);
         let mut examples = Map::new();
-        let mut headers = named(if self.tells_quota() { quota() } else { Vec::new() });
+        let quotas = if self.tells_quota() { quota_references() } else { Map::new() };
+        let mut headers = quotas.clone();
         for (summary, error) in errors {
             let response = problem(error);
             let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
             examples.insert(summary.to_owned(), json!({"value": body}));
             for (name, value) in response.headers() {
-                if name == CONTENT_TYPE || name == CONTENT_LENGTH {
+                let written = as_written(name);
+                if name == CONTENT_TYPE || name == CONTENT_LENGTH || quotas.contains_key(&written) {
                     continue;
                 }
-                let header = headers.entry(as_written(name)).or_insert_with(|| failure_header(name));
+                let header = headers.entry(written).or_insert_with(|| failure_header(name));
                 // The more telling one is the last.
                 if name != CACHE_CONTROL {
                     let value = value.to_str().unwrap_or_default();

@@ -26,7 +26,7 @@ pub(super) fn add(plan: &mut Plan) {
             let endpoint = Endpoint { resource: probe, method, operation };
             endpoint.ask(plan, "the store is there", Request::new(method, probe.path), 200);
             for (path, fault) in FAULTY_STORES {
-                let status = if operation == Operation::Ready { fault.status() } else { 200 };
+                let status = if operation == Operation::Ready { 503 } else { 200 };
                 let request = Request::new(method, format!("{path}{}", probe.path));
                 endpoint.ask(plan, &format!("the store is {fault:?}"), request, status);
             }
@@ -62,7 +62,7 @@ pub(super) fn add(plan: &mut Plan) {
 
 /// What is left of the tasks of all users who have any.
 pub(super) fn add_last(plan: &mut Plan) {
-    for user in ["ann", "bob", "v1", "tasks", "auth", "a/b", "ü"] {
+    for user in ["ann", "bob", "metered", "v1", "tasks", "auth", "a/b", "ü"] {
         plan.ask(format!("what {user} has at the end"), Request::get("/api/v1/tasks").by(user), 200);
     }
 }
@@ -182,6 +182,12 @@ impl Endpoint {
         self.ask(plan, "a token of somebody else", with(foreign_token("ann")), 401);
         self.ask(plan, "a revoked token", self.good("disabled", NOBODYS), 401);
         self.ask(plan, "too many requests", self.good("hasty", NOBODYS), 429);
+        self.ask(plan, "a quota that is used up", self.good("spent", NOBODYS), 429);
+        let status = if self.has_id() { 404 } else { self.success() };
+        self.ask(plan, "a quota of which some is left", self.good("metered", NOBODYS), status);
+        let mut wrong = self.good("metered", NOBODYS);
+        wrong.target.extend(b"?dry=run");
+        self.ask(plan, "some quota left, and an unknown parameter", wrong, 422);
         self.ask(plan, "nobody knows whether the token is good", self.good("unheard", NOBODYS), 503);
         if self.has_user() {
             self.ask(plan, "another user's path", self.with_good_body(self.bare("bob", bobs).by("ann")), 403);

@@ -210,7 +210,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Say whether the store answers */
+        /**
+         * Say whether requests can be answered
+         * @description It asks the store, and whether there are keys to check tokens by.
+         */
         get: operations["ready"];
         put?: never;
         post?: never;
@@ -254,6 +257,8 @@ export interface components {
             code: "forbidden" | "internal" | "malformed_json" | "method_not_allowed" | "not_found" | "payload_too_large" | "rate_limited" | "task_not_found" | "timeout" | "token_expired" | "token_invalid" | "token_revoked" | "unauthenticated" | "unavailable" | "unsupported_media_type" | "validation_failed";
             /** @description A sentence for a person. Of a 5xx it says nothing of the cause. */
             detail: string;
+            /** @description Which parts of the server are not ready. */
+            failed?: ("store" | "keys")[];
             /** @description Every wrong field or parameter by its name, and what is wrong with it. */
             field_errors?: {
                 [key: string]: string[];
@@ -266,6 +271,14 @@ export interface components {
              * @description Always `about:blank`: the code says more.
              */
             type: string;
+        };
+        /** @description That the server is ready, part by part. */
+        Readiness: {
+            /** @description What tokens are checked by. */
+            keys: string;
+            status: string;
+            /** @description Where the tasks are. */
+            store: string;
         };
         /** @description Who the token says the caller is. */
         Session: {
@@ -350,6 +363,8 @@ export interface components {
             headers: {
                 /** @description What one user sees is stored for no other. */
                 "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
             };
             content: {
@@ -366,6 +381,8 @@ export interface components {
             headers: {
                 /** @description What one user sees is stored for no other. */
                 "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
             };
             content: {
@@ -382,6 +399,8 @@ export interface components {
             headers: {
                 /** @description What one user sees is stored for no other. */
                 "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
             };
             content: {
@@ -430,11 +449,34 @@ export interface components {
                 };
             };
         };
+        /** @description The parts that are named in `failed` do not do their work, or did not answer in time. */
+        NotReady: {
+            headers: {
+                /** @description What one user sees is stored for no other. */
+                "Cache-Control": "no-store";
+                /**
+                 * @description After how many seconds to try again.
+                 * @example 1
+                 */
+                "Retry-After": number;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"] & {
+                    /** @enum {string} */
+                    code?: "unavailable";
+                    /** @constant */
+                    status?: 503;
+                };
+            };
+        };
         /** @description The body is over the limit, which is 64 KiB if nothing else is configured. */
         PayloadTooLarge: {
             headers: {
                 /** @description What one user sees is stored for no other. */
                 "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
             };
             content: {
@@ -451,9 +493,11 @@ export interface components {
             headers: {
                 /** @description What one user sees is stored for no other. */
                 "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 /**
                  * @description After how many seconds to try again.
-                 * @example 7
+                 * @example 1
                  */
                 "Retry-After": number;
                 [name: string]: unknown;
@@ -472,6 +516,8 @@ export interface components {
             headers: {
                 /** @description What one user sees is stored for no other. */
                 "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
             };
             content: {
@@ -488,6 +534,8 @@ export interface components {
             headers: {
                 /** @description What one user sees is stored for no other. */
                 "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
             };
             content: {
@@ -525,6 +573,8 @@ export interface components {
             headers: {
                 /** @description What one user sees is stored for no other. */
                 "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 /**
                  * @description After how many seconds to try again.
                  * @example 1
@@ -546,6 +596,8 @@ export interface components {
             headers: {
                 /** @description What one user sees is stored for no other. */
                 "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
             };
             content: {
@@ -562,6 +614,8 @@ export interface components {
             headers: {
                 /** @description What one user sees is stored for no other. */
                 "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
             };
             content: {
@@ -576,7 +630,18 @@ export interface components {
     };
     parameters: never;
     requestBodies: never;
-    headers: never;
+    headers: {
+        /**
+         * @description How many requests are left (`r`), and after how many seconds all of them are there again (`t`). Absent where rates are not limited.
+         * @example "user";r=99;t=1
+         */
+        RateLimit: string;
+        /**
+         * @description How many requests a caller may make (`q`) in how many seconds (`w`). Absent where rates are not limited.
+         * @example "user";q=100;w=10
+         */
+        "RateLimit-Policy": string;
+    };
     pathItems: never;
 }
 export type $defs = Record<string, never>;
@@ -595,6 +660,8 @@ export interface operations {
                 headers: {
                     /** @description What one user sees is stored for no other. */
                     "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -647,6 +714,8 @@ export interface operations {
                      * @example <?cursor=AZqlYtQAcACAAAAAAAAAAQ&limit=1>; rel="next"
                      */
                     Link?: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -698,6 +767,8 @@ export interface operations {
                      * @example tasks/019aa562-d400-7000-8000-000000000001
                      */
                     Location: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -745,6 +816,8 @@ export interface operations {
                 headers: {
                     /** @description What one user sees is stored for no other. */
                     "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -793,6 +866,8 @@ export interface operations {
                 headers: {
                     /** @description What one user sees is stored for no other. */
                     "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -841,6 +916,8 @@ export interface operations {
                 headers: {
                     /** @description What one user sees is stored for no other. */
                     "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -877,6 +954,8 @@ export interface operations {
                 headers: {
                     /** @description What one user sees is stored for no other. */
                     "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -930,6 +1009,8 @@ export interface operations {
                 headers: {
                     /** @description What one user sees is stored for no other. */
                     "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -993,6 +1074,8 @@ export interface operations {
                      * @example <?cursor=AZqlYtQAcACAAAAAAAAAAQ&limit=1>; rel="next"
                      */
                     Link?: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1049,6 +1132,8 @@ export interface operations {
                      * @example tasks/019aa562-d400-7000-8000-000000000001
                      */
                     Location: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1099,6 +1184,8 @@ export interface operations {
                 headers: {
                     /** @description What one user sees is stored for no other. */
                     "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1150,6 +1237,8 @@ export interface operations {
                 headers: {
                     /** @description What one user sees is stored for no other. */
                     "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1200,6 +1289,8 @@ export interface operations {
                 headers: {
                     /** @description What one user sees is stored for no other. */
                     "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -1238,6 +1329,8 @@ export interface operations {
                 headers: {
                     /** @description What one user sees is stored for no other. */
                     "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1293,6 +1386,8 @@ export interface operations {
                 headers: {
                     /** @description What one user sees is stored for no other. */
                     "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1361,7 +1456,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The store answers */
+            /** @description It is ready */
             200: {
                 headers: {
                     /** @description What one user sees is stored for no other. */
@@ -1371,15 +1466,16 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "status": "ready"
+                     *       "keys": "ok",
+                     *       "status": "ready",
+                     *       "store": "ok"
                      *     }
                      */
-                    "application/json": components["schemas"]["Status"];
+                    "application/json": components["schemas"]["Readiness"];
                 };
             };
             405: components["responses"]["MethodNotAllowed"];
-            500: components["responses"]["Internal"];
-            503: components["responses"]["Unavailable"];
+            503: components["responses"]["NotReady"];
         };
     };
 }
