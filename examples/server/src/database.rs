@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use todo_core::{
     TodoService,
-    store::{CoalescingStore, PoolStatus, PostgresStore, SqliteStore, StoreError},
+    store::{CoalescingOptions, CoalescingStore, PoolStatus, PostgresStore, SqliteStore, StoreError},
 };
 use tokio::time::{Instant, sleep};
 
@@ -87,7 +87,12 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
                 );
             }
             migrate(database).await?;
-            Ok(if *coalesce { Store::Coalescing(CoalescingStore::new(store)) } else { Store::Postgres(store) })
+            if !*coalesce {
+                return Ok(Store::Postgres(store));
+            }
+            let mut joining = CoalescingOptions::default();
+            joining.max_waiting = options.max_waiting;
+            Ok(Store::Coalescing(CoalescingStore::with_options(store, &joining)))
         }
     }
 }

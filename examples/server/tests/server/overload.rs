@@ -290,6 +290,8 @@ async fn calls_that_would_wait_too_long_for_the_database_are_refused_at_once() {
         .set("DATABASE_URL", database.url())
         .set("DATABASE_MAX_CONNECTIONS", "2")
         .set("DATABASE_MAX_WAITING", "2")
+        // The same holds for calls that wait to be joined; here it is the pool that refuses.
+        .set("COALESCE", "off")
         .set("METRICS_PORT", "0")
         .serve(&[]);
     others_are_served(&server).await;
