@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use todo_core::{
     TodoService,
-    store::{CoalescingOptions, CoalescingStore, PoolStatus, PostgresStore, SqliteStore, StoreError},
+    store::{CoalescingOptions, CoalescingStatus, CoalescingStore, PoolStatus, PostgresStore, SqliteStore, StoreError},
 };
 use tokio::time::{Instant, sleep};
 
@@ -39,6 +39,14 @@ impl Store {
             Self::Sqlite(store) => vec![("readers", store.readers_status()), ("writer", store.writer_status())],
             Self::Postgres(store) => vec![("postgres", store.status())],
             Self::Coalescing(store) => vec![("postgres", store.inner().status())],
+        }
+    }
+
+    /// How calls share statements, if they do.
+    pub(crate) fn coalescing(&self) -> Option<CoalescingStatus> {
+        match self {
+            Self::Sqlite(_) | Self::Postgres(_) => None,
+            Self::Coalescing(store) => Some(store.status()),
         }
     }
 

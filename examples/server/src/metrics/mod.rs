@@ -11,7 +11,10 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_T
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use todo_core::{auth::JwtVerifier, store::PoolStatus};
+use todo_core::{
+    auth::JwtVerifier,
+    store::{CoalescingStatus, PoolStatus},
+};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::sleep};
 
 use crate::{app::Framework, crowd::Crowd, database::Store, failure::Failure, serve};
@@ -109,6 +112,7 @@ fn render(subjects: &Subjects) -> String {
     text.family("todo_connections_max", "gauge", "How many there may be.");
     text.sample("todo_connections_max", &[], subjects.crowd.limit());
     pools(&mut text, &subjects.store.pools());
+    coalescing(&mut text, subjects.store.coalescing());
     key_set(&mut text, &subjects.verifier);
     process::render(&mut text);
     text.into_string()
@@ -129,6 +133,21 @@ fn pools(text: &mut Text, pools: &[(&'static str, PoolStatus)]) {
     metric("todo_store_refused_total", "counter", "Calls refused because too many were waiting already.", |status| {
         status.refused
     });
+}
+
+/// How calls share statements. Only some stores do that.
+fn coalescing(text: &mut Text, status: Option<CoalescingStatus>) {
+    let Some(status) = status else { return };
+    text.family("todo_coalescing_calls_total", "counter", "Calls by themselves, and those that shared a statement.");
+    for (how, count) in [("alone", status.alone), ("joined", status.joined)] {
+        text.sample("todo_coalescing_calls_total", &[("how", how)], count);
+    }
+    text.family("todo_coalescing_batches_total", "counter", "Statements that were shared.");
+    text.sample("todo_coalescing_batches_total", &[], status.batches);
+    text.family("todo_coalescing_waiting", "gauge", "Calls that wait for a statement.");
+    text.sample("todo_coalescing_waiting", &[], status.waiting);
+    text.family("todo_coalescing_refused_total", "counter", "Calls refused because too many were waiting already.");
+    text.sample("todo_coalescing_refused_total", &[], status.refused);
 }
 
 fn wide(count: usize) -> u64 {

@@ -204,6 +204,39 @@ async fn requests_refusals_pools_keys_and_the_process_are_counted() {
     }
 }
 
+/// A server on a database of its own.
+async fn on_postgres(coalesce: &str) -> (testkit::postgres::TestDatabase, Server) {
+    let database = testkit::postgres::empty_database().await;
+    let place = Place::with_secret().set("METRICS_PORT", "0").set("COALESCE", coalesce);
+    let server = place.set("DATABASE_URL", database.url()).serve(&[]);
+    (database, server)
+}
+
+#[tokio::test]
+async fn each_call_is_counted_as_alone_or_joined() {
+    let (_database, server) = on_postgres("on").await;
+    let mut callers = tokio::task::JoinSet::new();
+    for number in 0..32 {
+        let caller = server.caller(&format!("user {number}"));
+        callers.spawn(async move { caller.send(Method::GET, "/api/tasks", "").await.status() });
+    }
+    for status in callers.join_all().await {
+        assert_eq!(status, 200);
+    }
+    let text = scrape(&server).await;
+    promtool(&["check", "metrics"], &text);
+    let metrics = Metrics::parse(&text);
+    let [alone, joined] =
+        ["alone", "joined"].map(|how| metrics.count(&format!(r#"todo_coalescing_calls_total{{how="{how}"}}"#)));
+    assert_eq!(alone + joined, 32);
+    assert!(alone > 0 && metrics.count("todo_coalescing_batches_total") * 2 <= joined, "{text}");
+    assert_eq!(metrics.count("todo_coalescing_waiting"), 0);
+    assert_eq!(metrics.count("todo_coalescing_refused_total"), 0);
+
+    let (_database, without) = on_postgres("off").await;
+    assert!(!scrape(&without).await.contains("coalescing"));
+}
+
 #[tokio::test]
 async fn a_request_that_nobody_waits_for_any_more_is_counted_apart() {
     let server = Place::with_secret().set("METRICS_PORT", "0").serve(&[]);
@@ -343,10 +376,14 @@ async fn dashboard_and_rules_ask_only_for_what_there_is() {
     let (_keys, server, token) = with_fetched_keys().await;
     Caller::new(server.address, &token).work().await;
     let metrics = Metrics::of(&server).await;
-    // What Prometheus adds itself.
+    let (_database, on_postgres) = on_postgres("on").await;
+    let on_postgres = Metrics::of(&on_postgres).await;
     let mut known = metrics.names();
+    known.extend(on_postgres.names());
+    // What Prometheus adds itself.
     known.insert("up".to_owned());
     let mut labels = metrics.labels();
+    labels.extend(on_postgres.labels());
     labels.extend(["job", "instance"]);
 
     let rules = deployed("prometheus/alerts.yml");

@@ -283,15 +283,13 @@ async fn answers_that_nobody_takes_do_not_pile_up() {
 }
 
 /// Two connections to the database, of which none comes back, and two calls that wait.
-#[tokio::test]
-async fn calls_that_would_wait_too_long_for_the_database_are_refused_at_once() {
+async fn who_comes_too_late_is_refused(coalesce: &str, waiting: &str, refusals: &str) {
     let database = testkit::postgres::empty_database().await;
     let server = Place::with_secret()
         .set("DATABASE_URL", database.url())
         .set("DATABASE_MAX_CONNECTIONS", "2")
         .set("DATABASE_MAX_WAITING", "2")
-        // The same holds for calls that wait to be joined; here it is the pool that refuses.
-        .set("COALESCE", "off")
+        .set("COALESCE", coalesce)
         .set("METRICS_PORT", "0")
         .serve(&[]);
     others_are_served(&server).await;
@@ -305,12 +303,12 @@ async fn calls_that_would_wait_too_long_for_the_database_are_refused_at_once() {
             tokio::spawn(async move { Caller::new(address, &token).send(Method::GET, "/api/tasks", "").await })
         })
         .collect();
-    while Metrics::of(&server).await.count(r#"todo_store_waiting{pool="postgres"}"#) < 2 {}
+    while Metrics::of(&server).await.count(waiting) < 2 {}
     let refused = server.caller("bob").send(Method::GET, "/api/tasks", "").await;
     assert!(stuck.iter().all(|call| !call.is_finished()), "those before are still waiting");
     assert_eq!(Caller::json(&refused, 503)["code"], "unavailable");
     assert_eq!(refused.headers()["retry-after"], "1");
-    assert_eq!(Metrics::of(&server).await.count(r#"todo_store_refused_total{pool="postgres"}"#), 1);
+    assert_eq!(Metrics::of(&server).await.count(refusals), 1);
     let alive = Request::get("/health").body(Bytes::new()).expect("a request");
     assert_eq!(Client::new(server.address).send(alive).await.status(), 200);
     lock.rollback().await.expect("the end of it");
@@ -319,4 +317,16 @@ async fn calls_that_would_wait_too_long_for_the_database_are_refused_at_once() {
     }
     drop((server, admin));
     database.close().await;
+}
+
+#[tokio::test]
+async fn calls_that_would_wait_too_long_for_a_connection_are_refused_at_once() {
+    let [waiting, refused] =
+        ["todo_store_waiting", "todo_store_refused_total"].map(|name| format!(r#"{name}{{pool="postgres"}}"#));
+    who_comes_too_late_is_refused("off", &waiting, &refused).await;
+}
+
+#[tokio::test]
+async fn calls_that_would_wait_too_long_for_a_statement_are_refused_at_once() {
+    who_comes_too_late_is_refused("on", "todo_coalescing_waiting", "todo_coalescing_refused_total").await;
 }
