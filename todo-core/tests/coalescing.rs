@@ -610,6 +610,36 @@ async fn when_too_many_wait_the_next_is_told_at_once() {
     store.get(&user("ann"), id).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_too_long_is_told_so_and_nothing_is_sent_for_it() {
+    let (store, id) = with_tasks(&["ann", "bob", "cay"]).await;
+    let under_way = get(&store, "ann", id);
+    until_sent(&store, 1).await;
+    for late in [get(&store, "bob", id), get(&store, "cay", id)] {
+        assert!(matches!(late.await.unwrap(), Err(StoreError::Unavailable(_))));
+    }
+    assert!(!under_way.is_finished(), "what is under way is the store's to end");
+    store.inner().let_through(100);
+    assert_eq!(title_of(under_way.await.unwrap()), "Of ann");
+    assert_eq!(title_of(get(&store, "cay", id).await.unwrap()), "Of cay");
+    assert_eq!(store.inner().sent(), [("get", vec!["ann".to_owned()]), ("get", vec!["cay".to_owned()])]);
+    assert_eq!(store.status().waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_part_of_a_statement_waits_for_its_end() {
+    let (store, id) = with_tasks(&["ann", "bob", "cay"]).await;
+    let calls = [get(&store, "ann", id), get(&store, "bob", id), get(&store, "cay", id)];
+    until_waiting(&store, 2).await;
+    store.inner().let_through(1);
+    until_sent(&store, 2).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    store.inner().let_through(1);
+    for (call, title) in calls.into_iter().zip(["Of ann", "Of bob", "Of cay"]) {
+        assert_eq!(title_of(call.await.unwrap()), title);
+    }
+}
+
 #[tokio::test]
 async fn a_store_that_does_not_batch_gets_every_call_by_itself() {
     let store = CoalescingStore::with_options(Noting::closed(), &narrow());

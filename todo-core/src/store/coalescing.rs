@@ -20,6 +20,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio::time::Sleep;
 
 use super::{BatchError, BatchStore, StoreError, TaskChange, TaskStore};
 use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
@@ -36,6 +37,7 @@ use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
 /// - A read joins only statements that are sent after it was asked: what its caller has written, it reads.
 /// - Two writes to one task are never in one batch. A task that somebody holds (a transaction of the host) delays only
 ///   the calls that want it.
+/// - Who has waited for 3 seconds without a turn is told so: a database that stands still makes no one stand in a queue.
 /// - Who goes away before the batch is sent is not part of it; if the leader goes away in the middle, another caller
 ///   of the batch goes on in its place. Nothing runs that no caller drives.
 /// - If a batch fails and surely nothing has happened, each call is done again by itself; if that is not known, each gets
@@ -74,6 +76,7 @@ struct Shared<S> {
     reads: Arc<Lane>,
     writes: Arc<Lane>,
     max_batch: usize,
+    max_wait: Duration,
     counts: Counts,
 }
 
@@ -91,11 +94,14 @@ pub struct CoalescingOptions {
     /// How many calls may wait for reads, and as many for writes; the next gets [`StoreError::Unavailable`] at once.
     /// Default: 4096.
     pub max_waiting: usize,
+    /// How long a call waits for its turn; then it gets [`StoreError::Unavailable`]. A statement that is under way is the
+    /// store's to end. Default: 3 seconds.
+    pub max_wait: Duration,
 }
 
 impl Default for CoalescingOptions {
     fn default() -> Self {
-        Self { reads: 2, writes: 2, max_batch: 64, max_waiting: 4096 }
+        Self { reads: 2, writes: 2, max_batch: 64, max_waiting: 4096, max_wait: Duration::from_secs(3) }
     }
 }
 
@@ -147,6 +153,7 @@ impl<S: BatchStore + 'static> CoalescingStore<S> {
                 reads: lane(options.reads),
                 writes: lane(options.writes),
                 max_batch: options.max_batch.max(1),
+                max_wait: options.max_wait,
                 counts: Counts::default(),
             }),
         }
@@ -189,8 +196,9 @@ impl<S: BatchStore + 'static> CoalescingStore<S> {
                 return Err(StoreError::Unavailable("too many calls wait for the store".into()));
             }
         };
+        let mut patience = pin!(tokio::time::sleep(shared.max_wait));
         loop {
-            match place.woken().await {
+            match place.woken(patience.as_mut()).await {
                 Woken::ToLead(permit) => {
                     let members = lane.collect(kind, &place.0, shared.max_batch);
                     if members.len() == 1 {
@@ -203,6 +211,7 @@ impl<S: BatchStore + 'static> CoalescingStore<S> {
                     Batch::begin(members, Box::pin(run)).drive(&place.0).await;
                 }
                 Woken::ToDrive(batch) => batch.drive(&place.0).await,
+                Woken::TooLate => return Err(StoreError::Unavailable("the store was busy for too long".into())),
                 Woken::Answered(Answer::Outcome(outcome)) => return Ok(Turn::Answered(outcome)),
                 Woken::Answered(Answer::ByItself) => return Ok(Turn::Alone(None)),
                 Woken::Answered(Answer::Failed(error)) => return Err(error.each()),
@@ -565,6 +574,8 @@ enum Woken {
     ToLead(Permit),
     ToDrive(Arc<Batch>),
     Answered(Answer),
+    /// It is still nobody's, and has waited for long enough.
+    TooLate,
 }
 
 impl Waiter {
@@ -618,10 +629,14 @@ impl Waiter {
 struct Place(Arc<Waiter>);
 
 impl Place {
-    async fn woken(&self) -> Woken {
+    async fn woken(&self, mut patience: Pin<&mut Sleep>) -> Woken {
         poll_fn(|context| {
             let mut state = self.0.lock();
             match &mut *state {
+                State::Queued(_) if patience.as_mut().poll(context).is_ready() => {
+                    *state = State::Gone;
+                    Poll::Ready(Woken::TooLate)
+                }
                 State::Queued(waker) | State::Joined(waker) => {
                     match waker {
                         Some(waker) => waker.clone_from(context.waker()),
@@ -640,7 +655,7 @@ impl Place {
                         _ => unreachable!("looked at above, under the same lock"),
                     })
                 }
-                State::Gone => unreachable!("set only when the place is left"),
+                State::Gone => unreachable!("set only when the place is left, or about to be"),
             }
         })
         .await
