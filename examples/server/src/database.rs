@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use todo_core::{
     TodoService,
-    store::{CoalescingOptions, CoalescingStatus, CoalescingStore, PoolStatus, PostgresStore, SqliteStore, StoreError},
+    store::{
+        CoalescingOptions, CoalescingStatus, CoalescingStore, DataLoss, PoolStatus, PostgresOptions, PostgresStore,
+        SqliteStore, StoreError,
+    },
 };
 use tokio::time::{Instant, sleep};
 
@@ -68,9 +71,9 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
             }
             Ok(Store::Sqlite(open_sqlite(url, *max_waiting).await?))
         }
-        Database::Postgres { url, direct, options, coalesce } => {
+        Database::Postgres { url, direct, options, coalesce, row_security } => {
             let failed = |error| failed(&url.as_masked_url(), &error);
-            let store = PostgresStore::connect(url.reveal(), options).map_err(failed)?;
+            let store = connect(url, options, *row_security).map_err(failed)?;
             let findings = patiently(async || store.check().await).await.map_err(failed)?;
             tracing::info!(
                 database = url.as_masked_url(),
@@ -89,12 +92,29 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
                      alter role .. set statement_timeout = '5s'; alter role .. set lock_timeout = '2s'"
                 );
             }
-            if findings.pooled && direct.is_none() {
+            // With row security this role is not the one to migrate.
+            let may_migrate = !row_security || direct.is_some();
+            if findings.pooled && direct.is_none() && may_migrate {
                 tracing::warn!(
                     "a connection pooler stands before this database; migrations need DATABASE_DIRECT_URL to go around it"
                 );
             }
-            migrate(database).await?;
+            if may_migrate {
+                migrate(database, &Migration::default()).await?;
+            }
+            store.check_tables().await.map_err(|error| {
+                let hint = if *row_security {
+                    "ROW_SECURITY=on needs tables that their owner has migrated and opened to this role: \
+                     todo-server migrate --grant-to <role>, with ROW_SECURITY=on and the owner's DATABASE_URL"
+                } else {
+                    "if row security is to be used, set ROW_SECURITY=on"
+                };
+                Failure::fatal(format!(
+                    "cannot use the database {}: {}. ({hint})",
+                    url.as_masked_url(),
+                    causes(&error)
+                ))
+            })?;
             if !*coalesce {
                 return Ok(Store::Postgres(store));
             }
@@ -105,22 +125,76 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
     }
 }
 
-/// Brings the database to the newest version, over the direct address if there is one.
-pub(crate) async fn migrate(database: &Database) -> Result<(), Failure> {
+/// What `migrate` was asked for, beside the settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Migration {
+    /// To which version; the newest, if not said.
+    pub(crate) to: Option<u32>,
+    pub(crate) loss: DataLoss,
+    /// Who is let in.
+    pub(crate) grant_to: Option<String>,
+}
+
+impl Default for Migration {
+    fn default() -> Self {
+        Self { to: None, loss: DataLoss::Refuse, grant_to: None }
+    }
+}
+
+/// Brings the database to the newest version, or the one that is asked for, over the direct address if there is one.
+pub(crate) async fn migrate(database: &Database, migration: &Migration) -> Result<(), Failure> {
     match database {
-        Database::Sqlite { url, max_waiting, .. } => {
-            open_sqlite(url, *max_waiting).await?.close().await;
-            Ok(())
-        }
-        Database::Postgres { url, direct, options, .. } => {
-            let url = direct.as_ref().unwrap_or(url);
-            let failed = |error| failed(&url.as_masked_url(), &error);
-            let store = PostgresStore::connect(url.reveal(), options).map_err(failed)?;
-            let migrated = patiently(async || store.migrate().await).await;
+        Database::Sqlite { url, .. } => {
+            if migration.grant_to.is_some() {
+                return Err(Failure::fatal(format!("SQLite has no roles, so nothing of {url} can be granted to one")));
+            }
+            let failed = |error| failed(url, &error);
+            let store = SqliteStore::connect(url).map_err(failed)?;
+            let migrated = match migration.to {
+                None => store.migrate().await,
+                Some(version) => store.migrate_to(version, migration.loss).await,
+            };
             store.close().await;
             migrated.map_err(failed)
         }
+        Database::Postgres { url, direct, options, row_security, .. } => {
+            let address = direct.as_ref().unwrap_or(url);
+            let failed = |error| failed(&address.as_masked_url(), &error);
+            let store = connect(address, options, *row_security).map_err(failed)?;
+            let migrated = patiently(async || match migration.to {
+                None => store.migrate().await,
+                Some(version) => store.migrate_to(version, migration.loss).await,
+            });
+            migrated.await.map_err(failed)?;
+            let user = match (&migration.grant_to, direct) {
+                (Some(role), _) => Some(role.clone()),
+                (None, Some(_)) if *row_security && migration.to.is_none() => other_role(&store, url, options).await?,
+                _ => None,
+            };
+            if let Some(user) = user {
+                store.grant_to(&user).await.map_err(failed)?;
+                tracing::info!(role = user, "granted what a server needs");
+            }
+            store.close().await;
+            Ok(())
+        }
     }
+}
+
+/// The role at this address, if it is another one than that of the owner. The database is asked, since behind a pooler the
+/// URL may have another name for it.
+async fn other_role(owner: &PostgresStore, url: &Hidden, options: &PostgresOptions) -> Result<Option<String>, Failure> {
+    let failed = |error| failed(&url.as_masked_url(), &error);
+    let store = connect(url, options, true).map_err(failed)?;
+    let role = patiently(async || store.role().await).await.map_err(failed)?;
+    store.close().await;
+    let own = owner.role().await.map_err(failed)?;
+    Ok((role != own).then_some(role))
+}
+
+fn connect(url: &Hidden, options: &PostgresOptions, row_security: bool) -> Result<PostgresStore, StoreError> {
+    let store = PostgresStore::connect(url.reveal(), options)?;
+    Ok(if row_security { store.with_row_security() } else { store })
 }
 
 /// The database in a message.

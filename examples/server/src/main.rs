@@ -5,7 +5,7 @@
 //! | `todo-server`, `todo-server serve` | serves the API with the settings of flags, environment and `.env` |
 //! | `todo-server dev` | the same without any settings, for this machine only, with a token to try it out |
 //! | `todo-server token --user alice` | prints a token of this user |
-//! | `todo-server migrate` | brings the database to the newest version |
+//! | `todo-server migrate` | brings the database to the newest version, or with `--to` to another |
 //! | `todo-server openapi` | prints the OpenAPI document |
 //! | `todo-server healthcheck` | asks a running server whether it is ready |
 //!
@@ -42,10 +42,11 @@ use todo_core::{
     UserId,
     auth::{JwtVerifier, JwtVerifierBuilder, KeySource, RateLimiter, RefreshTask},
     http::TodoApi,
+    store::DataLoss,
 };
 
 use crate::{
-    database::Store,
+    database::{Migration, Store},
     failure::Failure,
     serve::StopSignals,
     settings::{Database, Group, Http, Keys, Log, SETTINGS, Setting, Settings, Sources},
@@ -72,7 +73,7 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
     match matches.subcommand() {
         Some(("dev", matches)) => in_runtime(dev(sources(matches, DEV))),
         Some(("token", matches)) => print_token(matches),
-        Some(("migrate", matches)) => in_runtime(migrate(sources(matches, MIGRATE))),
+        Some(("migrate", matches)) => in_runtime(migrate(sources(matches, MIGRATE), migration(matches))),
         Some(("openapi", _)) => print_document(),
         Some(("healthcheck", matches)) => {
             let mut sources = sources(matches, HEALTHCHECK);
@@ -132,6 +133,27 @@ fn command() -> Command {
         .subcommand(
             Command::new("migrate")
                 .about("Brings the database to the newest version; serve does it too")
+                .arg(
+                    Arg::new("to")
+                        .long("to")
+                        .value_name("VERSION")
+                        .value_parser(clap::value_parser!(u32))
+                        .help("To this version instead, which may be an older one; 0 removes the tables"),
+                )
+                .arg(
+                    Arg::new("delete-all-tasks")
+                        .long("delete-all-tasks")
+                        .action(ArgAction::SetTrue)
+                        .requires("to")
+                        .help("With --to 0: even if there are tasks"),
+                )
+                .arg(
+                    Arg::new("grant-to")
+                        .long("grant-to")
+                        .value_name("ROLE")
+                        .conflicts_with("to")
+                        .help("PostgreSQL: lets this role use the tables, as a server with ROW_SECURITY needs it"),
+                )
                 .args(flags(MIGRATE)),
         )
         .subcommand(Command::new("openapi").about("Prints the OpenAPI document of the API, as it is at /openapi.json"))
@@ -241,15 +263,24 @@ fn print_document() -> Result<(), Failure> {
     io::stdout().write_all(document.as_bytes()).map_err(|error| Failure::fatal(format!("cannot print: {error}")))
 }
 
+fn migration(matches: &ArgMatches) -> Migration {
+    Migration {
+        to: matches.get_one("to").copied(),
+        loss: if matches.get_flag("delete-all-tasks") { DataLoss::Accept } else { DataLoss::Refuse },
+        grant_to: matches.get_one("grant-to").cloned(),
+    }
+}
+
 #[expect(clippy::print_stdout, reason = "the outcome of a command that was asked for")]
-async fn migrate(mut sources: Sources) -> Result<(), Failure> {
+async fn migrate(mut sources: Sources, migration: Migration) -> Result<(), Failure> {
     let database = Database::read(&mut sources);
     let log = Log::read(&mut sources);
     let database = sources.finish(database)?;
     let telemetry = telemetry::install(log)?;
-    database::migrate(&database).await?;
+    database::migrate(&database, &migration).await?;
     telemetry.finish().await;
-    println!("{} is at the newest version", database::name(&database));
+    let version = migration.to.map_or_else(|| "the newest version".to_owned(), |version| format!("version {version}"));
+    println!("{} is at {version}", database::name(&database));
     Ok(())
 }
 

@@ -59,6 +59,8 @@ pub struct TestDatabase {
     server: &'static Server,
     name: String,
     url: String,
+    /// Roles that were made for it.
+    roles: Vec<String>,
     dropped: bool,
 }
 
@@ -112,6 +114,25 @@ impl TestDatabase {
         &self.name
     }
 
+    /// Makes a role that may log in, and answers the address of the database for it. It is dropped with the database.
+    ///
+    /// `name` is the last part of its name, and `attributes` are those of `create role` (`bypassrls`).
+    ///
+    /// # Panics
+    ///
+    /// If the server does not do as it is told: the user of the tests may have to be allowed to create roles.
+    pub async fn add_role(&mut self, name: &str, attributes: &str) -> String {
+        let (role, password) = (format!("{}_{name}", self.name), crate::random_hex(16));
+        let mut connection = connect(self.server.url()).await.unwrap_or_else(|error| panic!("{error}"));
+        run(&mut connection, format!("create role {role} login password '{password}' {attributes}"))
+            .await
+            .unwrap_or_else(|error| panic!("cannot create the role {role}: {error}"));
+        let mut url = url::Url::parse(&self.url).expect("an address");
+        url.set_username(&role).and_then(|()| url.set_password(Some(&password))).expect("an address with a host");
+        self.roles.push(role);
+        url.into()
+    }
+
     /// Drops the database, with whoever is still connected to it. Without this call it is done at the end of the
     /// scope, which takes a thread.
     ///
@@ -120,7 +141,7 @@ impl TestDatabase {
     /// If the server does not do as it is told.
     pub async fn close(mut self) {
         self.dropped = true;
-        drop_database(self.server, &self.name)
+        drop_database(self.server, &self.name, &self.roles)
             .await
             .unwrap_or_else(|error| panic!("cannot drop the database {}: {error}", self.name));
     }
@@ -132,8 +153,8 @@ impl Drop for TestDatabase {
             return;
         }
         // A runtime cannot wait for another within itself. We do wait: the process may end when the last test does.
-        let (server, name) = (self.server, std::mem::take(&mut self.name));
-        let dropping = thread::spawn(move || block_on(async { drop_database(server, &name).await }));
+        let (server, name, roles) = (self.server, std::mem::take(&mut self.name), std::mem::take(&mut self.roles));
+        let dropping = thread::spawn(move || block_on(async { drop_database(server, &name, &roles).await }));
         // What is left behind is dropped a day later; no reason to fail, perhaps in the middle of a panic.
         let _ = dropping.join();
     }
@@ -191,7 +212,7 @@ async fn create(server: &'static Server, template: &str) -> TestDatabase {
     copy(server, template, &name)
         .await
         .unwrap_or_else(|error| panic!("cannot create the database {name} from {template}: {error}"));
-    TestDatabase { server, url: server.url_of(&name), name, dropped: false }
+    TestDatabase { server, url: server.url_of(&name), name, roles: Vec::new(), dropped: false }
 }
 
 async fn copy(server: &Server, template: &str, name: &str) -> Result<(), sqlx::Error> {
@@ -216,9 +237,12 @@ async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
     timeout(Duration::from_secs(10), PgConnection::connect(url)).await.unwrap_or_else(too_late)
 }
 
-async fn drop_database(server: &Server, name: &str) -> Result<(), sqlx::Error> {
+async fn drop_database(server: &Server, name: &str, roles: &[String]) -> Result<(), sqlx::Error> {
     let mut connection = connect(server.url()).await?;
     run(&mut connection, format!("drop database if exists {name} with (force)")).await?;
+    for role in roles {
+        run(&mut connection, format!("drop role if exists {role}")).await?;
+    }
     connection.close().await
 }
 
@@ -227,7 +251,7 @@ async fn mark_as_used(connection: &mut PgConnection, template: &str) -> Result<(
     run(connection, format!("comment on database {template} is '{}'", crate::tokens::now())).await
 }
 
-/// Drops what nobody has used for a day: databases of tests that were killed, and templates of former builds.
+/// Drops what nobody has used for a day: databases and roles of tests that were killed, and templates of former builds.
 async fn drop_forgotten(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let forgotten: Vec<String> = sqlx::query_scalar(
         "select datname::text from pg_database, coalesce(
@@ -243,6 +267,16 @@ async fn drop_forgotten(connection: &mut PgConnection) -> Result<(), sqlx::Error
     for name in forgotten {
         // Another process may be faster, or another user the owner.
         let _ = run(connection, format!("drop database if exists {name} with (force)")).await;
+    }
+    let forgotten: Vec<String> = sqlx::query_scalar(
+        "select rolname::text from pg_roles
+         where substring(rolname from '^testkit_([0-9]{10,12})_[0-9a-f]{16}_[a-z]+$')::bigint < $1",
+    )
+    .bind(crate::tokens::now() - 24 * 60 * 60)
+    .fetch_all(&mut *connection)
+    .await?;
+    for role in forgotten {
+        let _ = run(connection, format!("drop role if exists {role}")).await;
     }
     Ok(())
 }

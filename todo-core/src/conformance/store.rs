@@ -1,6 +1,6 @@
 //! The cases for stores; the contract is that of [`TaskStore`].
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
@@ -15,7 +15,10 @@ use crate::{
 #[macro_export]
 macro_rules! store_conformance {
     ($with_store:path) => {
-        $crate::store_conformance! { @ $with_store;
+        $crate::store_conformance! { each test $with_store }
+    };
+    (each $($what:tt)+) => {
+        $crate::store_conformance! { @ $($what)+;
             a_stored_task_is_read_back
             an_id_is_inserted_once
             of_many_inserts_of_one_id_one_wins
@@ -46,12 +49,24 @@ macro_rules! store_conformance {
             a_store_that_works_answers_a_ping
         }
     };
-    (@ $with_store:path; $($case:ident)+) => { $(
+    (@ listed; $($case:ident)+) => {
+        vec![$((stringify!($case), |store| Box::pin($case(store)))),+]
+    };
+    (@ test $with_store:path; $($case:ident)+) => { $(
         #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
         async fn $case() {
             $with_store(async |store| $crate::conformance::store::$case(store).await).await;
         }
     )+ };
+}
+
+/// A case of the suite.
+pub type Case = fn(Arc<dyn TaskStore>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// All cases with their names, for whoever runs them otherwise than as tests.
+#[must_use]
+pub fn cases() -> Vec<(&'static str, Case)> {
+    crate::store_conformance! { each listed }
 }
 
 fn user(name: &str) -> UserId {

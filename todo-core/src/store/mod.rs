@@ -23,6 +23,8 @@ mod pool;
 mod postgres;
 #[cfg(feature = "postgres")]
 mod postgres_batch;
+#[cfg(feature = "postgres")]
+mod row_security;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -37,6 +39,8 @@ pub use names::{InvalidName, Names};
 pub use pool::PoolStatus;
 #[cfg(feature = "postgres")]
 pub use postgres::{Findings, PostgresInTransaction, PostgresOptions, PostgresStore, TlsPolicy};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use sql::DataLoss;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteInTransaction, SqliteStore};
 

@@ -65,6 +65,7 @@ impl Names {
         match dialect {
             #[cfg(feature = "postgres")]
             Dialect::Postgres => Resolved {
+                schema: self.schema.clone(),
                 table: self.table.clone(),
                 tasks: format!(r#""{}"."{}""#, self.schema, self.table),
                 ledger: format!(r#""{}"."{}_migrations""#, self.schema, self.table),
@@ -72,7 +73,8 @@ impl Names {
             #[cfg(feature = "sqlite")]
             Dialect::Sqlite => {
                 let table = format!("{}_{}", self.schema, self.table);
-                Resolved { tasks: format!(r#""{table}""#), ledger: format!(r#""{table}_migrations""#), table }
+                let (tasks, ledger) = (format!(r#""{table}""#), format!(r#""{table}_migrations""#));
+                Resolved { schema: String::new(), tasks, ledger, table }
             }
         }
     }
@@ -90,7 +92,9 @@ pub(super) enum Dialect {
 /// The names as they stand in statements: qualified and quoted, never through a search path.
 #[derive(Clone, Debug)]
 pub(super) struct Resolved {
-    /// The bare name of the table, of which the names of indexes are made.
+    /// The bare name of the schema; SQLite has none.
+    schema: String,
+    /// The bare name of the table, of which the names of indexes and functions are made.
     pub(super) table: String,
     pub(super) tasks: String,
     pub(super) ledger: String,
@@ -99,7 +103,7 @@ pub(super) struct Resolved {
 impl Resolved {
     /// Puts the names into a text of ours.
     pub(super) fn render(&self, template: &str) -> String {
-        template.replace("{tasks}", &self.tasks).replace("{table}", &self.table)
+        template.replace("{tasks}", &self.tasks).replace("{schema}", &self.schema).replace("{table}", &self.table)
     }
 }
 

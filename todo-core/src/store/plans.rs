@@ -56,6 +56,8 @@ mod postgres {
             delete,
             erase,
             ping,
+            // It stops at the first row, of whomever, and no call runs it.
+            has_tasks: _,
             #[cfg(feature = "sqlite")]
             lock,
             batch,
@@ -283,6 +285,7 @@ mod sqlite {
             // These end before they read a row, which no plan shows.
             ping: _,
             lock: _,
+            has_tasks: _,
             #[cfg(feature = "postgres")]
                 batch: _,
         } = sql;

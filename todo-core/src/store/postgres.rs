@@ -10,6 +10,7 @@ use std::{
 use async_trait::async_trait;
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres, Row as _,
+    migrate::Migrate as _,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgSslMode},
 };
@@ -21,7 +22,8 @@ use super::{
     in_transaction::{Joined, joined_store},
     names::{Dialect, Names},
     pool::{Lease, MAX_WAITING, Place, Pool, PoolStatus, Prepare, Queue},
-    sql::{self, Statements, is_disconnected},
+    row_security,
+    sql::{self, DataLoss, Statements, is_disconnected},
 };
 use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
 
@@ -44,7 +46,7 @@ mod operations {
 /// Call [`migrate`](Self::migrate) once at start; it makes this, under the configured [`Names`]:
 ///
 /// ```sql
-#[doc = include_str!("../../migrations/postgres/0001_tasks.sql")]
+#[doc = include_str!("../../migrations/postgres/0001_tasks.up.sql")]
 /// ```
 ///
 /// A host may read the table, add indexes to it and refer to it from its own tables; rows are to be written through
@@ -66,6 +68,7 @@ mod operations {
 pub struct PostgresStore {
     connections: Connections,
     names: Names,
+    row_security: bool,
     sql: Arc<Statements>,
 }
 
@@ -178,7 +181,8 @@ impl PostgresStore {
     /// The same connections, with other names for schema and table.
     #[must_use]
     pub fn with_names(self, names: Names) -> Self {
-        Self::over(self.connections, names)
+        let store = Self::over(self.connections, names);
+        if self.row_security { store.with_row_security() } else { store }
     }
 
     /// The same connections, with so many calls that may wait for one; more answer [`StoreError::Unavailable`] at once.
@@ -211,7 +215,7 @@ impl PostgresStore {
     }
 
     fn over(connections: Connections, names: Names) -> Self {
-        Self { connections, sql: Statements::of(Dialect::Postgres, &names), names }
+        Self { connections, sql: Statements::of(Dialect::Postgres, &names), row_security: false, names }
     }
 
     /// Brings schema and table to the newest version. It is safe to run this in many processes at once, and does
@@ -224,20 +228,42 @@ impl PostgresStore {
     /// The server cannot be reached, the user may not create the schema, or the database was migrated by a newer
     /// version of this library.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        let migrator = sql::migrator(Dialect::Postgres, &self.names);
-        let migrated = match &self.connections {
+        self.run_migrations(sql::newest_version(Dialect::Postgres), DataLoss::Refuse).await
+    }
+
+    /// Brings schema and table to this version, which may be an older one. 0 removes the table, but not the schema, which
+    /// may hold what is not ours. Going back happens wholly or not at all.
+    ///
+    /// ```no_run
+    /// # async fn back(store: todo_core::store::PostgresStore) -> Result<(), todo_core::store::StoreError> {
+    /// use todo_core::store::DataLoss;
+    ///
+    /// store.migrate_to(1, DataLoss::Refuse).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As with [`migrate`](Self::migrate); or there is no such version; or there are tasks that would be lost, and
+    /// `loss` refuses that.
+    pub async fn migrate_to(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
+        self.run_migrations(sql::known_version(Dialect::Postgres, version)?, loss).await
+    }
+
+    async fn run_migrations(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
+        match &self.connections {
             // Not one of the pool's: to migrate, or to wait until another process has, may take longer than a call.
             Connections::Own(pool, _) => {
                 let mut connection = pool.options().connect().await?;
-                let migrated = sql::migrate(&migrator, &mut connection).await;
+                let migrated = self.migrate_on(&mut connection, version, loss).await;
                 // That it is closed politely matters to nobody but the server's log.
                 let _ = connection.close().await;
                 migrated
             }
             Connections::Host(..) => {
                 let mut connection = self.lease().await?;
-                let migrated = sql::migrate(&migrator, &mut *connection).await;
-                match migrated {
+                match self.migrate_on(&mut connection, version, loss).await {
                     Ok(()) => Ok(connection.finish(Ok(()))?),
                     // The lock of the session may still be held.
                     Err(error) => {
@@ -246,11 +272,39 @@ impl PostgresStore {
                     }
                 }
             }
-        };
-        migrated.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(error) => error.into(),
-            error => StoreError::Backend(error.into()),
-        })
+        }
+    }
+
+    /// After an error the lock of the session may still be held.
+    async fn migrate_on(
+        &self,
+        connection: &mut PgConnection,
+        version: u32,
+        loss: DataLoss,
+    ) -> Result<(), StoreError> {
+        let migrator = sql::migrator(Dialect::Postgres, &self.names);
+        let failed = |error| sql::migration_failed(Dialect::Postgres, error);
+        sql::migrate(&migrator, &mut *connection, Some(version)).await.map_err(failed)?;
+        connection.lock().await.map_err(failed)?;
+        let mut transaction = connection.begin().await?;
+        let now = sql::revert(&migrator, &mut *transaction, version.max(1)).await.map_err(failed)?;
+        if now > version {
+            if loss == DataLoss::Refuse && self.has_tasks(&mut transaction).await? {
+                return Err(sql::tasks_would_be_lost());
+            }
+            sql::revert(&migrator, &mut *transaction, version).await.map_err(failed)?;
+        }
+        if self.row_security {
+            row_security::turn_on(&mut transaction, &self.names).await?;
+        }
+        transaction.commit().await?;
+        connection.unlock().await.map_err(failed)
+    }
+
+    /// Whether there is a task; nobody can add one any more until the transaction ends.
+    async fn has_tasks(&self, transaction: &mut PgConnection) -> Result<bool, StoreError> {
+        row_security::lock_out_others(transaction, &self.names).await?;
+        Ok(operations::has_tasks(transaction, &self.sql).await?)
     }
 
     /// Looks at what stands behind the URL: whether it is safe to use at all, and how durable it is.
@@ -302,6 +356,19 @@ impl PostgresStore {
 
     pub(super) fn statements(&self) -> &Statements {
         &self.sql
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub(super) fn has_row_security(&self) -> bool {
+        self.row_security
+    }
+
+    /// The same connections, each call a function that binds its owner.
+    pub(super) fn binding_owners(self) -> Self {
+        Self { row_security: true, sql: Statements::with_row_security(&self.names), ..self }
     }
 
     pub(super) async fn lease(&self) -> Result<Borrowed, StoreError> {
@@ -580,6 +647,7 @@ impl TaskStore for PostgresStore {
 #[derive(Clone)]
 pub struct PostgresInTransaction {
     joined: Joined<Postgres>,
+    names: Names,
     sql: Arc<Statements>,
 }
 
@@ -593,7 +661,15 @@ impl PostgresInTransaction {
     /// A store within this transaction, with other names for schema and table.
     #[must_use]
     pub fn with_names(transaction: sqlx::Transaction<'static, Postgres>, names: &Names) -> Self {
-        Self { joined: Joined::new(transaction), sql: Statements::of(Dialect::Postgres, names) }
+        let sql = Statements::of(Dialect::Postgres, names);
+        Self { joined: Joined::new(transaction), names: names.clone(), sql }
+    }
+
+    /// The same transaction, with row security as [`PostgresStore::with_row_security`] has it. After a call, the transaction
+    /// has the owner bound (`todo.user_id`) whom the host had bound before it, or nobody.
+    #[must_use]
+    pub fn with_row_security(self) -> Self {
+        Self { sql: Statements::with_row_security(&self.names), ..self }
     }
 
     /// Hands the transaction back, after the call that runs. `None` if it was handed back before; all later calls of

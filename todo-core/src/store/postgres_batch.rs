@@ -51,6 +51,11 @@ fn is_contended(error: &sqlx::Error) -> bool {
 
 #[async_trait]
 impl BatchStore for PostgresStore {
+    /// Not with row security: a statement is then for one owner.
+    fn is_batching(&self) -> bool {
+        !self.has_row_security()
+    }
+
     async fn get_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<Option<Task>>, BatchError> {
         let sql = &self.statements().batch;
         let found: Result<_, StoreError> =

@@ -11,7 +11,7 @@ use std::{
 use sqlx::{
     SqlSafeStr as _,
     error::DatabaseError,
-    migrate::{Migration, MigrationType, Migrator},
+    migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator},
 };
 
 use super::{
@@ -31,6 +31,7 @@ pub(super) struct Statements {
     pub(super) delete: &'static str,
     pub(super) erase: &'static str,
     pub(super) ping: &'static str,
+    pub(super) has_tasks: &'static str,
     #[cfg(feature = "sqlite")]
     pub(super) lock: &'static str,
     #[cfg(feature = "postgres")]
@@ -82,6 +83,9 @@ const ERASE: &str = "delete from {tasks} where user_id = $1";
 
 // Fails if the table is not there, and reads no row.
 const PING: &str = "select 1 from {tasks} where false";
+
+// Of any owner, so it is for migrations alone.
+const HAS_TASKS: &str = "select exists (select 1 from {tasks})";
 
 // A write of nothing, which takes SQLite's lock all the same.
 #[cfg(feature = "sqlite")]
@@ -143,17 +147,32 @@ const DELETE_MANY: &str = "with free as materialized (\
     delete from {tasks} as t using free as k where t.user_id = k.user_id and t.id = k.id returning k.n, t.user_id, t.id";
 
 impl Statements {
-    /// The statements for these names: rendered at their first use in this process, since a store within a
-    /// transaction is made for each transaction.
+    /// The statements for these names.
     pub(super) fn of(dialect: Dialect, names: &Names) -> Arc<Self> {
-        static RENDERED: Mutex<Vec<(Dialect, Names, Arc<Statements>)>> = Mutex::new(Vec::new());
+        Self::rendered(dialect, false, names)
+    }
+
+    /// The same as calls of the functions that bind their owner.
+    #[cfg(feature = "postgres")]
+    pub(super) fn with_row_security(names: &Names) -> Arc<Self> {
+        Self::rendered(Dialect::Postgres, true, names)
+    }
+
+    /// They are rendered at their first use in this process, since a store within a transaction is made for each
+    /// transaction.
+    fn rendered(dialect: Dialect, row_security: bool, names: &Names) -> Arc<Self> {
+        type Rendered = ((Dialect, bool, Names), Arc<Statements>);
+        static RENDERED: Mutex<Vec<Rendered>> = Mutex::new(Vec::new());
         let mut rendered = RENDERED.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = rendered.iter().find(|(own, known, _)| *own == dialect && known == names);
-        if let Some((_, _, statements)) = known {
+        let is_wanted = |key: &(Dialect, bool, Names)| key.0 == dialect && key.1 == row_security && key.2 == *names;
+        if let Some((_, statements)) = rendered.iter().find(|(key, _)| is_wanted(key)) {
             return statements.clone();
         }
-        let statements = Arc::new(Self::render(dialect, names));
-        rendered.push((dialect, names.clone(), statements.clone()));
+        let statements = Self::render(dialect, names);
+        #[cfg(feature = "postgres")]
+        let statements = if row_security { super::row_security::calls(statements, names) } else { statements };
+        let statements = Arc::new(statements);
+        rendered.push(((dialect, row_security, names.clone()), statements.clone()));
         statements
     }
 
@@ -182,6 +201,7 @@ impl Statements {
             delete: render(DELETE),
             erase: render(ERASE),
             ping: render(PING),
+            has_tasks: render(HAS_TASKS),
             #[cfg(feature = "sqlite")]
             lock: render(LOCK),
             #[cfg(feature = "postgres")]
@@ -197,37 +217,138 @@ impl Statements {
     }
 }
 
+/// A step of the schema, there and back. The way there never changes once it is released: its checksum is in the ledger.
+struct Step {
+    description: &'static str,
+    up: &'static str,
+    down: &'static str,
+}
+
+macro_rules! step {
+    ($dialect:literal, $name:literal, $description:literal) => {
+        Step {
+            description: $description,
+            up: include_str!(concat!("../../migrations/", $dialect, "/", $name, ".up.sql")),
+            down: include_str!(concat!("../../migrations/", $dialect, "/", $name, ".down.sql")),
+        }
+    };
+}
+
+/// Version 1, version 2 and so on.
+fn steps(dialect: Dialect) -> &'static [Step] {
+    match dialect {
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => {
+            &[step!("postgres", "0001_tasks", "tasks"), step!("postgres", "0002_row_security", "row security")]
+        }
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => &[step!("sqlite", "0001_tasks", "tasks")],
+    }
+}
+
+/// The version that this library works with.
+pub(super) fn newest_version(dialect: Dialect) -> u32 {
+    u32::try_from(steps(dialect).len()).unwrap_or(u32::MAX)
+}
+
 /// The migrations with the names put in, and a ledger of their own: `_sqlx_migrations` is the host's.
 pub(super) fn migrator(dialect: Dialect, names: &Names) -> Migrator {
-    let (create_schema, sources): (bool, &[(i64, &'static str, &str)]) = match dialect {
-        #[cfg(feature = "postgres")]
-        Dialect::Postgres => (true, &[(1, "tasks", include_str!("../../migrations/postgres/0001_tasks.sql"))]),
-        #[cfg(feature = "sqlite")]
-        Dialect::Sqlite => (false, &[(1, "tasks", include_str!("../../migrations/sqlite/0001_tasks.sql"))]),
-    };
     let resolved = names.resolve(dialect);
-    let migrations = sources.iter().map(|&(version, description, source)| {
-        let sql = sqlx::AssertSqlSafe(resolved.render(source)).into_sql_str();
-        Migration::new(version, description.into(), MigrationType::Simple, sql, false)
+    let migrations = (1..).zip(steps(dialect)).flat_map(|(version, step)| {
+        let ways = [(MigrationType::ReversibleUp, step.up), (MigrationType::ReversibleDown, step.down)];
+        ways.map(|(way, source)| {
+            let sql = sqlx::AssertSqlSafe(resolved.render(source)).into_sql_str();
+            Migration::new(version, step.description.into(), way, sql, false)
+        })
     });
     let mut migrator = Migrator::with_migrations(migrations.collect());
-    migrator.dangerous_set_table_name(resolved.ledger);
-    if create_schema {
+    #[cfg(feature = "postgres")]
+    if dialect == Dialect::Postgres {
         migrator.create_schema(format!(r#""{}""#, names.schema()));
     }
+    migrator.dangerous_set_table_name(resolved.ledger);
     migrator
 }
 
-/// Runs the migrations. Boxed, because the compiler does not see through sqlx's bounds that the future may change threads
-/// ("implementation of `Acquire` is not general enough").
-pub(super) fn migrate<'a, C>(migrator: &'a Migrator, connection: &'a mut C) -> Migrating<'a>
+/// Runs the migrations, up to a version if one is named. Boxed, because the compiler does not see through sqlx's bounds
+/// that the future may change threads ("implementation of `Acquire` is not general enough").
+pub(super) fn migrate<'a, C>(migrator: &'a Migrator, connection: &'a mut C, to: Option<u32>) -> Migrating<'a, ()>
 where
-    C: sqlx::migrate::Migrate + Send,
+    C: Migrate + Send,
 {
-    Box::pin(migrator.run_direct(None, connection, false))
+    Box::pin(migrator.run_direct(to.map(i64::from), connection, false))
 }
 
-type Migrating<'a> = Pin<Box<dyn Future<Output = Result<(), sqlx::migrate::MigrateError>> + Send + 'a>>;
+/// Runs the ways back down to a version, and answers which one the database has then. It takes no lock, and is to run
+/// within a transaction.
+pub(super) fn revert<'a, C>(migrator: &'a Migrator, connection: &'a mut C, to: u32) -> Migrating<'a, u32>
+where
+    C: Migrate + Send,
+{
+    Box::pin(async move {
+        let ledger = &migrator.table_name;
+        connection.ensure_migrations_table(ledger).await?;
+        let applied = connection.list_applied_migrations(ledger).await?;
+        let mut version = 0;
+        for applied in &applied {
+            if !migrator.version_exists(applied.version) {
+                return Err(MigrateError::VersionMissing(applied.version));
+            }
+            version = version.max(u32::try_from(applied.version).unwrap_or(0));
+        }
+        let backwards = migrator.iter().rev().filter(|step| step.migration_type.is_down_migration());
+        for step in backwards.filter(|step| applied.iter().any(|applied| applied.version == step.version)) {
+            if step.version > i64::from(to) {
+                connection.revert(ledger, step).await?;
+                version = u32::try_from(step.version - 1).unwrap_or(0);
+            }
+        }
+        Ok(version)
+    })
+}
+
+type Migrating<'a, T> = Pin<Box<dyn Future<Output = Result<T, MigrateError>> + Send + 'a>>;
+
+/// Whether a migration may take the tasks away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataLoss {
+    /// It fails, and changes nothing, while there are tasks that it would remove.
+    Refuse,
+    /// It removes them.
+    Accept,
+}
+
+/// The version that somebody asks for, if there is such a one.
+pub(super) fn known_version(dialect: Dialect, version: u32) -> Result<u32, StoreError> {
+    let newest = newest_version(dialect);
+    if version <= newest {
+        return Ok(version);
+    }
+    Err(StoreError::Backend(format!("there is no version {version} of the tables; the newest is {newest}").into()))
+}
+
+pub(super) fn tasks_would_be_lost() -> StoreError {
+    StoreError::Backend("there are tasks, and version 0 has no place for them: nothing was changed".into())
+}
+
+/// What a failed migration means to the caller.
+pub(super) fn migration_failed(dialect: Dialect, error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Execute(error) => error.into(),
+        MigrateError::VersionMissing(version) => newer_version(dialect, version),
+        error => StoreError::Backend(error.into()),
+    }
+}
+
+/// Somebody with a newer library was here.
+pub(super) fn newer_version(dialect: Dialect, version: i64) -> StoreError {
+    let known = newest_version(dialect);
+    let text = format!(
+        "the tables are at version {version}, and this program knows none after {known}: use a newer one, or let the \
+         newer one take them back to version {known}"
+    );
+    StoreError::Backend(text.into())
+}
 
 /// What `update` binds, in the order of its parameters.
 pub(super) struct Change<'a> {
@@ -386,6 +507,13 @@ macro_rules! operations {
 
         pub(in crate::store) async fn ping(connection: &mut $connection, sql: &Statements) -> Result<(), sqlx::Error> {
             sqlx::query(sql.ping).execute(connection).await.map(|_| ())
+        }
+
+        pub(in crate::store) async fn has_tasks(
+            connection: &mut $connection,
+            sql: &Statements,
+        ) -> Result<bool, sqlx::Error> {
+            sqlx::query_scalar(sql.has_tasks).fetch_one(connection).await
         }
     };
 }

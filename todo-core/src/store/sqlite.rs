@@ -11,7 +11,7 @@ use super::{
     in_transaction::{Joined, joined_store},
     names::{Dialect, Names},
     pool::{Pool, PoolStatus},
-    sql::{self, Statements},
+    sql::{self, DataLoss, Statements},
 };
 use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
 
@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Call [`migrate`](Self::migrate) once at start; it makes this, under the configured [`Names`]:
 ///
 /// ```sql
-#[doc = include_str!("../../migrations/sqlite/0001_tasks.sql")]
+#[doc = include_str!("../../migrations/sqlite/0001_tasks.up.sql")]
 /// ```
 ///
 /// # Example
@@ -143,18 +143,35 @@ impl SqliteStore {
     ///
     /// The file cannot be opened or written, or it was migrated by a newer version of this library.
     pub async fn migrate(&self) -> Result<(), StoreError> {
+        self.run_migrations(sql::newest_version(Dialect::Sqlite), DataLoss::Refuse).await
+    }
+
+    /// Brings the table to this version, which may be an older one; 0 removes it. Wholly or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As with [`migrate`](Self::migrate); or there is no such version; or there are tasks that would be lost, and
+    /// `loss` refuses that.
+    pub async fn migrate_to(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
+        self.run_migrations(sql::known_version(Dialect::Sqlite, version)?, loss).await
+    }
+
+    async fn run_migrations(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         let mut connection = self.writer.lease().await?;
         // sqlx takes no lock on SQLite. With the write lock held around all of it, whoever comes second finds it done.
         let mut transaction = connection.begin_with("begin immediate").await?;
         let migrator = sql::migrator(Dialect::Sqlite, &self.names);
-        match sql::migrate(&migrator, &mut *transaction).await {
-            Ok(()) => {
-                let result = transaction.commit().await;
-                Ok(connection.finish(result)?)
+        let failed = |error| sql::migration_failed(Dialect::Sqlite, error);
+        sql::migrate(&migrator, &mut *transaction, Some(version)).await.map_err(failed)?;
+        let now = sql::revert(&migrator, &mut *transaction, version.max(1)).await.map_err(failed)?;
+        if now > version {
+            if loss == DataLoss::Refuse && operations::has_tasks(&mut transaction, &self.sql).await? {
+                return Err(sql::tasks_would_be_lost());
             }
-            Err(sqlx::migrate::MigrateError::Execute(error)) => Err(error.into()),
-            Err(error) => Err(StoreError::Backend(error.into())),
+            sql::revert(&migrator, &mut *transaction, version).await.map_err(failed)?;
         }
+        let result = transaction.commit().await;
+        Ok(connection.finish(result)?)
     }
 
     /// Closes the file, so that nothing is left beside it if no other process has it open. Calls that still run come to

@@ -182,6 +182,8 @@ pub(crate) enum Database {
         options: PostgresOptions,
         /// Whether calls that wait share a statement.
         coalesce: bool,
+        /// Whether row security is the second wall. Then the owner of the tables is another role, who has `direct`.
+        row_security: bool,
     },
 }
 
@@ -207,7 +209,13 @@ impl Database {
         if let Some(count) = max_waiting {
             options.max_waiting = count;
         }
+        let row_security = choice(sources, "ROW_SECURITY", [("off", false), ("on", true)]);
+        let coalesce_is_set = sources.get("COALESCE").is_some();
         let coalesce = choice(sources, "COALESCE", [("on", true), ("off", false)]);
+        if row_security && coalesce && coalesce_is_set {
+            let problem = "cannot be on together with ROW_SECURITY, where a statement is for one user";
+            sources.refuse("COALESCE", problem);
+        }
         let direct = sources.read("DATABASE_DIRECT_URL", |url| postgres_url(url, &options));
         let name = match (sources.get("DATABASE_URL"), sources.get("NEON_DB_URL")) {
             (Some(url), Some(other)) if url != other => {
@@ -219,11 +227,13 @@ impl Database {
         };
         if sources.get(name).is_some_and(is_postgres) {
             let url = sources.read(name, |url| postgres_url(url, &options))?;
-            return Some(Self::Postgres { url, direct, options, coalesce });
+            let coalesce = coalesce && !row_security;
+            return Some(Self::Postgres { url, direct, options, coalesce, row_security });
         }
-        if direct.is_some() {
-            let problem = "has no effect, since DATABASE_URL names no PostgreSQL database";
-            sources.refuse("DATABASE_DIRECT_URL", problem);
+        for (name, is_meant) in [("DATABASE_DIRECT_URL", direct.is_some()), ("ROW_SECURITY", row_security)] {
+            if is_meant {
+                sources.refuse(name, "has no effect, since DATABASE_URL names no PostgreSQL database");
+            }
         }
         let is_default = sources.get(name).is_none();
         let url = sources.read(name, sqlite_url);

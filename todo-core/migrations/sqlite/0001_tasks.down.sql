@@ -1,0 +1,2 @@
+-- All tasks go with it: the caller has looked whether there are any.
+drop table {tasks};

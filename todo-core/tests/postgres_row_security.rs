@@ -1,0 +1,622 @@
+//! The second wall: row security of PostgreSQL behind the predicates of the statements. Each holds without the other.
+
+#![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
+
+use std::{panic::AssertUnwindSafe, pin::Pin, sync::Arc};
+
+use futures_util::FutureExt as _;
+use sqlx::{
+    AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use testkit::stores::{WalledDatabase, connect, todo_database};
+use todo_core::{
+    Task, TaskId, TaskQuery, Title, TodoService, UserId,
+    clock::Timestamp,
+    conformance::store::cases,
+    store::{
+        BatchStore as _, CoalescingOptions, CoalescingStore, Completion, Names, PostgresInTransaction, PostgresStore,
+        StoreError, TaskChange, TaskStore,
+    },
+};
+
+/// As a role that owns nothing, so that both walls stand.
+mod application {
+    todo_core::store_conformance!(testkit::stores::postgres_with_row_security);
+}
+
+/// As a role to whom row security does not apply, so that the predicates stand alone.
+mod superuser {
+    use super::*;
+
+    async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
+        let walled = WalledDatabase::migrated().await;
+        case(Arc::new(connect(walled.database.url()).with_row_security())).await;
+        walled.database.close().await;
+    }
+
+    todo_core::store_conformance!(with_store);
+}
+
+mod transaction_of_the_host {
+    use super::*;
+
+    async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
+        let walled = WalledDatabase::migrated().await;
+        let pool = PgPool::connect(&walled.app).await.unwrap();
+        let store = PostgresInTransaction::new(pool.begin().await.unwrap()).with_row_security();
+        case(Arc::new(store.clone())).await;
+        store.take().await.unwrap().commit().await.unwrap();
+        pool.close().await;
+        walled.database.close().await;
+    }
+
+    todo_core::store_conformance!(with_store);
+}
+
+/// What the table itself does, whatever the statement: these are the cases that find out if it does not.
+macro_rules! of_the_table {
+    ($($case:ident)+) => {
+        const OF_THE_TABLE: &[(&str, TableCase)] = &[$((stringify!($case), |walled| Box::pin($case(walled)))),+];
+
+        mod table {
+            use super::*;
+
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    let walled = WalledDatabase::migrated().await;
+                    super::$case(&walled).await;
+                    walled.database.close().await;
+                }
+            )+
+        }
+    };
+}
+
+type TableCase = for<'a> fn(&'a WalledDatabase) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+of_the_table! {
+    a_select_shows_only_what_belongs_to_the_bound_owner
+    an_insert_for_another_owner_is_refused
+    an_update_changes_only_what_belongs_to_the_bound_owner
+    a_task_cannot_be_given_away
+    a_deletion_removes_only_what_belongs_to_the_bound_owner
+    without_a_bound_owner_every_statement_fails
+    the_owner_of_the_table_is_held_too
+}
+
+/// One task of Ann's and one of Bob's, with the same id.
+async fn two_tasks(walled: &WalledDatabase) {
+    run(
+        walled.database.url(),
+        "truncate todo.tasks;
+         insert into todo.tasks (user_id, id, title, created_at, updated_at)
+         select owner, '019aa3f0-5c00-7000-8000-000000000001', 'Of ' || owner, now(), now()
+         from unnest(array['ann', 'bob']) as owner",
+    )
+    .await;
+}
+
+async fn run(url: &str, statements: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+/// Who owns the tasks, as it is, whatever row security says.
+async fn owners(walled: &WalledDatabase) -> Vec<(String, String)> {
+    let mut connection = PgConnection::connect(walled.database.url()).await.unwrap();
+    sqlx::query_as("select user_id, title from todo.tasks order by user_id").fetch_all(&mut connection).await.unwrap()
+}
+
+/// How many rows a statement is about, for the role at this address, with this owner bound.
+async fn rows(url: &str, owner: &str, statement: &'static str) -> Result<u64, sqlx::Error> {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let mut transaction = connection.begin().await.unwrap();
+    bind(&mut transaction, owner).await;
+    let done = sqlx::query(statement).execute(&mut *transaction).await;
+    if done.is_ok() {
+        transaction.commit().await.unwrap();
+    }
+    done.map(|done| done.rows_affected())
+}
+
+async fn bind(connection: &mut PgConnection, owner: &str) {
+    sqlx::query("select set_config('todo.user_id', $1, true)").bind(owner).execute(connection).await.unwrap();
+}
+
+/// SQLSTATE 42501, by which PostgreSQL says that somebody lacks a privilege.
+fn is_refused<T: std::fmt::Debug>(result: &Result<T, sqlx::Error>) -> bool {
+    result.as_ref().is_err_and(|error| {
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "42501")
+    })
+}
+
+async fn a_select_shows_only_what_belongs_to_the_bound_owner(walled: &WalledDatabase) {
+    two_tasks(walled).await;
+    for owner in ["ann", "bob"] {
+        assert_eq!(rows(&walled.app, owner, "select * from todo.tasks").await.unwrap(), 1);
+    }
+    assert_eq!(rows(&walled.app, "ann", "select * from todo.tasks where user_id = 'bob'").await.unwrap(), 0);
+    assert_eq!(rows(&walled.app, "carol", "select * from todo.tasks").await.unwrap(), 0);
+}
+
+async fn an_insert_for_another_owner_is_refused(walled: &WalledDatabase) {
+    two_tasks(walled).await;
+    let insert = "insert into todo.tasks (user_id, id, title, created_at, updated_at)
+                  values ('bob', gen_random_uuid(), 'Of ann', now(), now())";
+    let refused = rows(&walled.app, "ann", insert).await;
+    assert!(is_refused(&refused), "{refused:?}");
+    assert_eq!(rows(&walled.app, "bob", insert).await.unwrap(), 1);
+}
+
+async fn an_update_changes_only_what_belongs_to_the_bound_owner(walled: &WalledDatabase) {
+    two_tasks(walled).await;
+    assert_eq!(rows(&walled.app, "ann", "update todo.tasks set title = 'Changed'").await.unwrap(), 1);
+    let expected = [("ann", "Changed"), ("bob", "Of bob")].map(|(owner, title)| (owner.to_owned(), title.to_owned()));
+    assert_eq!(owners(walled).await, expected);
+}
+
+async fn a_task_cannot_be_given_away(walled: &WalledDatabase) {
+    two_tasks(walled).await;
+    let refused = rows(&walled.app, "ann", "update todo.tasks set user_id = 'carol'").await;
+    assert!(is_refused(&refused), "{refused:?}");
+}
+
+async fn a_deletion_removes_only_what_belongs_to_the_bound_owner(walled: &WalledDatabase) {
+    two_tasks(walled).await;
+    assert_eq!(rows(&walled.app, "ann", "delete from todo.tasks").await.unwrap(), 1);
+    assert_eq!(owners(walled).await, [("bob".to_owned(), "Of bob".to_owned())]);
+}
+
+async fn without_a_bound_owner_every_statement_fails(walled: &WalledDatabase) {
+    two_tasks(walled).await;
+    let mut connection = PgConnection::connect(&walled.app).await.unwrap();
+    // First as nobody has ever bound anyone on this connection, then as it is after somebody has.
+    for _ in 0..2 {
+        for statement in [
+            "select * from todo.tasks",
+            "select * from todo.tasks where user_id = 'ann'",
+            "update todo.tasks set title = 'Changed'",
+            "delete from todo.tasks",
+            "insert into todo.tasks (user_id, id, title, created_at, updated_at)
+             values ('ann', gen_random_uuid(), 'New', now(), now())",
+        ] {
+            let refused = sqlx::query(statement).fetch_all(&mut connection).await;
+            assert!(is_refused(&refused), "{statement}: {refused:?}");
+            assert!(refused.unwrap_err().to_string().contains("no owner is bound"));
+        }
+        let mut transaction = connection.begin().await.unwrap();
+        bind(&mut transaction, "ann").await;
+        transaction.commit().await.unwrap();
+    }
+    assert_eq!(owners(walled).await.len(), 2);
+}
+
+async fn the_owner_of_the_table_is_held_too(walled: &WalledDatabase) {
+    two_tasks(walled).await;
+    assert_eq!(rows(&walled.owner, "ann", "select * from todo.tasks").await.unwrap(), 1);
+}
+
+/// For each operation: without its predicate, without row security, and without both. All of them run.
+///
+/// `scripts/check-row-security` shows what this prints.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[expect(clippy::print_stdout, reason = "which case has caught which mutant is what is asked for")]
+async fn each_wall_holds_without_the_other_and_every_hole_is_noticed() {
+    const ON: &str = "alter table todo.tasks enable row level security";
+    const OFF: &str = "alter table todo.tasks disable row level security";
+    let walled = WalledDatabase::migrated().await;
+    let (superuser, store) = (walled.database.url(), walled.store());
+    let bypassing = connect(superuser).with_row_security();
+    assert_eq!(suite(&walled, &store).await, None, "nothing is changed yet");
+    let mut tried = 0;
+    let mut tell = |what: &str, change: &str, outcome: String| {
+        tried += 1;
+        println!("{what:<15} {change:<21} {outcome}");
+    };
+
+    // What row security does for the statement of each operation, a case of the table shows.
+    let operations = [
+        ("get", "a_select_shows_only_what_belongs_to_the_bound_owner"),
+        ("list", "a_select_shows_only_what_belongs_to_the_bound_owner"),
+        ("list_completed", "a_select_shows_only_what_belongs_to_the_bound_owner"),
+        ("insert", "an_insert_for_another_owner_is_refused"),
+        ("update", "an_update_changes_only_what_belongs_to_the_bound_owner"),
+        ("delete", "a_deletion_removes_only_what_belongs_to_the_bound_owner"),
+        ("erase", "a_deletion_removes_only_what_belongs_to_the_bound_owner"),
+    ];
+    for (operation, _) in operations {
+        let good = definition(&walled, operation).await;
+        let bad = without_predicate(&good);
+        run(superuser, &bad).await;
+        let caught = suite(&walled, &bypassing).await;
+        let caught = caught.unwrap_or_else(|| panic!("{operation} without its predicate survives"));
+        let held = if operation == "insert" {
+            // It would make a task for somebody else, which row security does not let happen.
+            assert!(suite(&walled, &store).await.is_some(), "a task is missing");
+            let owner = UserId::new("ann").unwrap();
+            let refused = store.insert(&owner, &task(&owner, 1)).await;
+            assert!(matches!(refused, Err(StoreError::Backend(_))), "{refused:?}");
+            let others = owners(&walled).await.into_iter().filter(|(owner, _)| owner == "nobody").count();
+            assert_eq!(others, 0, "nothing is anybody else's");
+            "refuses it".to_owned()
+        } else {
+            let failed = suite(&walled, &store).await;
+            assert_eq!(failed, None, "row security does not hide what {operation} without its predicate shows");
+            format!("still hides ({} cases pass)", cases().len())
+        };
+        tell(operation, "predicate removed:", format!("row security {held}; without row security caught by {caught}"));
+
+        run(superuser, OFF).await;
+        let caught = suite(&walled, &store).await;
+        let caught = caught.unwrap_or_else(|| panic!("{operation} without both walls survives"));
+        run(superuser, ON).await;
+        run(superuser, &good).await;
+        tell(operation, "both removed:", format!("caught by {caught}"));
+    }
+
+    run(superuser, OFF).await;
+    assert_eq!(suite(&walled, &store).await, None, "the predicates do not hold alone");
+    for (operation, case) in operations {
+        let caught = of_the_table(&walled).await;
+        assert!(caught.contains(&case), "{operation} without row security is not caught by {case}: {caught:?}");
+        let held = format!("the predicate still hides ({} cases pass)", cases().len());
+        tell(operation, "row security removed:", format!("{held}; caught by {case}"));
+    }
+    run(superuser, ON).await;
+
+    // And holes in the wall itself.
+    for (hole, case, open, close) in [
+        (
+            "policy shows all",
+            "a_select_shows_only_what_belongs_to_the_bound_owner",
+            "alter policy tasks_owner on todo.tasks using (true)",
+            "alter policy tasks_owner on todo.tasks using (user_id = todo.tasks_owner())",
+        ),
+        (
+            "policy takes all",
+            "a_task_cannot_be_given_away",
+            "alter policy tasks_owner on todo.tasks with check (true)",
+            "alter policy tasks_owner on todo.tasks with check (user_id = todo.tasks_owner())",
+        ),
+        (
+            "not forced",
+            "the_owner_of_the_table_is_held_too",
+            "alter table todo.tasks no force row level security",
+            "alter table todo.tasks force row level security",
+        ),
+    ] {
+        run(superuser, open).await;
+        let caught = of_the_table(&walled).await;
+        assert!(caught.contains(&case), "{hole} is not caught by {case}: {caught:?}");
+        run(superuser, close).await;
+        tell("the wall", &format!("{hole}:"), format!("caught by {case}"));
+    }
+    let silent = definition(&walled, "owner").await;
+    run(superuser, &silent.replace("raise insufficient_privilege using", "raise notice using")).await;
+    let (case, caught) = ("without_a_bound_owner_every_statement_fails", of_the_table(&walled).await);
+    assert_eq!(caught, [case], "the others bind an owner");
+    run(superuser, &silent).await;
+    tell("the wall", "nobody is told:", format!("caught by {case}"));
+
+    assert_eq!(of_the_table(&walled).await, <[&str; 0]>::default());
+    assert_eq!(suite(&walled, &store).await, None, "all is as it was");
+    println!("{tried} mutants of the second wall, each ran, 0 survived");
+}
+
+/// The first case of the suite that fails, if one does.
+async fn suite(walled: &WalledDatabase, store: &PostgresStore) -> Option<&'static str> {
+    for (name, case) in cases() {
+        run(walled.database.url(), "truncate todo.tasks").await;
+        if AssertUnwindSafe(case(Arc::new(store.clone()))).catch_unwind().await.is_err() {
+            return Some(name);
+        }
+    }
+    None
+}
+
+/// The cases of the table that fail.
+async fn of_the_table(walled: &WalledDatabase) -> Vec<&'static str> {
+    let mut failed = Vec::new();
+    for (name, case) in OF_THE_TABLE {
+        if AssertUnwindSafe(case(walled)).catch_unwind().await.is_err() {
+            failed.push(*name);
+        }
+    }
+    failed
+}
+
+/// The text that makes a function as it is.
+async fn definition(walled: &WalledDatabase, operation: &str) -> String {
+    let mut connection = PgConnection::connect(walled.database.url()).await.unwrap();
+    let definition = "select pg_get_functiondef(p.oid) from pg_proc as p where p.proname = 'tasks_' || $1";
+    sqlx::query_scalar(definition).bind(operation).fetch_one(&mut connection).await.unwrap()
+}
+
+/// The function with a statement that forgets the owner: it is about everybody's tasks, or makes one for somebody else.
+fn without_predicate(definition: &str) -> String {
+    let weaker = definition.replace("user_id = $1", "$1 is not null").replace("values ($1,", "values ('nobody',");
+    assert_ne!(weaker, definition);
+    weaker
+}
+
+fn task(owner: &UserId, number: u128) -> Task {
+    let now = Timestamp::from_unix_seconds(1_763_712_000);
+    Task {
+        id: TaskId::from(uuid::Uuid::from_u128(number)),
+        user_id: owner.clone(),
+        title: Title::new("Read the map").unwrap(),
+        description: None,
+        completed: false,
+        created_at: now,
+        updated_at: now,
+        version: 1,
+    }
+}
+
+/// Every call of a store, and one that the table refuses.
+async fn all_calls(store: &dyn TaskStore) {
+    let ann = UserId::new("ann").unwrap();
+    let (query, done) = (TaskQuery::default(), TaskQuery { completed: Some(true), ..TaskQuery::default() });
+    let sample = task(&ann, 1);
+    assert!(store.insert(&ann, &sample).await.unwrap());
+    assert!(!store.insert(&ann, &sample).await.unwrap());
+    assert_eq!(store.get(&ann, sample.id).await.unwrap().as_ref(), Some(&sample));
+    assert_eq!(store.list(&ann, &query).await.unwrap().tasks.len(), 1);
+    assert_eq!(store.list(&ann, &done).await.unwrap().tasks.len(), 0);
+    let toggle = TaskChange::completion(Completion::Toggle);
+    assert!(store.update(&ann, sample.id, &toggle, sample.created_at).await.unwrap().is_some());
+    assert!(store.delete(&ann, sample.id).await.unwrap());
+    assert_eq!(store.erase(&ann).await.unwrap(), 0);
+    store.ping().await.unwrap();
+}
+
+/// A task that the table takes from nobody.
+fn impossible(owner: &UserId) -> Task {
+    Task { updated_at: Timestamp::from_unix_seconds(0), ..task(owner, 2) }
+}
+
+async fn bound(connection: &mut PgConnection) -> Option<String> {
+    let bound = "select nullif(current_setting('todo.user_id', true), '')";
+    sqlx::query_scalar(bound).fetch_one(connection).await.unwrap()
+}
+
+#[tokio::test]
+async fn no_owner_stays_bound_to_a_connection() {
+    let walled = WalledDatabase::migrated().await;
+    // One connection, so that what a call leaves behind would be found.
+    let pool = PgPoolOptions::new().max_connections(1).connect(&walled.app).await.unwrap();
+    let store = PostgresStore::new(pool.clone()).with_row_security();
+    let ann = UserId::new("ann").unwrap();
+    let backend = "select pg_backend_pid()";
+    let before: i32 = sqlx::query_scalar(backend).fetch_one(&pool).await.unwrap();
+    for _ in 0..2 {
+        all_calls(&store).await;
+        assert_eq!(bound(&mut *pool.acquire().await.unwrap()).await, None);
+        let refused = sqlx::query("select * from todo.tasks").fetch_all(&pool).await;
+        assert!(is_refused(&refused), "{refused:?}");
+        assert!(store.insert(&ann, &impossible(&ann)).await.is_err());
+        assert_eq!(bound(&mut *pool.acquire().await.unwrap()).await, None);
+        let refused = sqlx::query("select * from todo.tasks").fetch_all(&pool).await;
+        assert!(is_refused(&refused), "{refused:?}");
+    }
+    assert_eq!(sqlx::query_scalar::<_, i32>(backend).fetch_one(&pool).await.unwrap(), before, "the same connection");
+    pool.close().await;
+    walled.database.close().await;
+}
+
+#[tokio::test]
+async fn in_a_transaction_of_the_host_whom_it_had_bound_is_bound_again() {
+    let walled = WalledDatabase::migrated().await;
+    let pool = PgPool::connect(&walled.app).await.unwrap();
+    for host in [None, Some("bob")] {
+        let mut transaction = pool.begin().await.unwrap();
+        if let Some(host) = host {
+            bind(&mut transaction, host).await;
+        }
+        let store = PostgresInTransaction::new(transaction).with_row_security();
+        all_calls(&store).await;
+        let mut transaction = store.take().await.unwrap();
+        assert_eq!(bound(&mut transaction).await.as_deref(), host);
+
+        // Also after a call that has failed, of which the host has saved itself.
+        let mut savepoint = transaction.begin().await.unwrap();
+        let ann = UserId::new("ann").unwrap();
+        let insert = "select todo.tasks_insert($1, gen_random_uuid(), '', null, false, now(), now(), 1)";
+        assert!(sqlx::query(insert).bind(ann.as_str()).execute(&mut *savepoint).await.is_err());
+        savepoint.rollback().await.unwrap();
+        assert_eq!(bound(&mut transaction).await.as_deref(), host);
+        transaction.commit().await.unwrap();
+    }
+    pool.close().await;
+    walled.database.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_with_row_security_are_not_joined() {
+    let walled = WalledDatabase::migrated().await;
+    assert!(!walled.store().is_batching());
+    assert!(connect(&walled.app).is_batching());
+    let mut options = CoalescingOptions::default();
+    (options.reads, options.writes) = (1, 1);
+    let store = CoalescingStore::with_options(walled.store(), &options);
+    let owners: Vec<_> = (0..50).map(|number| UserId::new(format!("user {number}")).unwrap()).collect();
+    let calls = owners.iter().map(|owner| {
+        let store = &store;
+        async move {
+            assert!(store.insert(owner, &task(owner, 1)).await.unwrap());
+            assert_eq!(store.list(owner, &TaskQuery::default()).await.unwrap().tasks.len(), 1);
+        }
+    });
+    futures_util::future::join_all(calls).await;
+    assert_eq!((store.status().joined, store.status().batches), (0, 0), "{:?}", store.status());
+    walled.database.close().await;
+}
+
+async fn complaint(store: &PostgresStore) -> String {
+    match store.check_tables().await {
+        Err(StoreError::Backend(complaint)) => complaint.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_roles_and_tables_is_said() {
+    let mut walled = WalledDatabase::empty().await;
+    let store = walled.store();
+    let superuser = walled.database.url().to_owned();
+    assert!(complaint(&store).await.contains("not there"));
+    assert!(complaint(&connect(&walled.app)).await.contains("not there"));
+
+    // Tables, but no row security, and nothing granted.
+    let owner = connect(&walled.owner);
+    owner.migrate().await.unwrap();
+    assert!(complaint(&store).await.contains("not enabled and forced"));
+    let owner = owner.with_row_security();
+    owner.migrate().await.unwrap();
+    assert!(complaint(&store).await.contains("lacks privileges"));
+    assert!(store.ping().await.is_err());
+    owner.grant_to(&walled.role("app")).await.unwrap();
+    store.check_tables().await.unwrap();
+    store.ping().await.unwrap();
+
+    // Who uses it otherwise than it is.
+    let without = connect(&walled.app);
+    assert!(complaint(&without).await.contains("row security is on"));
+    assert!(without.get(&UserId::new("ann").unwrap(), task(&UserId::new("ann").unwrap(), 1).id).await.is_err());
+    assert!(complaint(&connect(&superuser).with_row_security()).await.contains("is a superuser"));
+    connect(&superuser).check_tables().await.unwrap();
+    let bypassing = walled.database.add_role("bypassing", "bypassrls").await;
+    assert!(complaint(&connect(&bypassing).with_row_security()).await.contains("has BYPASSRLS"));
+    assert!(complaint(&owner).await.contains("may turn row security off"));
+    let member = walled.database.add_role("member", &format!("in role {}", walled.role("owner"))).await;
+    assert!(complaint(&connect(&member).with_row_security()).await.contains("may turn row security off"));
+
+    // Each hole that somebody may make later.
+    for (change, expected, repair) in [
+        (
+            "create policy support on todo.tasks using (true)",
+            "another policy that is permissive",
+            "drop policy support on todo.tasks",
+        ),
+        (
+            "alter table todo.tasks no force row level security",
+            "not enabled and forced",
+            "alter table todo.tasks force row level security",
+        ),
+        (
+            "alter table todo.tasks disable row level security",
+            "not enabled and forced",
+            "alter table todo.tasks enable row level security",
+        ),
+        (
+            "revoke execute on function todo.tasks_erase from @app",
+            "lacks privileges",
+            "grant execute on function todo.tasks_erase to @app",
+        ),
+        ("revoke delete on todo.tasks from @app", "lacks privileges", "grant delete on todo.tasks to @app"),
+        ("revoke usage on schema todo from @app", "lacks privileges", "grant usage on schema todo to @app"),
+        (
+            "insert into todo.tasks_migrations (version, description, success, checksum, execution_time)
+             values (99, 'of a newer one', true, '', 0)",
+            "are at version 99",
+            "delete from todo.tasks_migrations where version = 99",
+        ),
+    ] {
+        let app = walled.role("app");
+        run(&superuser, &change.replace("@app", &app)).await;
+        let complaint = complaint(&store).await;
+        assert!(complaint.contains(expected), "{change}: {complaint}");
+        run(&superuser, &repair.replace("@app", &app)).await;
+        store.check_tables().await.unwrap();
+    }
+    walled.database.close().await;
+}
+
+#[tokio::test]
+async fn privileges_are_given_to_one_role_and_to_nobody_else() {
+    let mut walled = WalledDatabase::migrated().await;
+    let owner = connect(&walled.owner).with_row_security();
+    // In quotes or not, this is everybody.
+    for name in ["public", "", "a\0b"] {
+        let refused = owner.grant_to(name).await;
+        assert!(matches!(&refused, Err(StoreError::Backend(error)) if error.to_string().contains("not the name")), "{name}");
+    }
+    assert!(owner.grant_to("\"; drop table todo.tasks; --").await.is_err(), "there is no such role");
+    all_calls(&walled.store()).await;
+
+    // A role of any name.
+    let stranger = walled.database.add_role("stranger", "").await;
+    let odd = format!("{} \"odd\"; --", walled.role("stranger"));
+    let rename = format!(r#"alter role {} rename to "{}""#, walled.role("stranger"), odd.replace('"', "\"\""));
+    run(walled.database.url(), &rename).await;
+    let options: PgConnectOptions = stranger.parse().unwrap();
+    // A new name takes the password away.
+    let password = format!(r#"alter role "{}" password 'secret'"#, odd.replace('"', "\"\""));
+    run(walled.database.url(), &password).await;
+    let pool = PgPool::connect_lazy_with(options.username(&odd).password("secret"));
+    let store = PostgresStore::new(pool).with_row_security();
+    assert!(store.ping().await.is_err(), "the functions are not everybody's");
+    assert!(complaint(&store).await.contains("lacks privileges"));
+    owner.grant_to(&odd).await.unwrap();
+    store.check_tables().await.unwrap();
+    all_calls(&store).await;
+    assert_eq!(store.role().await.unwrap(), odd);
+    let back = format!(r#"alter role "{}" rename to {}"#, odd.replace('"', "\"\""), walled.role("stranger"));
+    run(walled.database.url(), &back).await;
+    walled.database.close().await;
+}
+
+#[tokio::test]
+async fn other_names_have_walls_of_their_own() {
+    let walled = WalledDatabase::migrated().await;
+    // As long as they may be, and words of SQL.
+    for names in [Names::new("s".repeat(30), "t".repeat(30)).unwrap(), Names::new("select", "table").unwrap()] {
+        let owner = connect(&walled.owner).with_row_security().with_names(names.clone());
+        owner.migrate().await.unwrap();
+        owner.grant_to(&walled.role("app")).await.unwrap();
+        let store = connect(&walled.app).with_names(names.clone()).with_row_security();
+        store.check_tables().await.unwrap();
+        all_calls(&store).await;
+        let pool = PgPool::connect(&walled.app).await.unwrap();
+        let joined = PostgresInTransaction::with_names(pool.begin().await.unwrap(), &names).with_row_security();
+        all_calls(&joined).await;
+        joined.take().await.unwrap().rollback().await.unwrap();
+        pool.close().await;
+    }
+    walled.database.close().await;
+}
+
+/// Row security does not stand between the table and who refers to it.
+#[tokio::test]
+async fn a_table_of_the_host_may_refer_to_tasks() {
+    let walled = WalledDatabase::migrated().await;
+    run(
+        &walled.owner,
+        "create table todo.reminders (user_id text, id uuid,
+             foreign key (user_id, id) references todo.tasks on delete cascade)",
+    )
+    .await;
+    let service = TodoService::new(walled.store());
+    let ann = service.for_user(UserId::new("ann").unwrap());
+    let task = ann.create(todo_core::NewTask::new(Title::new("Remind me").unwrap())).await.unwrap();
+    run(&walled.owner, &format!("insert into todo.reminders values ('ann', '{}')", task.id)).await;
+    ann.delete(task.id).await.unwrap();
+    let mut connection = PgConnection::connect(&walled.owner).await.unwrap();
+    let left: i64 = sqlx::query_scalar("select count(*) from todo.reminders").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(left, 0);
+    walled.database.close().await;
+}
+
+/// The functions are there for whoever wants them, and cost nobody else a thing.
+#[tokio::test]
+async fn without_row_security_nothing_is_turned_on() {
+    let database = todo_database().await;
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    let on = "select relrowsecurity or relforcerowsecurity from pg_class where oid = 'todo.tasks'::regclass";
+    assert!(!sqlx::query_scalar::<_, bool>(on).fetch_one(&mut connection).await.unwrap());
+    connect(database.url()).check_tables().await.unwrap();
+    database.close().await;
+}
