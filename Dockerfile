@@ -19,7 +19,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
 # glibc, libgcc and the roots that certificates of PostgreSQL and of key sets are checked with, and nothing else: no shell, no
 # package manager. Its Debian is that of the build.
 FROM gcr.io/distroless/cc-debian13:nonroot
-ARG VERSION=unknown REVISION=unknown
+ARG VERSION=unknown
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="todo-server" \
       org.opencontainers.image.description="A secure multi-user todo API" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0" \
