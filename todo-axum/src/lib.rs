@@ -89,3 +89,8 @@ where
         api.authenticate(head).await.map(Self).map_err(|error| problem(error).map(Body::from))
     }
 }
+
+// Tests the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -62,3 +62,8 @@ pub use task::{
     Cursor, Description, InvalidValue, Limit, NewTask, Page, Patch, Task, TaskId, TaskPatch, TaskQuery,
     TaskReplacement, Title, UserId,
 };
+
+// Tests the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -126,3 +126,8 @@ impl<'a> FromRequest<'a> for CurrentUser {
         }
     }
 }
+
+// Tests the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -105,3 +105,8 @@ pub fn current_user(api: TodoApi) -> BoxedFilter<(CurrentUser,)> {
 
 /// What [`current_user`] gives to a handler.
 pub type CurrentUser = Result<Identity, Response<Bytes>>;
+
+// Tests the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
