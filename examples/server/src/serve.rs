@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioIo},
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use tokio::{
@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     app::App,
-    connection::{Activity, Limited},
+    connection::{Activity, Limited, builder},
     crowd::Crowd,
     failure::Failure,
     settings::causes,
@@ -195,26 +195,6 @@ pub(crate) async fn serve(listener: TcpListener, app: App, crowd: Crowd, mut sto
         () = sleep(grace) => tracing::warn!("stopped, although some requests were not finished in {grace:?}"),
         () = stop.insisted() => tracing::warn!("stopped at once, as asked for the second time"),
     }
-}
-
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        // See `connection`, which has the limits of time.
-        .header_read_timeout(None)
-        .max_headers(100)
-        // The head of a request has to fit; a larger one is answered with 431.
-        .max_buf_size(64 * 1024);
-    server
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(200)
-        .max_header_list_size(64 * 1024)
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10));
-    server
 }
 
 /// Serves one connection to its end.

@@ -26,7 +26,7 @@ use crate::{
     metrics::requests::{self, Route},
     otel,
     settings::Log,
-    trace::{self, Parent},
+    trace::{Current, Parent},
 };
 
 /// What was installed.
@@ -78,28 +78,24 @@ pub(crate) async fn observe<B>(app: App<B>, mut request: Request<B>) -> Result<R
     let mut answer = Answer::to(&request);
     let parent = Parent::of(request.headers());
     let recorded = otel::begin(parent, request.headers(), answer.method.as_str(), answer.route.template());
-    let (recorded, trace_id) = recorded.unwrap_or_else(|| {
-        let trace_id = parent.map_or_else(trace::new_trace_id, |parent| parent.trace);
-        (Span::none(), trace_id)
-    });
+    let (recorded, trace) =
+        recorded.unwrap_or_else(|| (Span::none(), Current::unrecorded(parent, request.headers())));
     // An error, so that it is there for whatever else is logged.
     let span = tracing::error_span!(
         parent: &recorded,
         "request",
         id = %id.to_str().unwrap_or_default(),
-        trace_id = %trace_id
+        trace_id = %trace.trace
     );
     let ending = recorded.clone();
-    async move {
+    let answering = trace.scope(async move {
         let Ok(mut response) = app.oneshot(request).await;
         response.headers_mut().insert(X_REQUEST_ID, id);
         otel::end(&ending, response.status());
         answer.is(&response);
         Ok(response)
-    }
-    .instrument(span)
-    .instrument(recorded)
-    .await
+    });
+    answering.instrument(span).instrument(recorded).await
 }
 
 /// The name that the caller gave to the request, if it is harmless, else a new one.
