@@ -78,8 +78,7 @@ fn number(id: &str) -> u128 {
 /// Base64url of 16 bytes, without padding, in its one spelling (RFC 4648, sections 3.5 and 5).
 fn decoded_cursor(text: &str) -> Option<u128> {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let digits: Option<Vec<_>> =
-        text.bytes().map(|byte| ALPHABET.iter().position(|letter| *letter == byte)).collect();
+    let digits: Option<Vec<_>> = text.bytes().map(|byte| ALPHABET.iter().position(|letter| *letter == byte)).collect();
     let digits = digits.filter(|digits| digits.len() == 22)?;
     let (last, first) = digits.split_last()?;
     let high = first.iter().fold(0, |number, digit| number << 6 | *digit as u128);
@@ -179,13 +178,17 @@ impl World {
             assert!(tasks.len() <= wanted.limit);
             for task in &tasks {
                 let id = task["id"].as_str().expect("a text");
-                assert_eq!((task["user_id"].as_str(), task["title"].as_str()), (Some(USERS[0]), Some(&*format!("0 {id}"))));
+                assert_eq!(
+                    (task["user_id"].as_str(), task["title"].as_str()),
+                    (Some(USERS[0]), Some(&*format!("0 {id}")))
+                );
                 seen.push(id.to_owned());
             }
             let Some(link) = response.headers().get(header::LINK) else { break };
             assert_eq!(tasks.len(), wanted.limit, "only a full page has a next one");
             let link = link.to_str().expect("text");
-            let next = link.strip_prefix("<?").and_then(|link| link.strip_suffix(">; rel=\"next\"")).expect(link).to_owned();
+            let next =
+                link.strip_prefix("<?").and_then(|link| link.strip_suffix(">; rel=\"next\"")).expect(link).to_owned();
             // Others write meanwhile: newer ones are not seen, older ones are.
             if page < 4 && inserts_between & (1 << page) != 0 {
                 let id = u128::from(inserts_between) << (24 * page + 8);

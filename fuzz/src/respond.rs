@@ -167,8 +167,7 @@ impl Asked {
 impl World {
     fn new() -> Self {
         let clock = Arc::new(FixedClock::at(Timestamp::from_unix_seconds(NOW)));
-        let service =
-            TodoService::new(MemoryStore::new()).with_clock(clock.clone()).with_ids(Counted::default());
+        let service = TodoService::new(MemoryStore::new()).with_clock(clock.clone()).with_ids(Counted::default());
         let verifier = JwtVerifier::builder()
             .source(KeySource::secrets([SECRET]).expect("a good secret"))
             .clock(FixedClock::at(Timestamp::from_unix_seconds(NOW)))
@@ -199,7 +198,7 @@ impl World {
         let method = method(input)?;
         let mut headers = HeaderMap::new();
         let caller = credential(input, &mut headers);
-        let (mut named, mut named_task) = (None, None);
+        let (mut named, mut named_task, mut is_odd) = (None, None, false);
         let path = if input.below(8) == 7 {
             format!("/{}", input.text())
         } else {
@@ -208,7 +207,8 @@ impl World {
                 path.push('/');
                 match segment {
                     "{user_id}" => {
-                        let text = input.choose(&["alice", "bob%7C1", "%61lice", "bob%7c1", "", "%FF", "tasks", "x%2Fy"]);
+                        let text =
+                            input.choose(&["alice", "bob%7C1", "%61lice", "bob%7c1", "", "%FF", "tasks", "x%2Fy"]);
                         named = ["alice", "bob%7C1", "%61lice", "bob%7c1"].iter().position(|known| *known == text);
                         named = named.map(|number| number % 2);
                         path.push_str(text);
@@ -220,7 +220,11 @@ impl World {
                             path.push_str(&spelt);
                             named_task = Some((owner, id));
                         }
-                        6 => path.push_str(&input.text()),
+                        6 => {
+                            let text = input.text();
+                            path.push_str(&text);
+                            is_odd |= text.is_empty() || text.contains('/');
+                        }
                         _ => path.push_str(UNKNOWN_ID),
                     },
                     text => path.push_str(text),
@@ -228,6 +232,9 @@ impl World {
             }
             if input.below(32) == 31 {
                 path.push('/');
+                is_odd = true;
+            }
+            if is_odd {
                 (named, named_task) = (None, None);
             }
             path
@@ -244,7 +251,8 @@ impl World {
         if uri.path() != asked.path {
             return None;
         }
-        let hint = asked.frames.iter().map(|frame| if let Sent::Data(data) = frame { data.len() } else { 0 }).sum::<usize>();
+        let hint =
+            asked.frames.iter().map(|frame| if let Sent::Data(data) = frame { data.len() } else { 0 }).sum::<usize>();
         // Bodies need not know how long they are.
         let hint = if asked.frames.len() > 1 { 0 } else { hint as u64 };
         let mut request = Request::new(Frames { frames: asked.frames.clone().into(), hint });
@@ -256,7 +264,10 @@ impl World {
 
     async fn ask(&mut self, asked: &Asked) {
         // What a stranger's task is like is what no task is like.
-        let elsewhere = asked.named_task.as_ref().filter(|(owner, id)| asked.caller != Some(*owner) || !self.tasks[*owner].contains_key(id));
+        let elsewhere = asked
+            .named_task
+            .as_ref()
+            .filter(|(owner, id)| asked.caller != Some(*owner) || !self.tasks[*owner].contains_key(id));
         let like_none = match elsewhere {
             Some((_, id)) => {
                 let path = asked.path.replace(id, UNKNOWN_ID).replace(&id.to_uppercase(), UNKNOWN_ID);
@@ -421,7 +432,10 @@ fn judge(asked: &Asked, response: &Response<Bytes>) {
     assert_eq!(header(header::LINK).is_some(), status == 200 && headers.contains_key(header::LINK));
     let error = response.extensions().get::<Arc<Error>>();
     assert_eq!(error.map(|error| error.status()), Some(status).filter(|status| !status.is_success()));
-    assert_eq!(header(header::WWW_AUTHENTICATE).is_some_and(|challenge| challenge.starts_with("Bearer")), status == 401);
+    assert_eq!(
+        header(header::WWW_AUTHENTICATE).is_some_and(|challenge| challenge.starts_with("Bearer")),
+        status == 401
+    );
     let may_retry = matches!(status.as_u16(), 429 | 503);
     assert_eq!(header(header::RETRY_AFTER).is_some(), may_retry);
     let is_options = asked.method == Method::OPTIONS && status == 204;
@@ -429,7 +443,7 @@ fn judge(asked: &Asked, response: &Response<Bytes>) {
 
     // The order of checks.
     if status == 404 && text.contains(r#""not_found""#) {
-        return assert!(asked.named.is_none() || asked.path.contains("//"), "{asked:?}: {text}");
+        return assert!(asked.named.is_none(), "{asked:?}: {text}");
     }
     if asked.operation().is_some() && !asked.is_probe() {
         assert_eq!(status == 401, asked.caller.is_none(), "{asked:?}: {text}");
@@ -552,7 +566,9 @@ fn query(input: &mut Input<'_>, ids: &[(usize, String)]) -> Option<String> {
             for _ in 0..input.below(4) {
                 let name = input.choose(&["limit", "cursor", "completed", "li%6Dit", "limi", "user_id", ""]);
                 let value = match input.below(8) {
-                    0..4 => input.choose(&["1", "2", "200", "0", "201", "true", "false", "007", "+1", "%31", ""]).to_owned(),
+                    0..4 => {
+                        input.choose(&["1", "2", "200", "0", "201", "true", "false", "007", "+1", "%31", ""]).to_owned()
+                    }
                     4 | 5 if !ids.is_empty() => {
                         let (_, id) = &ids[input.below(ids.len())];
                         todo_core::Cursor::after(id.parse().expect("an identifier")).to_string()
@@ -642,14 +658,28 @@ fn frames(input: &mut Input<'_>) -> Vec<Sent> {
 fn object(input: &mut Input<'_>) -> String {
     let mut members = Vec::new();
     for _ in 0..input.below(5) {
-        let name = input.choose(&["title", "description", "completed", "title", "t\\u0069tle", "user_id", "id", "version", "x"]);
+        let name = input.choose(&[
+            "title",
+            "description",
+            "completed",
+            "title",
+            "t\\u0069tle",
+            "user_id",
+            "id",
+            "version",
+            "x",
+        ]);
         let value = match input.below(12) {
-            0..3 => json!(input.choose(&["Buy milk", "  Buy milk\t", "x", "", " ", "\u{85}\u{3000}y", "a\0b"])).to_string(),
+            0..3 => {
+                json!(input.choose(&["Buy milk", "  Buy milk\t", "x", "", " ", "\u{85}\u{3000}y", "a\0b"])).to_string()
+            }
             3 => "true".to_owned(),
             4 => "false".to_owned(),
             5 => "null".to_owned(),
             6 => json!("ä".repeat(input.below(256))).to_string(),
-            7 => input.choose(&["1", "[]", "{}", "\"\\ud800\"", "1e999", "tru", "\"\\u0000\"", "\"\\ud83d\\ude00\""]).to_owned(),
+            7 => input
+                .choose(&["1", "[]", "{}", "\"\\ud800\"", "1e999", "tru", "\"\\u0000\"", "\"\\ud83d\\ude00\""])
+                .to_owned(),
             8 => input.text().into_owned(),
             _ => json!(input.text()).to_string(),
         };

@@ -11,6 +11,7 @@ use std::{
 
 use axum::Router;
 use bytes::Bytes;
+use futures_util::future::join3;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, service::service_fn};
@@ -113,7 +114,7 @@ async fn converse(data: &[u8]) {
         }
         let _ = reader.read_to_end(&mut received).await;
     };
-    let whole = async { tokio::join!(served, asking, hearing) };
+    let whole = join3(served, asking, hearing);
     assert!(timeout(Duration::from_hours(1), whole).await.is_ok(), "it hangs");
 
     let given = given.lock().expect("no panic");
@@ -147,8 +148,11 @@ fn assert_answers(given: &[Given], mut bytes: &[u8]) {
         assert_eq!(head.status, answer.status.as_u16(), "{answer:?}: {shown:?}");
         let by_hyper = ["date", "connection", "transfer-encoding"];
         let ours: Vec<_> = head.headers.iter().filter(|(name, _)| !by_hyper.contains(&name.as_str())).collect();
-        assert_eq!(ours.len(), answer.headers.len(), "{answer:?}: {shown:?}");
-        for ((name, value), (own_name, own_value)) in ours.iter().zip(&answer.headers) {
+        // axum gives every answer a length, and hyper takes it away from those that may have none.
+        let has_length = |name: &http::HeaderName| *name != header::CONTENT_LENGTH || answer.status != 204;
+        let given: Vec<_> = answer.headers.iter().filter(|(name, _)| has_length(name)).collect();
+        assert_eq!(ours.len(), given.len(), "{answer:?}: {shown:?}");
+        for ((name, value), (own_name, own_value)) in ours.iter().zip(given) {
             assert_eq!((name.as_str(), value.as_bytes()), (own_name.as_str(), own_value.as_bytes()), "{shown:?}");
         }
         if answer.method != Method::HEAD {

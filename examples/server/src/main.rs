@@ -27,6 +27,7 @@ mod settings;
 mod telemetry;
 mod token;
 mod trace;
+mod untaken;
 
 use std::{
     collections::BTreeMap,

@@ -22,6 +22,7 @@ use crate::{
     failure::Failure,
     settings::causes,
     telemetry,
+    untaken::Untaken,
 };
 
 /// Opens the port.
@@ -209,10 +210,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(activity);
+    let untaken = Untaken::default();
     let stream = Limited::new(stream, activity.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let busy = activity.begin(request.version());
-        let answer = telemetry::observe(app.clone(), request);
+        let answer = telemetry::observe(app.clone(), request, untaken.clone());
         async move {
             let answer = answer.await;
             drop(busy);

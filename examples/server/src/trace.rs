@@ -34,7 +34,9 @@ impl Current {
     /// The trace of the caller, or a new one. Nothing of it is recorded here.
     pub(crate) fn unrecorded(parent: Option<Parent>, headers: &HeaderMap) -> Self {
         match parent {
-            Some(parent) => Self { trace: parent.trace, span: None, flags: parent.flags & SAMPLED, state: state(headers) },
+            Some(parent) => {
+                Self { trace: parent.trace, span: None, flags: parent.flags & SAMPLED, state: state(headers) }
+            }
             None => Self { trace: new_trace_id(), span: None, flags: 0, state: None },
         }
     }

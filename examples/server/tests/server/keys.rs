@@ -40,7 +40,8 @@ impl Fetched {
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") && connection.read_buf(&mut head).await.is_ok_and(|read| read > 0) {}
                 seen.lock().expect("no panic").push(String::from_utf8(head).expect("text"));
-                let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", document.len());
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", document.len());
                 let _ = connection.write_all(format!("{head}{document}").as_bytes()).await;
             }
         })
