@@ -50,6 +50,9 @@ pub(crate) fn builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         // The limits of time are those of [`Limited`].
         .header_read_timeout(None)
+        // Else hyper 1.12 may refuse what cannot be read in the middle of the answer before it, if that is not taken
+        // at once (`on_parse_error`, which does not ask `can_write_head`); a seed of the fuzzer shows it.
+        .writev(false)
         .max_headers(100)
         // The head of a request has to fit; a larger one is answered with 431.
         .max_buf_size(64 * 1024);

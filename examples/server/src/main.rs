@@ -28,6 +28,9 @@ mod telemetry;
 mod token;
 mod trace;
 mod untaken;
+#[cfg(all(test, feature = "axum"))]
+#[path = "../../../fuzz/src/wire.rs"]
+mod wire;
 
 use std::{
     collections::BTreeMap,
