@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::{HeaderMap, HeaderName, HeaderValue, header::IF_NONE_MATCH};
 use serde_json::{Value, json};
 use testkit::{http::Server, tokens::SigningKey};
 use todo_core::{
@@ -216,6 +217,51 @@ async fn all_who_wait_share_one_fetch() {
     let tokens: Vec<_> = (0..100).map(|_| setup.token("new", &new)).collect();
     futures_util::future::join_all(tokens.iter().map(|token| setup.accepts(token))).await;
     assert_eq!(setup.server.fetches(), 2);
+}
+
+#[tokio::test]
+async fn the_host_adds_headers_to_each_fetch_as_they_are_then() {
+    tokio::task_local! { static CALLER: &'static str; }
+    let key = SigningKey::ed25519();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let keys: Arc<Mutex<Option<RemoteJwks>>> = Arc::default();
+    let own = keys.clone();
+    let setup = Setup::with(jwks(&[("a", &key)]), move |builder| {
+        builder.headers(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            // A host may look at the set meanwhile.
+            assert!(own.lock().unwrap().as_ref().is_none_or(|keys| keys.status().keys <= 1));
+            let caller = CALLER.try_with(|caller| *caller).unwrap_or("nobody");
+            let mut secret = HeaderValue::from_static("the-key-of-this-service");
+            secret.set_sensitive(true);
+            HeaderMap::from_iter([
+                (HeaderName::from_static("x-api-key"), secret),
+                (HeaderName::from_static("x-caller"), HeaderValue::from_static(caller)),
+                (IF_NONE_MATCH, HeaderValue::from_static("\"theirs\"")),
+            ])
+        })
+    })
+    .await;
+    *keys.lock().unwrap() = Some(setup.keys.clone());
+    let last = || setup.server.0.last_request.lock().unwrap().clone();
+    let accepted = async |seconds| {
+        setup.advance(seconds);
+        setup.accepts(&setup.token("a", &key)).await;
+    };
+    CALLER.scope("ann", accepted(0)).await;
+    assert!(last().contains("\r\nx-api-key: the-key-of-this-service\r\nx-caller: ann\r\n"), "{}", last());
+    CALLER.scope("bob", accepted(1)).await;
+    assert_eq!((asked.load(Ordering::SeqCst), setup.server.fetches()), (1, 1), "only for a fetch");
+
+    let offered = json!({ "keys": [key.jwk("a")] }).to_string();
+    setup.server.answer(http("200 OK", "etag: \"ours\"\r\n", &offered));
+    accepted(60).await;
+    assert!(last().contains("x-caller: nobody\r\n") && last().contains("if-none-match: \"theirs\"\r\n"), "{}", last());
+    accepted(60).await;
+    assert_eq!(last().matches("if-none-match: ").count(), 1, "{}", last());
+    assert!(last().contains("if-none-match: \"ours\"\r\n"), "{}", last());
+    assert!(!format!("{:?}", setup.keys).contains("the-key"));
 }
 
 #[tokio::test]

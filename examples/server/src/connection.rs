@@ -1,4 +1,4 @@
-//! How long a connection may take for what it does.
+//! How much a connection may be told, and how long it may take for what it does.
 //!
 //! hyper has one limit for the head of a request, which also ends a connection that merely rests between two. A
 //! gateway that reuses connections then runs into one that is just being closed, and its user sees an error. So the
@@ -20,6 +20,10 @@ use std::{
     time::Duration,
 };
 
+use hyper_util::{
+    rt::{TokioExecutor, TokioTimer},
+    server::conn::auto,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
@@ -37,6 +41,30 @@ const CROWDED_REST: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(30);
 /// How long it may take the whole of what is written, so that nobody holds an answer by a byte now and then.
 const TAKING: Duration = Duration::from_mins(2);
+
+/// How much a connection may be told.
+pub(crate) fn builder() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        // The limits of time are those of [`Limited`].
+        .header_read_timeout(None)
+        // Else hyper 1.12 may refuse what cannot be read in the middle of the answer before it, if that is not taken
+        // at once (`on_parse_error`, which does not ask `can_write_head`); a seed of the fuzzer shows it.
+        .writev(false)
+        .max_headers(100)
+        // The head of a request has to fit; a larger one is answered with 431.
+        .max_buf_size(64 * 1024);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(200)
+        .max_header_list_size(64 * 1024)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10));
+    server
+}
 
 /// The requests of one connection, as far as the connection itself has to know of them.
 #[derive(Debug, Default)]

@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use todo_core::auth::{InvalidSource, JwkSet, KeySource, RemoteJwks, Shape};
 
-use crate::settings::{Hidden, Hs256, Keys};
+use crate::{
+    settings::{Hidden, Hs256, Keys},
+    trace,
+};
 
 /// What is wrong with which setting.
 type Problem = (&'static str, String);
@@ -60,7 +63,7 @@ fn remote_key_set(keys: &Keys) -> Result<Option<KeySource>, Vec<Problem>> {
         (None, Some(_)) => ("BETTER_AUTH_URL", keys.better_auth_jwks_url().unwrap_or_default()),
         (None, None) => return Ok(None),
     };
-    let mut remote = RemoteJwks::builder(&url);
+    let mut remote = RemoteJwks::builder(&url).headers(trace::outgoing);
     if keys.jwks_allow_http {
         remote = remote.allow_insecure_http();
     }

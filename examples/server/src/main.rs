@@ -27,6 +27,10 @@ mod settings;
 mod telemetry;
 mod token;
 mod trace;
+mod untaken;
+#[cfg(all(test, feature = "axum"))]
+#[path = "../../../fuzz/src/wire.rs"]
+mod wire;
 
 use std::{
     collections::BTreeMap,

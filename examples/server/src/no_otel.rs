@@ -5,7 +5,7 @@ use std::future::{Ready, ready};
 use tracing::Span;
 use tracing_subscriber::layer::Identity;
 
-use crate::trace::{Parent, TraceId};
+use crate::trace::{Current, Parent};
 
 pub(crate) const TARGET: &str = "todo_server::otel";
 
@@ -29,7 +29,7 @@ impl Exporter {
     }
 }
 
-pub(crate) fn begin(_: Option<Parent>, _: &http::HeaderMap, _: &str, _: &str) -> Option<(Span, TraceId)> {
+pub(crate) fn begin(_: Option<Parent>, _: &http::HeaderMap, _: &str, _: &str) -> Option<(Span, Current)> {
     None
 }
 

@@ -12,7 +12,7 @@ use tracing::{Level, Metadata, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
-use crate::trace::{Parent, TraceId};
+use crate::trace::{self, Current, Parent, TRACESTATE, TraceId};
 
 /// The target of the span around each request. It is for traces alone: lines in the log have one of their own, with
 /// less in it.
@@ -79,13 +79,13 @@ impl Exporter {
     }
 }
 
-/// The span of a request, if requests are recorded, and the name of its trace.
+/// The span of a request, if requests are recorded, and its trace.
 pub(crate) fn begin(
     parent: Option<Parent>,
     states: &http::HeaderMap,
     method: &str,
     route: &str,
-) -> Option<(Span, TraceId)> {
+) -> Option<(Span, Current)> {
     let span =
         tracing::info_span!(target: TARGET, "request", otel.name = format!("{method} {route}"), otel.kind = "server");
     if span.is_disabled() {
@@ -104,13 +104,20 @@ pub(crate) fn begin(
     }
     span.set_attribute("http.request.method", method.to_owned());
     span.set_attribute("http.route", route.to_owned());
-    let trace = span.context().span().span_context().trace_id();
-    Some((span, TraceId(u128::from_be_bytes(trace.to_bytes()))))
+    let context = span.context();
+    let own = context.span().span_context().clone();
+    let current = Current {
+        trace: TraceId(u128::from_be_bytes(own.trace_id().to_bytes())),
+        span: Some(u64::from_be_bytes(own.span_id().to_bytes())),
+        flags: own.trace_flags().to_u8(),
+        state: trace::passed_on(own.trace_state().header()),
+    };
+    Some((span, current))
 }
 
 /// What tracers of others have to say to one another. What cannot be understood is left out.
 fn state(headers: &http::HeaderMap) -> TraceState {
-    let lists: Vec<_> = headers.get_all("tracestate").iter().filter_map(|list| list.to_str().ok()).collect();
+    let lists: Vec<_> = headers.get_all(TRACESTATE).iter().filter_map(|list| list.to_str().ok()).collect();
     lists.join(",").parse().unwrap_or_default()
 }
 

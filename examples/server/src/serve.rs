@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioIo},
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use tokio::{
@@ -17,11 +17,12 @@ use tokio::{
 
 use crate::{
     app::App,
-    connection::{Activity, Limited},
+    connection::{Activity, Limited, builder},
     crowd::Crowd,
     failure::Failure,
     settings::causes,
     telemetry,
+    untaken::Untaken,
 };
 
 /// Opens the port.
@@ -197,26 +198,6 @@ pub(crate) async fn serve(listener: TcpListener, app: App, crowd: Crowd, mut sto
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        // See `connection`, which has the limits of time.
-        .header_read_timeout(None)
-        .max_headers(100)
-        // The head of a request has to fit; a larger one is answered with 431.
-        .max_buf_size(64 * 1024);
-    server
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(200)
-        .max_header_list_size(64 * 1024)
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10));
-    server
-}
-
 /// Serves one connection to its end.
 fn connection<S>(
     server: &auto::Builder<TokioExecutor>,
@@ -229,10 +210,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(activity);
+    let untaken = Untaken::default();
     let stream = Limited::new(stream, activity.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let busy = activity.begin(request.version());
-        let answer = telemetry::observe(app.clone(), request);
+        let answer = telemetry::observe(app.clone(), request, untaken.clone());
         async move {
             let answer = answer.await;
             drop(busy);

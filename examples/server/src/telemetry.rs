@@ -14,7 +14,7 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use todo_core::Error;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, Span, level_filters::LevelFilter};
@@ -26,7 +26,8 @@ use crate::{
     metrics::requests::{self, Route},
     otel,
     settings::Log,
-    trace::{self, Parent},
+    trace::{Current, Parent},
+    untaken::Untaken,
 };
 
 /// What was installed.
@@ -71,35 +72,38 @@ pub(crate) fn install(log: Log) -> Result<Telemetry, Failure> {
     Ok(Telemetry { exporter })
 }
 
-/// Answers a request and logs that it was, under its name.
-pub(crate) async fn observe<B>(app: App<B>, mut request: Request<B>) -> Result<Response<Body>, Infallible> {
+/// Answers a request and logs that it was, under its name. What its connection does not take counts.
+pub(crate) async fn observe<B>(
+    app: App<B>,
+    mut request: Request<B>,
+    untaken: Untaken,
+) -> Result<Response<Body>, Infallible> {
+    let multiplexed = request.version() == Version::HTTP_2;
     let id = request_id(request.headers());
     request.headers_mut().insert(X_REQUEST_ID, id.clone());
     let mut answer = Answer::to(&request);
     let parent = Parent::of(request.headers());
     let recorded = otel::begin(parent, request.headers(), answer.method.as_str(), answer.route.template());
-    let (recorded, trace_id) = recorded.unwrap_or_else(|| {
-        let trace_id = parent.map_or_else(trace::new_trace_id, |parent| parent.trace);
-        (Span::none(), trace_id)
-    });
+    let (recorded, trace) = recorded.unwrap_or_else(|| (Span::none(), Current::unrecorded(parent, request.headers())));
     // An error, so that it is there for whatever else is logged.
     let span = tracing::error_span!(
         parent: &recorded,
         "request",
         id = %id.to_str().unwrap_or_default(),
-        trace_id = %trace_id
+        trace_id = %trace.trace
     );
     let ending = recorded.clone();
-    async move {
+    let answering = trace.scope(async move {
         let Ok(mut response) = app.oneshot(request).await;
+        if multiplexed {
+            response = untaken.hold(response);
+        }
         response.headers_mut().insert(X_REQUEST_ID, id);
         otel::end(&ending, response.status());
         answer.is(&response);
         Ok(response)
-    }
-    .instrument(span)
-    .instrument(recorded)
-    .await
+    });
+    answering.instrument(span).instrument(recorded).await
 }
 
 /// The name that the caller gave to the request, if it is harmless, else a new one.

@@ -8,9 +8,79 @@ use std::{
     },
 };
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// How much of `tracestate` is passed on; more is a stranger's, and is left out (section 3.3.1.5).
+const MAX_STATE: usize = 512;
+
+tokio::task_local! {
+    static CURRENT: Current;
+}
+
+/// The trace in which a request is answered, for the requests that this causes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Current {
+    pub(crate) trace: TraceId,
+    /// Our own part, if it is recorded.
+    pub(crate) span: Option<u64>,
+    pub(crate) flags: u8,
+    /// `tracestate`, passed on as it came.
+    pub(crate) state: Option<HeaderValue>,
+}
+
+impl Current {
+    /// The trace of the caller, or a new one. Nothing of it is recorded here.
+    pub(crate) fn unrecorded(parent: Option<Parent>, headers: &HeaderMap) -> Self {
+        match parent {
+            Some(parent) => {
+                Self { trace: parent.trace, span: None, flags: parent.flags & SAMPLED, state: state(headers) }
+            }
+            None => Self { trace: new_trace_id(), span: None, flags: 0, state: None },
+        }
+    }
+
+    /// What is done until this future ends is done in this trace.
+    pub(crate) fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        CURRENT.scope(self, future)
+    }
+
+    /// The headers of a request that belongs to it. Such a request has a part of its own, as each has that somebody
+    /// else answers.
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let span = self.span.unwrap_or_else(new_span_id);
+        let parent = format!("00-{}-{span:016x}-{:02x}", self.trace, self.flags);
+        if let Ok(parent) = HeaderValue::try_from(parent) {
+            headers.insert(TRACEPARENT, parent);
+        }
+        if let Some(state) = &self.state {
+            headers.insert(TRACESTATE, state.clone());
+        }
+        headers
+    }
+}
+
+/// The headers of a request that is sent now: they tell the trace of the request that is being answered, or a new one
+/// where none is.
+pub(crate) fn outgoing() -> HeaderMap {
+    let within = CURRENT.try_with(Current::headers);
+    within.unwrap_or_else(|_| Current::unrecorded(None, &HeaderMap::new()).headers())
+}
+
+/// The one flag whose meaning is known to every version: whether the caller records the trace.
+const SAMPLED: u8 = 1;
+
+/// What other tracers have to say to one another, in one list, if it is none too long.
+fn state(headers: &HeaderMap) -> Option<HeaderValue> {
+    let lists: Option<Vec<_>> = headers.get_all(TRACESTATE).iter().map(|list| list.to_str().ok()).collect();
+    passed_on(lists?.join(","))
+}
+
+pub(crate) fn passed_on(list: String) -> Option<HeaderValue> {
+    if list.is_empty() || list.len() > MAX_STATE { None } else { HeaderValue::try_from(list).ok() }
+}
 
 /// The name of a trace, shared by all who had a part in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +140,19 @@ fn number(hex: &[u8]) -> Option<u128> {
 }
 
 /// The name of a new trace. It need not be secret, only different from all others.
-pub(crate) fn new_trace_id() -> TraceId {
+fn new_trace_id() -> TraceId {
+    let [high, low] = new_numbers().map(u128::from);
+    // 0 is no name.
+    TraceId((high << 64 | low).max(1))
+}
+
+/// The name of a part of a trace.
+fn new_span_id() -> u64 {
+    let [_, name] = new_numbers();
+    name.max(1)
+}
+
+fn new_numbers() -> [u64; 2] {
     static SEED: OnceLock<[u64; 2]> = OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let seed = SEED.get_or_init(|| {
@@ -82,9 +164,7 @@ pub(crate) fn new_trace_id() -> TraceId {
         [seed as u64, (seed >> 64) as u64]
     });
     let count = COUNT.fetch_add(1, Relaxed);
-    let [high, low] = seed.map(|seed| u128::from(scattered(seed.wrapping_add(count.wrapping_mul(GOLDEN)))));
-    // 0 is no name.
-    TraceId((high << 64 | low).max(1))
+    seed.map(|seed| scattered(seed.wrapping_add(count.wrapping_mul(GOLDEN))))
 }
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -99,8 +179,6 @@ fn scattered(number: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-
-    use http::HeaderValue;
 
     use super::*;
 
@@ -156,6 +234,43 @@ mod tests {
             assert_eq!(parent(&[&value]), None, "{value}");
         }
         assert_eq!(parent(&[&good, &good]), None, "two are none");
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_meanwhile_belongs_to_the_trace_of_the_request() {
+        let headers = |state: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for state in state {
+                headers.append(TRACESTATE, HeaderValue::from_bytes(state.as_bytes()).expect("a value"));
+            }
+            headers
+        };
+        let caller = parent(&[&format!("00-{TRACE}-{SPAN}-03")]);
+        let sent = async |current: Current| current.scope(async { outgoing() }).await;
+        let first = sent(Current::unrecorded(caller, &headers(&["a=1", "b=2"]))).await;
+        let ours = Parent::of(&first).expect("a parent");
+        // The flags of which nobody knows what they mean are not passed on.
+        assert_eq!((ours.trace.to_string(), ours.flags), (TRACE.to_owned(), 1));
+        assert_ne!(format!("{:016x}", ours.span), SPAN, "it is the caller's own part");
+        assert_eq!(first[TRACESTATE], "a=1,b=2");
+        let second = sent(Current::unrecorded(caller, &headers(&[]))).await;
+        assert_ne!(first[TRACEPARENT], second[TRACEPARENT]);
+        for left_out in [&["x".repeat(513)][..], &["\u{fc}".to_owned()], &[String::new()]] {
+            let left_out: Vec<_> = left_out.iter().map(String::as_str).collect();
+            let sent = sent(Current::unrecorded(caller, &headers(&left_out))).await;
+            assert!(!sent.contains_key(TRACESTATE), "{left_out:?}");
+        }
+        // Nobody's state without a trace of somebody.
+        let alone = sent(Current::unrecorded(None, &headers(&["a=1"]))).await;
+        assert!(Parent::of(&alone).is_some_and(|own| own.flags == 0) && !alone.contains_key(TRACESTATE));
+        let recorded = Current { trace: TraceId(1), span: Some(2), flags: 1, state: None };
+        assert_eq!(sent(recorded).await[TRACEPARENT], format!("00-{}1-{}2-01", "0".repeat(31), "0".repeat(15)));
+    }
+
+    #[test]
+    fn what_is_sent_on_behalf_of_nobody_begins_a_trace() {
+        let [one, other] = [(); 2].map(|()| Parent::of(&outgoing()).expect("a parent"));
+        assert!(one.trace != other.trace && one.span != other.span);
     }
 
     #[test]

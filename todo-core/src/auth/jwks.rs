@@ -61,6 +61,7 @@ pub struct RemoteJwks(Arc<Inner>);
 struct Inner {
     url: Url,
     client: reqwest::Client,
+    headers: Headers,
     clock: Arc<dyn Clock>,
     settings: Settings,
     snapshot: ArcSwap<Snapshot>,
@@ -109,6 +110,15 @@ enum Fetched {
 struct Failed {
     error: FetchError,
     retry_after: Option<Duration>,
+}
+
+/// What the host adds to each fetch.
+struct Headers(Box<dyn Fn() -> HeaderMap + Send + Sync>);
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Headers")
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -176,6 +186,7 @@ pub struct RemoteJwksBuilder {
     url: String,
     insecure: bool,
     timeout: Duration,
+    headers: Headers,
     settings: Settings,
     clock: Arc<dyn Clock>,
 }
@@ -193,6 +204,30 @@ impl RemoteJwksBuilder {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Sends these headers too: the key that a key server asks for, or the trace that the fetch belongs to.
+    ///
+    /// They are asked for anew before each fetch, by the caller who begins it and within its task and span; those who
+    /// only wait for that fetch are not asked. Of a name that is in here and among our own (`if-none-match`,
+    /// `if-modified-since`), ours is sent. They reach no log of ours; what is secret should be
+    /// [marked so](http::HeaderValue::set_sensitive) all the same. Default: none.
+    ///
+    /// ```
+    /// use http::{HeaderMap, HeaderName, HeaderValue};
+    /// use todo_core::auth::RemoteJwks;
+    ///
+    /// let mut key = HeaderValue::from_static("the-key-of-this-service");
+    /// key.set_sensitive(true);
+    /// let keys = RemoteJwks::builder("https://keys.example.com/jwks")
+    ///     .headers(move || HeaderMap::from_iter([(HeaderName::from_static("x-api-key"), key.clone())]))
+    ///     .build()?;
+    /// # Ok::<(), todo_core::auth::InvalidSource>(())
+    /// ```
+    #[must_use]
+    pub fn headers(mut self, headers: impl Fn() -> HeaderMap + Send + Sync + 'static) -> Self {
+        self.headers = Headers(Box::new(headers));
         self
     }
 
@@ -252,6 +287,7 @@ impl RemoteJwksBuilder {
         Ok(RemoteJwks(Arc::new(Inner {
             url,
             client,
+            headers: self.headers,
             clock: self.clock,
             settings: self.settings,
             snapshot: ArcSwap::default(),
@@ -284,6 +320,7 @@ impl RemoteJwks {
             url: url.into(),
             insecure: false,
             timeout: Duration::from_secs(5),
+            headers: Headers(Box::new(HeaderMap::new)),
             settings: Settings {
                 refresh_after: Duration::from_secs(30),
                 max_age: Duration::from_mins(1),
@@ -401,20 +438,30 @@ impl RemoteJwks {
         if wait <= MAX_PAUSE { wait } else { Duration::ZERO }
     }
 
+    /// The fetch that is under way, or why there may be none now; nothing if a new one may begin.
+    fn under_way(&self, flights: &Flights) -> Option<Result<Flight, FetchError>> {
+        if let Some(flight) = &flights.current {
+            return Some(Ok(flight.clone()));
+        }
+        let wait = self.wait(flights);
+        (!wait.is_zero()).then_some(Err(FetchError::Paused(wait)))
+    }
+
     /// The fetch that is under way, or a new one.
     fn flight(&self) -> Result<Flight, FetchError> {
-        let mut flights = self.flights();
-        let wait = self.wait(&flights);
-        if let Some(flight) = &flights.current {
-            return Ok(flight.clone());
+        if let Some(flight) = self.under_way(&self.flights()) {
+            return flight;
         }
-        if !wait.is_zero() {
-            return Err(FetchError::Paused(wait));
+        // Nothing is locked meanwhile: the host may well look at us.
+        let headers = (self.0.headers.0)();
+        let mut flights = self.flights();
+        if let Some(flight) = self.under_way(&flights) {
+            return flight;
         }
         let began = self.0.clock.now();
         flights.next = began.plus(self.0.settings.pause);
         flights.count += 1;
-        let request = self.0.client.get(self.0.url.clone()).headers(flights.conditions.clone());
+        let request = self.0.client.get(self.0.url.clone()).headers(headers).headers(flights.conditions.clone());
         let flight = Flight { own: false, number: flights.count, began, answer: fetch(request).boxed().shared() };
         flights.current = Some(flight.clone());
         Ok(Flight { own: true, ..flight })

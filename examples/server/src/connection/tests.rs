@@ -181,3 +181,17 @@ async fn in_a_crowd_a_rest_is_short() {
     let lasted = broken_off_after(&mut ours, &mut theirs, NEVER).await;
     assert!(lasted >= CROWDED_REST && lasted <= 2 * CROWDED_REST, "{lasted:?}");
 }
+
+/// What the fuzzer has kept, once more on stable Rust.
+#[cfg(feature = "axum")]
+#[test]
+fn bytes_that_were_found_once_are_answered_whole_and_in_order() {
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/wire");
+    let seeds: Vec<_> = std::fs::read_dir(seeds).expect("seeds").map(|seed| seed.expect("a file").path()).collect();
+    assert!(!seeds.is_empty());
+    for path in seeds {
+        let data = std::fs::read(&path).expect("a file");
+        let outcome = std::panic::catch_unwind(|| crate::wire::check(&data));
+        assert!(outcome.is_ok(), "{}", path.display());
+    }
+}

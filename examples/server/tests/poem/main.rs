@@ -14,6 +14,8 @@ mod dev;
 mod docs;
 #[path = "../server/durability.rs"]
 mod durability;
+#[path = "../server/keys.rs"]
+mod keys;
 #[path = "../server/logs.rs"]
 mod logs;
 #[path = "../server/metrics.rs"]

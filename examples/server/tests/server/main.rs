@@ -10,6 +10,8 @@ mod database;
 mod dev;
 mod docs;
 mod durability;
+mod floods;
+mod keys;
 mod logs;
 mod metrics;
 mod overload;

@@ -9,9 +9,12 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, Request};
-use testkit::http::{Client, Server as KeyServer};
+use testkit::http::Client;
 
-use crate::program::{Caller, Place, Server, until};
+use crate::{
+    keys::Fetched,
+    program::{Caller, Place, Server, until},
+};
 
 /// What a server shows, read as strictly as Prometheus reads it.
 #[derive(Debug, Default)]
@@ -113,32 +116,10 @@ fn promtool(arguments: &[&str], input: &str) -> String {
     said
 }
 
-/// A server that fetches its keys, and a token that is signed with one of them.
-async fn with_fetched_keys() -> (KeyServer, Server, String) {
-    let key = testkit::tokens::SigningKey::ed25519();
-    let document = serde_json::json!({ "keys": [key.jwk("1")] }).to_string();
-    let key_server = KeyServer::start(async move |listener: tokio::net::TcpListener| {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        while let Ok((mut connection, _)) = listener.accept().await {
-            let _ = connection.read(&mut [0; 4096]).await;
-            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", document.len());
-            let _ = connection.write_all(format!("{head}{document}").as_bytes()).await;
-        }
-    })
-    .await;
-    let origin = format!("http://{}", key_server.address());
-    let place = Place::new().set("PORT", "0").set("METRICS_PORT", "0").set("BETTER_AUTH_URL", &origin);
-    let server = place.serve(&[]);
-    let mut claims = testkit::tokens::claims("the-user");
-    claims["iss"] = origin.clone().into();
-    claims["aud"] = origin.into();
-    let token = key.token("1", &claims);
-    (key_server, server, token)
-}
-
 #[tokio::test]
 async fn requests_refusals_pools_keys_and_the_process_are_counted() {
-    let (_keys, server, token) = with_fetched_keys().await;
+    let fetched = Fetched::serve(Place::new().set("METRICS_PORT", "0")).await;
+    let (server, token) = (&fetched.server, fetched.token("1"));
     let ann = Caller::new(server.address, &token);
     ann.work().await;
     assert_eq!(ann.send(Method::GET, "/api/the-user/tasks", "").await.status(), 200);
@@ -154,7 +135,7 @@ async fn requests_refusals_pools_keys_and_the_process_are_counted() {
     // A refusal of the body is none of the caller.
     assert_eq!(ann.send(Method::POST, "/api/tasks", "{").await.status(), 400);
 
-    let text = scrape(&server).await;
+    let text = scrape(server).await;
     for secret in ["the-user", "Buy milk", &*token, "BREW", "nothing/here"] {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
@@ -382,9 +363,9 @@ fn names_are_found_in_queries() {
 
 #[tokio::test]
 async fn dashboard_and_rules_ask_only_for_what_there_is() {
-    let (_keys, server, token) = with_fetched_keys().await;
-    Caller::new(server.address, &token).work().await;
-    let metrics = Metrics::of(&server).await;
+    let fetched = Fetched::serve(Place::new().set("METRICS_PORT", "0")).await;
+    Caller::new(fetched.server.address, &fetched.token("1")).work().await;
+    let metrics = Metrics::of(&fetched.server).await;
     let (_database, on_postgres) = on_postgres("on").await;
     let on_postgres = Metrics::of(&on_postgres).await;
     let mut known = metrics.names();

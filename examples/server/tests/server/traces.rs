@@ -10,7 +10,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::program::{Place, SECRET};
+use crate::{
+    keys::{Fetched, parts},
+    program::{Place, SECRET},
+};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
@@ -186,6 +189,23 @@ async fn a_request_and_its_call_of_the_store_are_told_to_the_collector() {
     assert_eq!(of(&own.trace, "store").parent, own.id);
     assert!(log.contains(&format!(r#""trace_id":"{}""#, own.trace)), "{log}");
     assert!(log.contains(&format!(r#""trace_id":"{TRACE}""#)), "{log}");
+}
+
+/// The fetch is a part of what is recorded of the request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_of_keys_goes_on_in_the_span_of_its_request() {
+    let (collector, exports) = collector().await;
+    let endpoint = format!("http://{}", collector.address());
+    let fetched = Fetched::serve(Place::new().set("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)).await;
+    let trace = fetched.fetch_for_a_request().await;
+    let (parents, states) = (fetched.told("traceparent"), fetched.told("tracestate"));
+    assert_eq!(fetched.server.stop().0, Some(0));
+    let [of_request, part, flags] = parts(parents.last().expect("a fetch").as_ref());
+    assert_eq!((of_request, flags, states.last()), (&*trace, "01", Some(&Some("vendor=a-state".to_owned()))));
+    let exports = exports.lock().expect("no panic");
+    let mut spans = exports.iter().flat_map(|(_, body)| spans(body));
+    let request = spans.find(|span| span.trace == trace).expect("it is recorded");
+    assert_eq!((part, &*request.parent), (&*request.id, CALLER));
 }
 
 #[tokio::test]

@@ -1,0 +1,321 @@
+//! Callers who send as much as they can, to take from others what they need: memory, time, connections.
+//!
+//! While that goes on others are served, the server's memory stays within bounds, and afterwards all is given back.
+
+use std::time::Duration;
+
+use testkit::tokens::user_token;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    metrics::Metrics,
+    program::{Caller, Place, SECRET, Server},
+};
+
+const PATIENCE: Duration = Duration::from_mins(1);
+const MIB: u64 = 1024 * 1024;
+
+async fn connect(server: &Server) -> TcpStream {
+    TcpStream::connect(server.address).await.expect("a connection")
+}
+
+fn serve() -> Server {
+    Place::with_secret().set("METRICS_PORT", "0").serve(&[])
+}
+
+/// Somebody else creates and lists, whatever goes on.
+async fn others_are_served(server: &Server) {
+    timeout(PATIENCE, server.caller("other").work()).await.expect("answers");
+}
+
+/// What it needs now, in bytes.
+async fn memory(server: &Server) -> u64 {
+    Metrics::of(server).await.count("process_resident_memory_bytes")
+}
+
+async fn assert_memory_below(server: &Server, limit: u64) {
+    if cfg!(target_os = "linux") {
+        let bytes = memory(server).await;
+        assert!(bytes < limit, "{} MiB", bytes / MIB);
+    }
+}
+
+/// All connections but the one that asks are gone, and so is what they were about.
+async fn all_is_given_back(server: &Server) {
+    let given_back = async {
+        loop {
+            let metrics = Metrics::of(server).await;
+            let (open, files) = (metrics.count("todo_connections"), metrics.count("process_open_fds"));
+            if open == 0 && files < 64 && metrics.count("http_requests_in_flight") == 0 {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, given_back).await.expect("all is given back");
+    others_are_served(server).await;
+}
+
+/// Room for so many connections in this process.
+fn allow_open_files(count: u64) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < count) {
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit).expect("the limit can be raised to its maximum");
+    }
+    let current = getrlimit(Resource::Nofile).current;
+    assert!(
+        current.is_none_or(|current| current >= count),
+        "this test opens {count} files; please raise the limit of {current:?}: ulimit -Hn"
+    );
+}
+
+/// Sends the same again and again, and reads nothing, until the other side does not take it any more. Answers how many
+/// bytes it has taken, and the connection if it is still open.
+async fn pour(mut stream: TcpStream, bytes: &[u8], at_most: u64) -> (u64, Option<TcpStream>) {
+    let mut sent = 0;
+    while sent < at_most {
+        match timeout(Duration::from_secs(2), stream.write_all(bytes)).await {
+            Ok(Ok(())) => sent += bytes.len() as u64,
+            Ok(Err(_)) => return (sent, None),
+            Err(_) => return (sent, Some(stream)),
+        }
+    }
+    (sent, Some(stream))
+}
+
+#[tokio::test]
+async fn thousands_of_connections_that_rest_or_trickle_cost_little_and_keep_nobody_out() {
+    const COUNT: usize = 5000;
+    allow_open_files(COUNT as u64 + 200);
+    let server = serve();
+    others_are_served(&server).await;
+    let before = memory(&server).await;
+    let mut crowd = Vec::new();
+    for number in 0..COUNT {
+        let mut stream = connect(&server).await;
+        // A third says nothing, a third begins a head and never ends it, and a third rests after an answer.
+        match number % 3 {
+            0 => {}
+            1 => stream.write_all(b"GET /api/tasks HTTP/1.1\r\nhost: x\r\nx: ").await.expect("a connection"),
+            _ => {
+                stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a connection");
+                let mut answer = [0; 12];
+                stream.read_exact(&mut answer).await.expect("an answer");
+                assert_eq!(&answer, b"HTTP/1.1 200");
+            }
+        }
+        crowd.push(stream);
+    }
+    others_are_served(&server).await;
+    assert!(Metrics::of(&server).await.count("todo_connections") > 1000, "many are there");
+    if cfg!(target_os = "linux") {
+        let each = memory(&server).await.saturating_sub(before) / COUNT as u64;
+        assert!(each < 32 * 1024, "{each} bytes for each connection");
+    }
+    // Heads that grow by a byte now and then do not last longer for that.
+    let trickling = async {
+        let mut open: Vec<_> = (0..COUNT).filter(|number| number % 3 == 1).collect();
+        while !open.is_empty() {
+            let mut still = Vec::new();
+            for number in open {
+                let mut byte = [0];
+                let stream = &mut crowd[number];
+                if stream.write_all(b"x").await.is_ok()
+                    && stream.try_read(&mut byte).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
+                {
+                    still.push(number);
+                }
+            }
+            open = still;
+            sleep(Duration::from_millis(500)).await;
+        }
+    };
+    timeout(PATIENCE, trickling).await.expect("whoever trickles is sent away");
+    others_are_served(&server).await;
+    drop(crowd);
+    all_is_given_back(&server).await;
+}
+
+#[tokio::test]
+async fn connections_that_come_and_go_leave_nothing() {
+    let server = serve();
+    others_are_served(&server).await;
+    let token = user_token(SECRET.as_bytes(), "ann");
+    let head = format!("GET /api/tasks HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    for number in 0..10_000 {
+        let mut stream = connect(&server).await;
+        match number % 4 {
+            0 => {}
+            1 => stream.write_all(&head.as_bytes()[..40]).await.expect("a connection"),
+            2 => stream.write_all(head.as_bytes()).await.expect("a connection"),
+            // Reset instead of closed.
+            _ => stream.set_zero_linger().expect("a connection"),
+        }
+        if number % 1000 == 0 {
+            others_are_served(&server).await;
+        }
+    }
+    all_is_given_back(&server).await;
+    assert_memory_below(&server, 150 * MIB).await;
+}
+
+#[tokio::test]
+async fn a_head_or_a_body_without_end_is_cut_off() {
+    let server = serve();
+    let token = user_token(SECRET.as_bytes(), "ann");
+    let post = format!(
+        "POST /api/tasks HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n\r\n"
+    );
+    let line = "x".repeat(16 * 1024);
+    for (beginning, repeated) in [
+        // One target, one header, many headers, many empty lines before a request.
+        ("GET /".to_owned(), line.clone()),
+        ("GET / HTTP/1.1\r\nhost: x\r\nx: ".to_owned(), line.clone()),
+        ("GET / HTTP/1.1\r\nhost: x\r\n".to_owned(), "x: y\r\n".repeat(1000)),
+        (String::new(), "\r\n".repeat(8000)),
+        // A body that is too large, the extension of a chunk, chunks of a byte each, trailers.
+        (post.clone(), format!("4000\r\n{line}\r\n")),
+        (format!("{post}1;x="), line.clone()),
+        (post.clone(), "1\r\n \r\n".repeat(1000)),
+        (format!("{post}0\r\n"), "x: y\r\n".repeat(1000)),
+    ] {
+        let mut stream = connect(&server).await;
+        stream.write_all(beginning.as_bytes()).await.expect("a connection");
+        let pouring = pour(stream, repeated.as_bytes(), 64 * MIB);
+        let (sent, stream) = timeout(PATIENCE, pouring).await.expect("an end");
+        // What the system holds for both sides is some MiB.
+        assert!(sent < 16 * MIB, "{beginning:?} {:?}.. is taken without end", &repeated[..6]);
+        drop(stream);
+        others_are_served(&server).await;
+    }
+    all_is_given_back(&server).await;
+    assert_memory_below(&server, 150 * MIB).await;
+}
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short one").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// A field of a head, not compressed (RFC 7541, section 6.2.2).
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let text = |text: &str| {
+        let length = text.len();
+        let mut coded = match u8::try_from(length) {
+            Ok(short @ 0..127) => vec![short],
+            // Longer than seven bits hold: the rest follows, seven bits at a time.
+            _ => {
+                let (mut coded, mut rest) = (vec![127], length - 127);
+                while rest >= 128 {
+                    coded.push(u8::try_from(rest % 128).expect("seven bits") | 128);
+                    rest /= 128;
+                }
+                coded.push(u8::try_from(rest).expect("seven bits"));
+                coded
+            }
+        };
+        coded.extend_from_slice(text.as_bytes());
+        coded
+    };
+    [vec![0], text(name), text(value)].concat()
+}
+
+fn get(path: &str, token: &str) -> Vec<u8> {
+    let token = format!("Bearer {token}");
+    [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "x"), ("authorization", &token)]
+        .iter()
+        .flat_map(|(name, value)| field(name, value))
+        .collect()
+}
+
+/// A connection that speaks HTTP/2 and has said so, with these settings.
+async fn http_2(server: &Server, settings: &[u8]) -> TcpStream {
+    let mut stream = connect(server).await;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("a connection");
+    stream.write_all(&frame(SETTINGS, 0, 0, settings)).await.expect("a connection");
+    stream
+}
+
+#[tokio::test]
+async fn frames_without_end_are_not_worked_through_without_end() {
+    let server = serve();
+    let token = user_token(SECRET.as_bytes(), "ann");
+    let head = get("/health", &token);
+    let begun = frame(HEADERS, 0, 1, &head);
+    let filler = field("x", &"x".repeat(16_000));
+    for (what, beginning, repeated) in [
+        ("a head without end", begun.clone(), frame(CONTINUATION, 0, 1, &filler)),
+        ("a head without end and content", begun, frame(CONTINUATION, 0, 1, &[])),
+        ("pings", Vec::new(), frame(PING, 0, 0, &[7; 8]).repeat(1000)),
+        ("settings", Vec::new(), frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255]).repeat(1000)),
+        ("resets of what never was", Vec::new(), frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]).repeat(1000)),
+        ("windows", Vec::new(), frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(1000)),
+        ("priorities", Vec::new(), frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]).repeat(1000)),
+        ("empty pieces of a body", frame(HEADERS, END_HEADERS, 1, &head), frame(DATA, 0, 1, &[]).repeat(1000)),
+    ] {
+        let mut stream = http_2(&server, &[]).await;
+        stream.write_all(&beginning).await.expect("a connection");
+        let flood = tokio::spawn(async move { pour(stream, &repeated, 32 * MIB).await.0 });
+        others_are_served(&server).await;
+        let sent = timeout(PATIENCE, flood).await.expect("an end").expect("no panic");
+        if what.starts_with("a head") || what.starts_with("resets") {
+            assert!(sent < 16 * MIB, "{what}: {} MiB are taken", sent / MIB);
+        }
+    }
+    all_is_given_back(&server).await;
+    assert_memory_below(&server, 150 * MIB).await;
+}
+
+/// Whoever opens requests and takes no answer holds what was made for them.
+#[tokio::test]
+async fn answers_over_http_2_that_nobody_takes_do_not_pile_up() {
+    let server = serve();
+    let ann = server.caller("ann");
+    let body = serde_json::json!({ "title": "x".repeat(200), "description": "\u{1f980}".repeat(1000) }).to_string();
+    for _ in 0..200 {
+        assert_eq!(ann.send(http::Method::POST, "/api/tasks", &body).await.status(), 201);
+    }
+    let page = ann.send(http::Method::GET, "/api/tasks?limit=200", "").await;
+    assert!(page.body().len() > 800_000, "{}", page.body().len());
+    let token = user_token(SECRET.as_bytes(), "ann");
+    let head = get("/api/tasks?limit=200", &token);
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        // A window of nothing: no byte of a body may be sent.
+        let mut stream = http_2(&server, &[0, 4, 0, 0, 0, 0]).await;
+        for number in 0..190 {
+            stream
+                .write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &head))
+                .await
+                .expect("a connection");
+        }
+        held.push(stream);
+    }
+    while Metrics::of(&server).await.count("http_requests_in_flight") > 0 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    others_are_served(&server).await;
+    assert_memory_below(&server, 150 * MIB).await;
+    drop(held);
+    all_is_given_back(&server).await;
+    let _ = Caller::json(&ann.send(http::Method::GET, "/api/tasks?limit=1", "").await, 200);
+}

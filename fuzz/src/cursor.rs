@@ -1,0 +1,271 @@
+//! Any query of a list, and any cursor, judged by a second reading of the rules.
+//!
+//! An accepted cursor is written as it was read. A page holds what the query asks for and nothing of another owner;
+//! a wrong query is told of every wrong parameter. Whoever follows the links sees each task once, and comes to an end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{HeaderValue, Request, Response, Uri, header, request::Parts};
+use http_body_util::Empty;
+use serde_json::Value;
+use todo_core::{
+    Cursor, NewTask, TaskId, Title, TodoService, UserId,
+    auth::{AuthError, Authenticator, Identity},
+    clock::{IdGenerator, Timestamp},
+    http::{RESOURCES, TodoApi},
+    store::MemoryStore,
+};
+
+use crate::input::Input;
+
+const USERS: [&str; 2] = ["alice", "bob"];
+
+/// The rest of the bytes, after those that say which tasks there are, is the query; `$` and a digit stand for the
+/// cursor after a task.
+pub(crate) fn check(data: &[u8]) {
+    let mut input = Input::new(data);
+    let mut world = World::new();
+    for _ in 0..input.below(16) {
+        let flags = input.byte();
+        world.add(usize::from(flags & 1), flags & 2 != 0, id(flags >> 2, input.byte()));
+    }
+    let inserts_between = input.byte();
+    let mut query = String::from_utf8_lossy(input.rest()).into_owned();
+    for (number, (_, id, _)) in world.tasks.iter().take(10).enumerate() {
+        let id: TaskId = id.parse().expect("an identifier");
+        query = query.replace(&format!("${number}"), &Cursor::after(id).to_string());
+    }
+    round_trip(&query);
+    for value in query.split(['&', '=']) {
+        round_trip(value);
+    }
+    world.list(&query, inserts_between);
+}
+
+/// Neighbours, and the ends of the range.
+fn id(high: u8, low: u8) -> u128 {
+    match high & 7 {
+        0 => u128::from(low),
+        1 => u128::MAX - u128::from(low),
+        high => (u128::from(high) << 120) + u128::from(low % 8),
+    }
+}
+
+fn round_trip(text: &str) {
+    match text.parse::<Cursor>() {
+        Ok(cursor) => {
+            assert_eq!(cursor.to_string(), text);
+            assert_eq!(Some(uuid(cursor)), decoded_cursor(text));
+            assert_eq!(Cursor::after(cursor.task_id()), cursor);
+        }
+        Err(_) => assert_eq!(decoded_cursor(text), None, "{text:?}"),
+    }
+}
+
+fn uuid(cursor: Cursor) -> u128 {
+    number(&cursor.task_id().to_string())
+}
+
+fn number(id: &str) -> u128 {
+    u128::from_str_radix(&id.replace('-', ""), 16).expect("hexadecimal")
+}
+
+/// Base64url of 16 bytes, without padding, in its one spelling (RFC 4648, sections 3.5 and 5).
+fn decoded_cursor(text: &str) -> Option<u128> {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let digits: Option<Vec<_>> = text.bytes().map(|byte| ALPHABET.iter().position(|letter| *letter == byte)).collect();
+    let digits = digits.filter(|digits| digits.len() == 22)?;
+    let (last, first) = digits.split_last()?;
+    let high = first.iter().fold(0, |number, digit| number << 6 | *digit as u128);
+    (last % 16 == 0).then_some(high << 2 | (*last as u128) >> 4)
+}
+
+#[derive(Debug)]
+struct ByName;
+
+#[async_trait::async_trait]
+impl Authenticator for ByName {
+    async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
+        let name = head.headers[header::AUTHORIZATION].to_str().expect("text");
+        Ok(Identity::new(UserId::new(name).expect("a user")))
+    }
+}
+
+/// The identifiers that were ordered.
+#[derive(Clone, Debug, Default)]
+struct Ordered(Arc<Mutex<VecDeque<TaskId>>>);
+
+impl IdGenerator for Ordered {
+    fn next(&self, _: Timestamp) -> TaskId {
+        self.0.lock().expect("no panic").pop_front().expect("it was ordered")
+    }
+}
+
+struct World {
+    api: TodoApi,
+    ids: Ordered,
+    /// Owner, identifier, completed.
+    tasks: Vec<(usize, String, bool)>,
+}
+
+impl World {
+    fn new() -> Self {
+        let ids = Ordered::default();
+        let service = TodoService::new(MemoryStore::new()).with_ids(ids.clone());
+        Self { api: TodoApi::new(service, ByName), ids, tasks: Vec::new() }
+    }
+
+    fn add(&mut self, owner: usize, completed: bool, id: u128) {
+        let text = format!("{id:032x}");
+        let id = [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-");
+        // Two owners may have the same: a store does not promise that of a generator, but lives with it.
+        if self.tasks.iter().any(|(own, other, _)| *own == owner && *other == id) {
+            return;
+        }
+        self.ids.0.lock().expect("no panic").push_back(id.parse().expect("an identifier"));
+        let new = NewTask { completed, ..NewTask::new(Title::new(format!("{owner} {id}")).expect("a title")) };
+        let tasks = self.api.service().for_user(UserId::new(USERS[owner]).expect("a user"));
+        let task = tasks.create(new).now_or_never().expect("memory waits for nothing").expect("it is new");
+        assert_eq!(task.id.to_string(), id);
+        self.tasks.push((owner, id, completed));
+    }
+
+    fn ask(&self, query: &str) -> Option<Response<Bytes>> {
+        let uri: Uri = format!("/api/v1/tasks?{query}").parse().ok()?;
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.uri_mut() = uri;
+        request.headers_mut().insert(header::AUTHORIZATION, HeaderValue::from_static(USERS[0]));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        Some(runtime.expect("a runtime").block_on(self.api.respond(&RESOURCES[0], request)))
+    }
+
+    fn list(&mut self, query: &str, inserts_between: u8) {
+        let Some(mut response) = self.ask(query) else { return };
+        // The query ends where a fragment begins, and that is not sent.
+        let query = query.split('#').next().unwrap_or_default();
+        let wanted = match Wanted::read(query) {
+            Ok(wanted) => wanted,
+            Err(wrong) => {
+                assert_eq!(response.status(), 422, "{query:?}");
+                let problem: Value = serde_json::from_slice(response.body()).expect("JSON");
+                let named: BTreeSet<_> = problem["field_errors"].as_object().expect("fields").keys().cloned().collect();
+                assert_eq!(named, wrong, "{query:?}");
+                return;
+            }
+        };
+        let mut expected: Vec<_> = self
+            .tasks
+            .iter()
+            .filter(|(owner, id, completed)| {
+                *owner == 0
+                    && wanted.cursor.is_none_or(|cursor| number(id) < cursor)
+                    && wanted.completed.is_none_or(|wanted| wanted == *completed)
+            })
+            .map(|(_, id, _)| id.clone())
+            .collect();
+        expected.sort_unstable_by(|a, b| b.cmp(a));
+
+        let mut seen = Vec::new();
+        for page in 0.. {
+            assert!(page <= expected.len() + 256, "it comes to no end: {query:?}");
+            assert_eq!(response.status(), 200, "{query:?}");
+            let tasks: Vec<Value> = serde_json::from_slice(response.body()).expect("a list");
+            assert!(tasks.len() <= wanted.limit);
+            for task in &tasks {
+                let id = task["id"].as_str().expect("a text");
+                assert_eq!(
+                    (task["user_id"].as_str(), task["title"].as_str()),
+                    (Some(USERS[0]), Some(&*format!("0 {id}")))
+                );
+                seen.push(id.to_owned());
+            }
+            let Some(link) = response.headers().get(header::LINK) else { break };
+            assert_eq!(tasks.len(), wanted.limit, "only a full page has a next one");
+            let link = link.to_str().expect("text");
+            let next =
+                link.strip_prefix("<?").and_then(|link| link.strip_suffix(">; rel=\"next\"")).expect(link).to_owned();
+            // Others write meanwhile: newer ones are not seen, older ones are.
+            if page < 4 && inserts_between & (1 << page) != 0 {
+                let id = u128::from(inserts_between) << (24 * page + 8);
+                let before = self.tasks.len();
+                self.add(0, wanted.completed.unwrap_or(true), id);
+                let last = number(seen.last().expect("a full page"));
+                if self.tasks.len() > before && id < last {
+                    expected.push(self.tasks[before].1.clone());
+                    expected.sort_unstable_by(|a, b| b.cmp(a));
+                }
+            }
+            response = self.ask(&next).expect("a link can be followed");
+        }
+        assert_eq!(seen, expected, "{query:?}");
+    }
+}
+
+struct Wanted {
+    limit: usize,
+    cursor: Option<u128>,
+    completed: Option<bool>,
+}
+
+impl Wanted {
+    /// What a query asks for, or the names of the parameters that are wrong.
+    fn read(query: &str) -> Result<Self, BTreeSet<String>> {
+        let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            given.entry(decoded(name)).or_default().push(decoded(value));
+        }
+        let mut wanted = Self { limit: 100, cursor: None, completed: None };
+        let mut wrong = BTreeSet::new();
+        for (name, values) in given {
+            let good = match (&*name, &*values) {
+                ("limit", [value]) => limit(value).map(|limit| wanted.limit = limit).is_some(),
+                ("cursor", [value]) => {
+                    wanted.cursor = decoded_cursor(value);
+                    wanted.cursor.is_some()
+                }
+                ("completed", [value]) => {
+                    wanted.completed = Some(value == "true");
+                    matches!(&**value, "true" | "false")
+                }
+                _ => false,
+            };
+            if !good {
+                wrong.insert(name);
+            }
+        }
+        if wrong.is_empty() { Ok(wanted) } else { Err(wrong) }
+    }
+}
+
+fn limit(text: &str) -> Option<usize> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.trim_start_matches('0'))?;
+    let limit = if digits.len() <= 3 { digits.parse().ok()? } else { return None };
+    (1..=200).contains(&limit).then_some(limit)
+}
+
+/// `application/x-www-form-urlencoded` (URL standard, section 5.1).
+fn decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = bytes.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        match (bytes[at], digits) {
+            (b'%', Some(digits)) => {
+                let digits = std::str::from_utf8(digits).expect("ASCII");
+                decoded.push(u8::from_str_radix(digits, 16).expect("hexadecimal"));
+                at += 2;
+            }
+            (b'+', _) => decoded.push(b' '),
+            (byte, _) => decoded.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
