@@ -2,6 +2,7 @@
 //!
 //! - [`postgres`] finds or starts a server and gives every test a database of its own.
 //! - [`http`] serves an app on a free port and talks to it over real sockets, byte for byte.
+//! - [`process`] tells what processes use.
 //! - [`stores`] makes an empty store of each kind for the suites of `todo_core::conformance`.
 //! - [`tokens`] mints tokens, good and bad, and the key sets that belong to them.
 //!
@@ -10,6 +11,7 @@
 
 pub mod http;
 pub mod postgres;
+pub mod process;
 pub mod stores;
 pub mod tokens;
 
