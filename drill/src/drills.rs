@@ -1,14 +1,18 @@
 //! What breaks, and when it counts as mended.
 
 use std::{
+    fs::File,
     path::PathBuf,
+    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use testkit::{
+    pgbouncer::PgBouncer,
     postgres::{Faults, Server},
+    proxy::{Proxy, Traffic},
     tokens::{SigningKey, user_token},
 };
 use tokio::{task::block_in_place, time::sleep};
@@ -38,27 +42,35 @@ pub(crate) enum Drill {
     KillPostgres,
     RestartPostgres,
     FreezePostgres,
+    CutNetwork,
+    SilenceNetwork,
+    RestartPooler,
     FillPool,
     KillKeyServer,
     Terminate,
     TwoServers,
     Soak,
+    Schemathesis,
 }
 
 impl Drill {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::KillServer,
         Self::KillPostgres,
         Self::RestartPostgres,
         Self::FreezePostgres,
+        Self::CutNetwork,
+        Self::SilenceNetwork,
+        Self::RestartPooler,
         Self::FillPool,
         Self::KillKeyServer,
         Self::Terminate,
         Self::TwoServers,
         Self::Soak,
+        Self::Schemathesis,
     ];
     /// What `--short` runs.
-    pub(crate) const SHORT: [Self; 3] = [Self::KillServer, Self::KillPostgres, Self::FreezePostgres];
+    pub(crate) const SHORT: [Self; 4] = [Self::KillServer, Self::KillPostgres, Self::FreezePostgres, Self::CutNetwork];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -66,11 +78,15 @@ impl Drill {
             Self::KillPostgres => "kill-postgres",
             Self::RestartPostgres => "restart-postgres",
             Self::FreezePostgres => "freeze-postgres",
+            Self::CutNetwork => "cut-network",
+            Self::SilenceNetwork => "silence-network",
+            Self::RestartPooler => "restart-pgbouncer",
             Self::FillPool => "fill-pool",
             Self::KillKeyServer => "kill-key-server",
             Self::Terminate => "terminate",
             Self::TwoServers => "two-servers",
             Self::Soak => "soak",
+            Self::Schemathesis => "schemathesis",
         }
     }
 
@@ -80,11 +96,17 @@ impl Drill {
             Self::KillPostgres => "SIGKILL to all processes of PostgreSQL, started again after a second",
             Self::RestartPostgres => "pg_ctl restart -m fast",
             Self::FreezePostgres => "SIGSTOP to all processes of PostgreSQL for 10 seconds",
+            Self::CutNetwork => "all connections to PostgreSQL are reset, and new ones too, for 3 seconds",
+            Self::SilenceNetwork => {
+                "what is sent to PostgreSQL is swallowed for 10 seconds, and on old connections for ever"
+            }
+            Self::RestartPooler => "SIGKILL to the PgBouncer before PostgreSQL, started again after half a second",
             Self::FillPool => "somebody locks the table for 5 seconds, with 10 connections and 50 places to wait",
             Self::KillKeyServer => "the key server is gone for 75 seconds and comes back with another key",
             Self::Terminate => "SIGTERM while requests wait for a lock, then started again",
             Self::TwoServers => "two servers start at once on an empty schema, one is killed meanwhile and comes back",
             Self::Soak => "nothing breaks, for half an hour",
+            Self::Schemathesis => "scripts/schemathesis: axum, poem and warp, on PostgreSQL, against the document",
         }
     }
 
@@ -115,11 +137,30 @@ impl Drill {
                 })
                 .await
             }
+            Self::CutNetwork => {
+                through_proxy(self, options, async |proxy| {
+                    proxy.set(Traffic::Refused);
+                    proxy.cut();
+                    sleep(Duration::from_secs(3)).await;
+                    proxy.set(Traffic::Flows);
+                })
+                .await
+            }
+            Self::SilenceNetwork => {
+                through_proxy(self, options, async |proxy| {
+                    proxy.set(Traffic::Silent);
+                    sleep(Duration::from_secs(10)).await;
+                    proxy.set(Traffic::Flows);
+                })
+                .await
+            }
+            Self::RestartPooler => restart_pooler(options).await,
             Self::FillPool => fill_pool(options).await,
             Self::KillKeyServer => kill_key_server(options).await,
             Self::Terminate => terminate(options).await,
             Self::TwoServers => two_servers(options).await,
             Self::Soak => soak(options).await,
+            Self::Schemathesis => schemathesis(options),
         }
     }
 }
@@ -221,7 +262,7 @@ async fn finish(
     recovers: bool,
 ) -> Result<Row, Failure> {
     let census = load.census();
-    let mut row = Row { name: drill.name(), allowed, recovers, memory, census, ..Row::default() };
+    let mut row = Row { name: drill.name(), allowed, recovers, memory, ..Row::default() };
     if let Err(why) = load.check_everything().await {
         row.failures.push(why);
     }
@@ -267,6 +308,28 @@ async fn on_postgres(
 ) -> Result<Row, Failure> {
     let scene = Scene::open(drill, options).await?;
     fault(scene.faults()?).await?;
+    scene.load.fault_ended();
+    scene.close(HERE, true, options).await
+}
+
+async fn through_proxy(drill: Drill, options: &Options, fault: impl AsyncFnOnce(&Proxy)) -> Result<Row, Failure> {
+    let postgres = postgres().await?;
+    let proxy = Proxy::before(postgres.url()).await;
+    let setup = with_secret(drill, options, &proxy.url());
+    let scene = Scene::with(drill, options, postgres, setup, &by_secret()).await?;
+    fault(&proxy).await;
+    scene.load.fault_ended();
+    scene.close(HERE, true, options).await
+}
+
+async fn restart_pooler(options: &Options) -> Result<Row, Failure> {
+    let postgres = postgres().await?;
+    let mut pooler = block_in_place(|| PgBouncer::tracking(postgres.url()));
+    let setup = with_secret(Drill::RestartPooler, options, &pooler.url()).set("DATABASE_DIRECT_URL", postgres.url());
+    let scene = Scene::with(Drill::RestartPooler, options, postgres, setup, &by_secret()).await?;
+    block_in_place(|| pooler.stop());
+    sleep(Duration::from_millis(500)).await;
+    block_in_place(|| pooler.start());
     scene.load.fault_ended();
     scene.close(HERE, true, options).await
 }
@@ -433,6 +496,23 @@ async fn soak(options: &Options) -> Result<Row, Failure> {
         series.iter().map(|(_, mib)| format!("{mib:.0}")).collect::<Vec<_>>().join(" "),
         slope(late)
     ));
+    Ok(row)
+}
+
+/// Not a fault, but part of what has to be shown of a release.
+fn schemathesis(options: &Options) -> Result<Row, Failure> {
+    let log = options.out.join("schemathesis.log");
+    let written = File::create(&log)?;
+    let mut command = Command::new("scripts/schemathesis");
+    command.args(["all", "postgres"]).env("TODO_SERVER", &options.server).stdin(Stdio::null());
+    let status = command.stdout(written.try_clone()?).stderr(written).status()?;
+    let text = std::fs::read_to_string(&log)?;
+    let mut row = Row { name: Drill::Schemathesis.name(), ..Row::default() };
+    row.notes
+        .extend(text.lines().filter(|line| line.starts_with("scripts/") && line.contains(": good")).map(str::to_owned));
+    if !status.success() {
+        row.failures.push(format!("it ended with {status}: see {}", log.display()));
+    }
     Ok(row)
 }
 

@@ -56,7 +56,7 @@ fn run(options: &Options) -> Result<bool, Failure> {
         (chosen, _) => chosen,
     };
     let mut rows = Vec::new();
-    for drill in chosen {
+    for drill in chosen.iter().filter(|drill| !options.skip.contains(drill)) {
         eprintln!("drill: {}: {}", drill.name(), drill.about());
         let begun = Instant::now();
         let row = runtime.block_on(drill.run(&options)).unwrap_or_else(|failure| Row {

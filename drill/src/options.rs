@@ -13,6 +13,9 @@ pub(crate) struct Options {
     /// Which drills to run; all, if none is named
     #[arg(value_parser = drill)]
     pub(crate) drills: Vec<Drill>,
+    /// Which not to run
+    #[arg(long, value_parser = drill, value_name = "DRILL")]
+    pub(crate) skip: Vec<Drill>,
     /// Says which drills there are
     #[arg(long)]
     pub(crate) list: bool,

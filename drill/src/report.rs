@@ -29,8 +29,6 @@ pub(crate) struct Row {
     pub(crate) recovers: bool,
     /// Memory of the server in MiB: before the fault and after it.
     pub(crate) memory: Option<(f64, f64)>,
-    /// Tasks at the end, and how many writes were not known to have happened or not.
-    pub(crate) census: (usize, usize),
     /// What else is worth knowing.
     pub(crate) notes: Vec<String>,
     /// What else is not as it should be.
