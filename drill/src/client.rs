@@ -64,6 +64,11 @@ impl Connections {
     /// Leaves all connections that rest, and opens others to these servers.
     pub(crate) fn use_servers(&self, servers: &[SocketAddr]) {
         *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = servers.to_vec();
+        self.leave();
+    }
+
+    /// Closes all connections that rest.
+    pub(crate) fn leave(&self) {
         self.idle().clear();
     }
 

@@ -233,6 +233,7 @@ impl Scene {
             sleep(AFTER).await;
         }
         self.load.stop().await;
+        self.load.leave();
         sleep(REST).await;
         let memory = Some((self.before, self.host.memory()));
         if options.sabotage {
@@ -440,40 +441,51 @@ async fn kill_key_server(options: &Options) -> Result<Row, Failure> {
 }
 
 async fn two_servers(options: &Options) -> Result<Row, Failure> {
-    let drill = Drill::TwoServers;
-    let mut notes = Vec::new();
-    let mut last = None;
+    let mut all: Option<Row> = None;
     // Killed when it has just begun, while it migrates, and when it has just migrated.
     for delay in [0, 30, 60, 100, 150, 250, 400] {
-        let postgres = postgres().await?;
-        let setup = with_secret(drill, options, postgres.url());
-        let (mut one, mut other) = (Host::start(&setup)?, Host::start(&setup)?);
-        let mut load = Load::of(&[other.address()], &by_secret());
-        load.start(options.rate);
-        sleep(Duration::from_millis(delay)).await;
-        one.kill()?;
-        load.fault_ended();
-        other.is_ready().await?;
-        sleep(Duration::from_secs(1)).await;
-        let recovery = load.tally().recovery();
-        let first = recovery.and_then(|recovery| recovery.write).map_or(u128::MAX, |time| time.as_millis());
-        notes.push(format!("killed after {delay} ms: the other's first good write {first} ms later"));
-        one.start_again()?;
-        one.is_ready().await?;
-        load.use_servers(&[one.address(), other.address()]);
-        if let Some((_, mut load, ..)) = last.replace((postgres, load, setup, one, other)) {
-            load.stop().await;
-        }
+        let row = two_servers_once(options, Duration::from_millis(delay)).await?;
+        all = Some(match all {
+            None => row,
+            Some(mut all) => {
+                all.tally.add(row.tally);
+                all.notes.extend(row.notes);
+                all.failures.extend(row.failures);
+                Row { memory: row.memory, ..all }
+            }
+        });
     }
-    let Some((_postgres, mut load, setup, one, other)) = last else { return Err("no round".into()) };
-    sleep(BEFORE).await;
+    all.ok_or_else(|| "no round".into())
+}
+
+async fn two_servers_once(options: &Options, delay: Duration) -> Result<Row, Failure> {
+    let drill = Drill::TwoServers;
+    let postgres = postgres().await?;
+    let setup = with_secret(drill, options, postgres.url());
+    let (mut one, mut other) = (Host::start(&setup)?, Host::start(&setup)?);
+    let mut load = Load::of(&[other.address()], &by_secret());
+    load.start(options.rate);
+    sleep(delay).await;
+    one.kill()?;
+    load.fault_ended();
+    other.is_ready().await?;
+    sleep(Duration::from_secs(2)).await;
+    one.start_again()?;
+    one.is_ready().await?;
+    load.use_servers(&[one.address(), other.address()]);
+    sleep(Duration::from_secs(2)).await;
     let before = other.memory();
-    sleep(AFTER).await;
     load.stop().await;
-    sleep(REST).await;
+    load.leave();
+    sleep(Duration::from_secs(1)).await;
     let memory = Some((before, other.memory()));
     let mut row = finish(drill, &setup, &mut load, vec![one, other], memory, AWAY, true).await?;
-    row.notes.extend(notes);
+    let back = row.tally.recovery().and_then(|recovery| recovery.write);
+    row.notes = vec![format!(
+        "one killed after {} ms, first good write of the other {} ms later",
+        delay.as_millis(),
+        back.map_or_else(|| "never".to_owned(), |time| time.as_millis().to_string())
+    )];
     Ok(row)
 }
 

@@ -114,6 +114,35 @@ impl Tally {
     pub(crate) fn recovery(&self) -> Option<Recovery> {
         self.recovery
     }
+
+    /// Takes in what was seen in another round: of times to come back, the longer ones.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.acknowledged += other.acknowledged;
+        self.lost += other.lost;
+        self.wrong += other.wrong;
+        self.refused += other.refused;
+        self.broken += other.broken;
+        self.silent += other.silent;
+        self.skipped += other.skipped;
+        self.unknown += other.unknown;
+        self.abandoned += other.abandoned;
+        for (status, count) in other.statuses {
+            *self.statuses.entry(status).or_default() += count;
+        }
+        self.examples.extend(other.examples);
+        self.good.extend(other.good);
+        self.refusals.extend(other.refusals);
+        self.recovery = match (self.recovery, other.recovery) {
+            (Some(one), Some(other)) => Some(Recovery {
+                read: one.read.zip(other.read).map(|(one, other)| one.max(other)),
+                write: one.write.zip(other.write).map(|(one, other)| one.max(other)),
+                last_failure: one.last_failure.max(other.last_failure),
+                ..one
+            }),
+            (one, other) => one.or(other),
+        };
+    }
 }
 
 fn micros(duration: Duration) -> u32 {
@@ -241,6 +270,13 @@ impl Load {
     pub(crate) fn renew_tokens(&self, mint: &Mint) {
         for user in &self.shared.users {
             *user.token.lock().unwrap_or_else(PoisonError::into_inner) = mint(&user.name);
+        }
+    }
+
+    /// They close the connections that rest, as gateways do after a rush.
+    pub(crate) fn leave(&self) {
+        for user in &self.shared.users {
+            user.connections.leave();
         }
     }
 

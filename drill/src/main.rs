@@ -20,6 +20,7 @@ use std::{
 };
 
 use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{drills::Drill, options::Options, report::Row};
 
@@ -59,7 +60,15 @@ fn run(options: &Options) -> Result<bool, Failure> {
     for drill in chosen.iter().filter(|drill| !options.skip.contains(drill)) {
         eprintln!("drill: {}: {}", drill.name(), drill.about());
         let begun = Instant::now();
-        let row = runtime.block_on(drill.run(&options)).unwrap_or_else(|failure| Row {
+        let held = runtime.block_on(async {
+            tokio::select! {
+                row = drill.run(&options) => Some(row),
+                () = interrupted() => None,
+            }
+        });
+        // What was started has been ended by now.
+        let Some(row) = held else { return Err("interrupted".into()) };
+        let row = row.unwrap_or_else(|failure| Row {
             name: drill.name(),
             failures: vec![format!("it could not be held: {failure}")],
             ..Row::default()
@@ -73,6 +82,19 @@ fn run(options: &Options) -> Result<bool, Failure> {
     }
     println!("{}", report::markdown(&head(&options), &rows));
     Ok(rows.iter().all(|row| row.verdict().is_empty()))
+}
+
+/// SIGINT or SIGTERM.
+async fn interrupted() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminated) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminated.recv() => {}
+            }
+        }
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Of what this is a report.
