@@ -142,3 +142,68 @@ async fn exchange(
     let body = body.collect().await.map_err(|_| None)?.to_bytes();
     Ok(Answer { status: head.status, headers: head.headers, body })
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use testkit::http::Server;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        sync::mpsc,
+    };
+
+    use super::*;
+
+    fn request() -> Request<Full<Bytes>> {
+        Request::get("/").header("host", "x").body(Full::default()).unwrap()
+    }
+
+    /// Answers so many requests of each connection with its number, says nothing to the next and closes.
+    async fn serve(requests: usize) -> (Server, mpsc::UnboundedReceiver<()>) {
+        let (seen, received) = mpsc::unbounded_channel();
+        let server = Server::start(async move |listener| {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                for _ in 0..requests {
+                    let _ = stream.read(&mut [0; 1024]).await;
+                    let _ = seen.send(());
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                }
+                if requests == 0 {
+                    let _ = stream.read(&mut [0; 1024]).await;
+                    let _ = seen.send(());
+                }
+            }
+        })
+        .await;
+        (server, received)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_while_it_rested_is_replaced() {
+        let (server, mut seen) = serve(1).await;
+        let connections = Connections::new(vec![server.address()]);
+        for _ in 0..3 {
+            let outcome = connections.send(request()).await;
+            assert!(matches!(&outcome, Outcome::Answered(_, answer) if answer.body == "ok"), "{outcome:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(std::iter::from_fn(|| seen.try_recv().ok()).count(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_is_not_sent_again() {
+        let (server, mut seen) = serve(0).await;
+        let outcome = Connections::new(vec![server.address()]).send(request()).await;
+        assert!(matches!(outcome, Outcome::Broken(_)), "{outcome:?}");
+        assert_eq!(std::iter::from_fn(|| seen.try_recv().ok()).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_nothing_is_sent_but_another_server_is_tried() {
+        let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], testkit::http::lasting_port().unwrap()));
+        assert!(matches!(Connections::new(vec![nobody]).send(request()).await, Outcome::Unsent));
+        let (server, _seen) = serve(1).await;
+        let outcome = Connections::new(vec![nobody, server.address()]).send(request()).await;
+        assert!(matches!(outcome, Outcome::Answered(..)), "{outcome:?}");
+    }
+}

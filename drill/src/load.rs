@@ -668,3 +668,142 @@ impl Random {
         choice.get(usize::try_from(index).unwrap_or(0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    const ID: &str = "019abcde-0000-7000-8000-000000000001";
+
+    fn state() -> State {
+        let mut model = Model::new("ann");
+        let content = Content { title: "Buy milk".to_owned(), description: None, completed: false };
+        model.creating(&content);
+        model.created("Buy milk", &serde_json::from_str(&task("ann", "Buy milk", 1)).unwrap()).unwrap();
+        State { model, random: Random(1), next: None }
+    }
+
+    fn task(user: &str, title: &str, version: usize) -> String {
+        format!(
+            r#"{{"id":"{ID}","user_id":"{user}","title":"{title}","description":null,"completed":false,
+            "created_at":"2026-01-01T00:00:00.000000Z","updated_at":"2026-01-01T00:00:0{version}.000000Z","version":{version}}}"#
+        )
+    }
+
+    fn answer(status: u16, headers: &[(&'static str, &'static str)], body: impl Into<Bytes>) -> Answer {
+        let pairs = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::from_iter(pairs),
+            body: body.into(),
+        }
+    }
+
+    fn problem(status: u16, code: &str, retry: bool) -> Answer {
+        let mut headers = vec![("content-type", "application/problem+json")];
+        headers.extend(retry.then_some(("retry-after", "1")));
+        answer(status, &headers, format!(r#"{{"status":{status},"code":"{code}"}}"#))
+    }
+
+    fn get(state: &State) -> Asked {
+        Asked::Get { id: ID.to_owned(), moment: state.model.now() }
+    }
+
+    fn faults(judged: Result<Verdict, Vec<Finding>>) -> Vec<Fault> {
+        judged.err().unwrap_or_default().into_iter().map(|(fault, _)| fault).collect()
+    }
+
+    #[test]
+    fn errors_are_those_of_the_table_that_this_load_gives_reason_for() {
+        let mut state = state();
+        let asked = get(&state);
+        for code in ["unavailable", "timeout"] {
+            assert_eq!(judge(&mut state, &asked, &problem(503, code, true)), Ok(Verdict::Refused));
+            assert_eq!(faults(judge(&mut state, &asked, &problem(503, code, false))), [Fault::Malformed]);
+        }
+        for (status, code) in
+            [(500, "internal"), (429, "rate_limited"), (401, "token_expired"), (404, "not_found"), (503, "internal")]
+        {
+            assert_eq!(faults(judge(&mut state, &asked, &problem(status, code, true))), [Fault::Malformed], "{status}");
+        }
+        for wrong in [
+            answer(503, &[("retry-after", "1")], "busy"),
+            answer(502, &[], ""),
+            answer(201, &[], task("ann", "Buy milk", 1)),
+        ] {
+            assert_eq!(faults(judge(&mut state, &asked, &wrong)), [Fault::Malformed], "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn that_there_is_no_such_task_is_right_only_where_there_is_none() {
+        let mut state = state();
+        let (absent, asked) = (problem(404, "task_not_found", false), get(&state));
+        assert_eq!(faults(judge(&mut state, &asked, &absent)), [Fault::Missing]);
+        let foreign = Asked::GetForeign { id: ID.to_owned() };
+        assert_eq!(judge(&mut state, &foreign, &absent), Ok(Verdict::Good));
+        assert_eq!(faults(judge(&mut state, &foreign, &answer(200, &[], task("bob", "x", 1)))), [Fault::Foreign]);
+        state.model.deleting(ID);
+        let deletion = Asked::Delete { id: ID.to_owned() };
+        assert_eq!(faults(judge(&mut state, &deletion, &absent)), [Fault::Missing], "it was there when it was deleted");
+    }
+
+    #[test]
+    fn bodies_are_compared_with_the_model() {
+        let mut state = state();
+        let asked = get(&state);
+        assert_eq!(judge(&mut state, &asked, &answer(200, &[], task("ann", "Buy milk", 1))), Ok(Verdict::Good));
+        assert_eq!(faults(judge(&mut state, &asked, &answer(200, &[], task("bob", "Buy milk", 1)))), [Fault::Foreign]);
+        assert_eq!(
+            faults(judge(&mut state, &asked, &answer(200, &[], task("ann", "Sell milk", 1)))),
+            [Fault::Invented]
+        );
+        assert_eq!(faults(judge(&mut state, &asked, &answer(200, &[], "{}"))), [Fault::Malformed]);
+        let moment = state.model.now();
+        let list = |limit| Asked::List { page: Page { limit, ..Page::default() }, query: String::new(), moment };
+        assert_eq!(faults(judge(&mut state, &list(5), &answer(200, &[], "[]"))), [Fault::Missing]);
+        let full =
+            answer(200, &[("link", r#"<?limit=1&cursor=x>; rel="next""#)], format!("[{}]", task("ann", "Buy milk", 1)));
+        assert_eq!(judge(&mut state, &list(1), &full), Ok(Verdict::Good));
+        let (query, page) = state.next.take().unwrap();
+        assert_eq!((query.as_str(), page.after.as_deref()), ("?limit=1&cursor=x", Some(ID)));
+    }
+
+    #[test]
+    fn the_first_good_answers_after_the_end_of_a_fault_count_and_none_before() {
+        let mut tally = Tally::default();
+        let early = Instant::now();
+        std::thread::sleep(Duration::from_millis(2));
+        tally.recovery = Some(Recovery { ended: Instant::now(), read: None, write: None, last_failure: None });
+        tally.good(early, true);
+        tally.failed(early, true);
+        let recovery = tally.recovery().unwrap();
+        assert!(recovery.write.is_none() && recovery.last_failure.is_none(), "they were sent before it ended");
+        tally.good(Instant::now(), true);
+        let first = tally.recovery().unwrap().write;
+        assert!(first.is_some() && tally.recovery().unwrap().read.is_none());
+        std::thread::sleep(Duration::from_millis(2));
+        tally.good(Instant::now(), true);
+        assert_eq!(tally.recovery().unwrap().write, first, "the first one counts");
+        tally.failed(Instant::now(), true);
+        assert!(tally.recovery().unwrap().last_failure > first);
+    }
+
+    #[test]
+    fn of_several_rounds_the_slowest_counts() {
+        let round = |read, write| Tally {
+            lost: 1,
+            recovery: Some(Recovery { ended: Instant::now(), read, write, last_failure: None }),
+            ..Tally::default()
+        };
+        let (short, long) = (Some(Duration::from_millis(1)), Some(Duration::from_millis(2)));
+        let mut all = round(short, long);
+        all.add(round(long, short));
+        let recovery = all.recovery().unwrap();
+        assert_eq!((all.lost, recovery.read, recovery.write), (2, long, long));
+        all.add(round(None, short));
+        assert_eq!(all.recovery().unwrap().read, None, "once there was none");
+    }
+}
