@@ -31,9 +31,11 @@ const SECRET: &str = "only-for-drills-only-for-drills-only-for-drills";
 /// How long the load runs before the fault and after it.
 const BEFORE: Duration = Duration::from_secs(5);
 const AFTER: Duration = Duration::from_secs(6);
-/// How long a server may rest before its memory is looked at: longer than a statement may run, so that no write is still
-/// under way in PostgreSQL either.
+/// How long a server may rest then: longer than a statement may run, so that no write is still under way in PostgreSQL.
 const REST: Duration = Duration::from_secs(7);
+
+/// How long it works again before its memory is looked at.
+const AGAIN: Duration = Duration::from_secs(4);
 
 /// What can be tried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,7 +237,11 @@ impl Scene {
         self.load.stop().await;
         self.load.leave();
         sleep(REST).await;
+        // Under the same load as before: at rest an allocator gives nothing back.
+        self.load.start(options.rate);
+        sleep(AGAIN).await;
         let memory = Some((self.before, self.host.memory()));
+        self.load.stop().await;
         if options.sabotage {
             self.sabotage().await?;
         }
@@ -470,15 +476,13 @@ async fn two_servers_once(options: &Options, delay: Duration) -> Result<Row, Fai
     load.fault_ended();
     other.is_ready().await?;
     sleep(Duration::from_secs(2)).await;
+    let before = other.memory();
     one.start_again()?;
     one.is_ready().await?;
     load.use_servers(&[one.address(), other.address()]);
     sleep(Duration::from_secs(2)).await;
-    let before = other.memory();
-    load.stop().await;
-    load.leave();
-    sleep(Duration::from_secs(1)).await;
     let memory = Some((before, other.memory()));
+    load.stop().await;
     let mut row = finish(drill, &setup, &mut load, vec![one, other], memory, AWAY, true).await?;
     let back = row.tally.recovery().and_then(|recovery| recovery.write);
     row.notes = vec![format!(
