@@ -386,10 +386,14 @@ async fn terminate(options: &Options) -> Result<Row, Failure> {
     if !status.success() {
         row.failures.push(format!("after SIGTERM the server ended with {status}"));
     }
+    if row.tally.closing == 0 {
+        row.failures.push("no answer after SIGTERM said that its connection is closed".to_owned());
+    }
     row.notes.push(format!(
-        "it ended {} ms after SIGTERM, {} ms after the lock was released",
+        "it ended {} ms after SIGTERM, {} ms after the lock was released; {} answers said `connection: close`",
         took.as_millis(),
-        took.as_millis().saturating_sub(500)
+        took.as_millis().saturating_sub(500),
+        row.tally.closing
     ));
     Ok(row)
 }

@@ -64,6 +64,8 @@ pub(crate) struct Tally {
     /// Requests sent before this moment have to be answered.
     must_answer: Option<Instant>,
     pub(crate) abandoned: u64,
+    /// Answers that said that the connection is closed.
+    pub(crate) closing: u64,
 }
 
 /// How the server came back after a fault.
@@ -127,6 +129,7 @@ impl Tally {
         self.skipped += other.skipped;
         self.unknown += other.unknown;
         self.abandoned += other.abandoned;
+        self.closing += other.closing;
         for (status, count) in other.statuses {
             *self.statuses.entry(status).or_default() += count;
         }
@@ -512,6 +515,7 @@ impl Shared {
         let mut tally = self.tally();
         tally.requests += 1;
         *tally.statuses.entry(answer.status.as_u16()).or_default() += 1;
+        tally.closing += u64::from(answer.headers.get(header::CONNECTION).is_some_and(|value| value == "close"));
         match judged {
             Ok(Verdict::Good) => {
                 // That there is no such task is right, but no proof that all is well again: only success is.
