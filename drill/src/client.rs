@@ -21,6 +21,8 @@ use tokio::{
 
 /// How long an answer may take. The server gives up earlier (`REQUEST_TIMEOUT_SECONDS`), and has to say so.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a connection may take.
+const CONNECTING: Duration = Duration::from_secs(5);
 /// How long a client that is not let in tries again, and how often.
 const KNOCKING: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -100,7 +102,7 @@ impl Connections {
             }
         }
         loop {
-            if let Ok(Ok(connection)) = timeout(KNOCKING, connect(self.next_server())).await {
+            if let Ok(Ok(connection)) = timeout(CONNECTING, connect(self.next_server())).await {
                 return Some(connection);
             }
             if begun.elapsed() >= KNOCKING {

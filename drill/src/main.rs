@@ -110,10 +110,11 @@ fn head(options: &Options) -> Vec<String> {
     vec![
         format!("commit {}; {}, profile {}", commit.unwrap_or_default(), version.unwrap_or_default(), options.profile),
         format!(
-            "{}, {} requests a second by {} users; {cores} processors for all of it",
+            "{}, {} requests a second by {} users; {cores} processors for all of it, of which {} were wanted at the end",
             options.framework,
             options.rate,
-            load::USERS
+            load::USERS,
+            fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default()
         ),
     ]
 }

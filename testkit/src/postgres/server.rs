@@ -16,7 +16,7 @@ pub struct Server {
     version: String,
     source: Source,
     keeper: Option<Keeper>,
-    faults: Option<Faults>,
+    faults: Option<Box<Faults>>,
 }
 
 /// Where a [`Server`] comes from.
@@ -195,7 +195,7 @@ impl Server {
         let url = format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres");
         let faults = Faults::new(&programs, &folder, port, user);
         let server = Self::private(url, Source::Local(programs), keeper).await?;
-        Ok(Self { faults: Some(faults), ..server })
+        Ok(Self { faults: Some(Box::new(faults)), ..server })
     }
 
     async fn container(engine: String) -> Result<Self, Error> {
@@ -231,7 +231,7 @@ impl Server {
     /// What may be done to the server, if it is a private cluster of the programs on this machine.
     #[must_use]
     pub fn faults(&self) -> Option<&Faults> {
-        self.faults.as_ref()
+        self.faults.as_deref()
     }
 
     /// Stops the server if it was started for us, and waits until nothing is left of it. Blocks.
