@@ -39,6 +39,10 @@ openapi:
 schemathesis *args:
     scripts/schemathesis {{args}}
 
+# What becomes of acknowledged writes when things break; 50 minutes, or two with --short
+drill *args:
+    scripts/drill {{args}}
+
 # Licences, advisories, duplicates
 deny:
     cargo deny check

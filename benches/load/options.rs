@@ -3,7 +3,7 @@
 use std::{env, ffi::OsString, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use todo_benches::process;
+use testkit::process;
 
 /// Measures todo-server against hand-written programs that do the same, with a thousand users at once.
 #[derive(Debug, Parser)]

@@ -11,10 +11,12 @@ use std::{
 use sqlx::{
     AssertSqlSafe, Connection as _, PgConnection, SqliteConnection, query_scalar, raw_sql, sqlite::SqliteConnectOptions,
 };
-use testkit::postgres::{Server, Source};
+use testkit::{
+    postgres::{Server, Source},
+    process::{cpu_of_family, memory_of_family_kib},
+};
 use todo_benches::{
     measure::float,
-    process::{cpu_of_family, memory_of_family_kib},
     workload::{Operation, fill_postgres, fill_sqlite},
 };
 use tokio::runtime::Runtime;

@@ -11,11 +11,11 @@ use std::{
 };
 
 use serde::Serialize;
+use testkit::process;
 use todo_benches::{
     answer::Judge,
     generator::{Edge, Pace, Plan, ask, run},
     measure::{Latencies, Spread, Summary, float},
-    process,
     workload::{Operation, User},
 };
 

@@ -5,12 +5,10 @@
 //! - [`answer`]: reads an answer and judges it, so that a fast wrong answer counts as wrong.
 //! - [`generator`]: a thousand users on one thread.
 //! - [`measure`]: percentiles, medians, and ratios within a round.
-//! - [`process`]: what a process and its children have used, as Linux tells it.
 //! - [`plot`]: distributions of latencies as a picture.
 
 pub mod answer;
 pub mod generator;
 pub mod measure;
 pub mod plot;
-pub mod process;
 pub mod workload;

@@ -2,6 +2,8 @@
 //!
 //! - [`postgres`] finds or starts a server and gives every test a database of its own.
 //! - [`http`] serves an app on a free port and talks to it over real sockets, byte for byte.
+//! - [`pgbouncer`] puts a real pooler before a database, and [`proxy`] a network that fails on command.
+//! - [`process`] tells what processes use.
 //! - [`stores`] makes an empty store of each kind for the suites of `todo_core::conformance`.
 //! - [`tokens`] mints tokens, good and bad, and the key sets that belong to them.
 //!
@@ -9,7 +11,10 @@
 //! message that says what to do. Where a caller may want to go on, there is a `Result`.
 
 pub mod http;
+pub mod pgbouncer;
 pub mod postgres;
+pub mod process;
+pub mod proxy;
 pub mod stores;
 pub mod tokens;
 

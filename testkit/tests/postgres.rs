@@ -13,7 +13,7 @@ use std::{
 };
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use testkit::postgres::{self, TestDatabase};
+use testkit::postgres::{self, Server, TestDatabase};
 
 async fn execute(url: &str, statement: &'static str) {
     let mut connection = PgConnection::connect(url).await.unwrap();
@@ -375,4 +375,55 @@ async fn a_server_for_measurements_has_the_settings_it_was_given() {
     }
     connection.close().await.unwrap();
     tokio::task::spawn_blocking(|| server.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_committed_survives_whatever_becomes_of_a_private_cluster() {
+    let server = Server::start_local("")
+        .await
+        .expect("it starts")
+        .expect("PostgreSQL is installed (`apt-get install postgresql`)");
+    let faults = server.faults().expect("it is private");
+    let first = faults.postmaster().expect("it runs");
+    let mut before = PgConnection::connect(server.url()).await.expect("it answers");
+    sqlx::raw_sql("create table kept (number int); insert into kept values (1)")
+        .execute(&mut before)
+        .await
+        .expect("a table");
+    faults.kill().expect("it dies");
+    assert!(PgConnection::connect(server.url()).await.is_err(), "it is dead");
+    faults.start().expect("it comes back");
+    assert!(sqlx::query("select 1").execute(&mut before).await.is_err(), "the connection died with it");
+    let second = faults.postmaster().expect("it runs");
+    assert_ne!(first, second);
+    faults.restart().expect("it restarts");
+    assert_ne!(faults.postmaster().expect("it runs"), second);
+
+    let mut connection = PgConnection::connect(server.url()).await.expect("it answers");
+    faults.freeze().expect("it halts");
+    let count = sqlx::query_scalar::<_, i64>("select count(*) from kept").fetch_one(&mut connection);
+    let mut count = std::pin::pin!(count);
+    assert!(tokio::time::timeout(Duration::from_millis(500), &mut count).await.is_err(), "nobody answers");
+    faults.thaw().expect("it goes on");
+    assert_eq!(count.await.expect("the answer comes late"), 1);
+    faults.stop().expect("it stops");
+    assert!(faults.postmaster().is_err());
+    assert!(faults.freeze().is_err(), "there is nothing to halt");
+}
+
+#[tokio::test]
+async fn a_cluster_that_was_left_frozen_is_removed_too() {
+    let server = Server::start_local("")
+        .await
+        .expect("it starts")
+        .expect("PostgreSQL is installed (`apt-get install postgresql`)");
+    let faults = server.faults().expect("it is private");
+    let postmaster = faults.postmaster().expect("it runs");
+    faults.freeze().expect("it halts");
+    server.stop();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Path::new(&format!("/proc/{postmaster}")).exists() {
+        assert!(Instant::now() < deadline, "it is still there");
+        thread::sleep(Duration::from_millis(10));
+    }
 }

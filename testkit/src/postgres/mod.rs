@@ -27,6 +27,7 @@
 //! for many processes, run them under the program `with-postgres` of this crate: `with-postgres cargo test`.
 
 mod container;
+mod faults;
 mod keeper;
 mod local;
 mod server;
@@ -45,6 +46,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::{sync::OnceCell, time::timeout};
 
+pub use faults::Faults;
 pub use server::{Error, Server, Source, server};
 
 /// What all names of our databases begin with, so that nothing else is ever dropped.

@@ -1,0 +1,156 @@
+//! The program todo-server, as a supervisor runs it: on a port that stays, with a log in a file.
+
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use testkit::process::resident_kib;
+use tokio::time::sleep;
+
+use crate::Failure;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What a server is told, and where it writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    binary: PathBuf,
+    log: PathBuf,
+    settings: Vec<(&'static str, String)>,
+}
+
+impl Setup {
+    /// Without a setting but the framework and the level of the log.
+    pub(crate) fn new(binary: &Path, framework: &str, log: PathBuf) -> Self {
+        let settings = vec![("FRAMEWORK", framework.to_owned()), ("LOG_LEVEL", "warn".to_owned())];
+        Self { binary: binary.to_owned(), log, settings }
+    }
+
+    pub(crate) fn set(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.settings.push((name, value.into()));
+        self
+    }
+
+    /// What the servers have written.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn spawn(&self, port: u16) -> Result<Child, Failure> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(&self.binary);
+        command
+            // Where there is no `.env`.
+            .current_dir("/")
+            .env_clear()
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .env("PORT", port.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        command.spawn().map_err(|error| format!("{} does not start: {error}", self.binary.display()).into())
+    }
+}
+
+/// A server that runs until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Host {
+    setup: Setup,
+    port: u16,
+    child: Child,
+}
+
+impl Host {
+    /// Starts a server, and waits for nothing.
+    pub(crate) fn start(setup: &Setup) -> Result<Self, Failure> {
+        let port = testkit::http::lasting_port()?;
+        Ok(Self { child: setup.spawn(port)?, setup: setup.clone(), port })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) async fn is_ready(&mut self) -> Result<(), Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        while !tokio::task::block_in_place(|| ask(self.address())) {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(format!("the server ended ({status}):\n{}", last_lines(&self.setup.log())).into());
+            }
+            if Instant::now() >= deadline {
+                return Err(format!("the server is not ready:\n{}", last_lines(&self.setup.log())).into());
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// What it has in memory, in MiB.
+    #[expect(clippy::cast_precision_loss, reason = "a number of KiB is far smaller than what a float tells apart")]
+    pub(crate) fn memory(&self) -> f64 {
+        resident_kib(self.child.id()) as f64 / 1024.0
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) -> Result<(), Failure> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) -> Result<(), Failure> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        Ok(())
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn end(&mut self) -> Result<ExitStatus, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                return Err("the server does not end".into());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Starts it again, on the same port. Waits for nothing.
+    pub(crate) fn start_again(&mut self) -> Result<(), Failure> {
+        self.child = self.setup.spawn(self.port)?;
+        Ok(())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether the server at this address is ready.
+fn ask(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { return false };
+    let mut answer = [0; 12];
+    stream.set_read_timeout(Some(Duration::from_secs(5))).is_ok()
+        && stream.write_all(b"GET /health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").is_ok()
+        && stream.read_exact(&mut answer).is_ok()
+        && &answer == b"HTTP/1.1 200"
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(10)..].join("\n")
+}

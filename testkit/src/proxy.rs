@@ -1,0 +1,205 @@
+//! A TCP proxy that does what networks do: it waits, cuts, falls silent, refuses, and leads elsewhere.
+//!
+//! ```
+//! # async fn example() {
+//! use testkit::proxy::{Proxy, Traffic};
+//!
+//! let database = testkit::stores::todo_database().await;
+//! let proxy = Proxy::before(database.url()).await;
+//! // connect to proxy.url(); then cut all that is open:
+//! proxy.cut();
+//! // nothing comes back any more, and nobody is told:
+//! proxy.set(Traffic::Silent);
+//! # }
+//! ```
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, lookup_host},
+    sync::watch,
+    task::JoinSet,
+};
+use url::Url;
+
+/// A proxy before a server, until this is dropped; then all of its connections are cut.
+#[derive(Debug)]
+pub struct Proxy {
+    url: Url,
+    port: u16,
+    controls: watch::Sender<Controls>,
+    accepted: Arc<AtomicUsize>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+/// What becomes of what is sent, on connections that are open and on new ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// It goes to the server, and back.
+    Flows,
+    /// It waits until it [flows](Self::Flows) again; connections are accepted.
+    Held,
+    /// It is swallowed, for ever for the connections that are open then: as if a router between had forgotten them.
+    /// Connections are accepted.
+    Silent,
+    /// New connections are cut as soon as they are made; those that are open go on.
+    Refused,
+}
+
+#[derive(Clone, Debug)]
+struct Controls {
+    target: SocketAddr,
+    traffic: Traffic,
+    /// How often all connections were cut, and how often the open ones were forgotten.
+    cuts: u64,
+    silences: u64,
+}
+
+impl Proxy {
+    /// A proxy before the server in this URL.
+    ///
+    /// # Panics
+    ///
+    /// If the URL names no server.
+    pub async fn before(url: &str) -> Self {
+        let target = address(url).await;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let (controls, _) = watch::channel(Controls { target, traffic: Traffic::Flows, cuts: 0, silences: 0 });
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let accepting = tokio::spawn(accept(listener, controls.clone(), accepted.clone()));
+        Self { url: Url::parse(url).expect("a URL"), port, controls, accepted, accepting }
+    }
+
+    /// The URL of the server, with the address of the proxy.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let mut url = self.url.clone();
+        url.set_host(Some("127.0.0.1")).expect("the URL has a host");
+        url.set_port(Some(self.port)).expect("the URL has a port");
+        url.into()
+    }
+
+    /// Says what becomes of what is sent from now on.
+    pub fn set(&self, traffic: Traffic) {
+        self.controls.send_modify(|controls| {
+            controls.traffic = traffic;
+            controls.silences += u64::from(traffic == Traffic::Silent);
+        });
+    }
+
+    /// Cuts all connections that are open, with a reset.
+    pub fn cut(&self) {
+        self.controls.send_modify(|controls| controls.cuts += 1);
+    }
+
+    /// New connections lead to the server in this URL; those that are open stay where they are.
+    ///
+    /// # Panics
+    ///
+    /// If the URL names no server.
+    pub async fn switch(&self, url: &str) {
+        let target = address(url).await;
+        self.controls.send_modify(|controls| controls.target = target);
+    }
+
+    /// How many connections were accepted so far.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn address(url: &str) -> SocketAddr {
+    let url = Url::parse(url).expect("a URL");
+    let host = url.host_str().expect("the URL has a host").to_owned();
+    let mut found = lookup_host((host, url.port().unwrap_or(5432))).await.expect("the host of the URL is known");
+    found.next().expect("the host of the URL has an address")
+}
+
+async fn accept(listener: TcpListener, controls: watch::Sender<Controls>, accepted: Arc<AtomicUsize>) {
+    // Dropped with this task, and with it all connections.
+    let mut connections = JoinSet::new();
+    while let Ok((client, _)) = listener.accept().await {
+        accepted.fetch_add(1, Ordering::Relaxed);
+        connections.spawn(serve(client, controls.subscribe()));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn serve(mut client: TcpStream, mut controls: watch::Receiver<Controls>) {
+    // Whoever drops it then sends a reset.
+    let _ = client.set_zero_linger();
+    let Controls { cuts, silences, .. } = *controls.borrow();
+    let unless_cut = |now: &Controls| now.cuts != cuts || now.traffic != Traffic::Held;
+    let Ok(now) = controls.wait_for(unless_cut).await.map(|now| now.clone()) else { return };
+    if now.cuts != cuts || now.traffic == Traffic::Refused {
+        return;
+    }
+    if now.traffic == Traffic::Silent {
+        return swallow(&mut client, &mut controls, cuts).await;
+    }
+    let Ok(mut server) = TcpStream::connect(now.target).await else { return };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true), server.set_zero_linger());
+    let is_over = {
+        let (mut from_client, mut to_client) = client.split();
+        let (mut from_server, mut to_server) = server.split();
+        let (there, back) = (controls.clone(), controls.clone());
+        tokio::select! {
+            biased;
+            now = controls.wait_for(|now| now.cuts != cuts || now.silences != silences) => {
+                now.map_or(true, |now| now.cuts != cuts)
+            }
+            () = copy(&mut from_client, &mut to_server, there) => true,
+            () = copy(&mut from_server, &mut to_client, back) => true,
+        }
+    };
+    if !is_over {
+        // The server is forgotten as well, but is not told by a reset: it would end what it is doing.
+        swallow(&mut client, &mut controls, cuts).await;
+    }
+}
+
+/// Until one of the ends is done, and only as long as traffic is not held.
+async fn copy(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    mut controls: watch::Receiver<Controls>,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(count) = from.read(&mut buffer).await {
+        let flows = controls.wait_for(|now| now.traffic != Traffic::Held).await.is_ok();
+        if count == 0 || !flows || to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads and forgets until all connections are cut, or the client goes away.
+async fn swallow(client: &mut TcpStream, controls: &mut watch::Receiver<Controls>, cuts: u64) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        tokio::select! {
+            read = client.read(&mut buffer) => match read {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            },
+            changed = controls.changed() => if changed.is_err() || controls.borrow().cuts != cuts {
+                return;
+            },
+        }
+    }
+}
