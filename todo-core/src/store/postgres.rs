@@ -276,12 +276,7 @@ impl PostgresStore {
     }
 
     /// After an error the lock of the session may still be held.
-    async fn migrate_on(
-        &self,
-        connection: &mut PgConnection,
-        version: u32,
-        loss: DataLoss,
-    ) -> Result<(), StoreError> {
+    async fn migrate_on(&self, connection: &mut PgConnection, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         let migrator = sql::migrator(Dialect::Postgres, &self.names);
         let failed = |error| sql::migration_failed(Dialect::Postgres, error);
         sql::migrate(&migrator, &mut *connection, Some(version)).await.map_err(failed)?;
