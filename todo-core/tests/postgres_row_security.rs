@@ -395,11 +395,11 @@ async fn no_owner_stays_bound_to_a_connection() {
     let before: i32 = sqlx::query_scalar(backend).fetch_one(&pool).await.unwrap();
     for _ in 0..2 {
         all_calls(&store).await;
-        assert_eq!(bound(&mut *pool.acquire().await.unwrap()).await, None);
+        assert_eq!(bound(&mut pool.acquire().await.unwrap()).await, None);
         let refused = sqlx::query("select * from todo.tasks").fetch_all(&pool).await;
         assert!(is_refused(&refused), "{refused:?}");
         assert!(store.insert(&ann, &impossible(&ann)).await.is_err());
-        assert_eq!(bound(&mut *pool.acquire().await.unwrap()).await, None);
+        assert_eq!(bound(&mut pool.acquire().await.unwrap()).await, None);
         let refused = sqlx::query("select * from todo.tasks").fetch_all(&pool).await;
         assert!(is_refused(&refused), "{refused:?}");
     }

@@ -309,6 +309,8 @@ mod postgres {
             run(&mut connection, &format!("select set_config('todo.user_id', '{owner}', true)")).await;
             // Only the case that erases is about somebody else.
             let of_owner: Vec<_> = cases.iter().filter(|case| (case.name == "erase") == erases).collect();
+            // The first time, what a session reads to know the policy and its function counts too.
+            complaints(&mut connection, of_owner.clone()).await;
             let found = complaints(&mut connection, of_owner).await;
             assert!(found.is_empty(), "{}", found.into_iter().map(|(_, text)| text).collect::<String>());
         }
