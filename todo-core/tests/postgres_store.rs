@@ -11,10 +11,7 @@ use std::{
 };
 
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, postgres::PgPoolOptions};
-use testkit::{
-    postgres::TestDatabase,
-    stores::{connect, todo_database},
-};
+use testkit::stores::{WalledDatabase, connect, todo_database};
 use todo_core::{
     Cursor, Description, Limit, NewTask, Patch, Task, TaskId, TaskQuery, Title, TodoService, UserId,
     clock::Timestamp,
@@ -98,8 +95,8 @@ struct Wire {
 }
 
 impl Wire {
-    async fn to(database: &TestDatabase) -> Self {
-        let mut url = url::Url::parse(database.url()).unwrap();
+    async fn to(database: &str) -> Self {
+        let mut url = url::Url::parse(database).unwrap();
         let upstream = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5432));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -153,11 +150,28 @@ impl Wire {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_call_is_one_round_trip() {
     let database = todo_database().await;
-    let wire = Wire::to(&database).await;
-    // One connection, so that the second round of calls finds all statements prepared.
+    let wire = Wire::to(database.url()).await;
+    one_round_trip(&wire, alone(&wire)).await;
+}
+
+/// The owner is bound in the statement, not before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_call_with_row_security_is_one_round_trip() {
+    let walled = WalledDatabase::migrated().await;
+    let wire = Wire::to(&walled.app).await;
+    one_round_trip(&wire, alone(&wire).with_row_security()).await;
+    walled.database.close().await;
+}
+
+/// One connection, so that the second round of calls finds all statements prepared.
+fn alone(wire: &Wire) -> PostgresStore {
     let mut options = PostgresOptions::default();
     options.max_connections = 1;
-    let service = TodoService::new(PostgresStore::connect(&wire.url, &options).unwrap());
+    PostgresStore::connect(&wire.url, &options).unwrap()
+}
+
+async fn one_round_trip(wire: &Wire, store: PostgresStore) {
+    let service = TodoService::new(store);
     let tasks = ann(&service);
     let mut warm = false;
     for _ in 0..2 {
@@ -326,7 +340,7 @@ async fn many_first_starts_at_once_migrate_once() {
     let pool = PgPool::connect(database.url()).await.unwrap();
     let applied: i64 =
         sqlx::query_scalar(r#"select count(*) from "todo"."tasks_migrations""#).fetch_one(&pool).await.unwrap();
-    assert_eq!(applied, 1);
+    assert_eq!(applied, 2);
     connect(database.url()).ping().await.unwrap();
 }
 
@@ -518,7 +532,7 @@ async fn a_batch_answers_what_single_calls_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_one_round_trip() {
     let database = todo_database().await;
-    let wire = Wire::to(&database).await;
+    let wire = Wire::to(database.url()).await;
     let mut options = PostgresOptions::default();
     options.max_connections = 1;
     let store = narrow(PostgresStore::connect(&wire.url, &options).unwrap());

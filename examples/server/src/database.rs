@@ -99,21 +99,16 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
                     "a connection pooler stands before this database; migrations need DATABASE_DIRECT_URL to go around it"
                 );
             }
-            if may_migrate {
-                migrate(database, &Migration::default()).await?;
+            if may_migrate && let Err(failure) = migrate(database, &Migration::default()).await {
+                // Who may not migrate may be one who was to use row security.
+                if let Err(complaint @ StoreError::Backend(_)) = store.check_tables().await {
+                    tracing::warn!("{}; {}", causes(&complaint), hint(*row_security));
+                }
+                return Err(failure);
             }
             store.check_tables().await.map_err(|error| {
-                let hint = if *row_security {
-                    "ROW_SECURITY=on needs tables that their owner has migrated and opened to this role: \
-                     todo-server migrate --grant-to <role>, with ROW_SECURITY=on and the owner's DATABASE_URL"
-                } else {
-                    "if row security is to be used, set ROW_SECURITY=on"
-                };
-                Failure::fatal(format!(
-                    "cannot use the database {}: {}. ({hint})",
-                    url.as_masked_url(),
-                    causes(&error)
-                ))
+                let (database, hint) = (url.as_masked_url(), hint(*row_security));
+                Failure::fatal(format!("cannot use the database {database}: {}; {hint}", causes(&error)))
             })?;
             if !*coalesce {
                 return Ok(Store::Postgres(store));
@@ -122,6 +117,16 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
             joining.max_waiting = options.max_waiting;
             Ok(Store::Coalescing(CoalescingStore::with_options(store, &joining)))
         }
+    }
+}
+
+/// What may help if the tables are not as they have to be.
+fn hint(row_security: bool) -> &'static str {
+    if row_security {
+        "ROW_SECURITY=on needs tables that their owner has migrated and opened to this role, with ROW_SECURITY=on and the \
+         owner's DATABASE_URL: todo-server migrate --grant-to <role>"
+    } else {
+        "if row security is to be used, set ROW_SECURITY=on"
     }
 }
 

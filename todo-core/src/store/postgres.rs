@@ -49,6 +49,9 @@ mod operations {
 #[doc = include_str!("../../migrations/postgres/0001_tasks.up.sql")]
 /// ```
 ///
+/// Beside it stand functions that only a store [with row security](Self::with_row_security) uses; they cost nobody
+/// else a thing. [`migrate_to`](Self::migrate_to) leads back.
+///
 /// A host may read the table, add indexes to it and refer to it from its own tables; rows are to be written through
 /// the store.
 ///
@@ -276,12 +279,7 @@ impl PostgresStore {
     }
 
     /// After an error the lock of the session may still be held.
-    async fn migrate_on(
-        &self,
-        connection: &mut PgConnection,
-        version: u32,
-        loss: DataLoss,
-    ) -> Result<(), StoreError> {
+    async fn migrate_on(&self, connection: &mut PgConnection, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         let migrator = sql::migrator(Dialect::Postgres, &self.names);
         let failed = |error| sql::migration_failed(Dialect::Postgres, error);
         sql::migrate(&migrator, &mut *connection, Some(version)).await.map_err(failed)?;

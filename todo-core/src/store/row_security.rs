@@ -58,8 +58,10 @@ pub(super) async fn lock_out_others(connection: &mut PgConnection, names: &Names
     run(connection, names, "lock table {tasks} in access exclusive mode").await
 }
 
-/// What a role needs of the tables, and no more. `{role}` is an identifier in its quotes.
+/// What a role needs of the tables, and no more. `{role}` is an identifier in its quotes. One after the other, or PostgreSQL
+/// answers "tuple concurrently updated" to those who come at once.
 const GRANT: &str = r#"
+    select pg_advisory_xact_lock(hashtextextended('todo-core grants in {schema}', 0));
     grant usage on schema "{schema}" to {role};
     grant select, insert, update, delete on {tasks} to {role};
     grant select on "{schema}"."{table}_migrations" to {role};
@@ -121,7 +123,7 @@ impl PostgresStore {
     }
 
     /// Gives a role what a store needs, and no more: the schema, the table, the functions, and a look at the ledger of
-    /// migrations. The connections of this store must be the owner's.
+    /// migrations. The connections of this store must be the owner's. It is safe to run this in many processes at once.
     ///
     /// # Errors
     ///
@@ -225,8 +227,7 @@ const FIND: &str = "select current_user::text, r.rolsuper, r.rolbypassrls, pg_ha
     where n.nspname = $1 and c.relname = $2";
 
 /// What the names of the functions end with.
-const FUNCTIONS: [&str; 8] =
-    ["_owner", "_get", "_list", "_list_completed", "_insert", "_update", "_delete", "_erase"];
+const FUNCTIONS: [&str; 8] = ["_owner", "_get", "_list", "_list_completed", "_insert", "_update", "_delete", "_erase"];
 
 async fn find(connection: &mut PgConnection, names: &Names) -> Result<Option<Found>, sqlx::Error> {
     let row = sqlx::query(FIND)

@@ -278,6 +278,23 @@ fn what_would_have_no_effect_is_a_mistake() {
     assert!(with_secret(&[("JWT_HS256", "cookie-cache")]).is_ok());
     let direct = [("DATABASE_DIRECT_URL", "postgres://localhost/todo"), ("BETTER_AUTH_SECRET", SECRET)];
     assert!(complaint(&direct).contains("DATABASE_DIRECT_URL (environment): has no effect"));
+    let row_security = [("ROW_SECURITY", "on"), ("BETTER_AUTH_SECRET", SECRET)];
+    assert!(complaint(&row_security).contains("ROW_SECURITY (environment): has no effect"));
+}
+
+#[test]
+fn row_security_takes_the_place_of_shared_statements() {
+    let url = ("DATABASE_URL", "postgres://localhost/todo");
+    let read = |settings: &[_]| match with_secret(settings).map(|settings| settings.database) {
+        Ok(Database::Postgres { coalesce, row_security, .. }) => (coalesce, row_security),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(read(&[url]), (true, false));
+    assert_eq!(read(&[url, ("ROW_SECURITY", "off"), ("COALESCE", "on")]), (true, false));
+    assert_eq!(read(&[url, ("ROW_SECURITY", "on")]), (false, true));
+    assert_eq!(read(&[url, ("ROW_SECURITY", "on"), ("COALESCE", "off")]), (false, true));
+    let both = [url, ("ROW_SECURITY", "on"), ("COALESCE", "on"), ("BETTER_AUTH_SECRET", SECRET)];
+    assert!(complaint(&both).contains("COALESCE (environment): cannot be on together with ROW_SECURITY"));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! PostgreSQL behind the server.
 
 use http::Method;
+use testkit::stores::WalledDatabase;
+use todo_core::{TaskQuery, UserId, store::TaskStore as _};
 
 use crate::program::{Caller, Place, SECRET};
 
@@ -30,14 +32,109 @@ async fn migrations_take_the_direct_address() {
     assert_eq!(place.run(&["migrate"]).code, Some(0));
 
     // The tables are in one database and the tasks are looked for in the other, which no sane setting would do.
-    let server = place.serve(&[]);
-    let response = server.caller("ann").send(Method::GET, "/api/tasks", "").await;
-    assert_eq!(Caller::json(&response, 500)["code"], "internal");
+    let outcome = place.run(&[]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.log.contains("the table todo.tasks is not there"), "{outcome:?}");
     let swapped = Place::with_secret().set("DATABASE_URL", direct.url()).serve(&[]);
     swapped.caller("ann").work().await;
-    drop((server, swapped));
+    drop(swapped);
     database.close().await;
     direct.close().await;
+}
+
+#[tokio::test]
+async fn with_row_security_it_works_as_a_role_that_owns_nothing() {
+    let walled = WalledDatabase::empty().await;
+    let place = Place::with_secret().set("ROW_SECURITY", "on").set("DATABASE_URL", &walled.app);
+    // Nobody has made the tables yet, and this role may not.
+    let outcome = place.run(&[]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.log.contains("todo-server migrate --grant-to"), "{outcome:?}");
+
+    // Who has the owner's address too makes them and lets itself in.
+    let both = Place::with_secret()
+        .set("ROW_SECURITY", "on")
+        .set("DATABASE_URL", &walled.app)
+        .set("DATABASE_DIRECT_URL", &walled.owner);
+    let server = both.serve(&[]);
+    server.caller("ann").work().await;
+    let ids = server.caller("ann").all_ids().await;
+    assert_eq!(server.caller("bob").all_ids().await.len(), 0);
+    assert_eq!(server.stop().0, Some(0));
+    // The other does not need it any more.
+    let server = place.serve(&[]);
+    assert_eq!(server.caller("ann").all_ids().await, ids);
+    let probe = server.caller("ann").send(Method::GET, "/health/ready", "").await;
+    assert_eq!(probe.status(), 200);
+    drop(server);
+
+    // The table shows nothing to those who name no owner, and the others are told what is wrong.
+    let store = testkit::stores::connect(&walled.app);
+    assert!(store.list(&UserId::new("ann").expect("an id"), &TaskQuery::default()).await.is_err());
+    for (url, row_security, complaint) in [
+        (&*walled.app, "off", "set ROW_SECURITY=on"),
+        (&*walled.owner, "on", "may turn row security off"),
+        (walled.database.url(), "on", "is a superuser"),
+    ] {
+        let outcome = Place::with_secret().set("ROW_SECURITY", row_security).set("DATABASE_URL", url).run(&[]);
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        assert!(outcome.log.contains(complaint), "{outcome:?}");
+    }
+    let outcome =
+        Place::with_secret().set("DATABASE_URL", &walled.app).set("DATABASE_DIRECT_URL", &walled.owner).run(&[]);
+    assert!(outcome.code == Some(1) && outcome.log.contains("set ROW_SECURITY=on"), "{outcome:?}");
+    // Row security does not apply to this one, and it does not say that it should.
+    let server = Place::with_secret().set("DATABASE_URL", walled.database.url()).serve(&[]);
+    assert_eq!(server.caller("ann").all_ids().await, ids);
+    drop(server);
+    walled.database.close().await;
+}
+
+#[tokio::test]
+async fn the_owner_migrates_there_and_back_and_lets_others_in() {
+    let walled = WalledDatabase::empty().await;
+    let owner = Place::new().set("ROW_SECURITY", "on").set("DATABASE_URL", &walled.owner);
+    let migrate = |arguments: &[&str], code: i32, text: &str| {
+        let outcome = owner.run(&[&["migrate"], arguments].concat());
+        assert_eq!(outcome.code, Some(code), "{arguments:?}: {outcome:?}");
+        assert!(outcome.output.contains(text) || outcome.log.contains(text), "{arguments:?}: {outcome:?}");
+    };
+    let app = walled.role("app");
+    migrate(&["--grant-to", &app], 0, "is at the newest version");
+    let place = Place::with_secret().set("ROW_SECURITY", "on").set("DATABASE_URL", &walled.app);
+    let server = place.serve(&[]);
+    server.caller("ann").work().await;
+    let ids = server.caller("ann").all_ids().await;
+    drop(server);
+
+    migrate(&["--to", "1"], 0, "is at version 1");
+    assert_eq!(place.run(&[]).code, Some(1));
+    migrate(&["--to", "0"], 1, "there are tasks");
+    migrate(&["--to", "7"], 1, "there is no version 7");
+    migrate(&["--to", "x"], 2, "--to");
+    migrate(&["--delete-all-tasks"], 2, "--to");
+    migrate(&["--grant-to", "public"], 1, "is not the name of a role");
+    migrate(&["--grant-to", &app], 0, "is at the newest version");
+    let server = place.serve(&[]);
+    assert_eq!(server.caller("ann").all_ids().await, ids);
+    drop(server);
+    migrate(&["--to", "0", "--delete-all-tasks"], 0, "is at version 0");
+    migrate(&["--grant-to", &app], 0, "is at the newest version");
+    assert_eq!(place.serve(&[]).caller("ann").all_ids().await.len(), 0);
+    walled.database.close().await;
+}
+
+#[tokio::test]
+async fn a_file_goes_there_and_back_too() {
+    let place = Place::with_secret();
+    place.serve(&[]).caller("ann").work().await;
+    let refused = place.run(&["migrate", "--to", "0"]);
+    assert!(refused.code == Some(1) && refused.log.contains("there are tasks"), "{refused:?}");
+    assert_eq!(place.serve(&[]).caller("ann").all_ids().await.len(), 1);
+    assert_eq!(place.run(&["migrate", "--to", "0", "--delete-all-tasks"]).code, Some(0));
+    let refused = place.run(&["migrate", "--grant-to", "somebody"]);
+    assert!(refused.code == Some(1) && refused.log.contains("SQLite has no roles"), "{refused:?}");
+    assert_eq!(place.serve(&[]).caller("ann").all_ids().await.len(), 0);
 }
 
 #[test]

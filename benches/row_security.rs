@@ -1,0 +1,214 @@
+//! What the second wall costs: the same calls with row security and without, and what it would cost to bind the owner
+//! by statements of its own.
+//!
+//! ```text
+//! cargo bench -p todo-benches --bench row_security
+//! ```
+//!
+//! All calls are made as a role that owns nothing, one after the other, on a private PostgreSQL over TCP on this machine.
+//! The ways take turns, call by call, so that whatever else the machine does falls on all of them.
+
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use testkit::{postgres::Source, stores::WalledDatabase};
+use todo_core::{
+    Limit, Task, TaskId, TaskQuery, Title, UserId,
+    clock::{Clock as _, IdGenerator as _, SystemClock, UuidV7},
+    store::{Completion, PostgresOptions, PostgresStore, TaskChange, TaskStore},
+};
+use tokio::runtime::Builder;
+
+const ROUNDS: usize = 3000;
+/// Not counted: they fill the caches, and let the server choose its plans.
+const WARM_UP: usize = 200;
+const USERS: usize = 200;
+const CALLS: [&str; 4] = ["get", "list of 20", "create", "toggle"];
+
+/// One way to the tasks.
+enum Way {
+    Store(PostgresStore),
+    /// The statements of a store without row security, each in a transaction that binds the owner first, as one does it by
+    /// hand.
+    Transactions(PgConnection),
+}
+
+#[expect(clippy::print_stdout, reason = "a bench shows what it measured")]
+fn main() {
+    // One thread, so that nothing but the call itself is measured.
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    if let Err(error) = runtime.block_on(Source::find()) {
+        println!("row_security is NOT measured: {error}");
+        return;
+    }
+    println!("{}", runtime.block_on(measure()));
+}
+
+async fn measure() -> String {
+    let (plain, walled) = (WalledDatabase::empty().await, WalledDatabase::migrated().await);
+    let owner = connect(&plain.owner);
+    owner.migrate().await.expect("the owner may make a schema");
+    owner.grant_to(&plain.role("app")).await.expect("the owner may grant");
+    let users: Vec<UserId> = (0..USERS).map(|number| UserId::new(format!("{number:0>32}")).expect("an id")).collect();
+    for database in [&plain, &walled] {
+        fill(&connect(database.database.url()), &users).await;
+        let mut admin = PgConnection::connect(database.database.url()).await.expect("a connection");
+        admin.execute("vacuum analyze").await.expect("statistics");
+    }
+    let mut ways = [
+        ("predicates alone", Way::Store(connect(&plain.app))),
+        ("functions alone", Way::Store(connect(walled.database.url()).with_row_security())),
+        ("both walls", Way::Store(connect(&walled.app).with_row_security())),
+        ("both, by transactions", Way::Transactions(PgConnection::connect(&walled.app).await.expect("a connection"))),
+    ];
+    let load = load_average();
+    let mut times: Vec<Vec<Vec<Duration>>> = vec![vec![Vec::new(); ways.len()]; CALLS.len()];
+    for round in 0..WARM_UP + ROUNDS {
+        let owner = &users[round * 7 % USERS];
+        for (call, times) in times.iter_mut().enumerate() {
+            // Nobody is always the one after the slowest.
+            for turn in 0..ways.len() {
+                let way = (round + turn) % ways.len();
+                let spent = ways[way].1.call(call, owner).await;
+                if round >= WARM_UP {
+                    times[way].push(spent);
+                }
+            }
+        }
+    }
+    let mut text = format!(
+        "PostgreSQL {}, {ROUNDS} calls each, load {load} before and {} after\nmedian/p95 in us, ratio of medians\n{:<22}",
+        testkit::postgres::server().await.version(),
+        load_average(),
+        "",
+    );
+    text.extend(CALLS.map(|name| format!("{name:>22}")));
+    for way in 0..ways.len() {
+        text += &format!("\n{:<22}", ways[way].0);
+        for times in &mut times {
+            times[way].sort_unstable();
+            let at = |way: usize, share: usize| times[way][(times[way].len() - 1) * share / 100].as_secs_f64() * 1e6;
+            let cell = format!("{:.0}/{:.0} x{:.2}", at(way, 50), at(way, 95), at(way, 50) / at(0, 50));
+            text += &format!("{cell:>22}");
+        }
+    }
+    for (_, way) in ways {
+        if let Way::Store(store) = way {
+            store.close().await;
+        }
+    }
+    plain.database.close().await;
+    walled.database.close().await;
+    text
+}
+
+fn connect(url: &str) -> PostgresStore {
+    // Nothing here is done at once.
+    let mut options = PostgresOptions::default();
+    options.max_connections = 1;
+    PostgresStore::connect(url, &options).expect("a URL")
+}
+
+/// Twenty tasks for everybody; the seventh of each has an id that can be known.
+async fn fill(store: &PostgresStore, users: &[UserId]) {
+    for owner in users {
+        let tasks = (0..20).map(|number| new_task(owner, if number == 7 { known(owner) } else { next() }));
+        for task in tasks {
+            store.insert(owner, &task).await.expect("it is stored");
+        }
+    }
+}
+
+fn known(owner: &UserId) -> TaskId {
+    let number: u128 = owner.as_str().parse().expect("a number");
+    TaskId::from(uuid::Uuid::from_u128(0x019a_a3f0_5c00_7000_8000_0000_0000_0000 + number))
+}
+
+fn next() -> TaskId {
+    UuidV7::shared().next(SystemClock.now())
+}
+
+fn new_task(owner: &UserId, id: TaskId) -> Task {
+    let now = SystemClock.now();
+    Task {
+        id,
+        user_id: owner.clone(),
+        title: Title::new("Buy the tickets for the train to the sea").expect("a title"),
+        description: None,
+        completed: false,
+        created_at: now,
+        updated_at: now,
+        version: 1,
+    }
+}
+
+impl Way {
+    /// How long a call took.
+    async fn call(&mut self, call: usize, owner: &UserId) -> Duration {
+        let new = new_task(owner, next());
+        let query = TaskQuery { limit: Limit::new(20).expect("a limit"), ..TaskQuery::default() };
+        let toggle = TaskChange::completion(Completion::Toggle);
+        let start;
+        match self {
+            Self::Store(store) => {
+                start = Instant::now();
+                match CALLS[call] {
+                    "get" => assert!(store.get(owner, known(owner)).await.expect("an answer").is_some()),
+                    "list of 20" => {
+                        assert_eq!(store.list(owner, &query).await.expect("an answer").tasks.len(), 20);
+                    }
+                    "create" => assert!(store.insert(owner, &new).await.expect("an answer")),
+                    _ => assert!(
+                        store.update(owner, known(owner), &toggle, new.created_at).await.expect("an answer").is_some()
+                    ),
+                }
+            }
+            Self::Transactions(connection) => {
+                start = Instant::now();
+                let done = within(connection, CALLS[call], owner, &new).await.expect("an answer");
+                assert_eq!(done, if CALLS[call] == "list of 20" { 21 } else { 1 });
+            }
+        }
+        start.elapsed()
+    }
+}
+
+/// How many rows a statement is about, with the owner bound in the transaction before it: four round trips.
+async fn within(connection: &mut PgConnection, call: &str, owner: &UserId, new: &Task) -> Result<u64, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let bind = "select set_config('todo.user_id', $1, true)";
+    sqlx::query(bind).bind(owner.as_str()).execute(&mut *transaction).await?;
+    let statement = match call {
+        "get" => {
+            "select id, title, description, completed, created_at, updated_at, version from todo.tasks \
+             where user_id = $1 and id = $2"
+        }
+        "list of 20" => {
+            "select id, title, description, completed, created_at, updated_at, version from todo.tasks \
+             where user_id = $1 and id <= $2 order by id desc limit 21"
+        }
+        "create" => {
+            "insert into todo.tasks (user_id, id, title, description, completed, created_at, updated_at, version) \
+             values ($1, $2, 'Buy the tickets for the train to the sea', null, false, now(), now(), 1) \
+             on conflict do nothing"
+        }
+        _ => {
+            "update todo.tasks set completed = not completed, updated_at = greatest(updated_at, now()), \
+             version = version + 1 where user_id = $1 and id = $2 \
+             returning id, title, description, completed, created_at, updated_at, version"
+        }
+    };
+    let id = match call {
+        "create" => new.id.as_uuid(),
+        "list of 20" => uuid::Uuid::max(),
+        _ => known(owner).as_uuid(),
+    };
+    let done = sqlx::query(statement).bind(owner.as_str()).bind(id).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(done.rows_affected())
+}
+
+fn load_average() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().unwrap_or_default().to_owned()
+}
