@@ -43,9 +43,29 @@ schemathesis *args:
 drill *args:
     scripts/drill {{args}}
 
-# Licences, advisories, duplicates
-deny:
-    cargo deny check
+# Licences, sources, bans and advisories of dependencies
+deny *args:
+    scripts/check-dependencies {{args}}
+
+# The four packages, as a registry would get them
+package:
+    scripts/check-package
+
+# Whether the version says enough for what has changed
+semver *args:
+    scripts/check-semver {{args}}
+
+# Dockerfile, compose file, systemd, Kubernetes
+deploy:
+    scripts/check-deploy
+
+# The image, built and run as it is meant to be; a release build
+image *args:
+    scripts/image {{args}}
+
+# docs/backup.md, carried out
+backup *args:
+    scripts/check-backup {{args}}
 
 # The server against hand-written programs, with a thousand users at once; see benches/README.md
 load *args:
