@@ -39,6 +39,14 @@ openapi:
 schemathesis *args:
     scripts/schemathesis {{args}}
 
+# A target of the fuzzer for so many seconds; see scripts/fuzz
+fuzz target *args:
+    scripts/fuzz {{target}} {{args}}
+
+# A picture of the documentation, and whom the page asks
+screenshot-docs *args:
+    scripts/screenshot-docs {{args}}
+
 # Licences, advisories, duplicates
 deny:
     cargo deny check
