@@ -66,6 +66,17 @@ image *args:
 # docs/backup.md, carried out
 backup *args:
     scripts/check-backup {{args}}
+# A target of the fuzzer for so many seconds; see scripts/fuzz
+fuzz target *args:
+    scripts/fuzz {{target}} {{args}}
+
+# A picture of the documentation, and whom the page asks
+screenshot-docs *args:
+    scripts/screenshot-docs {{args}}
+
+# Licences, advisories, duplicates
+deny:
+    cargo deny check
 
 # The server against hand-written programs, with a thousand users at once; see benches/README.md
 load *args:
