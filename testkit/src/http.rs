@@ -54,6 +54,28 @@ pub async fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
+/// A free port for a server that will go away and come back: not one of those that the system gives to clients. Of
+/// those, a client that tries again and again while nobody listens would at some time be given the very port that it
+/// knocks at, and talk to itself.
+///
+/// # Errors
+///
+/// None was found in a hundred attempts.
+///
+/// # Panics
+///
+/// If the system has no randomness.
+pub fn lasting_port() -> io::Result<u16> {
+    let mut random = [0; 2];
+    let mut attempt = || {
+        aws_lc_rs::rand::fill(&mut random).expect("the system has randomness");
+        // Linux gives those from 32768 on, others those from 49152.
+        let port = 10_000 + u16::from_le_bytes(random) % 20_000;
+        std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(|_| port)
+    };
+    (1..100).find_map(|_| attempt().ok()).map_or_else(attempt, Ok)
+}
+
 /// An app that serves on a free port until this is dropped.
 #[derive(Debug)]
 pub struct Server {

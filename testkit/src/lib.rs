@@ -4,6 +4,7 @@
 //! - [`http`] serves an app on a free port and talks to it over real sockets, byte for byte.
 //! - [`pgbouncer`] puts a real pooler before a database, and [`proxy`] a network that fails on command.
 //! - [`stores`] makes an empty store of each kind for the suites of `todo_core::conformance`.
+//! - [`tls`] makes certificates of a private authority.
 //! - [`tokens`] mints tokens, good and bad, and the key sets that belong to them.
 //!
 //! Nothing here repairs what it tests, and nothing here answers an error: a test that cannot be set up panics, with a
@@ -14,6 +15,7 @@ pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;
 pub mod stores;
+pub mod tls;
 pub mod tokens;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

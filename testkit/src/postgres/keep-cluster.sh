@@ -60,6 +60,8 @@ exec >/dev/null
 while IFS= read -r line; do :; done
 
 if [ -f "$data/postmaster.pid" ]; then
+  # Somebody may have left it frozen. It ends its children itself.
+  kill -CONT "$(head -n 1 "$data/postmaster.pid")" 2>/dev/null
   "$programs/pg_ctl" -D "$data" -m immediate -w -t 30 stop </dev/null >/dev/null 2>&1
 fi
 rm -rf "$folder"

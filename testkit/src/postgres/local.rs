@@ -5,7 +5,6 @@ use std::{
     ffi::OsStr,
     fs,
     io::{self, BufRead as _, Read as _},
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -62,6 +61,10 @@ fn has_all_programs(folder: &Path) -> bool {
 pub(super) struct Cluster {
     pub(super) keeper: Keeper,
     pub(super) port: u16,
+    /// Where its data and its log are.
+    pub(super) folder: PathBuf,
+    /// Whom it runs as, if not as us.
+    pub(super) user: Option<User>,
 }
 
 /// Starts a cluster on a free port, with these lines in its `postgresql.conf`.
@@ -78,8 +81,12 @@ fn start_on(ports: &[u16], programs: &Path, password: &str, settings: &str) -> R
             .map_err(Error::Keeper)?;
     let mut line = String::new();
     keeper.tell(password).and_then(|()| said.read_line(&mut line)).map_err(Error::Keeper)?;
-    if let Some(port) = line.strip_prefix("ready ").and_then(|line| line.split(' ').next()?.parse().ok()) {
-        return Ok(Cluster { keeper, port });
+    let ready = line.strip_prefix("ready ").and_then(|line| {
+        let (port, folder) = line.trim_end().split_once(' ')?;
+        Some((port.parse().ok()?, folder.into()))
+    });
+    if let Some((port, folder)) = ready {
+        return Ok(Cluster { keeper, port, folder, user });
     }
     let mut log = String::new();
     said.read_to_string(&mut log).map_err(Error::Keeper)?;
@@ -88,13 +95,12 @@ fn start_on(ports: &[u16], programs: &Path, password: &str, settings: &str) -> R
 }
 
 /// Several ports, as one may be taken by somebody else before the server takes it.
-fn free_ports() -> io::Result<Vec<u16>> {
-    let listeners = (0..5).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<Vec<_>>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+pub(super) fn free_ports() -> io::Result<Vec<u16>> {
+    (0..5).map(|_| crate::http::lasting_port()).collect()
 }
 
 /// PostgreSQL refuses to run as root; `None` if we are somebody else.
-fn unprivileged_user() -> io::Result<Option<User>> {
+pub(super) fn unprivileged_user() -> io::Result<Option<User>> {
     if id(&["-u"])? != Some(0) {
         return Ok(None);
     }
@@ -113,6 +119,8 @@ fn id(arguments: &[&str]) -> io::Result<Option<u32>> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
 
     fn programs_in(folder: &Path) -> PathBuf {

@@ -27,9 +27,11 @@
 //! for many processes, run them under the program `with-postgres` of this crate: `with-postgres cargo test`.
 
 mod container;
+mod faults;
 mod keeper;
 mod local;
 mod server;
+mod standby;
 
 use std::{
     collections::HashMap,
@@ -45,7 +47,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::{sync::OnceCell, time::timeout};
 
+pub use faults::Faults;
 pub use server::{Error, Server, Source, server};
+pub use standby::Standby;
 
 /// What all names of our databases begin with, so that nothing else is ever dropped.
 const PREFIX: &str = "testkit_";

@@ -6,7 +6,7 @@ use sqlx::{Connection as _, PgConnection};
 use testcontainers::TestcontainersError;
 use tokio::sync::{OnceCell, oneshot};
 
-use super::{container, keeper::Keeper, local};
+use super::{container, faults::Faults, keeper::Keeper, local};
 
 /// A PostgreSQL server on which databases may be created.
 ///
@@ -16,6 +16,7 @@ pub struct Server {
     version: String,
     source: Source,
     keeper: Option<Keeper>,
+    faults: Option<Box<Faults>>,
 }
 
 /// Where a [`Server`] comes from.
@@ -168,7 +169,7 @@ impl Server {
             return Err(Error::MayNotCreateDatabases);
         }
         let version = version(connection).await.map_err(Error::Given)?;
-        Ok(Self { url, version, source: Source::Given, keeper: None })
+        Ok(Self { url, version, source: Source::Given, keeper: None, faults: None })
     }
 
     /// Starts a private cluster of the programs on this machine, whatever the environment says, with settings of its
@@ -190,9 +191,11 @@ impl Server {
 
     async fn local(programs: PathBuf, settings: &str) -> Result<Self, Error> {
         let password = crate::random_hex(16);
-        let local::Cluster { keeper, port } = local::start(&programs, &password, settings)?;
+        let local::Cluster { keeper, port, folder, user } = local::start(&programs, &password, settings)?;
         let url = format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres");
-        Self::private(url, Source::Local(programs), keeper).await
+        let faults = Faults::new(&programs, &folder, port, user);
+        let server = Self::private(url, Source::Local(programs), keeper).await?;
+        Ok(Self { faults: Some(Box::new(faults)), ..server })
     }
 
     async fn container(engine: String) -> Result<Self, Error> {
@@ -204,7 +207,7 @@ impl Server {
     async fn private(url: String, source: Source, keeper: Keeper) -> Result<Self, Error> {
         let connection = super::connect(&url).await.map_err(Error::Private)?;
         let version = version(connection).await.map_err(Error::Private)?;
-        Ok(Self { url, version, source, keeper: Some(keeper) })
+        Ok(Self { url, version, source, keeper: Some(keeper), faults: None })
     }
 
     /// The address of the database that is always there, as a user who may create others.
@@ -223,6 +226,12 @@ impl Server {
     #[must_use]
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// What may be done to the server, if it is a private cluster of the programs on this machine.
+    #[must_use]
+    pub fn faults(&self) -> Option<&Faults> {
+        self.faults.as_deref()
     }
 
     /// Stops the server if it was started for us, and waits until nothing is left of it. Blocks.
