@@ -74,10 +74,6 @@ fuzz target *args:
 screenshot-docs *args:
     scripts/screenshot-docs {{args}}
 
-# Licences, advisories, duplicates
-deny:
-    cargo deny check
-
 # The server against hand-written programs, with a thousand users at once; see benches/README.md
 load *args:
     cargo bench -p todo-benches --bench load -- {{args}}

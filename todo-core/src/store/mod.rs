@@ -11,6 +11,8 @@ use crate::{
 mod batch;
 mod coalescing;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod connecting;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod in_transaction;
 mod memory;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -23,6 +25,7 @@ mod pool;
 mod postgres;
 #[cfg(feature = "postgres")]
 mod postgres_batch;
+mod retry;
 #[cfg(feature = "postgres")]
 mod row_security;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -9,7 +9,7 @@ use super::{
     PostgresStore, StoreError,
     names::{Dialect, Names},
     postgres::on_connection,
-    sql::{self, Statements, is_disconnected},
+    sql::{self, Statements},
 };
 
 const INSERT: &str = r#"select from "{schema}"."{table}_insert"($1, $2, $3, $4, $5, $6, $7, $8)"#;
