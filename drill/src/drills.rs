@@ -217,7 +217,7 @@ impl Scene {
         let mut load = Load::of(&[host.address()], mint);
         load.fill().await;
         load.start(options.rate);
-        sleep(BEFORE).await;
+        sleep(if options.short { BEFORE / 2 } else { BEFORE }).await;
         let before = host.memory();
         Ok(Self { drill, postgres, setup, host, load, before })
     }
@@ -233,7 +233,7 @@ impl Scene {
     /// The load goes on for a while, then everything is looked at.
     async fn close(mut self, allowed: Allowed, recovers: bool, options: &Options) -> Result<Row, Failure> {
         if recovers {
-            sleep(AFTER).await;
+            sleep(if options.short { AFTER / 2 } else { AFTER }).await;
         }
         self.load.stop().await;
         self.load.leave();
@@ -377,9 +377,10 @@ async fn terminate(options: &Options) -> Result<Row, Failure> {
     let mut connection = scene.connect().await?;
     let mut lock = connection.begin().await?;
     sqlx::raw_sql("lock table todo.tasks in access exclusive mode").execute(&mut *lock).await?;
-    sleep(Duration::from_millis(500)).await;
-    // What is sent at the same moment may find the connection being closed, as HTTP has it.
-    scene.load.must_answer_before(Instant::now() - Duration::from_millis(100));
+    sleep(Duration::from_millis(400)).await;
+    // What is sent at the moment of the signal may find its connection being closed, as HTTP has it.
+    scene.load.must_answer_before(Instant::now());
+    sleep(Duration::from_millis(100)).await;
     scene.host.terminate()?;
     let begun = Instant::now();
     sleep(Duration::from_millis(500)).await;
