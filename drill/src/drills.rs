@@ -13,7 +13,7 @@ use testkit::{
     pgbouncer::PgBouncer,
     postgres::{Faults, Server},
     proxy::{Proxy, Traffic},
-    tokens::{SigningKey, user_token},
+    tokens::{SigningKey, claims, now, secret_token},
 };
 use tokio::{task::block_in_place, time::sleep};
 
@@ -194,7 +194,12 @@ fn with_secret(drill: Drill, options: &Options, url: &str) -> Setup {
 }
 
 fn by_secret() -> Mint {
-    Box::new(|user| user_token(SECRET.as_bytes(), user))
+    Box::new(|user| {
+        let mut claims = claims(user);
+        // For a long soak.
+        claims["exp"] = (now() + 24 * 60 * 60).into();
+        secret_token(SECRET.as_bytes(), &claims)
+    })
 }
 
 impl Scene {
