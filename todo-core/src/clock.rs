@@ -1,8 +1,12 @@
-//! Time and identifiers, as values that are passed in: nothing in this crate asks the system behind its caller's back.
+//! Time, identifiers and chance, as values that are passed in: nothing in this crate asks the system behind its caller's
+//! back.
 
 use std::{
     fmt,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -265,9 +269,71 @@ impl IdGenerator for UuidV7 {
     }
 }
 
+/// Spreads pauses, so that those who failed together do not come back together.
+///
+/// It is not for secrets: who knows some of its pauses can tell the next.
+///
+/// ```
+/// use std::time::Duration;
+/// use todo_core::clock::Jitter;
+///
+/// let pause = Jitter::seeded(7).spread(Duration::from_millis(100));
+/// assert!(pause >= Duration::from_millis(50) && pause <= Duration::from_millis(100));
+/// assert_eq!(pause, Jitter::seeded(7).spread(Duration::from_millis(100)));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Jitter(Arc<AtomicU64>);
+
+impl Jitter {
+    /// The one that all stores of this process share unless they are told otherwise; no two processes have the same.
+    #[must_use]
+    pub fn shared() -> Self {
+        static SHARED: LazyLock<Jitter> = LazyLock::new(|| {
+            let mut seed = [0; 8];
+            // Without randomness processes may come back together, and nothing else.
+            let _ = aws_lc_rs::rand::fill(&mut seed);
+            Jitter::seeded(u64::from_ne_bytes(seed))
+        });
+        SHARED.clone()
+    }
+
+    /// One that spreads as this number says, for tests.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(seed)))
+    }
+
+    /// A pause of at least half of this one and at most all of it.
+    #[must_use]
+    pub fn spread(&self, longest: Duration) -> Duration {
+        // SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut mixed = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        let half = longest / 2;
+        let part = (half.as_nanos() * u128::from(mixed)) >> u64::BITS;
+        half + Duration::from_nanos(u64::try_from(part).unwrap_or(u64::MAX))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_are_spread_over_their_second_half() {
+        let jitter = Jitter::seeded(1);
+        let longest = Duration::from_secs(1);
+        let mut tenths = [0; 10];
+        for _ in 0..10_000 {
+            tenths[usize::try_from(jitter.spread(longest).as_millis() / 100).expect("a pause").min(9)] += 1;
+        }
+        assert_eq!(tenths[..5], [0; 5]);
+        assert!(tenths[5..].iter().all(|count| (1800..2200).contains(count)), "{tenths:?}");
+        assert_eq!(jitter.spread(Duration::ZERO), Duration::ZERO);
+    }
 
     #[test]
     fn times_are_written_with_six_digits_and_read_back() {

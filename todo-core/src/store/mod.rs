@@ -11,6 +11,8 @@ use crate::{
 mod batch;
 mod coalescing;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod connecting;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod in_transaction;
 mod memory;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -23,6 +25,8 @@ mod pool;
 mod postgres;
 #[cfg(feature = "postgres")]
 mod postgres_batch;
+#[cfg(feature = "postgres")]
+mod retry;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]

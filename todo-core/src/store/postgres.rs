@@ -1,5 +1,6 @@
 use std::{
     fmt::{self, Write as _},
+    io,
     ops::{Deref, DerefMut},
     pin::Pin,
     str::FromStr as _,
@@ -14,16 +15,20 @@ use sqlx::{
     postgres::{PgConnectOptions, PgSslMode},
 };
 
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::timeout};
 
 use super::{
     StoreError, TaskChange, TaskStore,
     in_transaction::{Joined, joined_store},
     names::{Dialect, Names},
-    pool::{Lease, MAX_WAITING, Place, Pool, PoolStatus, Prepare, Queue},
-    sql::{self, Statements, is_disconnected},
+    pool::{Lease, MAX_WAITING, Network, Place, Pool, PoolStatus, Prepare, Queue},
+    retry::{Attempts, Nature},
+    sql::{self, Statements, is_disconnected, is_read_only},
 };
-use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
+use crate::{
+    Page, Task, TaskId, TaskQuery, UserId,
+    clock::{Jitter, Timestamp},
+};
 
 mod operations {
     super::sql::operations!(sqlx::PgConnection, sqlx::Postgres, time::OffsetDateTime);
@@ -34,6 +39,19 @@ mod operations {
 /// One call is one statement and one round trip. A connection that died while nobody used it is replaced without the
 /// caller of a read seeing it; a write answers [`StoreError::Unavailable`] then, since whether it happened is not
 /// known.
+///
+/// # What is tried again
+///
+/// Up to three times, after pauses of up to 50, 100 and 200 ms, half of each left to chance, and not later than 7 seconds
+/// after the call began: connecting; a read whose connection died; what the server has rolled back because it met
+/// somebody else (`40001`, `40P01`). What a server refused because it only reads (`25006`), as a primary does that is none
+/// any more, is sent once more over a new connection, and all connections that are older are given up. Nothing else is
+/// repeated, and nothing within a transaction of the host.
+///
+/// A server that does not answer at all is noticed, too: a second after
+/// [`statement_timeout`](PostgresOptions::statement_timeout), or after 30 seconds if there is none, the connection counts
+/// as dead. A connection that nobody has used for 30 seconds, or that was idle when another was found dead, is asked first,
+/// and has a second to answer.
 ///
 /// Only direct connections and poolers that keep track of prepared statements are supported (PgBouncer from 1.21 with
 /// `max_prepared_statements`, Neon, Supavisor); behind others, statements of different callers are mixed up.
@@ -81,8 +99,13 @@ enum Connections {
 pub struct PostgresOptions {
     /// How many connections at most. Default: 10.
     pub max_connections: usize,
-    /// How long a call waits for a connection before it answers [`StoreError::Unavailable`]. Default: 3 seconds.
+    /// How long a call waits until a connection is free before it answers [`StoreError::Unavailable`]. Default:
+    /// 3 seconds.
     pub acquire_timeout: Duration,
+    /// How long a call waits for a new connection, as when the database has to wake up first. Connecting goes on when
+    /// the call does not, for up to 15 seconds, and the next call finds it done. It should be less than the patience of
+    /// the callers. Default: 8 seconds.
+    pub connect_timeout: Duration,
     /// After how long a connection is replaced when it is next needed. Default: 30 minutes.
     pub max_lifetime: Duration,
     /// How many calls may wait for a connection. More answer [`StoreError::Unavailable`] at once, since they would wait
@@ -100,6 +123,8 @@ pub struct PostgresOptions {
     pub lock_timeout: Option<Duration>,
     /// What to make of `sslmode=require`. Default: [`TlsPolicy::Verify`].
     pub tls: TlsPolicy,
+    /// Spreads the pauses before something is tried again. Default: [`Jitter::shared`].
+    pub jitter: Jitter,
 }
 
 impl Default for PostgresOptions {
@@ -107,11 +132,13 @@ impl Default for PostgresOptions {
         Self {
             max_connections: 10,
             acquire_timeout: Duration::from_secs(3),
+            connect_timeout: Duration::from_secs(8),
             max_lifetime: Duration::from_mins(30),
             max_waiting: MAX_WAITING,
             statement_timeout: Some(Duration::from_secs(5)),
             lock_timeout: Some(Duration::from_secs(2)),
             tls: TlsPolicy::Verify,
+            jitter: Jitter::shared(),
         }
     }
 }
@@ -169,7 +196,7 @@ impl PostgresStore {
             Some(session.clone()),
             options.max_connections,
             options.acquire_timeout,
-            Some(options.max_lifetime),
+            Some(Network { max_age: options.max_lifetime, connect_timeout: options.connect_timeout }),
         );
         let pool = pool.with_max_waiting(options.max_waiting);
         Ok(Self::over(Connections::Own(pool, session), Names::default()))
@@ -228,7 +255,7 @@ impl PostgresStore {
         let migrated = match &self.connections {
             // Not one of the pool's: to migrate, or to wait until another process has, may take longer than a call.
             Connections::Own(pool, _) => {
-                let mut connection = pool.options().connect().await?;
+                let mut connection = connect(&pool.options(), self.connect_timeout()).await?;
                 let migrated = sql::migrate(&migrator, &mut connection).await;
                 // That it is closed politely matters to nobody but the server's log.
                 let _ = connection.close().await;
@@ -265,13 +292,14 @@ impl PostgresStore {
             Connections::Host(pool, _) => (*pool.connect_options()).clone(),
         };
         // Fresh ones, because sqlx names statements by counting, and the names must clash.
-        let (mut one, mut other) = (options.connect().await?, options.connect().await?);
+        let limit = self.connect_timeout();
+        let (mut one, mut other) = (connect(&options, limit).await?, connect(&options, limit).await?);
         let pooled = is_pooled(&mut one, &mut other).await?;
         if pooled && mixes_statements(&mut one, &mut other).await {
             return Err(StoreError::Backend(
                 "a connection pooler that does not track prepared statements stands before the database: it answers \
-                 with the rows of other queries. Connect directly, or through one that does (PgBouncer from 1.21 with \
-                 max_prepared_statements)"
+                 with the rows of other queries. Set max_prepared_statements in PgBouncer, which version 1.21 or newer \
+                 has, or use the direct URL of the database instead of the pooled one"
                     .into(),
             ));
         }
@@ -314,20 +342,95 @@ impl PostgresStore {
         })
     }
 
-    /// A connection that answers, however many dead ones lie in the pool: when the server was restarted, all of them.
-    pub(super) async fn live_lease(&self) -> Result<Borrowed, StoreError> {
-        // Our own pool suspects the others by now, and asks before it gives one out.
-        if let Connections::Host(pool, queue) = &self.connections {
-            for _ in 0..pool.options().get_max_connections() {
-                let mut connection = pool.acquire().await?;
-                if connection.ping().await.is_ok() {
-                    return Ok(Borrowed::Host { connection, _place: queue.enter()? });
+    pub(super) fn attempts(&self, nature: Nature) -> Attempts {
+        let jitter = match &self.connections {
+            Connections::Own(_, session) => session.jitter.clone(),
+            Connections::Host(..) => Jitter::shared(),
+        };
+        Attempts::new(nature, jitter)
+    }
+
+    /// A connection for the next of these attempts.
+    pub(super) async fn lease_for(&self, attempts: &mut Attempts) -> Result<Borrowed, StoreError> {
+        match &self.connections {
+            Connections::Own(pool, _) => loop {
+                match pool.lease().await {
+                    Ok(lease) => return Ok(Borrowed::Own(lease)),
+                    Err(denied) => attempts.connect_again(denied).await?,
                 }
-                drop(connection.detach());
+            },
+            // How it connects is the host's to say.
+            Connections::Host(pool, queue) => {
+                if attempts.have_lost() {
+                    drop_dead(pool).await;
+                }
+                let place = queue.enter()?;
+                Ok(Borrowed::Host { connection: pool.acquire().await?, _place: place })
             }
         }
-        self.lease().await
     }
+
+    /// What a call answers, unless the server keeps silent: it has ended the statement by then, or is not there.
+    pub(super) async fn in_time<T>(
+        &self,
+        call: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let limit = match &self.connections {
+            Connections::Own(_, session) => session.statement_timeout.map(|limit| limit.saturating_add(MARGIN)),
+            Connections::Host(..) => None,
+        };
+        let silent = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the server has not answered").into());
+        timeout(limit.unwrap_or(SILENCE), call).await.unwrap_or_else(silent)
+    }
+
+    fn connect_timeout(&self) -> Duration {
+        match &self.connections {
+            Connections::Own(_, session) => session.connect_timeout,
+            Connections::Host(pool, _) => pool.options().get_acquire_timeout(),
+        }
+    }
+}
+
+/// How much longer than the server ends a statement it is waited for.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// How long a server is waited for that ends no statement.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Takes the dead connections out of the host's pool, which does not suspect the others when one was found dead.
+async fn drop_dead(pool: &PgPool) {
+    let mut is_silent = false;
+    for _ in 0..pool.num_idle() {
+        let Some(mut connection) = pool.try_acquire() else { return };
+        // One that keeps silent takes its time; the others are not asked any more.
+        if !is_silent {
+            match timeout(MARGIN, connection.ping()).await {
+                Ok(Ok(())) => return,
+                Ok(Err(_)) => {}
+                Err(_) => is_silent = true,
+            }
+        }
+        drop(connection.detach());
+    }
+}
+
+/// A connection outside of the pool. What is wrong with a certificate does not become right by trying again.
+async fn connect(options: &PgConnectOptions, limit: Duration) -> Result<PgConnection, StoreError> {
+    let too_late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer").into());
+    let connected = timeout(limit, options.connect()).await.unwrap_or_else(too_late);
+    connected.map_err(|error| match sql::refused_certificate(&error) {
+        Some(problem) => StoreError::Backend(
+            format!(
+                "the certificate of the database server is not accepted ({problem}): the host in the URL must be one of its \
+                 names, and an authority that not everybody knows must be named in the URL by sslrootcert"
+            )
+            .into(),
+        ),
+        None => match &error {
+            sqlx::Error::Tls(_) => StoreError::Backend(error.into()),
+            _ => error.into(),
+        },
+    })
 }
 
 fn host_queue(pool: &PgPool, max_waiting: usize) -> Queue {
@@ -356,6 +459,8 @@ async fn is_pooled(one: &mut PgConnection, other: &mut PgConnection) -> Result<b
 struct Session {
     statement_timeout: Option<Duration>,
     lock_timeout: Option<Duration>,
+    connect_timeout: Duration,
+    jitter: Jitter,
     /// Found out once. Behind a pooler a session is not ours, so nothing is set in it.
     pooled: OnceCell<bool>,
 }
@@ -365,12 +470,15 @@ impl Session {
         Self {
             statement_timeout: options.statement_timeout,
             lock_timeout: options.lock_timeout,
+            connect_timeout: options.connect_timeout,
+            jitter: options.jitter.clone(),
             pooled: OnceCell::new(),
         }
     }
 
     async fn set(&self, connection: &mut PgConnection, options: &PgConnectOptions) -> Result<(), sqlx::Error> {
-        let mut settings = String::new();
+        // Routers forget connections that are still for some minutes; these probes of the server are traffic.
+        let mut settings = String::from("set tcp_keepalives_idle = 60;");
         for (name, limit) in [("statement_timeout", self.statement_timeout), ("lock_timeout", self.lock_timeout)] {
             if let Some(limit) = limit {
                 // 0 would be no limit, and more than this is none that the server takes.
@@ -378,9 +486,6 @@ impl Session {
                 // Writing to a text does not fail.
                 let _ = write!(settings, "set {name} = {millis};");
             }
-        }
-        if settings.is_empty() {
-            return Ok(());
         }
         let look = async || {
             let mut other = options.connect().await?;
@@ -462,11 +567,19 @@ impl Borrowed {
         }
     }
 
+    /// Whether it was opened for this call, as far as is known.
+    pub(super) fn is_fresh(&self) -> bool {
+        match self {
+            Self::Own(lease) => lease.is_fresh(),
+            Self::Host { .. } => false,
+        }
+    }
+
     pub(super) fn finish<T>(self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         match self {
             Self::Own(lease) => lease.finish(result),
             Self::Host { connection, .. } => {
-                if result.as_ref().is_err_and(is_disconnected) {
+                if result.as_ref().is_err_and(|error| is_disconnected(error) || is_read_only(error)) {
                     drop(connection.detach());
                 }
                 result
@@ -495,24 +608,27 @@ impl DerefMut for Borrowed {
     }
 }
 
-/// Runs a call on a connection; if it reads, a second time on a live one if the first was dead.
+/// Runs a call on a connection, and on another as often as [`retry`](super::retry) allows.
 macro_rules! on_connection {
-    ($store:expr, $connection:ident => $call:expr) => {{
-        let mut $connection = $store.lease().await?;
-        let result = $call.await;
-        Ok($connection.finish(result)?)
-    }};
-    (read $store:expr, $connection:ident => $call:expr) => {{
-        let mut $connection = $store.lease().await?;
-        let result = $call.await;
-        match $connection.finish(result) {
-            Err(error) if is_disconnected(&error) => {
-                tracing::debug!(target: "todo_core::store", %error, "a connection had died; reading again on another");
-                let mut $connection = $store.live_lease().await?;
-                let result = $call.await;
-                Ok($connection.finish(result)?)
+    ($store:expr, $connection:ident => $call:expr) => {
+        on_connection!(@ Write, $store, $connection => $call)
+    };
+    (read $store:expr, $connection:ident => $call:expr) => {
+        on_connection!(@ Read, $store, $connection => $call)
+    };
+    (batch $store:expr, $connection:ident => $call:expr) => {
+        on_connection!(@ Batch, $store, $connection => $call)
+    };
+    (@ $nature:ident, $store:expr, $connection:ident => $call:expr) => {{
+        let mut attempts = $store.attempts($crate::store::retry::Nature::$nature);
+        loop {
+            let mut $connection = $store.lease_for(&mut attempts).await?;
+            let is_fresh = $connection.is_fresh();
+            let result = $store.in_time($call).await;
+            match $connection.finish(result) {
+                Ok(answer) => break Ok(answer),
+                Err(error) => attempts.again(error, is_fresh).await?,
             }
-            result => Ok(result?),
         }
     }};
 }

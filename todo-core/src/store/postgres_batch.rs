@@ -68,7 +68,7 @@ impl BatchStore for PostgresStore {
     async fn insert_many(&self, calls: &[(&UserId, &Task)]) -> Result<Vec<bool>, BatchError> {
         let sql = &self.statements().batch;
         let done: Result<_, StoreError> =
-            async { on_connection!(self, connection => insert_many(&mut connection, sql, calls)) }.await;
+            async { on_connection!(batch self, connection => insert_many(&mut connection, sql, calls)) }.await;
         done.map_err(BatchError::of_write)
     }
 
@@ -78,14 +78,14 @@ impl BatchStore for PostgresStore {
     ) -> Result<Vec<Option<Task>>, BatchError> {
         let sql = &self.statements().batch;
         let done: Result<_, StoreError> =
-            async { on_connection!(self, connection => update_many(&mut connection, sql, calls)) }.await;
+            async { on_connection!(batch self, connection => update_many(&mut connection, sql, calls)) }.await;
         done.map_err(BatchError::of_write)
     }
 
     async fn delete_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<bool>, BatchError> {
         let sql = &self.statements().batch;
         let done: Result<_, StoreError> =
-            async { on_connection!(self, connection => delete_many(&mut connection, sql, calls)) }.await;
+            async { on_connection!(batch self, connection => delete_many(&mut connection, sql, calls)) }.await;
         done.map_err(BatchError::of_write)
     }
 }

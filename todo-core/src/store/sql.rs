@@ -403,6 +403,46 @@ pub(super) fn is_disconnected(error: &sqlx::Error) -> bool {
     }
 }
 
+/// The code (SQLSTATE) that the server gave.
+#[cfg(feature = "postgres")]
+fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| codes.contains(&&*code))
+}
+
+/// Serialization failure or deadlock: the server has rolled back what met somebody else.
+#[cfg(feature = "postgres")]
+pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
+    has_code(error, &["40001", "40P01"])
+}
+
+/// A standby, or a primary that is one no more: the connection leads to the wrong server.
+pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "25006")
+}
+
+/// Whether nobody could be reached, or nobody had room, so that another attempt to connect may do better. A server that
+/// offers no encryption, or whose certificate is wrong, will not.
+#[cfg(feature = "postgres")]
+pub(super) fn is_unreachable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => false,
+        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::TimedOut => false,
+        _ => (is_disconnected(error) && refused_certificate(error).is_none()) || has_code(error, &["53300"]),
+    }
+}
+
+/// What is wrong with the server's certificate, if that is why there is no connection.
+#[cfg(feature = "postgres")]
+pub(super) fn refused_certificate(error: &sqlx::Error) -> Option<String> {
+    // sqlx does not export rustls, whose error this is.
+    match error {
+        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
+            io.to_string().strip_prefix("invalid peer certificate: ").map(str::to_owned)
+        }
+        _ => None,
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         if is_disconnected(&error) {
