@@ -163,7 +163,7 @@ impl Drill {
             Self::Terminate => terminate(options).await,
             Self::TwoServers => two_servers(options).await,
             Self::Soak => soak(options).await,
-            Self::Schemathesis => schemathesis(options),
+            Self::Schemathesis => schemathesis(options).await,
         }
     }
 }
@@ -532,12 +532,19 @@ async fn soak(options: &Options) -> Result<Row, Failure> {
 }
 
 /// Not a fault, but part of what has to be shown of a release.
-fn schemathesis(options: &Options) -> Result<Row, Failure> {
+async fn schemathesis(options: &Options) -> Result<Row, Failure> {
+    let postgres = postgres().await?;
     let log = options.out.join("schemathesis.log");
     let written = File::create(&log)?;
     let mut command = Command::new("scripts/schemathesis");
-    command.args(["all", "postgres"]).env("TODO_SERVER", &options.server).stdin(Stdio::null());
-    let status = command.stdout(written.try_clone()?).stderr(written).status()?;
+    command
+        .args(["all", "postgres"])
+        .env("TODO_SERVER", &options.server)
+        .env("TEST_DATABASE_URL", postgres.url())
+        .stdin(Stdio::null())
+        .stdout(written.try_clone()?)
+        .stderr(written);
+    let status = block_in_place(|| command.status())?;
     let text = std::fs::read_to_string(&log)?;
     let mut row = Row { name: Drill::Schemathesis.name(), ..Row::default() };
     row.notes
