@@ -525,7 +525,7 @@ async fn soak(options: &Options) -> Result<Row, Failure> {
     row.notes.push(format!(
         "{:.1} minutes; memory in MiB: {}; in the second half it changed by {:.1} MiB an hour",
         options.soak,
-        series.iter().map(|(_, mib)| format!("{mib:.0}")).collect::<Vec<_>>().join(" "),
+        series.iter().map(|(_, mib)| format!("{mib:.1}")).collect::<Vec<_>>().join(" "),
         slope(late)
     ));
     Ok(row)
