@@ -13,7 +13,7 @@ use testkit::{
     pgbouncer::PgBouncer,
     postgres::{Faults, Server},
     proxy::{Proxy, Traffic},
-    tokens::{SigningKey, user_token},
+    tokens::{SigningKey, claims, now, secret_token},
 };
 use tokio::{task::block_in_place, time::sleep};
 
@@ -163,7 +163,7 @@ impl Drill {
             Self::Terminate => terminate(options).await,
             Self::TwoServers => two_servers(options).await,
             Self::Soak => soak(options).await,
-            Self::Schemathesis => schemathesis(options),
+            Self::Schemathesis => schemathesis(options).await,
         }
     }
 }
@@ -194,7 +194,12 @@ fn with_secret(drill: Drill, options: &Options, url: &str) -> Setup {
 }
 
 fn by_secret() -> Mint {
-    Box::new(|user| user_token(SECRET.as_bytes(), user))
+    Box::new(|user| {
+        let mut claims = claims(user);
+        // For a long soak.
+        claims["exp"] = (now() + 24 * 60 * 60).into();
+        secret_token(SECRET.as_bytes(), &claims)
+    })
 }
 
 impl Scene {
@@ -217,7 +222,7 @@ impl Scene {
         let mut load = Load::of(&[host.address()], mint);
         load.fill().await;
         load.start(options.rate);
-        sleep(BEFORE).await;
+        sleep(if options.short { BEFORE / 2 } else { BEFORE }).await;
         let before = host.memory();
         Ok(Self { drill, postgres, setup, host, load, before })
     }
@@ -233,7 +238,7 @@ impl Scene {
     /// The load goes on for a while, then everything is looked at.
     async fn close(mut self, allowed: Allowed, recovers: bool, options: &Options) -> Result<Row, Failure> {
         if recovers {
-            sleep(AFTER).await;
+            sleep(if options.short { AFTER / 2 } else { AFTER }).await;
         }
         self.load.stop().await;
         self.load.leave();
@@ -377,9 +382,10 @@ async fn terminate(options: &Options) -> Result<Row, Failure> {
     let mut connection = scene.connect().await?;
     let mut lock = connection.begin().await?;
     sqlx::raw_sql("lock table todo.tasks in access exclusive mode").execute(&mut *lock).await?;
-    sleep(Duration::from_millis(500)).await;
-    // What is sent at the same moment may find the connection being closed, as HTTP has it.
-    scene.load.must_answer_before(Instant::now() - Duration::from_millis(100));
+    sleep(Duration::from_millis(400)).await;
+    // What is sent at the moment of the signal may find its connection being closed, as HTTP has it.
+    scene.load.must_answer_before(Instant::now());
+    sleep(Duration::from_millis(100)).await;
     scene.host.terminate()?;
     let begun = Instant::now();
     sleep(Duration::from_millis(500)).await;
@@ -519,19 +525,26 @@ async fn soak(options: &Options) -> Result<Row, Failure> {
     row.notes.push(format!(
         "{:.1} minutes; memory in MiB: {}; in the second half it changed by {:.1} MiB an hour",
         options.soak,
-        series.iter().map(|(_, mib)| format!("{mib:.0}")).collect::<Vec<_>>().join(" "),
+        series.iter().map(|(_, mib)| format!("{mib:.1}")).collect::<Vec<_>>().join(" "),
         slope(late)
     ));
     Ok(row)
 }
 
 /// Not a fault, but part of what has to be shown of a release.
-fn schemathesis(options: &Options) -> Result<Row, Failure> {
+async fn schemathesis(options: &Options) -> Result<Row, Failure> {
+    let postgres = postgres().await?;
     let log = options.out.join("schemathesis.log");
     let written = File::create(&log)?;
     let mut command = Command::new("scripts/schemathesis");
-    command.args(["all", "postgres"]).env("TODO_SERVER", &options.server).stdin(Stdio::null());
-    let status = command.stdout(written.try_clone()?).stderr(written).status()?;
+    command
+        .args(["all", "postgres"])
+        .env("TODO_SERVER", &options.server)
+        .env("TEST_DATABASE_URL", postgres.url())
+        .stdin(Stdio::null())
+        .stdout(written.try_clone()?)
+        .stderr(written);
+    let status = block_in_place(|| command.status())?;
     let text = std::fs::read_to_string(&log)?;
     let mut row = Row { name: Drill::Schemathesis.name(), ..Row::default() };
     row.notes

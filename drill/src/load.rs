@@ -585,10 +585,9 @@ fn malformed(answer: &Answer, why: &str) -> Vec<Finding> {
 fn judge(state: &mut State, asked: &Asked, answer: &Answer) -> Result<Verdict, Vec<Finding>> {
     let (expected, task) = match asked {
         Asked::List { .. } => (StatusCode::OK, None),
-        Asked::Get { id, .. } => (StatusCode::OK, Some(id)),
         Asked::GetForeign { id } => (StatusCode::NOT_FOUND, Some(id)),
         Asked::Create { .. } => (StatusCode::CREATED, None),
-        Asked::Change { id, .. } => (StatusCode::OK, Some(id)),
+        Asked::Get { id, .. } | Asked::Change { id, .. } => (StatusCode::OK, Some(id)),
         Asked::Delete { id } => (StatusCode::NO_CONTENT, Some(id)),
     };
     if answer.status.is_client_error() || answer.status.is_server_error() {
@@ -700,7 +699,7 @@ mod tests {
         let pairs = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
         Answer {
             status: StatusCode::from_u16(status).unwrap(),
-            headers: HeaderMap::from_iter(pairs),
+            headers: pairs.collect::<HeaderMap>(),
             body: body.into(),
         }
     }
