@@ -19,10 +19,10 @@ use todo_core::{
 };
 use tokio::runtime::Builder;
 
-const ROUNDS: usize = 3000;
+const ROUNDS: usize = 1000;
 /// Not counted: they fill the caches, and let the server choose its plans.
-const WARM_UP: usize = 200;
-const USERS: usize = 200;
+const WARM_UP: usize = 100;
+const USERS: usize = 500;
 const CALLS: [&str; 4] = ["get", "list of 20", "create", "toggle"];
 
 /// One way to the tasks.
@@ -51,9 +51,7 @@ async fn measure() -> String {
     owner.grant_to(&plain.role("app")).await.expect("the owner may grant");
     let users: Vec<UserId> = (0..USERS).map(|number| UserId::new(format!("{number:0>32}")).expect("an id")).collect();
     for database in [&plain, &walled] {
-        fill(&connect(database.database.url()), &users).await;
-        let mut admin = PgConnection::connect(database.database.url()).await.expect("a connection");
-        admin.execute("vacuum analyze").await.expect("statistics");
+        fill(&mut PgConnection::connect(database.database.url()).await.expect("a connection")).await;
     }
     let mut ways = [
         ("predicates alone", Way::Store(connect(&plain.app))),
@@ -66,8 +64,10 @@ async fn measure() -> String {
     for round in 0..WARM_UP + ROUNDS {
         let owner = &users[round * 7 % USERS];
         for (call, times) in times.iter_mut().enumerate() {
+            // A write waits for the disk, so there are fewer.
+            let repetitions = if ["create", "toggle"].contains(&CALLS[call]) { 1 } else { 5 };
             // Nobody is always the one after the slowest.
-            for turn in 0..ways.len() {
+            for turn in 0..ways.len() * repetitions {
                 let way = (round + turn) % ways.len();
                 let spent = ways[way].1.call(call, owner).await;
                 if round >= WARM_UP {
@@ -76,20 +76,21 @@ async fn measure() -> String {
             }
         }
     }
+    times.iter_mut().flatten().for_each(|times| times.sort_unstable());
     let mut text = format!(
-        "PostgreSQL {}, {ROUNDS} calls each, load {load} before and {} after\nmedian/p95 in us, ratio of medians\n{:<22}",
+        "PostgreSQL {}, load {load} before and {} after, {ROUNDS} writes and five times as many reads each\n10th percentile/median in us, ratio of each to the first\n{:<22}",
         testkit::postgres::server().await.version(),
         load_average(),
         "",
     );
-    text.extend(CALLS.map(|name| format!("{name:>22}")));
+    text.extend(CALLS.map(|name| format!("{name:>26}")));
     for way in 0..ways.len() {
         text += &format!("\n{:<22}", ways[way].0);
-        for times in &mut times {
-            times[way].sort_unstable();
+        for times in &times {
             let at = |way: usize, share: usize| times[way][(times[way].len() - 1) * share / 100].as_secs_f64() * 1e6;
-            let cell = format!("{:.0}/{:.0} x{:.2}", at(way, 50), at(way, 95), at(way, 50) / at(0, 50));
-            text += &format!("{cell:>22}");
+            let (low, median) = (at(way, 10), at(way, 50));
+            let cell = format!("{low:.0}/{median:.0} x{:.2}/{:.2}", low / at(0, 10), median / at(0, 50));
+            text += &format!("{cell:>26}");
         }
     }
     for (_, way) in ways {
@@ -109,14 +110,19 @@ fn connect(url: &str) -> PostgresStore {
     PostgresStore::connect(url, &options).expect("a URL")
 }
 
-/// Twenty tasks for everybody; the seventh of each has an id that can be known.
-async fn fill(store: &PostgresStore, users: &[UserId]) {
-    for owner in users {
-        let tasks = (0..20).map(|number| new_task(owner, if number == 7 { known(owner) } else { next() }));
-        for task in tasks {
-            store.insert(owner, &task).await.expect("it is stored");
-        }
-    }
+/// Twenty tasks for everybody; the first of each has an id that can be known.
+async fn fill(connection: &mut PgConnection) {
+    let fill = "insert into todo.tasks (user_id, id, title, created_at, updated_at) \
+        select lpad(owner::text, 32, '0'), ('019aa3f0-5c00-7000-' || \
+            case task when 0 then '8000-' || lpad(to_hex(owner), 12, '0') else '8001-' || lpad(to_hex(owner * 100 + task), 12, '0') end)::uuid, \
+            'Buy the tickets for the train to the sea', now(), now() \
+        from generate_series(0, 19) as task, generate_series(0, $1 - 1) as owner";
+    sqlx::query(fill)
+        .bind(i32::try_from(USERS).expect("few"))
+        .execute(&mut *connection)
+        .await
+        .expect("they are stored");
+    connection.execute("vacuum analyze").await.expect("statistics");
 }
 
 fn known(owner: &UserId) -> TaskId {
@@ -166,7 +172,7 @@ impl Way {
             Self::Transactions(connection) => {
                 start = Instant::now();
                 let done = within(connection, CALLS[call], owner, &new).await.expect("an answer");
-                assert_eq!(done, if CALLS[call] == "list of 20" { 21 } else { 1 });
+                assert!(if CALLS[call] == "list of 20" { done >= 20 } else { done == 1 }, "{done} rows");
             }
         }
         start.elapsed()

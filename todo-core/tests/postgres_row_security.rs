@@ -54,7 +54,8 @@ mod transaction_of_the_host {
     todo_core::store_conformance!(with_store);
 }
 
-/// What the table itself does, whatever the statement: these are the cases that find out if it does not.
+/// What the table itself does, whatever the statement, and what the functions leave behind: these are the cases that find
+/// out if they do not.
 macro_rules! of_the_table {
     ($($case:ident)+) => {
         const OF_THE_TABLE: &[(&str, TableCase)] = &[$((stringify!($case), |walled| Box::pin($case(walled)))),+];
@@ -84,6 +85,8 @@ of_the_table! {
     a_deletion_removes_only_what_belongs_to_the_bound_owner
     without_a_bound_owner_every_statement_fails
     the_owner_of_the_table_is_held_too
+    no_owner_stays_bound_to_a_connection
+    in_a_transaction_of_the_host_whom_it_had_bound_is_bound_again
 }
 
 /// One task of Ann's and one of Bob's, with the same id.
@@ -215,7 +218,7 @@ async fn each_wall_holds_without_the_other_and_every_hole_is_noticed() {
     let mut tried = 0;
     let mut tell = |what: &str, change: &str, outcome: String| {
         tried += 1;
-        println!("{what:<15} {change:<21} {outcome}");
+        println!("{what:<15} {change:<24} {outcome}");
     };
 
     // What row security does for the statement of each operation, a case of the table shows.
@@ -260,8 +263,8 @@ async fn each_wall_holds_without_the_other_and_every_hole_is_noticed() {
 
     run(superuser, OFF).await;
     assert_eq!(suite(&mut admin, &store).await, None, "the predicates do not hold alone");
+    let caught = of_the_table(&walled).await;
     for (operation, case) in operations {
-        let caught = of_the_table(&walled).await;
         assert!(caught.contains(&case), "{operation} without row security is not caught by {case}: {caught:?}");
         let held = format!("the predicate still hides ({} cases pass)", cases().len());
         tell(operation, "row security removed:", format!("{held}; caught by {case}"));
@@ -290,20 +293,38 @@ async fn each_wall_holds_without_the_other_and_every_hole_is_noticed() {
         ),
     ] {
         run(superuser, open).await;
-        let caught = of_the_table(&walled).await;
-        assert!(caught.contains(&case), "{hole} is not caught by {case}: {caught:?}");
+        assert!(fails(case, &walled).await, "{hole} is not caught by {case}");
         run(superuser, close).await;
         tell("the wall", &format!("{hole}:"), format!("caught by {case}"));
     }
     let silent = definition(&walled, "owner").await;
     run(superuser, &silent.replace("raise insufficient_privilege using", "raise notice using")).await;
-    let (case, caught) = ("without_a_bound_owner_every_statement_fails", of_the_table(&walled).await);
-    assert_eq!(caught, [case], "the others bind an owner");
+    let case = "without_a_bound_owner_every_statement_fails";
+    assert!(fails(case, &walled).await, "not caught by {case}");
     run(superuser, &silent).await;
     tell("the wall", "nobody is told:", format!("caught by {case}"));
 
-    assert_eq!(of_the_table(&walled).await, <[&str; 0]>::default());
-    assert_eq!(suite(&mut admin, &store).await, None, "all is as it was");
+    // And bindings that outlive their call.
+    for (operation, _) in operations {
+        let good = definition(&walled, operation).await;
+        for (hole, case, from, to) in [
+            ("binding stays:", "no_owner_stays_bound_to_a_connection", "$1, true)", "$1, false)"),
+            (
+                "binding not taken back:",
+                "in_a_transaction_of_the_host_whom_it_had_bound_is_bound_again",
+                "perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);",
+                "",
+            ),
+        ] {
+            assert!(good.contains(from), "{good}");
+            run(superuser, &good.replace(from, to)).await;
+            assert!(fails(case, &walled).await, "{operation}, {hole} not caught by {case}");
+            tell(operation, hole, format!("caught by {case}"));
+        }
+        run(superuser, &good).await;
+    }
+
+    assert_eq!(of_the_table(&walled).await, <[&str; 0]>::default(), "all is as it was");
     println!("{tried} mutants of the second wall, each ran, 0 survived");
 }
 
@@ -321,12 +342,18 @@ async fn suite(admin: &mut PgConnection, store: &PostgresStore) -> Option<&'stat
 /// The cases of the table that fail.
 async fn of_the_table(walled: &WalledDatabase) -> Vec<&'static str> {
     let mut failed = Vec::new();
-    for (name, case) in OF_THE_TABLE {
-        if AssertUnwindSafe(case(walled)).catch_unwind().await.is_err() {
+    for (name, _) in OF_THE_TABLE {
+        if fails(name, walled).await {
             failed.push(*name);
         }
     }
     failed
+}
+
+/// Whether this case of the table fails.
+async fn fails(name: &str, walled: &WalledDatabase) -> bool {
+    let (_, case) = OF_THE_TABLE.iter().find(|(case, _)| *case == name).unwrap();
+    AssertUnwindSafe(case(walled)).catch_unwind().await.is_err()
 }
 
 /// The text that makes a function as it is.
@@ -384,9 +411,8 @@ async fn bound(connection: &mut PgConnection) -> Option<String> {
     sqlx::query_scalar(bound).fetch_one(connection).await.unwrap()
 }
 
-#[tokio::test]
-async fn no_owner_stays_bound_to_a_connection() {
-    let walled = WalledDatabase::migrated().await;
+async fn no_owner_stays_bound_to_a_connection(walled: &WalledDatabase) {
+    run(walled.database.url(), "truncate todo.tasks").await;
     // One connection, so that what a call leaves behind would be found.
     let pool = PgPoolOptions::new().max_connections(1).connect(&walled.app).await.unwrap();
     let store = PostgresStore::new(pool.clone()).with_row_security();
@@ -405,12 +431,10 @@ async fn no_owner_stays_bound_to_a_connection() {
     }
     assert_eq!(sqlx::query_scalar::<_, i32>(backend).fetch_one(&pool).await.unwrap(), before, "the same connection");
     pool.close().await;
-    walled.database.close().await;
 }
 
-#[tokio::test]
-async fn in_a_transaction_of_the_host_whom_it_had_bound_is_bound_again() {
-    let walled = WalledDatabase::migrated().await;
+async fn in_a_transaction_of_the_host_whom_it_had_bound_is_bound_again(walled: &WalledDatabase) {
+    run(walled.database.url(), "truncate todo.tasks").await;
     let pool = PgPool::connect(&walled.app).await.unwrap();
     for host in [None, Some("bob")] {
         let mut transaction = pool.begin().await.unwrap();
@@ -432,7 +456,6 @@ async fn in_a_transaction_of_the_host_whom_it_had_bound_is_bound_again() {
         transaction.commit().await.unwrap();
     }
     pool.close().await;
-    walled.database.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
