@@ -12,7 +12,7 @@ COPY . .
 ARG FEATURES=otel,poem,warp
 # Dependencies stay built in a cache of the engine. Not so what is ours: cargo goes by times, and a file may be older than a build of
 # other sources that has left its result in the cache.
-RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,sharing=locked \
     find . -path ./target -prune -o -type f -exec touch {} + \
     && cargo build --locked --release --package todo-server --features "$FEATURES" \
     && install -D target/release/todo-server /made/todo-server \
