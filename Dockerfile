@@ -10,9 +10,11 @@ WORKDIR /src
 COPY . .
 # Beside axum: other frameworks for FRAMEWORK, and traces to a collector.
 ARG FEATURES=otel,poem,warp
-# What is built stays in a cache of the engine, so another build takes only what has changed.
-RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --locked --release --package todo-server --features "$FEATURES" \
+# Dependencies stay built in a cache of the engine. Not so what is ours: cargo goes by times, and a file may be older than a build of
+# other sources that has left its result in the cache.
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,sharing=locked \
+    find . -path ./target -prune -o -type f -exec touch {} + \
+    && cargo build --locked --release --package todo-server --features "$FEATURES" \
     && install -D target/release/todo-server /made/todo-server \
     && mkdir /made/data
 
