@@ -1,6 +1,8 @@
 //! What the fuzz targets check. `todo-core` and `todo-server` put the seeds through the same functions in their tests.
 
 #[expect(dead_code, reason = "of the server's files only a part is used")]
+// Its own tests are not found from here.
+#[rustfmt::skip]
 #[path = "../../examples/server/src/connection.rs"]
 mod connection;
 #[expect(dead_code, reason = "of the server's files only a part is used")]

@@ -298,7 +298,7 @@ async fn answers_over_http_2_that_nobody_takes_do_not_pile_up() {
     assert!(page.body().len() > 800_000, "{}", page.body().len());
     let token = user_token(SECRET.as_bytes(), "ann");
     let head = get("/api/tasks?limit=200", &token);
-    let mut held = Vec::new();
+    let mut untaken = Vec::new();
     for _ in 0..4 {
         // A window of nothing: no byte of a body may be sent.
         let mut stream = http_2(&server, &[0, 4, 0, 0, 0, 0]).await;
@@ -308,14 +308,14 @@ async fn answers_over_http_2_that_nobody_takes_do_not_pile_up() {
                 .await
                 .expect("a connection");
         }
-        held.push(stream);
+        untaken.push(stream);
     }
     while Metrics::of(&server).await.count("http_requests_in_flight") > 0 {
         sleep(Duration::from_millis(20)).await;
     }
     others_are_served(&server).await;
     assert_memory_below(&server, 150 * MIB).await;
-    drop(held);
+    drop(untaken);
     all_is_given_back(&server).await;
     let _ = Caller::json(&ann.send(http::Method::GET, "/api/tasks?limit=1", "").await, 200);
 }
