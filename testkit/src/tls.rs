@@ -32,7 +32,7 @@ impl Authority {
                 "-x509",
                 "-nodes",
                 "-subj",
-                "/CN=Private authority",
+                &format!("/CN=Private authority {}", crate::random_hex(4)),
                 "-days",
                 "2",
                 "-newkey",

@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -18,7 +18,6 @@ use testkit::{
 };
 use todo_core::{
     NewTask, Task, TaskId, TaskQuery, Title, TodoService, UserId, UserTasks,
-    clock::Timestamp,
     store::{CoalescingStore, PostgresOptions, PostgresStore, StoreError, TaskStore as _},
 };
 use tokio::time::{sleep, timeout};
@@ -167,24 +166,22 @@ async fn a_write_that_is_not_answered_is_not_sent_again() {
 
 /// Who hangs up soon says nothing about the connection; who had to wait for long does.
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_who_hang_up_early_make_nobody_ask_the_other_connections() {
+async fn only_who_waited_in_vain_for_long_casts_doubt_on_connections() {
     let database = todo_database().await;
-    let mut admin = PgConnection::connect(database.url()).await.unwrap();
-    let store = connect(database.url());
-    let task = tasks(&store).create(new_task("held")).await.unwrap();
+    let proxy = Proxy::before(database.url()).await;
+    let store = connect(&proxy.url());
     fill(&store, 5).await;
-    let mut holder = admin.begin().await.unwrap();
-    sqlx::query("select from todo.tasks for update").execute(&mut *holder).await.unwrap();
-    let hang_up_after = async |wait: Duration| {
-        assert!(timeout(wait, tasks(&store).toggle(task.id)).await.is_err());
-        let before = store.status().size;
-        // Answered by what was idle; a ping to a connection is no statement, and a new one would be seen.
-        store.get(&ann(), task.id).await.unwrap();
-        assert_eq!(store.status().size, before);
-    };
-    hang_up_after(Duration::from_millis(200)).await;
-    hang_up_after(Duration::from_millis(1300)).await;
-    holder.rollback().await.unwrap();
+    proxy.set(Traffic::Silent);
+    proxy.set(Traffic::Flows);
+    let ask = async |patience: Duration| timeout(patience, store.ping()).await;
+    for _ in 0..2 {
+        assert!(ask(Duration::from_millis(200)).await.is_err());
+    }
+    // Nobody has doubted this one, so it is given six seconds to answer.
+    assert!(ask(Duration::from_millis(3500)).await.is_err());
+    // The next are given one.
+    ask(Duration::from_millis(3500)).await.unwrap().unwrap();
+    ask(Duration::from_millis(1000)).await.unwrap().unwrap();
 }
 
 /// A statement that the server has rolled back is sent again, and only so often.
@@ -232,21 +229,25 @@ async fn a_deadlock_is_tried_again_and_a_read_only_server_is_asked_twice() {
 /// Writers who note what was answered, until they are told to stop.
 struct Writers {
     stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
     running: Vec<tokio::task::JoinHandle<Vec<TaskId>>>,
 }
 
 impl Writers {
     fn start(store: &PostgresStore) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let joining = TodoService::new(CoalescingStore::new(store.clone()));
         let running = (0..8).map(|number| {
             let tasks = if number % 2 == 0 { tasks(store) } else { tasks_of(joining.clone()) };
-            let stop = stop.clone();
+            let (stop, answered) = (stop.clone(), answered.clone());
             tokio::spawn(async move {
                 let mut acknowledged = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     match tasks.create(new_task("kept")).await {
-                        Ok(Task { id, .. }) => acknowledged.push(id),
+                        Ok(Task { id, .. }) => {
+                            acknowledged.push(id);
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
                         Err(_) => sleep(Duration::from_millis(20)).await,
                     }
                 }
@@ -254,7 +255,15 @@ impl Writers {
             })
         });
         let running = running.collect();
-        Self { stop, running }
+        Self { stop, answered, running }
+    }
+
+    /// Waits until so many more writes were answered.
+    async fn go_on(&self, more: usize) {
+        let enough = self.answered.load(Ordering::Relaxed) + more;
+        while self.answered.load(Ordering::Relaxed) < enough {
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn acknowledged(self) -> Vec<TaskId> {
@@ -307,7 +316,7 @@ async fn after_an_orderly_failover_writes_go_to_the_new_primary() {
     let store = connect(&proxy.url());
     fill(&store, 8).await;
     let writers = Writers::start(&store);
-    sleep(Duration::from_millis(500)).await;
+    writers.go_on(50).await;
     // Nothing is written here any more; what was written is at the standby, since its answer waited for that.
     statement(primary.url(), "alter system set default_transaction_read_only = on").await;
     statement(primary.url(), "select pg_reload_conf()").await;
@@ -319,9 +328,9 @@ async fn after_an_orderly_failover_writes_go_to_the_new_primary() {
     let tasks = tasks(&store);
     let first = first_good(async || tasks.create(new_task("first")).await).await;
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    writers.go_on(50).await;
     let mut acknowledged = writers.acknowledged().await;
     acknowledged.push(first.id);
-    assert!(acknowledged.len() > 20, "{}", acknowledged.len());
     assert_all_there(standby.url(), &acknowledged).await;
     // No connection that lay there leads a reader to what was.
     let fresh = tasks.create(new_task("fresh")).await.unwrap();
@@ -336,7 +345,7 @@ async fn after_the_death_of_the_primary_nothing_that_was_answered_is_lost() {
     let (primary, standby, proxy) = replicated().await;
     let store = connect(&proxy.url());
     let writers = Writers::start(&store);
-    sleep(Duration::from_millis(500)).await;
+    writers.go_on(50).await;
     // Whoever asks now gets no answer, not even a refusal.
     proxy.set(Traffic::Silent);
     tokio::task::spawn_blocking(|| primary.stop()).await.unwrap();
@@ -349,9 +358,9 @@ async fn after_the_death_of_the_primary_nothing_that_was_answered_is_lost() {
     let tasks = tasks(&store);
     let first = first_good(async || tasks.create(new_task("first")).await).await;
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    writers.go_on(50).await;
     let mut acknowledged = writers.acknowledged().await;
     acknowledged.push(first.id);
-    assert!(acknowledged.len() > 20, "{}", acknowledged.len());
     assert_all_there(standby.url(), &acknowledged).await;
     tokio::task::spawn_blocking(|| standby.stop()).await.unwrap();
 }
@@ -366,7 +375,7 @@ async fn a_server_that_was_killed_and_started_again_is_used_within_two_seconds()
     let task = tasks.create(new_task("kept")).await.unwrap();
     fill(&store, 8).await;
     let writers = Writers::start(&store);
-    sleep(Duration::from_millis(300)).await;
+    writers.go_on(50).await;
     let restarted = server.clone();
     // It waits until connections are accepted.
     let restart = move || {
@@ -389,8 +398,7 @@ async fn a_certain_failure_to_connect_is_tried_again_for_writes_too() {
     let proxy = Proxy::before(database.url()).await;
     proxy.set(Traffic::Refused);
     let store = connect(&proxy.url());
-    let now = Timestamp::from_unix_seconds(1_763_712_000);
-    assert!(matches!(store.erase(&ann()).await, Err(StoreError::Unavailable(_))), "{now}");
+    assert!(matches!(store.erase(&ann()).await, Err(StoreError::Unavailable(_))));
     assert_eq!(proxy.accepted(), 4);
     let opened = async {
         sleep(Duration::from_millis(60)).await;

@@ -53,7 +53,7 @@ async fn behind_a_pooler_everybody_is_answered_their_own() {
             let service = services[owner_number % 2].clone();
             owners.spawn(async move {
                 let name = format!("owner-{store_number}-{owner_number}");
-                let tasks = service.for_user(UserId::new(&name).unwrap());
+                let tasks = service.for_user(UserId::new(name.as_str()).unwrap());
                 for round in 0..10 {
                     let title = format!("{name}, {round}");
                     let task = tasks.create(NewTask::new(Title::new(&title).unwrap())).await.unwrap();
