@@ -5,6 +5,7 @@
 //! - [`pgbouncer`] puts a real pooler before a database, and [`proxy`] a network that fails on command.
 //! - [`process`] tells what processes use.
 //! - [`stores`] makes an empty store of each kind for the suites of `todo_core::conformance`.
+//! - [`tls`] makes certificates of a private authority.
 //! - [`tokens`] mints tokens, good and bad, and the key sets that belong to them.
 //!
 //! Nothing here repairs what it tests, and nothing here answers an error: a test that cannot be set up panics, with a
@@ -16,6 +17,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod stores;
+pub mod tls;
 pub mod tokens;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -2,9 +2,93 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
+use std::sync::Arc;
+
 use sqlx::{ConnectOptions as _, Row as _, postgres::PgConnectOptions};
 use testkit::pgbouncer::PgBouncer;
-use todo_core::store::{PostgresOptions, PostgresStore, StoreError, TaskStore as _};
+use todo_core::{
+    NewTask, TaskId, TaskQuery, Title, TodoService, UserId,
+    store::{CoalescingStore, Completion, PostgresOptions, PostgresStore, StoreError, TaskChange, TaskStore},
+};
+
+/// Runs a case with a store behind a pooler that tracks statements; what stands before the store is the function's.
+async fn pooled(over: impl FnOnce(PostgresStore) -> Arc<dyn TaskStore>, case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
+    let database = testkit::stores::todo_database().await;
+    let pooler = PgBouncer::tracking(database.url());
+    case(over(testkit::stores::connect(&pooler.url()))).await;
+    drop(pooler);
+    database.close().await;
+}
+
+mod behind_a_pooler {
+    use super::*;
+
+    async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
+        pooled(|store| Arc::new(store), case).await;
+    }
+
+    todo_core::store_conformance!(with_store);
+}
+
+mod coalescing_behind_a_pooler {
+    use super::*;
+
+    async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
+        pooled(|store| Arc::new(CoalescingStore::new(store)), case).await;
+    }
+
+    todo_core::store_conformance!(with_store);
+}
+
+/// Three connections to the server for six stores, each with connections of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_pooler_everybody_is_answered_their_own() {
+    let database = testkit::stores::todo_database().await;
+    let pooler = PgBouncer::tracking(database.url());
+    let mut owners = tokio::task::JoinSet::new();
+    for store_number in 0..6 {
+        let store = testkit::stores::connect(&pooler.url());
+        let services = [TodoService::new(store.clone()), TodoService::new(CoalescingStore::new(store))];
+        for owner_number in 0..8 {
+            let service = services[owner_number % 2].clone();
+            owners.spawn(async move {
+                let name = format!("owner-{store_number}-{owner_number}");
+                let tasks = service.for_user(UserId::new(name.as_str()).unwrap());
+                for round in 0..10 {
+                    let title = format!("{name}, {round}");
+                    let task = tasks.create(NewTask::new(Title::new(&title).unwrap())).await.unwrap();
+                    assert_eq!(tasks.get(task.id).await.unwrap().title.as_str(), title);
+                    assert!(tasks.toggle(task.id).await.unwrap().completed);
+                    let listed = tasks.list(&TaskQuery::default()).await.unwrap().tasks;
+                    assert_eq!(listed.len(), round + 1);
+                    for task in listed {
+                        assert!(task.user_id.as_str() == name && task.title.as_str().starts_with(&name), "{task:?}");
+                    }
+                }
+            });
+        }
+    }
+    while let Some(done) = owners.join_next().await {
+        done.unwrap();
+    }
+}
+
+/// Migrations hold a lock of the session, so they go around the pooler.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_were_made_over_the_direct_url_serve_behind_the_pooler() {
+    let database = testkit::postgres::empty_database().await;
+    let pooler = PgBouncer::tracking(database.url());
+    let store = testkit::stores::connect(&pooler.url());
+    assert!(store.check().await.unwrap().pooled);
+    assert!(matches!(store.ping().await, Err(StoreError::Backend(_))), "there is no table yet");
+    testkit::stores::connect(database.url()).migrate().await.unwrap();
+    store.ping().await.unwrap();
+    let ann = UserId::new("ann").unwrap();
+    let toggle = TaskChange::completion(Completion::Toggle);
+    let now = todo_core::clock::Timestamp::from_unix_seconds(1_763_712_000);
+    let nobody = TaskId::from(uuid::Uuid::nil());
+    assert_eq!(store.update(&ann, nobody, &toggle, now).await.unwrap(), None);
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_mixes_statements_is_refused() {
@@ -13,7 +97,11 @@ async fn a_pooler_that_mixes_statements_is_refused() {
     for _ in 0..3 {
         let store = PostgresStore::connect(&pooler.url(), &PostgresOptions::default()).unwrap();
         match store.check().await {
-            Err(StoreError::Backend(error)) => assert!(error.to_string().contains("pooler"), "{error}"),
+            Err(StoreError::Backend(error)) => {
+                for what_helps in ["max_prepared_statements", "1.21", "direct URL"] {
+                    assert!(error.to_string().contains(what_helps), "{error}");
+                }
+            }
             other => panic!("{other:?}"),
         }
     }

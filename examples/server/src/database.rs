@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use todo_core::{
     TodoService,
+    clock::Jitter,
     store::{CoalescingOptions, CoalescingStatus, CoalescingStore, PoolStatus, PostgresStore, SqliteStore, StoreError},
 };
 use tokio::time::{Instant, sleep};
@@ -15,6 +16,9 @@ use crate::{
 
 /// How long a database that does not answer is waited for at start: it may have been started together with us.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest pause between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// An open store, ready for use.
 #[derive(Clone, Debug)]
@@ -151,7 +155,8 @@ async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, StoreError>) -> Resul
         match attempt().await {
             Err(error @ StoreError::Unavailable(_)) if Instant::now() < deadline => {
                 tracing::warn!(error = causes(&error), "the database cannot be reached; trying again");
-                sleep(Duration::from_secs(1)).await;
+                // Many servers may have been started together.
+                sleep(Jitter::shared().spread(PAUSE)).await;
             }
             result => return result,
         }

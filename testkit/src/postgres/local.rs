@@ -95,12 +95,12 @@ fn start_on(ports: &[u16], programs: &Path, password: &str, settings: &str) -> R
 }
 
 /// Several ports, as one may be taken by somebody else before the server takes it.
-fn free_ports() -> io::Result<Vec<u16>> {
+pub(super) fn free_ports() -> io::Result<Vec<u16>> {
     (0..5).map(|_| crate::http::lasting_port()).collect()
 }
 
 /// PostgreSQL refuses to run as root; `None` if we are somebody else.
-fn unprivileged_user() -> io::Result<Option<User>> {
+pub(super) fn unprivileged_user() -> io::Result<Option<User>> {
     if id(&["-u"])? != Some(0) {
         return Ok(None);
     }

@@ -31,6 +31,7 @@ mod faults;
 mod keeper;
 mod local;
 mod server;
+mod standby;
 
 use std::{
     collections::HashMap,
@@ -48,6 +49,7 @@ use tokio::{sync::OnceCell, time::timeout};
 
 pub use faults::Faults;
 pub use server::{Error, Server, Source, server};
+pub use standby::Standby;
 
 /// What all names of our databases begin with, so that nothing else is ever dropped.
 const PREFIX: &str = "testkit_";

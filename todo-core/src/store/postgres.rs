@@ -287,6 +287,12 @@ impl PostgresStore {
     /// The server cannot be reached, or a pooler that mixes up the prepared statements of its clients stands before
     /// it ([`StoreError::Backend`], with a text that says so).
     pub async fn check(&self) -> Result<Findings, StoreError> {
+        let silent = |_| Err(StoreError::Unavailable("the server does not answer".into()));
+        // As long as its two connections may take.
+        timeout(2 * self.connect_timeout(), self.look()).await.unwrap_or_else(silent)
+    }
+
+    async fn look(&self) -> Result<Findings, StoreError> {
         let options = match &self.connections {
             Connections::Own(pool, _) => pool.options(),
             Connections::Host(pool, _) => (*pool.connect_options()).clone(),

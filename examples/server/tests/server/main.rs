@@ -5,6 +5,8 @@
 /// What serves the API in these tests. `warp` and `poem` beside this folder run the same tests.
 const FRAMEWORK: &str = "axum";
 
+// Of the database, whatever serves: once is enough.
+mod cloud;
 mod cors;
 mod database;
 mod dev;
