@@ -98,7 +98,7 @@ impl Drill {
             Self::KillServer => "SIGKILL to the server, started again after 100 ms as systemd does",
             Self::KillPostgres => "SIGKILL to all processes of PostgreSQL, started again after a second",
             Self::RestartPostgres => "pg_ctl restart -m fast",
-            Self::FreezePostgres => "SIGSTOP to all processes of PostgreSQL for 10 seconds",
+            Self::FreezePostgres => "SIGSTOP to all processes of PostgreSQL for 10 seconds, or 3 with --short",
             Self::CutNetwork => "all connections to PostgreSQL are reset, and new ones too, for 3 seconds",
             Self::SilenceNetwork => {
                 "what is sent to PostgreSQL is swallowed for 10 seconds, and on old connections for ever"

@@ -376,10 +376,10 @@ impl<DB: Database> Lease<DB> {
     pub(super) fn finish<T>(mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         let Some(mut object) = self.object.take() else { return result };
         match &result {
-            Err(error) if is_read_only(error) => self.doubt(&object, |doubts| {
+            Err(error) if is_read_only(error) => Self::doubt(&object, |doubts| {
                 doubts.read_only = doubts.read_only.max(Some(self.since));
             }),
-            Err(error) if is_disconnected(error) => self.doubt(&object, |doubts| doubts.dead = Some(Instant::now())),
+            Err(error) if is_disconnected(error) => Self::doubt(&object, |doubts| doubts.dead = Some(Instant::now())),
             Ok(_) | Err(sqlx::Error::Decode(_) | sqlx::Error::Database(_)) => {
                 object.used = Instant::now();
                 return result;
@@ -390,7 +390,7 @@ impl<DB: Database> Lease<DB> {
         result
     }
 
-    fn doubt(&self, object: &Object<Opener<DB>>, change: impl FnOnce(&mut Doubts)) {
+    fn doubt(object: &Object<Opener<DB>>, change: impl FnOnce(&mut Doubts)) {
         if let Some(pool) = Object::pool(object) {
             change(&mut pool.manager().doubts());
         }
@@ -417,7 +417,7 @@ impl<DB: Database> Drop for Lease<DB> {
     fn drop(&mut self) {
         if let Some(object) = self.object.take() {
             if self.since.elapsed() > SILENCE {
-                self.doubt(&object, |doubts| doubts.dead = Some(Instant::now()));
+                Self::doubt(&object, |doubts| doubts.dead = Some(Instant::now()));
             }
             drop(Object::take(object));
         }
