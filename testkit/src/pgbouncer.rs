@@ -18,6 +18,7 @@
 
 use std::{
     env,
+    fmt::Write as _,
     net::{Ipv4Addr, TcpStream},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -87,7 +88,7 @@ impl PgBouncer {
             url.password().unwrap_or_default(),
         );
         if let Some(count) = max_prepared_statements {
-            settings += &format!("max_prepared_statements = {count}\n");
+            writeln!(settings, "max_prepared_statements = {count}").expect("a text takes all");
         }
         // It does not run as root, but knows how to become somebody else.
         if std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {

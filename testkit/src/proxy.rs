@@ -79,6 +79,10 @@ impl Proxy {
     }
 
     /// The URL of the server, with the address of the proxy.
+    ///
+    /// # Panics
+    ///
+    /// Never: that the URL names a server was seen when the proxy was made.
     #[must_use]
     pub fn url(&self) -> String {
         let mut url = self.url.clone();
