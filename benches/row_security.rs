@@ -8,7 +8,10 @@
 //! All calls are made as a role that owns nothing, one after the other, on a private PostgreSQL over TCP on this machine.
 //! The ways take turns, call by call, so that whatever else the machine does falls on all of them.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use testkit::{postgres::Source, stores::WalledDatabase};
@@ -84,13 +87,14 @@ async fn measure() -> String {
         "",
     );
     text.extend(CALLS.map(|name| format!("{name:>26}")));
-    for way in 0..ways.len() {
-        text += &format!("\n{:<22}", ways[way].0);
+    for (way, (name, _)) in ways.iter().enumerate() {
+        // Writing to a text does not fail.
+        let _ = write!(text, "\n{name:<22}");
         for times in &times {
             let at = |way: usize, share: usize| times[way][(times[way].len() - 1) * share / 100].as_secs_f64() * 1e6;
             let (low, median) = (at(way, 10), at(way, 50));
             let cell = format!("{low:.0}/{median:.0} x{:.2}/{:.2}", low / at(0, 10), median / at(0, 50));
-            text += &format!("{cell:>26}");
+            let _ = write!(text, "{cell:>26}");
         }
     }
     for (_, way) in ways {
