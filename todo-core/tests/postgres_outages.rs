@@ -342,9 +342,10 @@ async fn after_an_orderly_failover_writes_go_to_the_new_primary() {
     statement(standby.url(), "alter system set synchronous_standby_names = ''").await;
     statement(standby.url(), "select pg_promote()").await;
     proxy.switch(standby.url()).await;
+    // Ten connections lead to the old one. The first that says so is enough.
     let begun = Instant::now();
     let tasks = tasks(&store);
-    let first = first_good(async || tasks.create(new_task("first")).await).await;
+    let first = tasks.create(new_task("first")).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     acknowledged.push(first.id);
     assert_all_there(standby.url(), &acknowledged).await;
