@@ -186,7 +186,8 @@ async fn postgres() -> Result<Server, Failure> {
 fn setup(drill: Drill, options: &Options) -> Setup {
     let log: PathBuf = options.out.join(format!("{}.log", drill.name()));
     let _ = std::fs::remove_file(&log);
-    Setup::new(&options.server, &options.framework, log)
+    let setup = Setup::new(&options.server, &options.framework, log);
+    options.set.iter().fold(setup, |setup, (name, value)| setup.set(name, value))
 }
 
 fn with_secret(drill: Drill, options: &Options, url: &str) -> Setup {

@@ -23,18 +23,19 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct Setup {
     binary: PathBuf,
     log: PathBuf,
-    settings: Vec<(&'static str, String)>,
+    settings: Vec<(String, String)>,
 }
 
 impl Setup {
     /// Without a setting but the framework and the level of the log.
     pub(crate) fn new(binary: &Path, framework: &str, log: PathBuf) -> Self {
-        let settings = vec![("FRAMEWORK", framework.to_owned()), ("LOG_LEVEL", "warn".to_owned())];
+        let settings =
+            vec![("FRAMEWORK".to_owned(), framework.to_owned()), ("LOG_LEVEL".to_owned(), "warn".to_owned())];
         Self { binary: binary.to_owned(), log, settings }
     }
 
-    pub(crate) fn set(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.settings.push((name, value.into()));
+    pub(crate) fn set(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.settings.push((name.to_owned(), value.into()));
         self
     }
 

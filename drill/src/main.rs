@@ -106,11 +106,12 @@ fn head(options: &Options) -> Vec<String> {
     };
     let commit = said("git", &["describe", "--always", "--dirty"]);
     let version = said(&options.server.to_string_lossy(), &["--version"]);
+    let settings = options.set.iter().map(|(name, value)| format!(", {name}={value}")).collect::<String>();
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     vec![
         format!("commit {}; {}, profile {}", commit.unwrap_or_default(), version.unwrap_or_default(), options.profile),
         format!(
-            "{}, {} requests a second by {} users; {cores} processors for all of it, of which {} were wanted at the end",
+            "{}{settings}, {} requests a second by {} users; {cores} processors for all of it, of which {} were wanted at the end",
             options.framework,
             options.rate,
             load::USERS,

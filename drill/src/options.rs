@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// axum, warp or poem
     #[arg(long, default_value = "axum")]
     pub(crate) framework: String,
+    /// A setting of the server, such as DATABASE_MAX_WAITING=100
+    #[arg(long, value_parser = setting, value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<(String, String)>,
     /// The program todo-server
     #[arg(long, env = "TODO_SERVER", hide_env = true, value_name = "PATH")]
     pub(crate) server: PathBuf,
@@ -43,6 +46,11 @@ pub(crate) struct Options {
     /// Deletes a task behind the server's back before the last look, which has to notice
     #[arg(long, hide = true)]
     pub(crate) sabotage: bool,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').ok_or("it is NAME=VALUE")?;
+    Ok((pair.0.to_owned(), pair.1.to_owned()))
 }
 
 fn drill(name: &str) -> Result<Drill, String> {
