@@ -633,7 +633,7 @@ async fn who_is_part_of_a_statement_waits_for_its_end() {
     until_waiting(&store, 2).await;
     store.inner().let_through(1);
     until_sent(&store, 2).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     store.inner().let_through(1);
     for (call, title) in calls.into_iter().zip(["Of ann", "Of bob", "Of cay"]) {
         assert_eq!(title_of(call.await.unwrap()), title);
