@@ -106,7 +106,8 @@ fn head(options: &Options) -> Vec<String> {
     };
     let commit = said("git", &["describe", "--always", "--dirty"]);
     let version = said(&options.server.to_string_lossy(), &["--version"]);
-    let settings = options.set.iter().map(|(name, value)| format!(", {name}={value}")).collect::<String>();
+    let settings = options.set.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ");
+    let settings = if settings.is_empty() { settings } else { format!(", {settings}") };
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     vec![
         format!("commit {}; {}, profile {}", commit.unwrap_or_default(), version.unwrap_or_default(), options.profile),

@@ -31,7 +31,7 @@ pub(crate) struct Options {
     /// axum, warp or poem
     #[arg(long, default_value = "axum")]
     pub(crate) framework: String,
-    /// A setting of the server, such as DATABASE_MAX_WAITING=100
+    /// A setting of the server, by its name in the environment
     #[arg(long, value_parser = setting, value_name = "NAME=VALUE")]
     pub(crate) set: Vec<(String, String)>,
     /// The program todo-server

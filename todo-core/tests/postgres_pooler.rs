@@ -1,6 +1,5 @@
 //! Behind a real PgBouncer: one that mixes up prepared statements is refused, one that tracks them is not.
 
-#![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
 use std::sync::Arc;
 
