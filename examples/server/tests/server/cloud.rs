@@ -59,7 +59,8 @@ async fn a_certificate_of_a_private_authority_is_refused_at_start_until_it_is_na
     Place::with_secret().set("DATABASE_URL", &named).serve(&[]).caller("bob").work().await;
 }
 
-#[tokio::test]
+// The proxy works while the program is waited for.
+#[tokio::test(flavor = "multi_thread")]
 async fn while_the_database_sleeps_requests_wait_or_are_told_when_to_come_back() {
     let database = testkit::postgres::empty_database().await;
     let proxy = Proxy::before(database.url()).await;
