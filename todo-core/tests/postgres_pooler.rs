@@ -1,6 +1,5 @@
 //! Behind a real PgBouncer: one that mixes up prepared statements is refused, one that tracks them is not.
 
-
 use std::sync::Arc;
 
 use sqlx::{ConnectOptions as _, Row as _, postgres::PgConnectOptions};
