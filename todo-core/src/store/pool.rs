@@ -166,6 +166,7 @@ impl<DB: Database> Dialer<DB> {
 
 /// What connections over a network need.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite is not behind a network"))]
 pub(super) struct Network {
     /// How old a connection may be when it is taken: a server may leave, or a password end, behind its back.
     pub(super) max_age: Duration,
@@ -362,12 +363,14 @@ impl<DB: Database> Pool<DB> {
 pub(super) struct Lease<DB: Database> {
     object: Option<Object<Opener<DB>>>,
     since: Instant,
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only PostgreSQL has servers that change"))]
     is_fresh: bool,
     _place: Place,
 }
 
 impl<DB: Database> Lease<DB> {
     /// Whether it was opened for this call.
+    #[cfg(feature = "postgres")]
     pub(super) fn is_fresh(&self) -> bool {
         self.is_fresh
     }
