@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sqlx::{ConnectOptions as _, Row as _, postgres::PgConnectOptions};
-use testkit::pgbouncer::PgBouncer;
+use testkit::{pgbouncer::PgBouncer, stores::WalledDatabase};
 use todo_core::{
     NewTask, TaskId, TaskQuery, Title, TodoService, UserId,
     store::{CoalescingStore, Completion, PostgresOptions, PostgresStore, StoreError, TaskChange, TaskStore},
@@ -38,15 +38,62 @@ mod coalescing_behind_a_pooler {
     todo_core::store_conformance!(with_store);
 }
 
-/// Three connections to the server for six stores, each with connections of its own.
+/// The owner is bound in a connection to the server that is another client's a moment later.
+mod row_security_behind_a_pooler {
+    use super::*;
+
+    async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
+        let walled = WalledDatabase::migrated().await;
+        let pooler = PgBouncer::tracking(&walled.app);
+        let store = testkit::stores::connect(&pooler.url()).with_row_security();
+        store.check_tables().await.unwrap();
+        case(Arc::new(store)).await;
+        drop(pooler);
+        walled.database.close().await;
+    }
+
+    todo_core::store_conformance!(with_store);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_pooler_everybody_is_answered_their_own() {
     let database = testkit::stores::todo_database().await;
     let pooler = PgBouncer::tracking(database.url());
+    everybody_is_answered_their_own(|| {
+        let store = testkit::stores::connect(&pooler.url());
+        [TodoService::new(store.clone()), TodoService::new(CoalescingStore::new(store))]
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_pooler_no_owner_stays_bound_for_the_next() {
+    let walled = WalledDatabase::migrated().await;
+    let pooler = PgBouncer::tracking(&walled.app);
+    everybody_is_answered_their_own(|| {
+        let store = testkit::stores::connect(&pooler.url()).with_row_security();
+        [TodoService::new(store.clone()), TodoService::new(CoalescingStore::new(store))]
+    })
+    .await;
+    // Each of the pooler's connections to the server, held until all have been asked.
+    let options: PgConnectOptions = pooler.url().parse().unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = options.connect().await.unwrap();
+        sqlx::raw_sql("begin").execute(&mut client).await.unwrap();
+        clients.push(client);
+    }
+    for client in &mut clients {
+        let bound = sqlx::raw_sql("select coalesce(current_setting('todo.user_id', true), '')");
+        assert_eq!(bound.fetch_one(&mut *client).await.unwrap().get::<String, _>(0), "");
+    }
+}
+
+/// Three connections to the server for six stores, each with connections of its own.
+async fn everybody_is_answered_their_own(services: impl Fn() -> [TodoService; 2]) {
     let mut owners = tokio::task::JoinSet::new();
     for store_number in 0..6 {
-        let store = testkit::stores::connect(&pooler.url());
-        let services = [TodoService::new(store.clone()), TodoService::new(CoalescingStore::new(store))];
+        let services = services();
         for owner_number in 0..8 {
             let service = services[owner_number % 2].clone();
             owners.spawn(async move {
