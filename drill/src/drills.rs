@@ -366,7 +366,7 @@ async fn fill_pool(options: &Options) -> Result<Row, Failure> {
     let mut row = scene.close(HERE, true, options).await?;
     let refusals = &row.tally.refusals;
     row.notes.push(format!(
-        "{} refusals; half of them within {:.1} ms, nine in ten within {:.0} ms",
+        "{} refusals; half of them within {:.1} ms, nine in ten within {:.1} ms",
         refusals.len(),
         percentile(refusals, 50),
         percentile(refusals, 90)
