@@ -1,5 +1,7 @@
 //! Behind a real PgBouncer: one that mixes up prepared statements is refused, one that tracks them is not.
 
+#![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
+
 use std::sync::Arc;
 
 use sqlx::{ConnectOptions as _, Row as _, postgres::PgConnectOptions};

@@ -25,6 +25,7 @@ mod pool;
 mod postgres;
 #[cfg(feature = "postgres")]
 mod postgres_batch;
+#[cfg(feature = "postgres")]
 mod retry;
 #[cfg(feature = "postgres")]
 mod row_security;

@@ -108,8 +108,8 @@ pub struct PostgresOptions {
     /// How long a call waits until a connection is free before it answers [`StoreError::Unavailable`]. Default:
     /// 3 seconds.
     pub acquire_timeout: Duration,
-    /// How long a call waits for a new connection, as when the database has to wake up first. Connecting goes on when
-    /// the call does not, for up to 15 seconds, and the next call finds it done. It should be less than the patience of
+    /// How long a call waits for a new connection, as when the database has to wake up first. An attempt stays when
+    /// the call goes, for up to 15 seconds, and the next call goes on with it. It should be less than the patience of
     /// the callers. Default: 8 seconds.
     pub connect_timeout: Duration,
     /// After how long a connection is replaced when it is next needed. Default: 30 minutes.
