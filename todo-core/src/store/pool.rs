@@ -166,7 +166,6 @@ impl<DB: Database> Dialer<DB> {
 
 /// What connections over a network need.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite is not behind a network"))]
 pub(super) struct Network {
     /// How old a connection may be when it is taken: a server may leave, or a password end, behind its back.
     pub(super) max_age: Duration,
