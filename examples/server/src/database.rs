@@ -103,6 +103,10 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
                     "a connection pooler stands before this database; migrations need DATABASE_DIRECT_URL to go around it"
                 );
             }
+            // Before it is turned on: from then on it holds for servers that run already, too.
+            if *row_security {
+                store.check_role().await.map_err(|error| refused(url, &error, true))?;
+            }
             if may_migrate && let Err(failure) = migrate(database, &Migration::default()).await {
                 // Who may not migrate may be one who was to use row security.
                 if let Err(complaint @ StoreError::Backend(_)) = store.check_tables().await {
@@ -110,10 +114,7 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
                 }
                 return Err(failure);
             }
-            store.check_tables().await.map_err(|error| {
-                let (database, hint) = (url.as_masked_url(), hint(*row_security));
-                Failure::fatal(format!("cannot use the database {database}: {}; {hint}", causes(&error)))
-            })?;
+            store.check_tables().await.map_err(|error| refused(url, &error, *row_security))?;
             if !*coalesce {
                 return Ok(Store::Postgres(store));
             }
@@ -124,11 +125,17 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
     }
 }
 
+fn refused(url: &Hidden, error: &StoreError, row_security: bool) -> Failure {
+    let (database, hint) = (url.as_masked_url(), hint(row_security));
+    Failure::fatal(format!("cannot use the database {database}: {}; {hint}", causes(error)))
+}
+
 /// What may help if the tables are not as they have to be.
 fn hint(row_security: bool) -> &'static str {
     if row_security {
-        "ROW_SECURITY=on needs tables that their owner has migrated and opened to this role, with ROW_SECURITY=on and the \
-         owner's DATABASE_URL: todo-server migrate --grant-to <role>"
+        "with ROW_SECURITY=on, DATABASE_URL is of a role that owns nothing, and DATABASE_DIRECT_URL of the owner of the same \
+         tables, who migrates and grants at start; or beforehand, with ROW_SECURITY=on and the owner's DATABASE_URL: \
+         todo-server migrate --grant-to <role>"
     } else {
         "if row security is to be used, set ROW_SECURITY=on"
     }

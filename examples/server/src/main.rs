@@ -63,6 +63,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const DEV: &[Group] = &[Group::Port, Group::Http, Group::Log];
 const TOKEN: &[Group] = &[Group::Keys];
 const MIGRATE: &[Group] = &[Group::Database, Group::Log];
+/// The first version of the tables that knows row security.
+const ROW_SECURITY_VERSION: u32 = 2;
 const HEALTHCHECK: &[Group] = &[Group::Host, Group::Port];
 
 fn main() -> ExitCode {
@@ -285,6 +287,14 @@ async fn migrate(mut sources: Sources, migration: Migration) -> Result<(), Failu
     telemetry.finish().await;
     let version = migration.to.map_or_else(|| "the newest version".to_owned(), |version| format!("version {version}"));
     println!("{} is at {version}", database::name(&database));
+    if matches!(database, Database::Postgres { .. })
+        && migration.to.is_some_and(|version| version < ROW_SECURITY_VERSION)
+    {
+        println!(
+            "row security, if it was on, is off now, and what servers with it call is gone; it comes back by \
+             ROW_SECURITY=on todo-server migrate --grant-to <role>"
+        );
+    }
     Ok(())
 }
 

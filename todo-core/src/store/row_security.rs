@@ -138,6 +138,26 @@ impl PostgresStore {
         on_connection!(self, connection => run(&mut connection, self.names(), &grant))
     }
 
+    /// Looks whether row security can apply to the role as which the connections of this store work, before it is turned on:
+    /// afterwards it holds for everybody who uses the table.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached; or the role passes by row security, or may turn it off
+    /// ([`StoreError::Backend`], with a text that says what to change).
+    pub async fn check_role(&self) -> Result<(), StoreError> {
+        let names = self.names();
+        let complaint: Result<_, StoreError> = on_connection!(read self, connection => async {
+            let row = sqlx::query(FIND_ROLE).bind(names.schema()).bind(names.table()).fetch_one(&mut *connection).await?;
+            let role: String = row.try_get(0)?;
+            Ok(complaint_of_role(&role, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, names))
+        });
+        match complaint? {
+            None => Ok(()),
+            Some(complaint) => Err(StoreError::Backend(complaint.into())),
+        }
+    }
+
     /// The role as which the connections of this store work.
     ///
     /// # Errors
@@ -226,6 +246,11 @@ const FIND: &str = "select current_user::text, r.rolsuper, r.rolbypassrls, pg_ha
         where p.pronamespace = n.oid and p.proname = any (array(select $2 || s from unnest($3::text[]) as s))) as f on true \
     where n.nspname = $1 and c.relname = $2";
 
+/// The role alone: there may be no table yet.
+const FIND_ROLE: &str = "select r.rolname::text, r.rolsuper, r.rolbypassrls, coalesce(pg_has_role(c.relowner, 'member'), false) \
+    from pg_roles as r left join pg_namespace as n on n.nspname = $1 \
+    left join pg_class as c on c.relnamespace = n.oid and c.relname = $2 where r.rolname = current_user";
+
 /// What the names of the functions end with.
 const FUNCTIONS: [&str; 8] = ["_owner", "_get", "_list", "_list_completed", "_insert", "_update", "_delete", "_erase"];
 
@@ -260,21 +285,27 @@ async fn version(connection: &mut PgConnection, names: &Names) -> Result<i64, sq
     sqlx::query_scalar(AssertSqlSafe(version)).fetch_one(connection).await
 }
 
+fn complaint_of_role(role: &str, is_superuser: bool, bypasses: bool, is_owner: bool, names: &Names) -> Option<String> {
+    if is_superuser || bypasses {
+        let what = if is_superuser { "is a superuser" } else { "has BYPASSRLS" };
+        return Some(format!(
+            "the role {role:?} {what}, so row security does not apply to it; connect as a role that is neither \
+             superuser nor BYPASSRLS"
+        ));
+    }
+    is_owner.then(|| {
+        format!(
+            "the role {role:?} is, or belongs to, the owner of the table {names}, who may turn row security off; \
+             connect as another role"
+        )
+    })
+}
+
 impl Found {
     fn complaint_with_row_security(&self, names: &Names) -> Option<String> {
         let role = &self.role;
-        if self.is_superuser || self.bypasses {
-            let what = if self.is_superuser { "is a superuser" } else { "has BYPASSRLS" };
-            return Some(format!(
-                "the role {role:?} {what}, so row security does not apply to it; connect as a role that is neither \
-                 superuser nor BYPASSRLS"
-            ));
-        }
-        if self.is_owner {
-            return Some(format!(
-                "the role {role:?} is, or belongs to, the owner of the table {names}, who may turn row security off; \
-                 connect as another role"
-            ));
+        if let Some(complaint) = complaint_of_role(role, self.is_superuser, self.bypasses, self.is_owner, names) {
+            return Some(complaint);
         }
         if !self.has_policy || usize::try_from(self.functions) != Ok(FUNCTIONS.len()) {
             return Some(format!("the table {names} has no policy for row security; migrate first, as its owner"));
@@ -300,7 +331,10 @@ impl Found {
 
     fn complaint_without(&self, names: &Names) -> Option<String> {
         self.is_active.then(|| {
-            format!("row security is on for the table {names}, and this store does not use it; turn it on here, too")
+            format!(
+                "row security is on for the table {names}, and this store does not use it; turn it on here, too (or off \
+                 there, as the owner: alter table {names} no force row level security, disable row level security)"
+            )
         })
     }
 }

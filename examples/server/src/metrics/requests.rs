@@ -12,15 +12,15 @@ use std::{
 use http::{Method, StatusCode};
 use todo_core::{
     auth::AuthError,
-    http::{PROBES, RESOURCES, Resource, find_resource},
+    http::{DOCS, PROBES, RESOURCES, Resource, find_resource},
 };
 
 use super::text::Text;
 
 /// Where the server answers with what. A longer mount comes before a shorter one that it begins with.
-static MOUNTS: [(&str, &[Resource]); 3] = [("/api/v1", RESOURCES), ("/api", RESOURCES), ("", PROBES)];
+static MOUNTS: [(&str, &[Resource]); 4] = [("/api/v1", RESOURCES), ("/api", RESOURCES), ("", PROBES), ("", DOCS)];
 
-const ROUTES: usize = 2 * RESOURCES.len() + PROBES.len() + 1;
+const ROUTES: usize = 2 * RESOURCES.len() + PROBES.len() + DOCS.len() + 1;
 
 /// The templates of all routes, in the order of [`MOUNTS`], and one name for all other paths.
 static TEMPLATES: LazyLock<Vec<String>> = LazyLock::new(|| {

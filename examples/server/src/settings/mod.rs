@@ -274,11 +274,29 @@ fn postgres_url(url: &str, options: &PostgresOptions) -> Result<Hidden, String> 
         return Err("must begin with postgres:// or postgresql://".to_owned());
     }
     // Nothing is opened by this.
-    match PostgresStore::connect(url, options) {
-        Ok(_) => Ok(Hidden::new(url)),
-        Err(error) => Err(not_usable(&error)),
+    if let Err(error) = PostgresStore::connect(url, options) {
+        return Err(format!("{}; {ENCODE}", not_usable(&error)));
     }
+    let parsed = Url::parse(url.trim()).map_err(|error| format!("cannot be used: {error}; {ENCODE}"))?;
+    // What stands before it would be taken for the host, and told to the log and to whoever answers for names.
+    if parsed.path().contains('@') {
+        return Err(format!("has an @ where none belongs; {ENCODE}"));
+    }
+    if parsed.fragment().is_some() {
+        return Err(format!("has a # where none belongs; {ENCODE}"));
+    }
+    // sqlx ignores what it does not know, and so would leave a connection without what was meant to protect it.
+    let known =
+        ["sslmode", "ssl-mode", "sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
+    for (name, _) in parsed.query_pairs() {
+        if name.starts_with("ssl") && !known.contains(&&*name) {
+            return Err(format!("has an unknown parameter, {}", shown(&name)));
+        }
+    }
+    Ok(Hidden::new(url))
 }
+
+const ENCODE: &str = "in a password, / @ # ? : and % must be percent-encoded, or leave it to PGPASSWORD";
 
 /// An error with what is behind it. An error of the store repeats no URL.
 pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {

@@ -330,6 +330,30 @@ fn a_database_is_named_without_its_password() {
 }
 
 #[test]
+fn a_password_that_is_not_encoded_is_refused_and_not_repeated() {
+    for url in [
+        "postgres://todo:12/hunter2@127.0.0.1:5432/todo",
+        "postgres://todo:se@hunter2/x@127.0.0.1:5432/todo",
+        "postgres://todo:hunter2#w@127.0.0.1/todo",
+        "postgres://todo:p@ss/hunter2#w@127.0.0.1/todo",
+        "postgres://todo:hunter2?w@127.0.0.1/todo",
+        "postgres://todo:hunter2/w@127.0.0.1/todo",
+    ] {
+        let complaint = complaint(&[("DATABASE_URL", url), ("BETTER_AUTH_SECRET", SECRET)]);
+        assert!(complaint.contains("percent-encoded") && complaint.contains("PGPASSWORD"), "{complaint}");
+        assert!(!complaint.contains("hunter2"), "{complaint}");
+    }
+    assert!(with_secret(&[("DATABASE_URL", "postgres://todo:p%2Fw%23d@127.0.0.1/todo?sslmode=disable")]).is_ok());
+}
+
+#[test]
+fn a_misspelt_parameter_of_tls_is_refused() {
+    let url = "postgres://todo@db/todo?sslmod=require";
+    let complaint = complaint(&[("DATABASE_URL", url), ("BETTER_AUTH_SECRET", SECRET)]);
+    assert!(complaint.contains("sslmod"), "{complaint}");
+}
+
+#[test]
 fn an_origin_is_written_as_browsers_do() {
     let taken = "http://localhost:3000,https://app.example.com,https://[::1]:8443,capacitor://localhost";
     assert_eq!(origins(taken).map(|origins| origins.len()), Ok(4));

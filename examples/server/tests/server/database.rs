@@ -90,6 +90,26 @@ async fn with_row_security_it_works_as_a_role_that_owns_nothing() {
     walled.database.close().await;
 }
 
+/// Once it is on, it holds for servers that run without it, too.
+#[tokio::test]
+async fn a_start_that_is_refused_does_not_turn_row_security_on() {
+    let walled = WalledDatabase::empty().await;
+    let running = Place::with_secret().set("DATABASE_URL", &walled.owner).serve(&[]);
+    running.caller("ann").work().await;
+    for (url, complaint) in [(walled.database.url(), "is a superuser"), (&*walled.owner, "may turn row security off")] {
+        let outcome = Place::with_secret()
+            .set("ROW_SECURITY", "on")
+            .set("DATABASE_URL", url)
+            .set("DATABASE_DIRECT_URL", &walled.owner)
+            .run(&[]);
+        assert!(outcome.code == Some(1) && outcome.log.contains(complaint), "{outcome:?}");
+        assert!(outcome.log.contains("DATABASE_DIRECT_URL of the owner"), "{outcome:?}");
+        assert!(!running.caller("ann").all_ids().await.is_empty());
+    }
+    drop(running);
+    walled.database.close().await;
+}
+
 #[tokio::test]
 async fn the_owner_migrates_there_and_back_and_lets_others_in() {
     let walled = WalledDatabase::empty().await;
@@ -107,7 +127,7 @@ async fn the_owner_migrates_there_and_back_and_lets_others_in() {
     let ids = server.caller("ann").all_ids().await;
     drop(server);
 
-    migrate(&["--to", "1"], 0, "is at version 1");
+    migrate(&["--to", "1"], 0, "row security, if it was on, is off now");
     assert_eq!(place.run(&[]).code, Some(1));
     migrate(&["--to", "0"], 1, "there are tasks");
     migrate(&["--to", "7"], 1, "there is no version 7");

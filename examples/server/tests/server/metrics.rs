@@ -322,7 +322,7 @@ fn queries_of_rules(rules: &str) -> Vec<String> {
 
 /// Names of metrics and of labels in a query.
 fn names_in(query: &str) -> (BTreeSet<String>, BTreeSet<String>) {
-    const FUNCTIONS: [&str; 5] = ["sum", "max", "rate", "changes", "histogram_quantile"];
+    const WORDS: [&str; 7] = ["sum", "max", "rate", "changes", "histogram_quantile", "absent", "or"];
     let (mut metrics, mut labels) = (BTreeSet::new(), BTreeSet::new());
     let (mut word, mut in_text, mut in_labels, mut after_by) = (String::new(), false, false, false);
     for character in query.chars().chain([' ']) {
@@ -337,7 +337,7 @@ fn names_in(query: &str) -> (BTreeSet<String>, BTreeSet<String>) {
                 after_by = true;
             } else if is_name && in_labels {
                 labels.insert(word);
-            } else if is_name && !FUNCTIONS.contains(&&*word) {
+            } else if is_name && !WORDS.contains(&&*word) {
                 metrics.insert(word);
             }
             match character {
