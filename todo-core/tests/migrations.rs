@@ -162,6 +162,28 @@ async fn whoever_migrates_at_the_same_time_waits_for_the_other() {
     walled.database.close().await;
 }
 
+/// While a migration waits for a lock of the whole table, all others would wait behind it.
+#[tokio::test]
+async fn a_migration_that_somebody_holds_up_does_not_hold_up_the_others() {
+    let database = testkit::stores::todo_database().await;
+    let store = connect(database.url());
+    let tasks = create(store.clone()).await;
+    let mut reader = PgConnection::connect(database.url()).await.unwrap();
+    sqlx::raw_sql("begin; select count(*) from todo.tasks").execute(&mut reader).await.unwrap();
+    let migrating =
+        tokio::spawn(async move { connect(database.url()).migrate_to(1, DataLoss::Refuse).await.map(|()| database) });
+    for _ in 0..3 {
+        // A statement waits for two seconds at most, and this one for the second that the migration waits.
+        assert_eq!(list(store.clone()).await, tasks);
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    }
+    assert!(!migrating.is_finished());
+    sqlx::raw_sql("commit").execute(&mut reader).await.unwrap();
+    let database = migrating.await.unwrap().unwrap();
+    assert_eq!(state(database.url()).await.0, [1]);
+    assert_eq!(list(store).await, tasks);
+}
+
 #[tokio::test]
 async fn the_pool_of_the_host_migrates_both_ways() {
     let database = testkit::postgres::empty_database().await;

@@ -240,6 +240,10 @@ async fn a_deadlock_is_tried_again_and_a_read_only_server_is_asked_twice() {
         // The first connection was there before, the second is new.
         ("25006", 1, true, 2),
         ("25006", 9, false, 2),
+        // What was prepared is of no use any more.
+        ("0A000", 1, true, 2),
+        ("26000", 1, true, 2),
+        ("0A000", 9, false, 2),
         ("55P03", 9, false, 1),
         ("23514", 9, false, 1),
     ] {
@@ -257,6 +261,51 @@ async fn a_deadlock_is_tried_again_and_a_read_only_server_is_asked_twice() {
             sqlx::query_scalar("select last_value from todo.asked").fetch_one(&mut admin).await.unwrap();
         assert_eq!(was_asked, asked, "{code}");
         store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_changes_under_a_running_store_fails_no_call() {
+    let database = todo_database().await;
+    let mut admin = PgConnection::connect(database.url()).await.unwrap();
+    let store = connect(database.url());
+    let tasks = tasks(&store);
+    let task = tasks.create(new_task("Water the plants")).await.unwrap();
+    fill(&store, 5).await;
+    for _ in 0..10 {
+        tasks.get(task.id).await.unwrap();
+    }
+    sqlx::raw_sql("alter table todo.tasks alter column title type varchar(400)").execute(&mut admin).await.unwrap();
+    for _ in 0..10 {
+        assert_eq!(tasks.get(task.id).await.unwrap(), task);
+    }
+}
+
+/// One task that somebody holds must not take all connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_wait_for_a_held_task_leave_connections_to_the_others() {
+    let database = todo_database().await;
+    let store = connect(database.url());
+    fill(&store, 10).await;
+    let coalescing = CoalescingStore::new(store.clone());
+    let held = tasks(&store).create(new_task("Held")).await.unwrap();
+    let mut holder = PgConnection::connect(database.url()).await.unwrap();
+    sqlx::raw_sql("begin; select * from todo.tasks for update").execute(&mut holder).await.unwrap();
+    let calls: Vec<_> = (0..40)
+        .map(|_| {
+            let tasks = tasks_of(TodoService::new(coalescing.clone()));
+            tokio::spawn(async move { tasks.toggle(held.id).await })
+        })
+        .collect();
+    // Two in the lane, which they leave, and four who have a place outside of it.
+    sleep(Duration::from_millis(700)).await;
+    let status = store.status();
+    let busy = status.size - status.idle;
+    assert!((1..=6).contains(&busy), "{busy} connections wait for one task");
+    coalescing.list(&ann(), &TaskQuery::default()).await.unwrap();
+    sqlx::raw_sql("commit").execute(&mut holder).await.unwrap();
+    for call in calls {
+        let _ = call.await.unwrap();
     }
 }
 

@@ -535,6 +535,16 @@ async fn what_is_wrong_with_roles_and_tables_is_said() {
             "drop policy support on todo.tasks",
         ),
         (
+            "alter policy tasks_owner on todo.tasks using (true)",
+            "has not the policy",
+            "alter policy tasks_owner on todo.tasks using (user_id = todo.tasks_owner())",
+        ),
+        (
+            "alter policy tasks_owner on todo.tasks with check (true)",
+            "has not the policy",
+            "alter policy tasks_owner on todo.tasks with check (user_id = todo.tasks_owner())",
+        ),
+        (
             "alter table todo.tasks no force row level security",
             "not enabled and forced",
             "alter table todo.tasks force row level security",

@@ -50,6 +50,8 @@ pub(crate) fn install(log: Log) -> Result<Telemetry, Failure> {
         .with_default(log.level.min(LevelFilter::WARN))
         .with_target("todo_core", log.level)
         .with_target("todo_server", log.level)
+        // It repeats what it does not know of a URL, which may be a password by another name.
+        .with_target("sqlx_postgres::options", LevelFilter::OFF)
         .with_target(otel::TARGET, LevelFilter::OFF);
     let lines = fmt::layer().with_writer(io::stderr);
     let lines = if log.json {

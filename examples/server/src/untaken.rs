@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, header::CONTENT_LENGTH};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
 use todo_core::{Error, http::problem, store::StoreError};
@@ -34,7 +34,9 @@ pub(crate) struct Untaken(Arc<AtomicUsize>);
 impl Untaken {
     /// The answer, or 503 if too much waits already.
     pub(crate) fn hold(&self, response: Response<Body>) -> Response<Body> {
-        let size = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
+        // Not every framework hands on what is known of the size, but each answer of the core says it.
+        let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let size = usize::try_from(response.body().size_hint().lower().max(length.unwrap_or(0))).unwrap_or(usize::MAX);
         if size <= SMALL {
             return response;
         }
@@ -128,6 +130,18 @@ mod tests {
             let expected = answer(size).into_body().collect().await.expect("a body").to_bytes();
             assert!(expected == whole && untaken.0.load(Relaxed) == 0);
         }
+    }
+
+    #[test]
+    fn an_answer_whose_size_is_known_by_its_header_alone_is_counted() {
+        let untaken = Untaken::default();
+        let hidden = |response: Response<Body>| response.map(|body| Body::new(body.map_frame(|frame| frame)));
+        let mut response = hidden(answer(SMALL + 1));
+        response.headers_mut().insert(CONTENT_LENGTH, (SMALL + 1).into());
+        let held = untaken.hold(response);
+        assert_eq!(untaken.0.load(Relaxed), SMALL + 1);
+        drop(held);
+        assert_eq!(untaken.0.load(Relaxed), 0);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::time::Sleep;
+use tokio::{sync::Semaphore, time::Sleep};
 
 use super::{BatchError, BatchStore, StoreError, TaskChange, TaskStore};
 use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
@@ -77,6 +77,8 @@ struct Shared<S> {
     writes: Arc<Lane>,
     max_batch: usize,
     max_wait: Duration,
+    /// Places for calls that wait for a held task outside of the lanes.
+    held: Semaphore,
     counts: Counts,
 }
 
@@ -94,6 +96,10 @@ pub struct CoalescingOptions {
     /// How many calls may wait for reads, and as many for writes; the next gets [`StoreError::Unavailable`] at once.
     /// Default: 4096.
     pub max_waiting: usize,
+    /// How many calls may have a connection while they wait for a task that somebody holds. Together with
+    /// [`reads`](Self::reads) and [`writes`](Self::writes) it should be less than the connections of the store, or whoever
+    /// holds one task could stop everybody. Default: 4.
+    pub held: usize,
     /// How long a call waits for its turn; then it gets [`StoreError::Unavailable`]. A statement that is under way is the
     /// store's to end. Default: 3 seconds.
     pub max_wait: Duration,
@@ -101,7 +107,7 @@ pub struct CoalescingOptions {
 
 impl Default for CoalescingOptions {
     fn default() -> Self {
-        Self { reads: 2, writes: 2, max_batch: 64, max_waiting: 4096, max_wait: Duration::from_secs(3) }
+        Self { reads: 2, writes: 2, max_batch: 64, max_waiting: 4096, max_wait: Duration::from_secs(3), held: 4 }
     }
 }
 
@@ -154,6 +160,7 @@ impl<S: BatchStore + 'static> CoalescingStore<S> {
                 writes: lane(options.writes),
                 max_batch: options.max_batch.max(1),
                 max_wait: options.max_wait,
+                held: Semaphore::new(options.held.max(1)),
                 counts: Counts::default(),
             }),
         }
@@ -182,13 +189,13 @@ impl<S: BatchStore + 'static> CoalescingStore<S> {
     async fn turn(&self, kind: Kind, owner: &UserId, call: impl FnOnce() -> Call + Send) -> Result<Turn, StoreError> {
         let shared = &self.shared;
         if !shared.store.is_batching() {
-            return Ok(Turn::Alone(None));
+            return Ok(Turn::Alone(Alone::Unjoined));
         }
         let lane = if kind.writes() { &shared.writes } else { &shared.reads };
         let place = match lane.enter(kind, || Waiter::new(owner.clone(), call())) {
             Entry::Free(permit) => {
                 shared.counts.alone.fetch_add(1, Ordering::Relaxed);
-                return Ok(Turn::Alone(Some(permit)));
+                return Ok(Turn::Alone(Alone::InLane(permit)));
             }
             Entry::Queued(waiter) => Place(waiter),
             Entry::Full => {
@@ -203,7 +210,7 @@ impl<S: BatchStore + 'static> CoalescingStore<S> {
                     let members = lane.collect(kind, &place.0, shared.max_batch);
                     if members.len() == 1 {
                         shared.counts.alone.fetch_add(1, Ordering::Relaxed);
-                        return Ok(Turn::Alone(Some(permit)));
+                        return Ok(Turn::Alone(Alone::InLane(permit)));
                     }
                     shared.counts.batches.fetch_add(1, Ordering::Relaxed);
                     shared.counts.joined.fetch_add(members.len() as u64, Ordering::Relaxed);
@@ -213,7 +220,7 @@ impl<S: BatchStore + 'static> CoalescingStore<S> {
                 Woken::ToDrive(batch) => batch.drive(&place.0).await,
                 Woken::TooLate => return Err(StoreError::Unavailable("the store was busy for too long".into())),
                 Woken::Answered(Answer::Outcome(outcome)) => return Ok(Turn::Answered(outcome)),
-                Woken::Answered(Answer::ByItself) => return Ok(Turn::Alone(None)),
+                Woken::Answered(Answer::ByItself) => return Ok(Turn::Alone(Alone::AfterBatch)),
                 Woken::Answered(Answer::Failed(error)) => return Err(error.each()),
             }
         }
@@ -290,8 +297,18 @@ impl<S: BatchStore> Shared<S> {
 enum Turn {
     /// It has its answer.
     Answered(Outcome),
-    /// Its caller does it; what may be here is given back when it is done.
-    Alone(Option<Permit>),
+    /// Its caller does it.
+    Alone(Alone),
+}
+
+/// A call that its caller does.
+enum Alone {
+    /// Its place in the lane is given back when it is done.
+    InLane(Permit),
+    /// Nothing is joined here.
+    Unjoined,
+    /// It did not happen in a batch: somebody may hold its task.
+    AfterBatch,
 }
 
 /// What is asked for. Calls of one kind may be in one statement.
@@ -747,17 +764,37 @@ impl Drop for Driving<'_> {
     }
 }
 
-/// A call that may have to wait for somebody who holds the task. Who waits for long does so outside of the lane.
-async fn held_up<T>(permit: Option<Permit>, call: impl Future<Output = T>) -> T {
-    let Some(permit) = permit else {
-        return call.await;
-    };
-    let mut call = pin!(call);
-    if let Ok(answer) = tokio::time::timeout(PATIENCE, call.as_mut()).await {
-        return answer;
+impl<S> Shared<S> {
+    /// A write that may have to wait for somebody who holds its task. Who waits for long does so outside of the lane, where
+    /// there are few places: each keeps a connection.
+    async fn write<T>(&self, alone: Alone, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let permit = match alone {
+            Alone::Unjoined => return call.await,
+            Alone::AfterBatch => {
+                let busy = || StoreError::Unavailable("too many calls wait for tasks that somebody holds".into());
+                let place = tokio::time::timeout(self.max_wait, self.held.acquire()).await;
+                let _place = place.map_err(|_| busy())?.map_err(|_| busy())?;
+                return call.await;
+            }
+            Alone::InLane(permit) => permit,
+        };
+        let mut call = pin!(call);
+        if let Ok(answer) = tokio::time::timeout(PATIENCE, call.as_mut()).await {
+            return answer;
+        }
+        let mut place = pin!(self.held.acquire());
+        let first = poll_fn(|context| match call.as_mut().poll(context) {
+            Poll::Ready(answer) => Poll::Ready(Ok(answer)),
+            Poll::Pending => place.as_mut().poll(context).map(Err),
+        });
+        match first.await {
+            Ok(answer) => answer,
+            Err(_place) => {
+                drop(permit);
+                call.await
+            }
+        }
     }
-    drop(permit);
-    call.await
 }
 
 /// An answer that is of another kind than the call.
@@ -769,7 +806,7 @@ fn mismatch() -> StoreError {
 impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
     async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError> {
         match self.turn(Kind::Insert, owner, || Call::Insert(Box::new(task.clone()))).await? {
-            Turn::Alone(_permit) => self.shared.store.insert(owner, task).await,
+            Turn::Alone(_alone) => self.shared.store.insert(owner, task).await,
             Turn::Answered(Outcome::Done(done)) => Ok(done),
             Turn::Answered(_) => Err(mismatch()),
         }
@@ -777,7 +814,7 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
 
     async fn get(&self, owner: &UserId, id: TaskId) -> Result<Option<Task>, StoreError> {
         match self.turn(Kind::Get, owner, || Call::One(id)).await? {
-            Turn::Alone(_permit) => self.shared.store.get(owner, id).await,
+            Turn::Alone(_alone) => self.shared.store.get(owner, id).await,
             Turn::Answered(Outcome::Task(task)) => Ok(task),
             Turn::Answered(_) => Err(mismatch()),
         }
@@ -785,7 +822,7 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
 
     async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
         match self.turn(Kind::of(query), owner, || Call::List(*query)).await? {
-            Turn::Alone(_permit) => self.shared.store.list(owner, query).await,
+            Turn::Alone(_alone) => self.shared.store.list(owner, query).await,
             Turn::Answered(Outcome::Page(page)) => Ok(page),
             Turn::Answered(_) => Err(mismatch()),
         }
@@ -799,7 +836,7 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
         now: Timestamp,
     ) -> Result<Option<Task>, StoreError> {
         match self.turn(Kind::Update, owner, || Call::Update { id, change: change.clone(), now }).await? {
-            Turn::Alone(permit) => held_up(permit, self.shared.store.update(owner, id, change, now)).await,
+            Turn::Alone(alone) => self.shared.write(alone, self.shared.store.update(owner, id, change, now)).await,
             Turn::Answered(Outcome::Task(task)) => Ok(task),
             Turn::Answered(_) => Err(mismatch()),
         }
@@ -807,7 +844,7 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
 
     async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
         match self.turn(Kind::Delete, owner, || Call::One(id)).await? {
-            Turn::Alone(permit) => held_up(permit, self.shared.store.delete(owner, id)).await,
+            Turn::Alone(alone) => self.shared.write(alone, self.shared.store.delete(owner, id)).await,
             Turn::Answered(Outcome::Done(done)) => Ok(done),
             Turn::Answered(_) => Err(mismatch()),
         }

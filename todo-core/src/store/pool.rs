@@ -22,7 +22,7 @@ use sqlx::{ConnectOptions, Connection, Database};
 use super::{
     StoreError,
     connecting::Connecting,
-    sql::{is_disconnected, is_read_only},
+    sql::{is_disconnected, is_outdated, is_read_only},
 };
 
 /// How many calls wait for a connection at most, if nothing else is said.
@@ -193,8 +193,9 @@ struct Doubts {
     /// One that had last answered then does not answer any more, nor is there an end to it. The others are not asked, as
     /// that takes its time.
     silent: Option<Instant>,
-    /// One that was open then leads to a server that does not write any more. They do answer, but lead there too.
-    read_only: Option<Instant>,
+    /// One that was open then leads to a server that does not write any more, or has prepared what is not right any more.
+    /// They do answer, but are no better.
+    outlived: Option<Instant>,
 }
 
 pub(super) struct Opener<DB: Database> {
@@ -238,8 +239,8 @@ impl<DB: Database> Opener<DB> {
         if network.is_some_and(|network| opened.at.elapsed() > network.max_age) {
             return Err(RecycleError::message("too old"));
         }
-        let Doubts { dead, silent, read_only } = *self.doubts();
-        if read_only.is_some_and(|moment| opened.at < moment) || silent.is_some_and(|moment| opened.used <= moment) {
+        let Doubts { dead, silent, outlived } = *self.doubts();
+        if outlived.is_some_and(|moment| opened.at < moment) || silent.is_some_and(|moment| opened.used <= moment) {
             return Err(RecycleError::message("leads nowhere"));
         }
         let is_idle = network.is_some() && opened.used.elapsed() > IDLE;
@@ -378,10 +379,14 @@ impl<DB: Database> Lease<DB> {
     pub(super) fn finish<T>(mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         let Some(mut object) = self.object.take() else { return result };
         match &result {
-            Err(error) if is_read_only(error) => Self::doubt(&object, |doubts| {
-                doubts.read_only = doubts.read_only.max(Some(self.since));
-            }),
-            Err(error) if is_disconnected(error) => Self::doubt(&object, |doubts| doubts.dead = Some(Instant::now())),
+            // If one that was just opened is no better, the others are not worse.
+            Err(error) if (is_read_only(error) || is_outdated(error)) && !self.is_fresh => {
+                let since = self.since;
+                Self::doubt(&object, |doubts| doubts.outlived = doubts.outlived.max(Some(since)));
+            }
+            Err(error) if is_disconnected(error) => {
+                Self::doubt(&object, |doubts| doubts.dead = Some(Instant::now()));
+            }
             Ok(_) | Err(sqlx::Error::Decode(_) | sqlx::Error::Database(_)) => {
                 object.used = Instant::now();
                 return result;

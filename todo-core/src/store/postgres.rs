@@ -16,7 +16,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgSslMode},
 };
 
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     StoreError, TaskChange, TaskStore,
@@ -25,7 +28,7 @@ use super::{
     pool::{Lease, MAX_WAITING, Network, Place, Pool, PoolStatus, Prepare, Queue},
     retry::{Attempts, Nature},
     row_security,
-    sql::{self, DataLoss, Statements, is_disconnected, is_read_only},
+    sql::{self, DataLoss, Statements, is_disconnected, is_outdated, is_read_only},
 };
 use crate::{
     Page, Task, TaskId, TaskQuery, UserId,
@@ -251,12 +254,13 @@ impl PostgresStore {
     /// Brings schema and table to the newest version. It is safe to run this in many processes at once, and does
     /// nothing when there is nothing to do.
     ///
-    /// It holds a session lock, so it needs a direct connection, not a pooler in transaction mode.
+    /// It holds a lock of the session and sets something there, so it needs a direct connection, not a pooler in transaction mode.
     ///
     /// # Errors
     ///
-    /// The server cannot be reached, the user may not create the schema, or the database was migrated by a newer
-    /// version of this library.
+    /// The server cannot be reached, the user may not create the schema, the database was migrated by a newer version of
+    /// this library, or for ten seconds somebody else has held the tables ([`StoreError::Unavailable`]): a transaction
+    /// that reads them, or another migration. Calls of others are held up for a second at a time at most.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.run_migrations(sql::newest_version(Dialect::Postgres), DataLoss::Refuse).await
     }
@@ -281,7 +285,22 @@ impl PostgresStore {
         self.run_migrations(sql::known_version(Dialect::Postgres, version)?, loss).await
     }
 
+    /// Tries again for a while if somebody holds what a migration needs for itself.
     async fn run_migrations(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        loop {
+            match self.run_migrations_once(version, loss).await {
+                Err(error) if sql::is_locked(&error) && begun.elapsed() < MIGRATING => {
+                    tracing::warn!(target: "todo_core::store", "a migration waits for whoever holds the tables or migrates them");
+                    // Who queued up behind the migration comes first.
+                    sleep(self.jitter().spread(Duration::from_secs(1))).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn run_migrations_once(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         match &self.connections {
             // Not one of the pool's: to migrate, or to wait until another process has, may take longer than a call.
             Connections::Own(pool, _) => {
@@ -309,6 +328,8 @@ impl PostgresStore {
     async fn migrate_on(&self, connection: &mut PgConnection, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         let migrator = sql::migrator(Dialect::Postgres, &self.names);
         let failed = |error| sql::migration_failed(Dialect::Postgres, error);
+        // While a migration waits for a table, everybody else who wants the table waits behind it.
+        sqlx::raw_sql("set lock_timeout = '1s'").execute(&mut *connection).await?;
         sql::migrate(&migrator, &mut *connection, Some(version)).await.map_err(failed)?;
         connection.lock().await.map_err(failed)?;
         let mut transaction = connection.begin().await?;
@@ -323,7 +344,10 @@ impl PostgresStore {
             row_security::turn_on(&mut transaction, &self.names).await?;
         }
         transaction.commit().await?;
-        connection.unlock().await.map_err(failed)
+        connection.unlock().await.map_err(failed)?;
+        // It may be one of the host's.
+        sqlx::raw_sql("reset lock_timeout").execute(&mut *connection).await?;
+        Ok(())
     }
 
     /// Whether there is a task; nobody can add one any more until the transaction ends.
@@ -414,11 +438,14 @@ impl PostgresStore {
     }
 
     pub(super) fn attempts(&self, nature: Nature) -> Attempts {
-        let jitter = match &self.connections {
+        Attempts::new(nature, self.jitter())
+    }
+
+    fn jitter(&self) -> Jitter {
+        match &self.connections {
             Connections::Own(_, session) => session.jitter.clone(),
             Connections::Host(..) => Jitter::shared(),
-        };
-        Attempts::new(nature, jitter)
+        }
     }
 
     /// A connection for the next of these attempts.
@@ -503,6 +530,9 @@ async fn connect(options: &PgConnectOptions, limit: Duration) -> Result<PgConnec
         },
     })
 }
+
+/// For how long a migration is begun again that somebody holds up.
+const MIGRATING: Duration = Duration::from_secs(10);
 
 fn host_queue(pool: &PgPool, max_waiting: usize) -> Queue {
     Queue::new(pool.options().get_max_connections() as usize, max_waiting)
@@ -650,7 +680,10 @@ impl Borrowed {
         match self {
             Self::Own(lease) => lease.finish(result),
             Self::Host { connection, .. } => {
-                if result.as_ref().is_err_and(|error| is_disconnected(error) || is_read_only(error)) {
+                if result
+                    .as_ref()
+                    .is_err_and(|error| is_disconnected(error) || is_read_only(error) || is_outdated(error))
+                {
                     drop(connection.detach());
                 }
                 result

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{
     StoreError,
     pool::Denied,
-    sql::{is_conflict, is_disconnected, is_read_only, is_unreachable},
+    sql::{is_conflict, is_disconnected, is_outdated, is_read_only, is_unreachable},
 };
 use crate::clock::Jitter;
 
@@ -98,7 +98,7 @@ fn is_repeatable(nature: Nature, error: &sqlx::Error, is_fresh: bool) -> bool {
         return nature != Nature::Batch;
     }
     // It was refused before it did anything. A connection just opened leads to where the others will, too.
-    is_read_only(error) && !is_fresh
+    (is_read_only(error) || is_outdated(error)) && !is_fresh
 }
 
 #[cfg(test)]

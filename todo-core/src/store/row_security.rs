@@ -127,11 +127,11 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// There is no such role, it is no name of one (`public` is everybody), or the tables are not at the newest
+    /// There is no such role, it is no name of one (`public` is everybody; longer than 63 bytes there is none), or the tables are not at the newest
     /// version.
     pub async fn grant_to(&self, role: &str) -> Result<(), StoreError> {
         // Even in quotes it would be everybody.
-        if role.is_empty() || role == "public" || role.contains('\0') {
+        if role.is_empty() || role == "public" || role.len() > 63 || role.contains('\0') {
             return Err(StoreError::Backend(format!("{role:?} is not the name of a role").into()));
         }
         let grant = GRANT.replace("{role}", &format!(r#""{}""#, role.replace('"', r#""""#)));
@@ -233,7 +233,8 @@ struct Found {
 /// resolved.
 const FIND: &str = "select current_user::text, r.rolsuper, r.rolbypassrls, pg_has_role(c.relowner, 'member'), \
         c.relrowsecurity and c.relforcerowsecurity, row_security_active(c.oid), \
-        exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = $2 || '_owner'), \
+        exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = $2 || '_owner' and p.polcmd = '*' \
+            and p.polroles = '{0}' and pg_get_expr(p.polqual, c.oid) ~ f.expected and pg_get_expr(p.polwithcheck, c.oid) ~ f.expected), \
         exists (select from pg_policy as p where p.polrelid = c.oid and p.polname <> $2 || '_owner' and p.polpermissive), \
         coalesce(f.count, 0), \
         coalesce(f.may, false) and has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
@@ -242,7 +243,8 @@ const FIND: &str = "select current_user::text, r.rolsuper, r.rolbypassrls, pg_ha
         has_schema_privilege(n.oid, 'usage') and coalesce(has_table_privilege(l.oid, 'select'), false) \
     from pg_class as c join pg_namespace as n on n.oid = c.relnamespace join pg_roles as r on r.rolname = current_user \
     left join pg_class as l on l.relnamespace = n.oid and l.relname = $2 || '_migrations' \
-    left join lateral (select count(*), bool_and(has_function_privilege(p.oid, 'execute')) as may from pg_proc as p \
+    left join lateral (select count(*), bool_and(has_function_privilege(p.oid, 'execute')) as may, \
+            '^[(]user_id = (\"?' || $1 || '\"?[.])?\"?' || $2 || '_owner\"?[(][)][)]$' as expected from pg_proc as p \
         where p.pronamespace = n.oid and p.proname = any (array(select $2 || s from unnest($3::text[]) as s))) as f on true \
     where n.nspname = $1 and c.relname = $2";
 
@@ -308,7 +310,10 @@ impl Found {
             return Some(complaint);
         }
         if !self.has_policy || usize::try_from(self.functions) != Ok(FUNCTIONS.len()) {
-            return Some(format!("the table {names} has no policy for row security; migrate first, as its owner"));
+            return Some(format!(
+                "the table {names} has not the policy and the functions for row security as they were made; migrate first, \
+                 as its owner (to version 1 and back, if somebody has changed them)"
+            ));
         }
         if !self.is_on {
             return Some(format!(

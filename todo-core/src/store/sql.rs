@@ -335,9 +335,20 @@ pub(super) fn tasks_would_be_lost() -> StoreError {
 pub(super) fn migration_failed(dialect: Dialect, error: MigrateError) -> StoreError {
     match error {
         MigrateError::Execute(error) => error.into(),
+        MigrateError::ExecuteMigration(error, _) if is_lock_refused(&error) => error.into(),
         MigrateError::VersionMissing(version) => newer_version(dialect, version),
         error => StoreError::Backend(error.into()),
     }
+}
+
+/// Whether a migration has failed because somebody else had the lock that it needs.
+#[cfg(feature = "postgres")]
+pub(super) fn is_locked(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable(source) if source.downcast_ref::<sqlx::Error>().is_some_and(is_lock_refused))
+}
+
+fn is_lock_refused(error: &sqlx::Error) -> bool {
+    has_code(error, &["55P03"])
 }
 
 /// Somebody with a newer library was here.
@@ -541,6 +552,12 @@ fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
 #[cfg(feature = "postgres")]
 pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
     has_code(error, &["40001", "40P01"])
+}
+
+/// What this connection has prepared is of no use any more, since a column has changed or a pooler has forgotten it. The
+/// statement did not run.
+pub(super) fn is_outdated(error: &sqlx::Error) -> bool {
+    has_code(error, &["0A000", "26000"])
 }
 
 /// A standby, or a primary that is one no more: the connection leads to the wrong server.
