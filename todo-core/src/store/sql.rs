@@ -543,7 +543,6 @@ pub(super) fn is_disconnected(error: &sqlx::Error) -> bool {
 }
 
 /// The code (SQLSTATE) that the server gave.
-#[cfg(feature = "postgres")]
 fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
     error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| codes.contains(&&*code))
 }
