@@ -363,7 +363,6 @@ impl<DB: Database> Pool<DB> {
 pub(super) struct Lease<DB: Database> {
     object: Option<Object<Opener<DB>>>,
     since: Instant,
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only PostgreSQL has servers that change"))]
     is_fresh: bool,
     _place: Place,
 }
