@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use sqlx::{ConnectOptions as _, Row as _, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions as _, PgConnection, Row as _, postgres::PgConnectOptions};
 use testkit::{pgbouncer::PgBouncer, stores::WalledDatabase};
 use todo_core::{
     NewTask, TaskId, TaskQuery, Title, TodoService, UserId,
@@ -77,7 +77,14 @@ async fn behind_a_pooler_no_owner_stays_bound_for_the_next() {
         [TodoService::new(store.clone()), TodoService::new(CoalescingStore::new(store))]
     })
     .await;
-    // Each of the pooler's connections to the server, held until all have been asked.
+    for client in &mut every_session(&pooler).await {
+        let bound = sqlx::raw_sql("select coalesce(current_setting('todo.user_id', true), '')");
+        assert_eq!(bound.fetch_one(&mut *client).await.unwrap().get::<String, _>(0), "");
+    }
+}
+
+/// A client in each of the pooler's sessions with the server: it has one for itself as long as its transaction lasts.
+async fn every_session(pooler: &PgBouncer) -> Vec<PgConnection> {
     let options: PgConnectOptions = pooler.url().parse().unwrap();
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -85,10 +92,7 @@ async fn behind_a_pooler_no_owner_stays_bound_for_the_next() {
         sqlx::raw_sql("begin").execute(&mut client).await.unwrap();
         clients.push(client);
     }
-    for client in &mut clients {
-        let bound = sqlx::raw_sql("select coalesce(current_setting('todo.user_id', true), '')");
-        assert_eq!(bound.fetch_one(&mut *client).await.unwrap().get::<String, _>(0), "");
-    }
+    clients
 }
 
 /// Three connections to the server for six stores, each with connections of its own.
@@ -172,15 +176,7 @@ async fn nothing_is_set_in_the_sessions_of_a_pooler() {
     let store = PostgresStore::connect(&pooler.url(), &PostgresOptions::default()).unwrap();
     store.ping().await.unwrap();
     assert!(store.status().size > 0, "it has connected");
-    let options: PgConnectOptions = pooler.url().parse().unwrap();
-    let mut clients = Vec::new();
-    for _ in 0..3 {
-        let mut client = options.connect().await.unwrap();
-        // It has a session of the server for itself as long as the transaction lasts.
-        sqlx::raw_sql("begin").execute(&mut client).await.unwrap();
-        clients.push(client);
-    }
-    for client in &mut clients {
+    for client in &mut every_session(&pooler).await {
         for setting in ["statement_timeout", "lock_timeout"] {
             let show = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("show {setting}"))).fetch_one(&mut *client).await;
             assert_eq!(show.unwrap().get::<String, _>(0), "0", "{setting}");

@@ -96,8 +96,8 @@ impl PostgresStore {
     ///
     /// 1. The owner: [`migrate`](Self::migrate) of this store turns row security on, also for the owner itself, and
     ///    [`grant_to`](Self::grant_to) lets the other one in.
-    /// 2. The one that the application connects as. [`check_tables`](Self::check_tables) says what is wrong, if
-    ///    something is.
+    /// 2. The one that the application connects as. [`check_role`](Self::check_role) says whether it will do, before row
+    ///    security is on; [`check_tables`](Self::check_tables) says what is wrong, if something is, afterwards.
     ///
     /// [`CoalescingStore`](super::CoalescingStore) joins no calls of such a store: a statement is for one owner.
     /// Whoever takes backups needs a role with BYPASSRLS, since `pg_dump` stops rather than leave rows out.
