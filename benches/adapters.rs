@@ -8,7 +8,7 @@ mod tasks;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::StatusCode;
 use poem::Endpoint as _;
-use todo_core::http::{RESOURCES, find_resource};
+use todo_core::api::{RESOURCES, find_resource};
 use tower::Service as _;
 use warp::Filter as _;
 

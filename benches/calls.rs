@@ -7,8 +7,8 @@ use serde_json::json;
 use testkit::tokens::{SigningKey, now};
 use todo_core::{
     TaskId, TodoService,
+    api::TodoApi,
     auth::{JwkSet, JwtVerifier, KeySource},
-    http::TodoApi,
     store::MemoryStore,
 };
 

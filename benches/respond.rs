@@ -11,7 +11,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
-use todo_core::http::{RESOURCES, Resource, TodoApi, find_resource};
+use todo_core::api::{RESOURCES, Resource, TodoApi, find_resource};
 
 use calls::{Calls, MOUNT};
 use tasks::{USER, runtime, user};

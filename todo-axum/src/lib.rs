@@ -1,7 +1,7 @@
 //! Mounts the todo API into an axum [`Router`].
 //!
 //! ```
-//! # use todo_core::{TodoService, auth::JwtVerifier, http::TodoApi, store::MemoryStore};
+//! # use todo_core::{TodoService, auth::JwtVerifier, api::TodoApi, store::MemoryStore};
 //! # let verifier = JwtVerifier::hs256("a secret of thirty-two bytes or more").unwrap();
 //! # let api = TodoApi::new(TodoService::new(MemoryStore::new()), verifier);
 //! let app: axum::Router = axum::Router::new().nest("/api/v1", todo_axum::router(api));
@@ -21,8 +21,8 @@ use axum::{
     routing::any,
 };
 use todo_core::{
+    api::{PROBES, RESOURCES, Resource, TodoApi, problem},
     auth::Identity,
-    http::{PROBES, RESOURCES, Resource, TodoApi, problem},
 };
 
 /// Every path of the API, for any host state; nest it under any prefix, or merge it at the root.
@@ -39,7 +39,7 @@ pub fn probes<S: Clone + Send + Sync + 'static>(api: TodoApi) -> Router<S> {
 /// `/docs`. Where the API is mounted is said by [`TodoApi::with_mount`].
 #[cfg(feature = "openapi")]
 pub fn docs<S: Clone + Send + Sync + 'static>(api: TodoApi) -> Router<S> {
-    routes(api, todo_core::http::DOCS)
+    routes(api, todo_core::api::DOCS)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a router owns what it serves")]
@@ -62,7 +62,7 @@ fn routes<S: Clone + Send + Sync + 'static>(api: TodoApi, resources: &'static [R
 /// ```
 /// use axum::{Router, extract::FromRef, routing::get};
 /// use todo_axum::CurrentUser;
-/// use todo_core::http::TodoApi;
+/// use todo_core::api::TodoApi;
 ///
 /// #[derive(Clone, FromRef)]
 /// struct AppState {

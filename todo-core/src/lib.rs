@@ -6,7 +6,7 @@
 //!    `SqliteStore` and `PostgresStore` come with the features `sqlite` and `postgres`.
 //! 2. [`TodoService`]: the operations and their rules. Every one of them hangs on
 //!    [`for_user`](TodoService::for_user), so none can be called without saying whose tasks are meant.
-//! 3. [`http`]: the wire. [`TodoApi`](http::TodoApi) answers an [`::http::Request`] with an [`::http::Response`]; the
+//! 3. [`api`]: the wire. [`TodoApi`](api::TodoApi) answers an [`http::Request`] with an [`http::Response`]; the
 //!    crates `todo-axum`, `todo-warp` and `todo-poem` mount it. Who is asking is decided by an
 //!    [`Authenticator`](auth::Authenticator), usually a [`JwtVerifier`](auth::JwtVerifier).
 //!
@@ -34,7 +34,7 @@
 //! | `sqlite` | `store::SqliteStore`, with SQLite itself compiled in |
 //! | `remote-jwks` | `auth::RemoteJwks`: keys that are fetched from the issuer; `auth::JwtVerifier::better_auth` |
 //! | `rate-limit` | `auth::RateLimiter`: a gate that limits how often each user may ask |
-//! | `openapi` | `http::openapi`: the OpenAPI document, and a page that shows it, served at `http::DOCS` |
+//! | `openapi` | `api::openapi`: the OpenAPI document, and a page that shows it, served at `api::DOCS` |
 //! | `conformance` | the suites that every store and every adapter passes, for those who write another |
 //!
 //! The library opens no port, installs no logger and no panic hook, starts no task in the background and reads no
@@ -42,15 +42,15 @@
 //!
 //! # Tracing
 //!
-//! Spans and events go to `tracing` under the targets `todo_core::http`, `todo_core::auth` and `todo_core::store`.
+//! Spans and events go to `tracing` under the targets `todo_core::api`, `todo_core::auth` and `todo_core::store`.
 //! None of them carries a token, a claim, a title or a description.
 
+pub mod api;
 pub mod auth;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
-pub mod http;
 mod json;
 mod service;
 pub mod store;

@@ -1,16 +1,16 @@
 //! What the fuzzers have kept, once more on stable Rust: each seed in `fuzz/seeds` goes through its target.
 
-#[path = "../../fuzz/src/cursor.rs"]
+#[path = "../../testing/fuzz/src/cursor.rs"]
 mod cursor;
-#[path = "../../fuzz/src/input.rs"]
+#[path = "../../testing/fuzz/src/input.rs"]
 mod input;
-#[path = "../../fuzz/src/respond.rs"]
+#[path = "../../testing/fuzz/src/respond.rs"]
 mod respond;
 
 use std::{fs, path::Path};
 
 fn replay(target: &str, check: fn(&[u8])) {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testing/fuzz/seeds").join(target);
     let seeds = fs::read_dir(&seeds).unwrap_or_else(|error| panic!("{}: {error}", seeds.display()));
     let mut count = 0;
     for seed in seeds {

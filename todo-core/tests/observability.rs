@@ -15,9 +15,9 @@ use http_body_util::Full;
 use serde_json::json;
 use todo_core::{
     Error, Page, Task, TaskId, TaskQuery, TodoService, UserId,
+    api::{PROBES, RESOURCES, StreamBody, TodoApi, find_resource},
     auth::{AuthError, Authenticator, Identity, JwtVerifier},
     clock::Timestamp,
-    http::{PROBES, RESOURCES, StreamBody, TodoApi, find_resource},
     store::{MemoryStore, StoreError, TaskChange, TaskStore},
 };
 use tracing_subscriber::fmt::MakeWriter;
@@ -142,7 +142,7 @@ fn a_span_names_the_path_template_and_the_operation() {
         respond(&api, request("GET", "/ann/tasks/019aa3f0-5c00-7000-8000-000000000000?x=1", "")).await;
         respond(&api, request("DELETE", "/tasks", "")).await;
     });
-    assert!(log.contains("todo_core::http"), "{log}");
+    assert!(log.contains("todo_core::api"), "{log}");
     assert!(
         log.contains(r#"todo{path="/{user_id}/tasks/{id}" method="GET" operation="get_task"}"#),
         "the template, not the path: {log}"

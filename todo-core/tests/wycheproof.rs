@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use testkit::tokens::{SigningKey, base64url};
 use todo_core::{
     TodoService,
+    api::{RESOURCES, TodoApi},
     auth::{AuthError, InvalidJwks, InvalidSource, JwkSet, JwtVerifier, KeySource, Refusal},
-    http::{RESOURCES, TodoApi},
     store::MemoryStore,
 };
 

@@ -1,7 +1,7 @@
 //! Mounts the todo API into a poem [`Route`].
 //!
 //! ```
-//! # use todo_core::{TodoService, auth::JwtVerifier, http::TodoApi, store::MemoryStore};
+//! # use todo_core::{TodoService, auth::JwtVerifier, api::TodoApi, store::MemoryStore};
 //! # let verifier = JwtVerifier::hs256("a secret of thirty-two bytes or more").unwrap();
 //! # let api = TodoApi::new(TodoService::new(MemoryStore::new()), verifier);
 //! let app = todo_poem::mount(poem::Route::new(), "/api/v1", api);
@@ -16,8 +16,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use poem::{Endpoint, FromRequest, Request, RequestBody, Response, Route, endpoint::make, web::Data};
 use todo_core::{
+    api::{PROBES, RESOURCES, Resource, TodoApi, problem},
     auth::Identity,
-    http::{PROBES, RESOURCES, Resource, TodoApi, problem},
 };
 
 /// Adds every path of the API to a route, below a prefix: `/api/v1`, or nothing for the root.
@@ -51,7 +51,7 @@ pub fn probes(route: Route, api: TodoApi) -> Route {
 #[cfg(feature = "openapi")]
 #[must_use]
 pub fn docs(route: Route, api: TodoApi) -> Route {
-    add(route, "", api, todo_core::http::DOCS)
+    add(route, "", api, todo_core::api::DOCS)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a route owns what it serves")]
@@ -76,7 +76,7 @@ fn endpoint(api: TodoApi, resource: &'static Resource) -> impl Endpoint<Output =
 /// An answer of the core as one of poem, for a host that answers with [`problem`] itself.
 ///
 /// ```
-/// use todo_core::{Error, http::problem};
+/// use todo_core::{Error, api::problem};
 ///
 /// let response = todo_poem::response(problem(Error::NotFound));
 /// assert_eq!(response.status(), 404);
@@ -98,7 +98,7 @@ fn template(prefix: &str, path: &str) -> String {
 /// ```
 /// use poem::{EndpointExt, Route, get, handler};
 /// use todo_poem::CurrentUser;
-/// # use todo_core::{TodoService, auth::JwtVerifier, http::TodoApi, store::MemoryStore};
+/// # use todo_core::{TodoService, auth::JwtVerifier, api::TodoApi, store::MemoryStore};
 ///
 /// #[handler]
 /// fn greet(CurrentUser(identity): CurrentUser) -> String {

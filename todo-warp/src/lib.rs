@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use warp::Filter as _;
-//! # use todo_core::{TodoService, auth::JwtVerifier, http::TodoApi, store::MemoryStore};
+//! # use todo_core::{TodoService, auth::JwtVerifier, api::TodoApi, store::MemoryStore};
 //! # let verifier = JwtVerifier::hs256("a secret of thirty-two bytes or more").unwrap();
 //! # let api = TodoApi::new(TodoService::new(MemoryStore::new()), verifier);
 //! let app = warp::path!("api" / "v1" / ..).and(todo_warp::filter(api));
@@ -19,8 +19,8 @@ use std::future::ready;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use todo_core::{
+    api::{PROBES, RESOURCES, Resource, StreamBody, TodoApi, find_resource, problem},
     auth::Identity,
-    http::{PROBES, RESOURCES, Resource, StreamBody, TodoApi, find_resource, problem},
 };
 use warp::{
     Filter, Rejection,
@@ -45,7 +45,7 @@ pub fn probes(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
 #[cfg(feature = "openapi")]
 #[must_use]
 pub fn docs(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
-    matching(api, todo_core::http::DOCS)
+    matching(api, todo_core::api::DOCS)
 }
 
 fn matching(api: TodoApi, resources: &'static [Resource]) -> BoxedFilter<(Response<Bytes>,)> {
@@ -86,7 +86,7 @@ fn head() -> impl Filter<Extract = (Request<()>,), Error = Rejection> + Clone {
 ///
 /// ```
 /// use warp::Filter as _;
-/// # use todo_core::{TodoService, auth::JwtVerifier, http::TodoApi, store::MemoryStore};
+/// # use todo_core::{TodoService, auth::JwtVerifier, api::TodoApi, store::MemoryStore};
 /// # let verifier = JwtVerifier::hs256("a secret of thirty-two bytes or more").unwrap();
 /// # let api = TodoApi::new(TodoService::new(MemoryStore::new()), verifier);
 /// let greeting = warp::path!("greeting")

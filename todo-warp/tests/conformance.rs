@@ -1,6 +1,6 @@
 //! The suite for adapters through real warp, over real sockets, on every store.
 
-use todo_core::http::TodoApi;
+use todo_core::api::TodoApi;
 use tokio::net::TcpListener;
 use warp::Filter as _;
 
@@ -16,13 +16,13 @@ async fn serve(listener: TcpListener, api: TodoApi) {
 }
 
 mod memory {
-    use todo_core::conformance::http::App;
+    use todo_core::conformance::api::App;
 
     async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
         testkit::stores::memory(async |store| testkit::stores::served(store, super::serve, case).await).await;
     }
 
-    todo_core::http_conformance!(with_app);
+    todo_core::api_conformance!(with_app);
 
     /// It asks no store, so once is enough.
     #[cfg(feature = "openapi")]
@@ -32,21 +32,21 @@ mod memory {
 }
 
 mod sqlite {
-    use todo_core::conformance::http::App;
+    use todo_core::conformance::api::App;
 
     async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
         testkit::stores::sqlite(async |store| testkit::stores::served(store, super::serve, case).await).await;
     }
 
-    todo_core::http_conformance!(with_app);
+    todo_core::api_conformance!(with_app);
 }
 
 mod postgres {
-    use todo_core::conformance::http::App;
+    use todo_core::conformance::api::App;
 
     async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
         testkit::stores::postgres(async |store| testkit::stores::served(store, super::serve, case).await).await;
     }
 
-    todo_core::http_conformance!(with_app);
+    todo_core::api_conformance!(with_app);
 }

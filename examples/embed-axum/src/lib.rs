@@ -34,7 +34,7 @@ pub struct Guests(Arc<Mutex<Vec<String>>>);
 #[expect(missing_docs, reason = "the types say it")]
 pub struct AppState {
     pub guests: Guests,
-    pub todo: todo_core::http::TodoApi, // +
+    pub todo: todo_core::api::TodoApi, // +
 }
 
 /// The whole service.

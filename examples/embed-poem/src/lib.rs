@@ -31,7 +31,7 @@ pub struct Guests(Arc<Mutex<Vec<String>>>);
 #[must_use]
 pub fn app(
     guests: Guests,
-    todo: todo_core::http::TodoApi, // +
+    todo: todo_core::api::TodoApi, // +
 ) -> impl Endpoint {
     let app = Route::new().at("/guests", get(read).post(sign));
     let app = todo_poem::mount(app, "/api/v1", todo.clone()); // +

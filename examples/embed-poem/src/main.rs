@@ -4,7 +4,7 @@ use std::{env, error::Error};
 
 use embed_poem::{Guests, app};
 use poem::listener::TcpAcceptor;
-use todo_core::{TodoService, auth::JwtVerifier, http::TodoApi, store::SqliteStore}; // +
+use todo_core::{TodoService, api::TodoApi, auth::JwtVerifier, store::SqliteStore}; // +
 use tokio::net::TcpListener;
 
 fn setting(name: &str) -> Result<String, String> {

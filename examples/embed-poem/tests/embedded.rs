@@ -5,7 +5,7 @@ mod cases;
 
 use embed_poem::{Guests, app};
 use poem::{Server, listener::TcpAcceptor};
-use todo_core::http::TodoApi;
+use todo_core::api::TodoApi;
 use tokio::net::TcpListener;
 
 async fn serve(listener: TcpListener, todo: TodoApi) {

@@ -33,7 +33,7 @@ pub struct Guests(Arc<Mutex<Vec<String>>>);
 /// The whole service.
 pub fn app(
     guests: Guests,
-    todo: todo_core::http::TodoApi, // +
+    todo: todo_core::api::TodoApi, // +
 ) -> BoxedFilter<(impl Reply,)> {
     let guests = warp::path!("guests").map(move || guests.clone());
     let read = guests.clone().and(warp::get()).map(read);

@@ -4,7 +4,7 @@
 mod cases;
 
 use embed_warp::{Guests, app};
-use todo_core::http::TodoApi;
+use todo_core::api::TodoApi;
 use tokio::net::TcpListener;
 
 async fn serve(listener: TcpListener, todo: TodoApi) {

@@ -32,7 +32,7 @@ use serde::Deserialize;
 use todo_axum::CurrentUser;
 use todo_core::{
     Error, TodoService,
-    http::{TodoApi, problem},
+    api::{TodoApi, problem},
 };
 
 pub use accounts::{Accounts, COOKIE, secret};

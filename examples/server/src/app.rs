@@ -15,7 +15,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use todo_core::{
     Error,
-    http::{TodoApi, problem},
+    api::{TodoApi, problem},
 };
 use tower::{BoxError, Layer as _, Service, ServiceExt as _, service_fn, util::BoxCloneSyncService};
 use tower_http::{

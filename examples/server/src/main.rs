@@ -29,7 +29,7 @@ mod token;
 mod trace;
 mod untaken;
 #[cfg(all(test, feature = "axum"))]
-#[path = "../../../fuzz/src/wire.rs"]
+#[path = "../../../testing/fuzz/src/wire.rs"]
 mod wire;
 
 use std::{
@@ -44,8 +44,8 @@ use std::{
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use todo_core::{
     UserId,
+    api::TodoApi,
     auth::{JwtVerifier, JwtVerifierBuilder, KeySource, RateLimiter, RefreshTask},
-    http::TodoApi,
     store::DataLoss,
 };
 
@@ -265,7 +265,7 @@ fn print_token(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 fn print_document() -> Result<(), Failure> {
-    let document = todo_core::http::openapi::document(app::MOUNT);
+    let document = todo_core::api::openapi::document(app::MOUNT);
     io::stdout().write_all(document.as_bytes()).map_err(|error| Failure::fatal(format!("cannot print: {error}")))
 }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{Response, header::CONTENT_LENGTH};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
-use todo_core::{Error, http::problem, store::StoreError};
+use todo_core::{Error, api::problem, store::StoreError};
 use tower::BoxError;
 
 use crate::app::Body;

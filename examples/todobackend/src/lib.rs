@@ -54,8 +54,8 @@ use axum::{
 use serde::Serialize;
 use todo_core::{
     Error, TaskId, UserId,
+    api::problem,
     auth::{AuthError, Authenticator, Identity},
-    http::problem,
 };
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 

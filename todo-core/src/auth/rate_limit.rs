@@ -101,7 +101,7 @@ impl fmt::Display for Rate {
 /// bucket. Clones count together.
 ///
 /// ```
-/// use todo_core::{TodoService, auth::{JwtVerifier, RateLimiter}, http::TodoApi, store::MemoryStore};
+/// use todo_core::{TodoService, auth::{JwtVerifier, RateLimiter}, api::TodoApi, store::MemoryStore};
 ///
 /// let verifier = JwtVerifier::hs256("a secret of thirty-two bytes or more").unwrap();
 /// let api = TodoApi::new(TodoService::new(MemoryStore::new()), verifier)

@@ -16,12 +16,12 @@
 //! # fn main() {}
 //! ```
 //!
-//! The suite for adapters is [`http_conformance!`](crate::http_conformance), over [`http::App`].
+//! The suite for adapters is [`api_conformance!`](crate::api_conformance), over [`api::App`].
 //!
 //! This module is for tests, and not part of what stays the same between versions.
 
 #![expect(clippy::missing_panics_doc, reason = "a case panics to say that it failed, which is what tests do")]
 #![expect(clippy::unwrap_used, reason = "a case panics to say that it failed, which is what tests do")]
 
-pub mod http;
+pub mod api;
 pub mod store;

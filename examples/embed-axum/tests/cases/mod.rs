@@ -15,7 +15,7 @@ use testkit::{
     http::{Client, Server},
     tokens,
 };
-use todo_core::{TodoService, auth::JwtVerifier, http::TodoApi, store::MemoryStore};
+use todo_core::{TodoService, api::TodoApi, auth::JwtVerifier, store::MemoryStore};
 
 const SECRET: &str = "only-for-tests-only-for-tests-only-for-tests";
 

@@ -186,7 +186,7 @@ async fn in_a_crowd_a_rest_is_short() {
 #[cfg(feature = "axum")]
 #[test]
 fn bytes_that_were_found_once_are_answered_whole_and_in_order() {
-    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/wire");
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testing/fuzz/seeds/wire");
     let seeds: Vec<_> = std::fs::read_dir(seeds).expect("seeds").map(|seed| seed.expect("a file").path()).collect();
     assert!(!seeds.is_empty());
     for path in seeds {

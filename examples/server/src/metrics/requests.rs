@@ -11,8 +11,8 @@ use std::{
 
 use http::{Method, StatusCode};
 use todo_core::{
+    api::{DOCS, PROBES, RESOURCES, Resource, find_resource},
     auth::AuthError,
-    http::{DOCS, PROBES, RESOURCES, Resource, find_resource},
 };
 
 use super::text::Text;

@@ -22,9 +22,9 @@ use http_body::{Body, Frame, SizeHint};
 use serde_json::{Value, json};
 use todo_core::{
     Error, TaskId, TodoService,
+    api::{Operation, PROBES, RESOURCES, Resource, TodoApi},
     auth::{JwtVerifier, KeySource},
     clock::{Clock as _, FixedClock, IdGenerator, Timestamp},
-    http::{Operation, PROBES, RESOURCES, Resource, TodoApi},
     store::MemoryStore,
 };
 

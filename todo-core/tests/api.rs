@@ -7,8 +7,8 @@ use http::{Request, Response};
 use http_body_util::Full;
 use todo_core::{
     Error,
-    conformance::http::{App, api},
-    http::{PROBES, RESOURCES, Resource, TodoApi, find_resource, problem},
+    api::{PROBES, RESOURCES, Resource, TodoApi, find_resource, problem},
+    conformance::api::{App, api},
     store::MemoryStore,
 };
 
@@ -31,7 +31,7 @@ impl App for Bare {
 fn at_the_root(path: &str) -> Option<&'static Resource> {
     let resource = find_resource(PROBES, path);
     #[cfg(feature = "openapi")]
-    let resource = resource.or_else(|| find_resource(todo_core::http::DOCS, path));
+    let resource = resource.or_else(|| find_resource(todo_core::api::DOCS, path));
     resource
 }
 
@@ -39,7 +39,7 @@ async fn with_app(case: impl AsyncFnOnce(&dyn App)) {
     case(&Bare(api(MemoryStore::new()))).await;
 }
 
-todo_core::http_conformance!(with_app);
+todo_core::api_conformance!(with_app);
 
 #[cfg(feature = "openapi")]
 mod docs {

@@ -15,9 +15,9 @@ use http::{HeaderValue, Response};
 use testkit::tokens;
 use todo_core::{
     Error, Page, Task, TaskId, TaskQuery, TodoService, UserId,
+    api::{TodoApi, problem},
     auth::{AuthError, Gate, Identity, JwtVerifier, KeySource, Quota, TokenCookie, Verdict},
     clock::{FixedClock, IdGenerator, Timestamp},
-    http::{TodoApi, problem},
     store::{MemoryStore, StoreError, TaskChange, TaskStore},
 };
 use tokio::net::TcpListener;

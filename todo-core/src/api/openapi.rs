@@ -35,7 +35,7 @@ use crate::{
 /// a prefix off nothing has to be said of that, since the document names its server relatively.
 ///
 /// ```
-/// let document = todo_core::http::openapi::document("/api/v1");
+/// let document = todo_core::api::openapi::document("/api/v1");
 /// let document: serde_json::Value = serde_json::from_str(&document)?;
 /// assert_eq!(document["paths"]["/api/v1/tasks"]["get"]["operationId"], "list_tasks");
 /// # Ok::<(), serde_json::Error>(())

@@ -18,8 +18,8 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use todo_core::{
     Error, TodoService, UserId,
+    api::{TodoApi, problem},
     auth::{AuthError, Authenticator, Identity},
-    http::{TodoApi, problem},
     store::MemoryStore,
 };
 use tokio::{

@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc};
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use todo_core::{
-    conformance::http::{App, api},
-    http::TodoApi,
+    api::TodoApi,
+    conformance::api::{App, api},
     store::{MemoryStore, PostgresOptions, PostgresStore, SqliteStore, TaskStore},
 };
 
@@ -137,7 +137,7 @@ pub fn connect(url: &str) -> PostgresStore {
 
 #[async_trait::async_trait]
 impl App for Client {
-    async fn call(&self, request: ::http::Request<bytes::Bytes>) -> ::http::Response<bytes::Bytes> {
+    async fn call(&self, request: http::Request<bytes::Bytes>) -> http::Response<bytes::Bytes> {
         self.send(request).await
     }
 }

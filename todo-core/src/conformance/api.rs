@@ -9,18 +9,18 @@ use serde_json::{Value, json};
 
 use crate::{
     Page, Task, TaskId, TaskQuery, TodoService, UserId,
+    api::TodoApi,
     auth::{AuthError, Gate, Identity, JwtVerifier, KeySource, Quota, Verdict},
     clock::{Clock as _, SystemClock, Timestamp},
-    http::TodoApi,
     store::{StoreError, TaskChange, TaskStore},
 };
 
 /// One test for each case. The argument is a function `async fn(case: impl AsyncFnOnce(&dyn App))`, which makes an
 /// [`App`] of [`api`] over an empty store and calls the case with it.
 #[macro_export]
-macro_rules! http_conformance {
+macro_rules! api_conformance {
     ($with_app:path) => {
-        $crate::http_conformance! { @ $with_app;
+        $crate::api_conformance! { @ $with_app;
             a_task_lives_its_life
             every_path_exists_in_both_shapes
             a_new_task_has_defaults
@@ -80,17 +80,17 @@ macro_rules! http_conformance {
     (@ $with_app:path; $($case:ident)+) => { $(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $case() {
-            $with_app(async |app| $crate::conformance::http::$case(app).await).await;
+            $with_app(async |app| $crate::conformance::api::$case(app).await).await;
         }
     )+ };
 }
 
-/// One test for each case of the documentation (feature `openapi`), as [`http_conformance!`](crate::http_conformance).
+/// One test for each case of the documentation (feature `openapi`), as [`api_conformance!`](crate::api_conformance).
 #[cfg(feature = "openapi")]
 #[macro_export]
 macro_rules! docs_conformance {
     ($with_app:path) => {
-        $crate::http_conformance! { @ $with_app;
+        $crate::api_conformance! { @ $with_app;
             the_document_is_there_for_everybody
             the_page_needs_nothing_from_elsewhere
             a_file_that_is_known_is_not_sent_again
@@ -1335,12 +1335,12 @@ fn nobody(app: &dyn App) -> Client<'_> {
     Client { app, authorization: None }
 }
 
-/// The same bytes as from [`openapi::document`](crate::http::openapi::document), without a credential.
+/// The same bytes as from [`openapi::document`](crate::api::openapi::document), without a credential.
 #[cfg(feature = "openapi")]
 pub async fn the_document_is_there_for_everybody(app: &dyn App) {
     let reply = nobody(app).request("GET", "/openapi.json", &[], b"").await;
     assert_eq!(reply.ok(200)["openapi"], "3.1.0");
-    assert_eq!(reply.body, crate::http::openapi::document("/api/v1"));
+    assert_eq!(reply.body, crate::api::openapi::document("/api/v1"));
     assert_eq!(reply.header("cache-control"), "no-cache");
     assert_eq!(reply.header("x-content-type-options"), "nosniff");
     let head = nobody(app).request("HEAD", "/openapi.json", &[], b"").await;
@@ -1405,7 +1405,7 @@ pub async fn a_file_that_is_known_is_not_sent_again(app: &dyn App) {
 /// Other methods, and paths that are nearly theirs.
 #[cfg(feature = "openapi")]
 pub async fn documents_are_only_read(app: &dyn App) {
-    for resource in crate::http::DOCS {
+    for resource in crate::api::DOCS {
         for method in ["POST", "PUT", "DELETE"] {
             let reply = nobody(app).request(method, resource.path, &[], b"").await;
             assert_eq!(

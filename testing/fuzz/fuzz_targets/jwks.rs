@@ -15,7 +15,7 @@ use todo_core::{
 
 /// Tokens of every algorithm, and the keys that signed them.
 static NODE: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../../todo-core/tests/fixtures/tokens.json")).expect("JSON"));
+    LazyLock::new(|| serde_json::from_str(include_str!("../../../todo-core/tests/fixtures/tokens.json")).expect("JSON"));
 
 fuzz_target!(|document: &str| -> Corpus {
     let set = match JwkSet::from_json(document) {

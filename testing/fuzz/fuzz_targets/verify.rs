@@ -28,7 +28,7 @@ const LEEWAY: f64 = 30.0;
 
 /// Tokens of every algorithm, signed by keys that are gone.
 static NODE: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../../todo-core/tests/fixtures/tokens.json")).expect("JSON"));
+    LazyLock::new(|| serde_json::from_str(include_str!("../../../todo-core/tests/fixtures/tokens.json")).expect("JSON"));
 static FOREIGN: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let pairs = NODE["pairs"].as_array().expect("an array").iter();
     pairs.map(|pair| pair["token"].as_str().expect("a text")).collect()

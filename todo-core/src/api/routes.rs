@@ -247,7 +247,7 @@ fn decoded(segment: &str) -> Result<Cow<'_, str>, std::str::Utf8Error> {
 /// others are the host's.
 ///
 /// ```
-/// use todo_core::http::{RESOURCES, find_resource};
+/// use todo_core::api::{RESOURCES, find_resource};
 ///
 /// assert_eq!(find_resource(RESOURCES, "/tasks/7").map(|resource| resource.path), Some("/tasks/{id}"));
 /// assert_eq!(find_resource(RESOURCES, "/tasks/").map(|resource| resource.path), Some("/tasks"));

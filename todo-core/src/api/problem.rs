@@ -29,7 +29,7 @@ struct Problem<'a> {
 /// The error rides in the extensions of the response as `Arc<Error>`.
 ///
 /// ```
-/// use todo_core::{Error, http::problem};
+/// use todo_core::{Error, api::problem};
 ///
 /// let response = problem(Error::NotFound);
 /// assert_eq!(response.status(), 404);

@@ -15,9 +15,9 @@ use http_body_util::Empty;
 use serde_json::Value;
 use todo_core::{
     Cursor, NewTask, TaskId, Title, TodoService, UserId,
+    api::{RESOURCES, TodoApi},
     auth::{AuthError, Authenticator, Identity},
     clock::{IdGenerator, Timestamp},
-    http::{RESOURCES, TodoApi},
     store::MemoryStore,
 };
 

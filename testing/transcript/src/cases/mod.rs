@@ -4,7 +4,7 @@
 
 use std::{fmt, time::Duration};
 
-use todo_core::http::Operation;
+use todo_core::api::Operation;
 
 use crate::apps::{task_id, token};
 

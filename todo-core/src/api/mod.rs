@@ -11,7 +11,7 @@
 //! use bytes::{Buf, Bytes};
 //! use http::Request;
 //! use http_body_util::Full;
-//! use todo_core::{TodoService, auth::JwtVerifier, http::{RESOURCES, TodoApi}, store::MemoryStore};
+//! use todo_core::{TodoService, auth::JwtVerifier, api::{RESOURCES, TodoApi}, store::MemoryStore};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -174,7 +174,7 @@ impl TodoApi {
         B::Error: Into<BoxError>,
     {
         let span = tracing::info_span!(
-            target: "todo_core::http",
+            target: "todo_core::api",
             "todo",
             path = resource.path,
             method = request.method().as_str(),
@@ -490,9 +490,9 @@ fn next_link(query: &TaskQuery, page: &Page) -> Option<HeaderValue> {
 fn report(error: &Error) {
     if error.status().is_server_error() {
         let causes = causes(error);
-        tracing::error!(target: "todo_core::http", code = error.code(), %error, causes, "a request failed");
+        tracing::error!(target: "todo_core::api", code = error.code(), %error, causes, "a request failed");
     } else {
-        tracing::debug!(target: "todo_core::http", code = error.code(), "a request was refused");
+        tracing::debug!(target: "todo_core::api", code = error.code(), "a request was refused");
     }
 }
 

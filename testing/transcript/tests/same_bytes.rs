@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
-use todo_core::http::{DOCS, PROBES, RESOURCES, openapi};
+use todo_core::api::{DOCS, PROBES, RESOURCES, openapi};
 use todo_transcript::{
     Case, Transcript, apps,
     cases::{self, Expected, Route},

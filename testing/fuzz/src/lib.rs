@@ -3,10 +3,10 @@
 #[expect(dead_code, reason = "of the server's files only a part is used")]
 // Its own tests are not found from here.
 #[rustfmt::skip]
-#[path = "../../examples/server/src/connection.rs"]
+#[path = "../../../examples/server/src/connection.rs"]
 mod connection;
 #[expect(dead_code, reason = "of the server's files only a part is used")]
-#[path = "../../examples/server/src/crowd.rs"]
+#[path = "../../../examples/server/src/crowd.rs"]
 mod crowd;
 mod cursor;
 mod input;

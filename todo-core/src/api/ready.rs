@@ -43,9 +43,9 @@ fn is_good(part: &str, answer: &Result<Result<(), Error>, Elapsed>) -> bool {
     match answer {
         Ok(Ok(())) => return true,
         Ok(Err(error)) => {
-            tracing::warn!(target: "todo_core::http", part, %error, causes = causes(error), "not ready");
+            tracing::warn!(target: "todo_core::api", part, %error, causes = causes(error), "not ready");
         }
-        Err(_) => tracing::warn!(target: "todo_core::http", part, "not ready: no answer in time"),
+        Err(_) => tracing::warn!(target: "todo_core::api", part, "not ready: no answer in time"),
     }
     false
 }

@@ -1,7 +1,7 @@
 //! Every path of the route table, with every method that it has and those that it has not, and everything that can be
 //! wrong: each kind of error that the operation can answer.
 
-use todo_core::http::{DOCS, Operation, PROBES, RESOURCES, Resource};
+use todo_core::api::{DOCS, Operation, PROBES, RESOURCES, Resource};
 
 use super::{Case, Plan, Request, Route};
 use crate::apps::{COOKIE, FAULTY_STORES, expired_token, foreign_token, token};
