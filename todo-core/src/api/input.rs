@@ -9,6 +9,7 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use http_body::Body;
+use http_body_util::LengthLimitError;
 
 use crate::{
     Description, Error, FieldErrors, InvalidValue, NewTask, Patch, TaskId, TaskPatch, TaskQuery, TaskReplacement,
@@ -45,13 +46,7 @@ where
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
         let frame = frame.map_err(|error| {
-            // A limit that the host has put around us, lower than ours.
-            let error = error.into();
-            if error.is::<http_body_util::LengthLimitError>() {
-                Error::PayloadTooLarge { limit }
-            } else {
-                Error::MalformedJson
-            }
+            if is_length_limit(&*error.into()) { Error::PayloadTooLarge { limit } } else { Error::MalformedJson }
         })?;
         // What is no data is trailers, which say nothing to us.
         let Ok(data) = frame.into_data() else { continue };
@@ -64,6 +59,23 @@ where
         bytes.put(data);
     }
     Ok(bytes)
+}
+
+/// Whether reading a body failed at a length limit of the host, which is lower than ours. Frameworks wrap the error of
+/// the limit in errors of their own.
+fn is_length_limit(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            // The `source` of an `io::Error` is the source of the error in it, not that error itself.
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// Whether the body is declared to be JSON, in UTF-8 (RFC 8259, section 8.1), and not compressed.
@@ -273,5 +285,50 @@ fn set<T>(patch: Patch<T>) -> Option<T> {
     match patch {
         Patch::Set(value) => Some(value),
         Patch::Keep | Patch::Clear => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt, io};
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt as _, Full, Limited};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Wrapped(BoxError);
+
+    impl fmt::Display for Wrapped {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+
+    impl std::error::Error for Wrapped {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&*self.0)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_length_limit_error_is_found_behind_wrapping_errors() {
+        let limit_error =
+            async || Limited::new(Full::<Bytes>::from("too long"), 1).collect().await.expect_err("over the limit");
+        let errors: [BoxError; 4] = [
+            limit_error().await,
+            Wrapped(limit_error().await).into(),
+            io::Error::other(limit_error().await).into(),
+            Wrapped(io::Error::other(Wrapped(limit_error().await)).into()).into(),
+        ];
+        for error in errors {
+            assert!(is_length_limit(&*error), "{error:?}");
+        }
+        let others: [BoxError; 3] =
+            ["reset".into(), io::Error::from(io::ErrorKind::ConnectionReset).into(), Wrapped("reset".into()).into()];
+        for error in others {
+            assert!(!is_length_limit(&*error), "{error:?}");
+        }
     }
 }
