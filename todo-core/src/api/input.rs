@@ -11,9 +11,9 @@ use http::{
 use http_body::Body;
 use http_body_util::LengthLimitError;
 
+use super::{ApiError, FieldErrors};
 use crate::{
-    Description, Error, FieldErrors, InvalidValue, NewTask, Patch, TaskId, TaskPatch, TaskQuery, TaskReplacement,
-    Title, json::Json,
+    Description, InvalidValue, NewTask, Patch, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, json::Json,
 };
 
 /// What may stand in for any error of a body.
@@ -26,12 +26,12 @@ pub(super) async fn read_body<B>(
     body: B,
     limit: usize,
     merge_patch: bool,
-) -> Result<Vec<u8>, Error>
+) -> Result<Vec<u8>, ApiError>
 where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    let unsupported = || Error::UnsupportedMediaType { merge_patch };
+    let unsupported = || ApiError::UnsupportedMediaType { merge_patch };
     let supported = is_json(headers, merge_patch);
     // Not every framework's body knows its own size.
     let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -40,13 +40,17 @@ where
         return Err(unsupported());
     }
     if size > limit as u64 {
-        return Err(Error::PayloadTooLarge { limit });
+        return Err(ApiError::PayloadTooLarge { limit: Some(limit) });
     }
     let mut body = pin!(body);
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
         let frame = frame.map_err(|error| {
-            if is_length_limit(&*error.into()) { Error::PayloadTooLarge { limit } } else { Error::MalformedJson }
+            if is_length_limit(&*error.into()) {
+                ApiError::PayloadTooLarge { limit: None }
+            } else {
+                ApiError::MalformedJson
+            }
         })?;
         // What is no data is trailers, which say nothing to us.
         let Ok(data) = frame.into_data() else { continue };
@@ -54,7 +58,7 @@ where
             return Err(unsupported());
         }
         if data.remaining() > limit - bytes.len() {
-            return Err(Error::PayloadTooLarge { limit });
+            return Err(ApiError::PayloadTooLarge { limit: Some(limit) });
         }
         bytes.put(data);
     }
@@ -172,16 +176,16 @@ pub(super) fn task_id(text: Option<&str>, errors: &mut FieldErrors) -> Option<Ta
 pub(super) struct Members(Vec<(String, Json)>);
 
 impl Members {
-    pub(super) fn parse(body: &[u8]) -> Result<Self, Error> {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         match Json::parse(body) {
             Ok(Json::Object(members)) => Ok(Self(members)),
-            Ok(_) => Err(Error::NotAnObject),
-            Err(_) => Err(Error::MalformedJson),
+            Ok(_) => Err(ApiError::NotAnObject),
+            Err(_) => Err(ApiError::MalformedJson),
         }
     }
 
     /// An empty body is an empty object where every member may be absent.
-    pub(super) fn parse_or_empty(body: &[u8]) -> Result<Self, Error> {
+    pub(super) fn parse_or_empty(body: &[u8]) -> Result<Self, ApiError> {
         if body.is_empty() { Ok(Self(Vec::new())) } else { Self::parse(body) }
     }
 
