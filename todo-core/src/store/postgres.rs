@@ -790,7 +790,7 @@ impl TaskStore for PostgresStore {
 /// sqlx::query("insert into employees (name) values ('Ann')").execute(&mut *transaction).await?;
 ///
 /// let store = PostgresInTransaction::new(transaction);
-/// let tasks = service.over(store.clone());
+/// let tasks = service.with_store(store.clone());
 /// tasks.for_user(UserId::new("ann")?).create(NewTask::new(Title::new("Sign the contract")?)).await?;
 ///
 /// store.take().await.ok_or("taken once")?.commit().await?;

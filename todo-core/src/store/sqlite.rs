@@ -285,7 +285,7 @@ impl TaskStore for SqliteStore {
 /// sqlx::query("insert into employees (name) values ('Ann')").execute(&mut *transaction).await?;
 ///
 /// let store = SqliteInTransaction::new(transaction).await?;
-/// let tasks = service.over(store.clone());
+/// let tasks = service.with_store(store.clone());
 /// tasks.for_user(UserId::new("ann")?).create(NewTask::new(Title::new("Sign the contract")?)).await?;
 ///
 /// store.take().await.ok_or("taken once")?.commit().await?;
