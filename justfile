@@ -20,7 +20,7 @@ features:
 
 # Weakens each SQL statement, and shows which test notices
 isolation:
-    scripts/check-isolation
+    scripts/test -p todo-core --lib isolation -- --nocapture
 
 # Whether a page costs the same with ten million tasks; ten minutes and 6 GB
 growth:

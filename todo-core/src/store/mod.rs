@@ -11,6 +11,8 @@ use crate::{
 mod batch;
 mod coalescing;
 mod error;
+#[cfg(all(test, feature = "conformance", feature = "postgres", feature = "sqlite"))]
+mod isolation;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -66,6 +66,11 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
+    #[cfg(all(test, feature = "conformance", feature = "postgres", feature = "sqlite"))]
+    pub(super) fn with_statements(self, statements: Statements) -> Self {
+        Self { sql: Arc::new(statements), ..self }
+    }
+
     /// A store in this file, which is made at first use if it is not there.
     pub fn open(path: impl AsRef<Path>) -> Self {
         Self::with_options(SqliteConnectOptions::new().filename(path).create_if_missing(true))

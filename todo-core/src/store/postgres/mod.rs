@@ -96,6 +96,11 @@ pub struct Findings {
 }
 
 impl PostgresStore {
+    #[cfg(all(test, feature = "conformance", feature = "postgres", feature = "sqlite"))]
+    pub(super) fn with_statements(self, statements: Statements) -> Self {
+        Self { sql: Arc::new(statements), ..self }
+    }
+
     /// A store over the host's pool, with the default [`Names`].
     ///
     /// The pool's own settings hold. By default sqlx asks a connection how it is before each use, which costs a round
