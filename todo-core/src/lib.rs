@@ -56,7 +56,7 @@ mod service;
 pub mod store;
 mod task;
 
-pub use error::{Error, FieldErrors};
+pub use error::Error;
 pub use service::{TodoService, UserTasks};
 pub use task::{
     Cursor, Description, InvalidValue, Limit, NewTask, Page, Patch, Task, TaskId, TaskPatch, TaskQuery,

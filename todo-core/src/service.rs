@@ -33,7 +33,7 @@ impl TodoService {
 
     /// The same rules, clock and identifiers over another store: one that joins a transaction of the host, say.
     #[must_use]
-    pub fn over(&self, store: impl TaskStore + 'static) -> Self {
+    pub fn with_store(&self, store: impl TaskStore + 'static) -> Self {
         Self { store: Arc::new(store), ..self.clone() }
     }
 
@@ -110,7 +110,7 @@ impl UserTasks<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Internal`]: the source of identifiers gave out several that this user has already.
+    /// [`Error::IdsExhausted`]: the source of identifiers gave out several that this user has already.
     pub async fn create(&self, new: NewTask) -> Result<Task, Error> {
         let now = self.service.clock.now();
         let mut task = Task {
@@ -130,7 +130,7 @@ impl UserTasks<'_> {
             }
             task.id = self.service.ids.next(now);
         }
-        Err(Error::Internal("the source of identifiers repeats itself"))
+        Err(Error::IdsExhausted)
     }
 
     /// Puts other content in the place of a task's.

@@ -6,8 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use todo_core::{
-    Error,
-    api::{PROBES, RESOURCES, Resource, TodoApi, find_resource, problem},
+    api::{ApiError, PROBES, RESOURCES, Resource, TodoApi, find_resource, problem},
     conformance::api::{App, api},
     store::MemoryStore,
 };
@@ -23,7 +22,7 @@ impl App for Bare {
         };
         match resource {
             Some(resource) => self.0.respond(resource, request.map(Full::new)).await,
-            None => problem(Error::NotFound),
+            None => problem(ApiError::NotFound),
         }
     }
 }

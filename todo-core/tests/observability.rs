@@ -15,7 +15,7 @@ use http_body_util::Full;
 use serde_json::json;
 use todo_core::{
     Error, Page, Task, TaskId, TaskQuery, TodoService, UserId,
-    api::{PROBES, RESOURCES, StreamBody, TodoApi, find_resource},
+    api::{ApiError, PROBES, RESOURCES, StreamBody, TodoApi, find_resource},
     auth::{AuthError, Authenticator, Identity, JwtVerifier},
     clock::Timestamp,
     store::{MemoryStore, StoreError, TaskChange, TaskStore},
@@ -182,12 +182,12 @@ fn no_secret_reaches_the_log() {
 async fn the_error_rides_in_the_extensions() {
     let api = api(Broken::Fails);
     let response = respond(&api, request("GET", "/tasks", "")).await;
-    let error = response.extensions().get::<Arc<Error>>().expect("an error");
-    assert!(matches!(**error, Error::Store(StoreError::Backend(_))));
+    let error = response.extensions().get::<Arc<ApiError>>().expect("an error");
+    assert!(matches!(**error, ApiError::Service(Error::Store(StoreError::Backend(_)))));
     let response = respond(&api, request("GET", "/tasks?limit=0", "")).await;
-    assert_eq!(response.extensions().get::<Arc<Error>>().unwrap().code(), "validation_failed");
+    assert_eq!(response.extensions().get::<Arc<ApiError>>().unwrap().code(), "validation_failed");
     let response = respond(&api, request("GET", "/auth/session", "")).await;
-    assert!(response.extensions().get::<Arc<Error>>().is_none());
+    assert!(response.extensions().get::<Arc<ApiError>>().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,8 +246,8 @@ async fn probe(api: &TodoApi) -> (u16, String) {
     let response = api.respond(find_resource(PROBES, "/health/ready").unwrap(), request).await;
     if response.status() == 503 {
         assert_eq!(response.headers()["retry-after"], "1");
-        let error = response.extensions().get::<Arc<Error>>().expect("an error");
-        assert!(matches!(**error, Error::NotReady { .. }));
+        let error = response.extensions().get::<Arc<ApiError>>().expect("an error");
+        assert!(matches!(**error, ApiError::NotReady { .. }));
     }
     (response.status().as_u16(), String::from_utf8(response.into_body().into()).unwrap())
 }

@@ -76,9 +76,9 @@ fn endpoint(api: TodoApi, resource: &'static Resource) -> impl Endpoint<Output =
 /// An answer of the core as one of poem, for a host that answers with [`problem`] itself.
 ///
 /// ```
-/// use todo_core::{Error, api::problem};
+/// use todo_core::api::{ApiError, problem};
 ///
-/// let response = todo_poem::response(problem(Error::NotFound));
+/// let response = todo_poem::response(problem(ApiError::NotFound));
 /// assert_eq!(response.status(), 404);
 /// ```
 #[must_use]

@@ -13,10 +13,7 @@ use http::{
 };
 use http_body_util::Full;
 use hyper::body::Incoming;
-use todo_core::{
-    Error,
-    api::{TodoApi, problem},
-};
+use todo_core::api::{ApiError, TodoApi, problem};
 use tower::{BoxError, Layer as _, Service, ServiceExt as _, service_fn, util::BoxCloneSyncService};
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -88,7 +85,7 @@ fn axum(api: TodoApi) -> axum::Router {
         .nest(MOUNT, todo_axum::router(api.clone()))
         .merge(todo_axum::probes(api.clone()))
         .merge(todo_axum::docs(api))
-        .fallback(async || problem(Error::NotFound).map(axum::body::Body::from))
+        .fallback(async || problem(ApiError::NotFound).map(axum::body::Body::from))
 }
 
 #[cfg(not(feature = "axum"))]
@@ -116,7 +113,7 @@ fn poem(api: TodoApi) -> impl Framed {
             let response = match route.call(poem::Request::from(request)).await {
                 Ok(response) => response,
                 // Not a route for the rest: CONNECT has no path at all.
-                Err(error) if error.is::<NotFoundError>() => todo_poem::response(problem(Error::NotFound)),
+                Err(error) if error.is::<NotFoundError>() => todo_poem::response(problem(ApiError::NotFound)),
                 Err(error) => error.into_response(),
             };
             Ok::<_, Infallible>(Response::from(response))
@@ -141,7 +138,7 @@ fn warp(api: TodoApi) -> impl Framed {
         .unify()
         .or(todo_warp::docs(api))
         .unify()
-        .or(warp::any().map(|| problem(Error::NotFound)))
+        .or(warp::any().map(|| problem(ApiError::NotFound)))
         .unify()
         .boxed();
     warp::service(app)
@@ -178,7 +175,7 @@ where
 /// Stands where a framework would, in a build without it, whose settings refuse to name it.
 #[cfg(not(all(feature = "axum", feature = "poem", feature = "warp")))]
 async fn not_built(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(problem(Error::Internal("the framework is not in this build")).map(Full::new))
+    Ok(problem(ApiError::Internal("the framework is not in this build")).map(Full::new))
 }
 
 /// Puts CORS and the answer to a panic around an app.
@@ -232,7 +229,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
 
 /// The panic itself is in the log already, by the hook of [`crate::telemetry`].
 fn after_panic(_: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
-    problem(Error::Internal("a request panicked")).map(Full::new)
+    problem(ApiError::Internal("a request panicked")).map(Full::new)
 }
 
 #[cfg(test)]

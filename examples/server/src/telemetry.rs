@@ -15,7 +15,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
-use todo_core::Error;
+use todo_core::api::ApiError;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, Span, level_filters::LevelFilter};
 use tracing_subscriber::{Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
@@ -159,9 +159,9 @@ impl Answer {
 
     fn is(&mut self, response: &Response<Body>) {
         self.given = true;
-        let error = response.extensions().get::<Arc<Error>>();
+        let error = response.extensions().get::<Arc<ApiError>>();
         requests::answered(self.route, &self.method, response.status(), self.began.elapsed());
-        if let Some(Error::Auth(refusal)) = error.map(|error| &**error) {
+        if let Some(ApiError::Auth(refusal)) = error.map(|error| &**error) {
             requests::refused(refusal);
         }
         let (method, path, duration_ms) = (self.method.as_str(), self.route.template(), self.milliseconds());

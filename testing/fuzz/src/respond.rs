@@ -21,8 +21,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body::{Body, Frame, SizeHint};
 use serde_json::{Value, json};
 use todo_core::{
-    Error, TaskId, TodoService,
-    api::{Operation, PROBES, RESOURCES, Resource, TodoApi},
+    TaskId, TodoService,
+    api::{ApiError, Operation, PROBES, RESOURCES, Resource, TodoApi},
     auth::{JwtVerifier, KeySource},
     clock::{Clock as _, FixedClock, IdGenerator, Timestamp},
     store::MemoryStore,
@@ -430,7 +430,7 @@ fn judge(asked: &Asked, response: &Response<Bytes>) {
         assert!(!text.contains(token.rsplit('.').next().expect("a signature")), "it tells a token: {text}");
     }
     assert_eq!(header(header::LINK).is_some(), status == 200 && headers.contains_key(header::LINK));
-    let error = response.extensions().get::<Arc<Error>>();
+    let error = response.extensions().get::<Arc<ApiError>>();
     assert_eq!(error.map(|error| error.status()), Some(status).filter(|status| !status.is_success()));
     assert_eq!(
         header(header::WWW_AUTHENTICATE).is_some_and(|challenge| challenge.starts_with("Bearer")),

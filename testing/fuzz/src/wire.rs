@@ -17,8 +17,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use todo_core::{
-    Error, TodoService, UserId,
-    api::{TodoApi, problem},
+    TodoService, UserId,
+    api::{ApiError, TodoApi, problem},
     auth::{AuthError, Authenticator, Identity},
     store::MemoryStore,
 };
@@ -70,7 +70,7 @@ async fn converse(data: &[u8]) {
     let app = Router::new()
         .nest("/api/v1", todo_axum::router(api.clone()))
         .merge(todo_axum::probes(api))
-        .fallback(async || problem(Error::NotFound).map(axum::body::Body::from));
+        .fallback(async || problem(ApiError::NotFound).map(axum::body::Body::from));
     let activity = Arc::new(Activity::default());
     let stream = TokioIo::new(Limited::new(theirs, activity.clone()));
     let service = service_fn(|request: Request<Incoming>| {

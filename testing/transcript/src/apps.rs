@@ -14,8 +14,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Response};
 use testkit::tokens;
 use todo_core::{
-    Error, Page, Task, TaskId, TaskQuery, TodoService, UserId,
-    api::{TodoApi, problem},
+    Page, Task, TaskId, TaskQuery, TodoService, UserId,
+    api::{ApiError, TodoApi, problem},
     auth::{AuthError, Gate, Identity, JwtVerifier, KeySource, Quota, TokenCookie, Verdict},
     clock::{FixedClock, IdGenerator, Timestamp},
     store::{MemoryStore, StoreError, TaskChange, TaskStore},
@@ -196,7 +196,7 @@ pub async fn serve_poem(listener: TcpListener) {
 
 /// The host's answer to a path that is nobody's.
 fn nothing_here() -> Response<Bytes> {
-    let mut response = problem(Error::NotFound);
+    let mut response = problem(ApiError::NotFound);
     response.headers_mut().insert("x-answered-by", HeaderValue::from_static("the host"));
     response
 }

@@ -14,8 +14,7 @@ use http::{
     },
 };
 
-use super::{Resource, openapi};
-use crate::Error;
+use super::{ApiError, Resource, openapi};
 
 /// The page loads from its own server, sends to its own server, and is shown in no other page. `data:` are the pictures
 /// within the style sheet.
@@ -62,7 +61,7 @@ impl Docs {
     }
 
     /// The file at this path.
-    pub(super) fn answer(&self, resource: &Resource, headers: &HeaderMap) -> Result<Response<Bytes>, Error> {
+    pub(super) fn answer(&self, resource: &Resource, headers: &HeaderMap) -> Result<Response<Bytes>, ApiError> {
         if let Some(asset) = ASSETS.iter().find(|asset| asset.path == resource.path) {
             let tag = asset.tag.get_or_init(|| tag(asset.content));
             let mut response = file(Bytes::from_static(asset.content), asset.content_type, tag, headers);
@@ -79,7 +78,7 @@ impl Docs {
             });
             return Ok(file(document.clone(), "application/json", tag, headers));
         }
-        Err(Error::Internal("a path of the documentation has no file"))
+        Err(ApiError::Internal("a path of the documentation has no file"))
     }
 }
 

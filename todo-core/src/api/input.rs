@@ -9,10 +9,11 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use http_body::Body;
+use http_body_util::LengthLimitError;
 
+use super::{ApiError, FieldErrors};
 use crate::{
-    Description, Error, FieldErrors, InvalidValue, NewTask, Patch, TaskId, TaskPatch, TaskQuery, TaskReplacement,
-    Title, json::Json,
+    Description, InvalidValue, NewTask, Patch, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, json::Json,
 };
 
 /// What may stand in for any error of a body.
@@ -25,12 +26,12 @@ pub(super) async fn read_body<B>(
     body: B,
     limit: usize,
     merge_patch: bool,
-) -> Result<Vec<u8>, Error>
+) -> Result<Vec<u8>, ApiError>
 where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    let unsupported = || Error::UnsupportedMediaType { merge_patch };
+    let unsupported = || ApiError::UnsupportedMediaType { merge_patch };
     let supported = is_json(headers, merge_patch);
     // Not every framework's body knows its own size.
     let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -39,18 +40,16 @@ where
         return Err(unsupported());
     }
     if size > limit as u64 {
-        return Err(Error::PayloadTooLarge { limit });
+        return Err(ApiError::PayloadTooLarge { limit: Some(limit) });
     }
     let mut body = pin!(body);
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
         let frame = frame.map_err(|error| {
-            // A limit that the host has put around us, lower than ours.
-            let error = error.into();
-            if error.is::<http_body_util::LengthLimitError>() {
-                Error::PayloadTooLarge { limit }
+            if is_length_limit(&*error.into()) {
+                ApiError::PayloadTooLarge { limit: None }
             } else {
-                Error::MalformedJson
+                ApiError::MalformedJson
             }
         })?;
         // What is no data is trailers, which say nothing to us.
@@ -59,11 +58,28 @@ where
             return Err(unsupported());
         }
         if data.remaining() > limit - bytes.len() {
-            return Err(Error::PayloadTooLarge { limit });
+            return Err(ApiError::PayloadTooLarge { limit: Some(limit) });
         }
         bytes.put(data);
     }
     Ok(bytes)
+}
+
+/// Whether reading a body failed at a length limit of the host, which is lower than ours. Frameworks wrap the error of
+/// the limit in errors of their own.
+fn is_length_limit(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            // The `source` of an `io::Error` is the source of the error in it, not that error itself.
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// Whether the body is declared to be JSON, in UTF-8 (RFC 8259, section 8.1), and not compressed.
@@ -160,16 +176,16 @@ pub(super) fn task_id(text: Option<&str>, errors: &mut FieldErrors) -> Option<Ta
 pub(super) struct Members(Vec<(String, Json)>);
 
 impl Members {
-    pub(super) fn parse(body: &[u8]) -> Result<Self, Error> {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         match Json::parse(body) {
             Ok(Json::Object(members)) => Ok(Self(members)),
-            Ok(_) => Err(Error::NotAnObject),
-            Err(_) => Err(Error::MalformedJson),
+            Ok(_) => Err(ApiError::NotAnObject),
+            Err(_) => Err(ApiError::MalformedJson),
         }
     }
 
     /// An empty body is an empty object where every member may be absent.
-    pub(super) fn parse_or_empty(body: &[u8]) -> Result<Self, Error> {
+    pub(super) fn parse_or_empty(body: &[u8]) -> Result<Self, ApiError> {
         if body.is_empty() { Ok(Self(Vec::new())) } else { Self::parse(body) }
     }
 
@@ -273,5 +289,50 @@ fn set<T>(patch: Patch<T>) -> Option<T> {
     match patch {
         Patch::Set(value) => Some(value),
         Patch::Keep | Patch::Clear => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt, io};
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt as _, Full, Limited};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Wrapped(BoxError);
+
+    impl fmt::Display for Wrapped {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+
+    impl std::error::Error for Wrapped {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&*self.0)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_length_limit_error_is_found_behind_wrapping_errors() {
+        let limit_error =
+            async || Limited::new(Full::<Bytes>::from("too long"), 1).collect().await.expect_err("over the limit");
+        let errors: [BoxError; 4] = [
+            limit_error().await,
+            Wrapped(limit_error().await).into(),
+            io::Error::other(limit_error().await).into(),
+            Wrapped(io::Error::other(Wrapped(limit_error().await)).into()).into(),
+        ];
+        for error in errors {
+            assert!(is_length_limit(&*error), "{error:?}");
+        }
+        let others: [BoxError; 3] =
+            ["reset".into(), io::Error::from(io::ErrorKind::ConnectionReset).into(), Wrapped("reset".into()).into()];
+        for error in others {
+            assert!(!is_length_limit(&*error), "{error:?}");
+        }
     }
 }

@@ -50,13 +50,15 @@ use serde::Serialize;
 use tracing::Instrument as _;
 
 use crate::{
-    Error, FieldErrors, Page, Task, TaskQuery, TodoService, UserTasks,
-    auth::{Authenticator, Both, Gate, Identity, Quota},
+    Page, Task, TaskQuery, TodoService, UserTasks,
+    auth::{AuthError, Authenticator, Both, Gate, Identity, Quota},
     clock::Timestamp,
 };
 
 #[cfg(feature = "openapi")]
 mod docs;
+mod error;
+mod field_errors;
 mod input;
 #[cfg(feature = "openapi")]
 pub mod openapi;
@@ -65,6 +67,8 @@ mod ready;
 mod render;
 mod routes;
 
+pub use error::ApiError;
+pub use field_errors::FieldErrors;
 use input::{Members, Query};
 pub use problem::problem;
 use problem::{empty, json, with_json};
@@ -147,13 +151,13 @@ impl TodoApi {
     ///
     /// # Errors
     ///
-    /// [`Error::Auth`].
-    pub async fn authenticate(&self, head: &Parts) -> Result<Identity, Error> {
+    /// [`AuthError`]: see its variants.
+    pub async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
         Ok(self.admit(head).await?.0)
     }
 
     /// Who is asking, and what is left of the caller's quota, if there is one.
-    async fn admit(&self, head: &Parts) -> Result<(Identity, Option<Quota>), Error> {
+    async fn admit(&self, head: &Parts) -> Result<(Identity, Option<Quota>), AuthError> {
         // Not by the `Arc`s, which would put each call into a box more.
         let identity = (*self.authenticator).authenticate(head).await?;
         let quota = match self.gate.as_deref() {
@@ -166,7 +170,7 @@ impl TodoApi {
     /// Answers a request that the framework has matched to a resource.
     ///
     /// The path may still begin with the mount. If it is not one that the resource means (a trailing slash, an empty
-    /// segment), the answer is 404 `not_found`. An error rides in the extensions of the response as `Arc<Error>`.
+    /// segment), the answer is 404 `not_found`. An error rides in the extensions of the response as `Arc<ApiError>`.
     pub async fn respond<B>(&self, resource: &'static Resource, request: Request<B>) -> Response<Bytes>
     where
         B: Body + Send,
@@ -207,27 +211,27 @@ impl TodoApi {
         resource: &'static Resource,
         request: Request<B>,
         quota: &mut Option<Quota>,
-    ) -> Result<Response<Bytes>, Error>
+    ) -> Result<Response<Bytes>, ApiError>
     where
         B: Body + Send,
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
         let (head, body) = request.into_parts();
-        let parameters = resource.parameters(head.uri.path()).ok_or(Error::NotFound)?;
+        let parameters = resource.parameters(head.uri.path()).ok_or(ApiError::NotFound)?;
         if head.method == Method::OPTIONS {
             let mut response = empty(StatusCode::NO_CONTENT);
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(resource.allow));
             return Ok(response);
         }
         let Some(operation) = resource.operation(&head.method) else {
-            return Err(Error::MethodNotAllowed { allow: resource.allow });
+            return Err(ApiError::MethodNotAllowed { allow: resource.allow });
         };
         match tokio::time::timeout(self.timeout, self.perform(resource, operation, &head, parameters, body, quota))
             .await
         {
             Ok(result) => result,
-            Err(_) => Err(Error::Timeout { limit: self.timeout }),
+            Err(_) => Err(ApiError::Timeout { limit: self.timeout }),
         }
     }
 
@@ -240,7 +244,7 @@ impl TodoApi {
         parameters: Parameters<'_>,
         body: B,
         quota: &mut Option<Quota>,
-    ) -> Result<Response<Bytes>, Error>
+    ) -> Result<Response<Bytes>, ApiError>
     where
         B: Body + Send,
         B::Data: Send,
@@ -259,7 +263,7 @@ impl TodoApi {
         let identity;
         (identity, *quota) = self.admit(head).await?;
         if !parameters.user.is(&identity.user_id) {
-            return Err(Error::Forbidden);
+            return Err(ApiError::Forbidden);
         }
         let body = match operation {
             Operation::CreateTask | Operation::ReplaceTask | Operation::PatchTask | Operation::CompleteTask => {
@@ -283,9 +287,9 @@ impl TodoApi {
             Operation::DeleteTask => call.delete().await,
             Operation::CompleteTask => call.complete(&body).await,
             Operation::GetSession => call.session(&identity),
-            Operation::Health | Operation::Ready => Err(Error::Internal("a probe was answered before")),
+            Operation::Health | Operation::Ready => Err(ApiError::Internal("a probe was answered before")),
             #[cfg(feature = "openapi")]
-            Operation::GetDocument => Err(Error::Internal("a document was answered before")),
+            Operation::GetDocument => Err(ApiError::Internal("a document was answered before")),
         }
     }
 }
@@ -327,7 +331,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    async fn list(mut self) -> Result<Response<Bytes>, Error> {
+    async fn list(mut self) -> Result<Response<Bytes>, ApiError> {
         let mut errors = FieldErrors::default();
         let query = self.query.task_query(&mut errors);
         self.query.refuse_rest(&mut errors);
@@ -340,13 +344,13 @@ impl Call<'_> {
         Ok(response)
     }
 
-    async fn create(self, body: &[u8]) -> Result<Response<Bytes>, Error> {
+    async fn create(self, body: &[u8]) -> Result<Response<Bytes>, ApiError> {
         let mut members = Members::parse(body)?;
         let mut errors = FieldErrors::default();
         let new = members.new_task(&mut errors);
         members.refuse_rest(&mut errors);
         self.query.refuse_rest(&mut errors);
-        let task = self.tasks.create(errors.check_and(new)?).await?;
+        let task = self.tasks.create(checked(errors, new)?).await?;
         let mut response = with_json(StatusCode::CREATED, "application/json", render::task(&task));
         // Relative, so that it survives any mount and any proxy that cuts a prefix off.
         if let Ok(location) = HeaderValue::try_from(format!("tasks/{}", task.id)) {
@@ -355,55 +359,55 @@ impl Call<'_> {
         Ok(response)
     }
 
-    async fn get(self) -> Result<Response<Bytes>, Error> {
+    async fn get(self) -> Result<Response<Bytes>, ApiError> {
         let mut errors = FieldErrors::default();
         let id = input::task_id(self.id, &mut errors);
         self.query.refuse_rest(&mut errors);
-        Ok(one(&self.tasks.get(errors.check_and(id)?).await?))
+        Ok(one(&self.tasks.get(checked(errors, id)?).await?))
     }
 
-    async fn replace(self, body: &[u8]) -> Result<Response<Bytes>, Error> {
+    async fn replace(self, body: &[u8]) -> Result<Response<Bytes>, ApiError> {
         let mut members = Members::parse(body)?;
         let mut errors = FieldErrors::default();
         let (id, replacement) = (input::task_id(self.id, &mut errors), members.replacement(&mut errors));
         members.refuse_rest(&mut errors);
         self.query.refuse_rest(&mut errors);
-        let (id, replacement) = errors.check_and(id.zip(replacement))?;
+        let (id, replacement) = checked(errors, id.zip(replacement))?;
         Ok(one(&self.tasks.replace(id, replacement).await?))
     }
 
-    async fn patch(self, body: &[u8]) -> Result<Response<Bytes>, Error> {
+    async fn patch(self, body: &[u8]) -> Result<Response<Bytes>, ApiError> {
         let mut members = Members::parse(body)?;
         let mut errors = FieldErrors::default();
         let (id, patch) = (input::task_id(self.id, &mut errors), members.patch(&mut errors));
         members.refuse_rest(&mut errors);
         self.query.refuse_rest(&mut errors);
-        let id = errors.check_and(id)?;
+        let id = checked(errors, id)?;
         Ok(one(&self.tasks.patch(id, patch).await?))
     }
 
-    async fn delete(self) -> Result<Response<Bytes>, Error> {
+    async fn delete(self) -> Result<Response<Bytes>, ApiError> {
         let mut errors = FieldErrors::default();
         let id = input::task_id(self.id, &mut errors);
         self.query.refuse_rest(&mut errors);
-        self.tasks.delete(errors.check_and(id)?).await?;
+        self.tasks.delete(checked(errors, id)?).await?;
         Ok(empty(StatusCode::NO_CONTENT))
     }
 
-    async fn complete(self, body: &[u8]) -> Result<Response<Bytes>, Error> {
+    async fn complete(self, body: &[u8]) -> Result<Response<Bytes>, ApiError> {
         let mut members = Members::parse_or_empty(body)?;
         let mut errors = FieldErrors::default();
         let (id, completed) = (input::task_id(self.id, &mut errors), members.completion(&mut errors));
         members.refuse_rest(&mut errors);
         self.query.refuse_rest(&mut errors);
-        let id = errors.check_and(id)?;
+        let id = checked(errors, id)?;
         Ok(one(&match completed {
             None => self.tasks.toggle(id).await?,
             Some(completed) => self.tasks.set_completed(id, completed).await?,
         }))
     }
 
-    fn session(self, identity: &Identity) -> Result<Response<Bytes>, Error> {
+    fn session(self, identity: &Identity) -> Result<Response<Bytes>, ApiError> {
         let mut errors = FieldErrors::default();
         self.query.refuse_rest(&mut errors);
         errors.check()?;
@@ -416,6 +420,12 @@ impl Call<'_> {
             expires_at: identity.expires_at,
         }))
     }
+}
+
+/// Returns what was read, if no field is invalid.
+fn checked<T>(errors: FieldErrors, read: Option<T>) -> Result<T, ApiError> {
+    errors.check()?;
+    read.ok_or(ApiError::Internal("a field was neither read nor found invalid"))
 }
 
 /// How the server is.
@@ -487,7 +497,7 @@ fn next_link(query: &TaskQuery, page: &Page) -> Option<HeaderValue> {
 }
 
 /// Tells the host's log. Our faults with all their causes; the caller's in a few words.
-fn report(error: &Error) {
+fn report(error: &ApiError) {
     if error.status().is_server_error() {
         let causes = causes(error);
         tracing::error!(target: "todo_core::api", code = error.code(), %error, causes, "a request failed");

@@ -19,11 +19,11 @@ use utoipa::{
 use uuid::Uuid;
 
 use super::{
-    Operation, PROBES, RESOURCES, Readiness, Resource, Session, Status, User, problem, ready,
+    ApiError, FieldErrors, Operation, PROBES, RESOURCES, Readiness, Resource, Session, Status, User, problem, ready,
     routes::{DOCS, SHADOWED_USERS},
 };
 use crate::{
-    Cursor, Description, Error, FieldErrors, Limit, Task, TaskId, Title, UserId,
+    Cursor, Description, Error, Limit, Task, TaskId, Title, UserId,
     auth::{AuthError, Quota, Refusal},
     clock::Timestamp,
 };
@@ -267,7 +267,7 @@ fn problem_schema() -> Value {
     })
 }
 
-fn codes<'a>(errors: impl IntoIterator<Item = &'a (&'static str, Error)>) -> BTreeSet<&'static str> {
+fn codes<'a>(errors: impl IntoIterator<Item = &'a (&'static str, ApiError)>) -> BTreeSet<&'static str> {
     errors.into_iter().map(|(_, error)| error.code()).collect()
 }
 
@@ -763,10 +763,10 @@ impl Failure {
     }
 
     /// The errors that it is, each with what has happened.
-    fn errors(self) -> Vec<(&'static str, Error)> {
+    fn errors(self) -> Vec<(&'static str, ApiError)> {
         let after = Duration::from_secs;
         match self {
-            Self::MalformedJson => vec![("not JSON", Error::MalformedJson)],
+            Self::MalformedJson => vec![("not JSON", ApiError::MalformedJson)],
             Self::Unauthorized => vec![
                 ("no token", AuthError::Missing.into()),
                 ("an old token", AuthError::Expired.into()),
@@ -774,26 +774,26 @@ impl Failure {
                 ("a token that was taken back", AuthError::Revoked.into()),
             ],
             Self::Forbidden => {
-                vec![("another user", Error::Forbidden), ("another site", AuthError::ForeignOrigin.into())]
+                vec![("another user", ApiError::Forbidden), ("another site", AuthError::ForeignOrigin.into())]
             }
-            Self::TaskNotFound => vec![("no such task", Error::TaskNotFound)],
-            Self::NotFound => vec![("no such path", Error::NotFound)],
+            Self::TaskNotFound => vec![("no such task", Error::TaskNotFound.into())],
+            Self::NotFound => vec![("no such path", ApiError::NotFound)],
             Self::NothingFound => {
                 [Self::TaskNotFound.errors(), Self::NotFound.errors()].into_iter().flatten().collect()
             }
             Self::MethodNotAllowed => {
-                vec![("no such method", Error::MethodNotAllowed { allow: RESOURCES[0].allow })]
+                vec![("no such method", ApiError::MethodNotAllowed { allow: RESOURCES[0].allow })]
             }
-            Self::PayloadTooLarge => vec![("over the limit", Error::PayloadTooLarge { limit: 64 * 1024 })],
+            Self::PayloadTooLarge => vec![("over the limit", ApiError::PayloadTooLarge { limit: Some(64 * 1024) })],
             Self::UnsupportedMediaType => vec![
-                ("not JSON", Error::UnsupportedMediaType { merge_patch: false }),
-                ("neither JSON nor a merge patch", Error::UnsupportedMediaType { merge_patch: true }),
+                ("not JSON", ApiError::UnsupportedMediaType { merge_patch: false }),
+                ("neither JSON nor a merge patch", ApiError::UnsupportedMediaType { merge_patch: true }),
             ],
             Self::ValidationFailed => {
                 let mut errors = FieldErrors::default();
                 errors.add("title", "must not be blank");
                 errors.add("user_id", "comes from the token");
-                vec![("wrong fields", Error::Validation(errors)), ("no fields", Error::NotAnObject)]
+                vec![("wrong fields", ApiError::Validation(errors)), ("no fields", ApiError::NotAnObject)]
             }
             Self::RateLimited => vec![
                 ("too many requests", AuthError::RateLimited { retry_after: after(7) }.into()),
@@ -802,13 +802,13 @@ impl Failure {
                     AuthError::OverQuota(example_quota().remaining(0, after(10)).refused(after(1))).into(),
                 ),
             ],
-            Self::Internal => vec![("a fault", Error::Internal("an example"))],
+            Self::Internal => vec![("a fault", ApiError::Internal("an example"))],
             Self::Unavailable => vec![
                 ("out of reach", AuthError::Unavailable { retry_after: after(5), source: "an example".into() }.into()),
-                ("too slow", Error::Timeout { limit: after(10) }),
+                ("too slow", ApiError::Timeout { limit: after(10) }),
             ],
             Self::NotReady => {
-                let failed = |parts: &[&'static str]| Error::NotReady { failed: parts.to_vec() };
+                let failed = |parts: &[&'static str]| ApiError::NotReady { failed: parts.to_vec() };
                 vec![("one part", failed(&ready::PARTS[..1])), ("all parts", failed(&ready::PARTS))]
             }
         }

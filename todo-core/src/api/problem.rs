@@ -7,7 +7,8 @@ use http::{
 };
 use serde::Serialize;
 
-use crate::{Error, auth::AuthError};
+use super::ApiError;
+use crate::auth::AuthError;
 
 /// The body of an error: problem details (RFC 9457), with `detail` as a text so that clients which show it need not
 /// know more.
@@ -26,17 +27,18 @@ struct Problem<'a> {
 
 /// The answer that an error is: for an adapter or a host that refuses a request itself, in the same words.
 ///
-/// The error rides in the extensions of the response as `Arc<Error>`.
+/// The error rides in the extensions of the response as `Arc<ApiError>`.
 ///
 /// ```
-/// use todo_core::{Error, api::problem};
+/// use todo_core::api::{ApiError, problem};
 ///
-/// let response = problem(Error::NotFound);
+/// let response = problem(ApiError::NotFound);
 /// assert_eq!(response.status(), 404);
 /// assert_eq!(response.headers()["content-type"], "application/problem+json");
 /// ```
 #[must_use]
-pub fn problem(error: Error) -> Response<Bytes> {
+pub fn problem(error: impl Into<ApiError>) -> Response<Bytes> {
+    let error = error.into();
     let status = error.status();
     let body = Problem {
         r#type: "about:blank",
@@ -45,17 +47,17 @@ pub fn problem(error: Error) -> Response<Bytes> {
         detail: error.detail(),
         code: error.code(),
         field_errors: match &error {
-            Error::Validation(errors) => Some(errors.iter().collect()),
+            ApiError::Validation(errors) => Some(errors.iter().collect()),
             _ => None,
         },
         failed: match &error {
-            Error::NotReady { failed } => Some(failed),
+            ApiError::NotReady { failed } => Some(failed),
             _ => None,
         },
     };
     let mut response = json(status, "application/problem+json", &body);
     let headers = response.headers_mut();
-    if let Error::MethodNotAllowed { allow } = error {
+    if let ApiError::MethodNotAllowed { allow } = error {
         headers.insert(ALLOW, HeaderValue::from_static(allow));
     }
     if let Some(challenge) = error.challenge() {
@@ -64,7 +66,7 @@ pub fn problem(error: Error) -> Response<Bytes> {
     if let Some(after) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }
-    if let Error::Auth(AuthError::OverQuota(quota)) = &error {
+    if let ApiError::Auth(AuthError::OverQuota(quota)) = &error {
         quota.tell(headers);
     }
     response.extensions_mut().insert(Arc::new(error));

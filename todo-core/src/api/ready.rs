@@ -9,8 +9,8 @@ use std::{
 
 use tokio::time::{error::Elapsed, timeout};
 
-use super::causes;
-use crate::{Error, TodoService, auth::Authenticator};
+use super::{ApiError, causes};
+use crate::{TodoService, auth::Authenticator};
 
 /// The parts, as they are named over the wire.
 pub(super) const PARTS: [&str; 2] = ["store", "keys"];
@@ -22,24 +22,24 @@ const PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 ///
-/// [`Error::NotReady`] with the names of those that do not answer well, or not in time.
+/// [`ApiError::NotReady`] with the names of those that do not answer well, or not in time.
 pub(super) async fn check(
     service: &TodoService,
     authenticator: &dyn Authenticator,
     limit: Duration,
-) -> Result<(), Error> {
+) -> Result<(), ApiError> {
     // A request that runs out of time would not say which part it was.
     let patience = PATIENCE.min(limit / 2);
-    let store = timeout(patience, service.ping());
+    let store = timeout(patience, async { Ok(service.ping().await?) });
     let keys = timeout(patience, async { Ok(authenticator.ready().await?) });
     let (store, keys) = both(store, keys).await;
     let answers = PARTS.into_iter().zip([store, keys]);
     let failed: Vec<_> = answers.filter(|(part, answer)| !is_good(part, answer)).map(|(part, _)| part).collect();
-    if failed.is_empty() { Ok(()) } else { Err(Error::NotReady { failed }) }
+    if failed.is_empty() { Ok(()) } else { Err(ApiError::NotReady { failed }) }
 }
 
 /// Tells the log why not.
-fn is_good(part: &str, answer: &Result<Result<(), Error>, Elapsed>) -> bool {
+fn is_good(part: &str, answer: &Result<Result<(), ApiError>, Elapsed>) -> bool {
     match answer {
         Ok(Ok(())) => return true,
         Ok(Err(error)) => {

@@ -100,25 +100,27 @@ fn every_reference_leads_somewhere() {
 }
 
 /// Which failure an error is. A new error must choose, so that it is documented.
-fn failures(error: &Error) -> &'static [Failure] {
+fn failures(error: &ApiError) -> &'static [Failure] {
     match error {
-        Error::Auth(AuthError::Missing | AuthError::Expired | AuthError::Invalid(_) | AuthError::Revoked) => {
+        ApiError::Auth(AuthError::Missing | AuthError::Expired | AuthError::Invalid(_) | AuthError::Revoked) => {
             &[Failure::Unauthorized]
         }
-        Error::Auth(AuthError::ForeignOrigin) | Error::Forbidden => &[Failure::Forbidden],
-        Error::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => &[Failure::RateLimited],
-        Error::Auth(AuthError::Unavailable { .. })
-        | Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_))
-        | Error::Timeout { .. } => &[Failure::Unavailable],
-        Error::NotReady { .. } => &[Failure::NotReady],
-        Error::Store(StoreError::Backend(_)) | Error::Internal(_) => &[Failure::Internal],
-        Error::NotFound => &[Failure::NotFound, Failure::NothingFound],
-        Error::TaskNotFound => &[Failure::TaskNotFound, Failure::NothingFound],
-        Error::MethodNotAllowed { .. } => &[Failure::MethodNotAllowed],
-        Error::PayloadTooLarge { .. } => &[Failure::PayloadTooLarge],
-        Error::UnsupportedMediaType { .. } => &[Failure::UnsupportedMediaType],
-        Error::MalformedJson => &[Failure::MalformedJson],
-        Error::NotAnObject | Error::Validation(_) => &[Failure::ValidationFailed],
+        ApiError::Auth(AuthError::ForeignOrigin) | ApiError::Forbidden => &[Failure::Forbidden],
+        ApiError::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => &[Failure::RateLimited],
+        ApiError::Auth(AuthError::Unavailable { .. })
+        | ApiError::Service(Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_)))
+        | ApiError::Timeout { .. } => &[Failure::Unavailable],
+        ApiError::NotReady { .. } => &[Failure::NotReady],
+        ApiError::Service(Error::Store(StoreError::Backend(_)) | Error::IdsExhausted) | ApiError::Internal(_) => {
+            &[Failure::Internal]
+        }
+        ApiError::NotFound => &[Failure::NotFound, Failure::NothingFound],
+        ApiError::Service(Error::TaskNotFound) => &[Failure::TaskNotFound, Failure::NothingFound],
+        ApiError::MethodNotAllowed { .. } => &[Failure::MethodNotAllowed],
+        ApiError::PayloadTooLarge { .. } => &[Failure::PayloadTooLarge],
+        ApiError::UnsupportedMediaType { .. } => &[Failure::UnsupportedMediaType],
+        ApiError::MalformedJson => &[Failure::MalformedJson],
+        ApiError::NotAnObject | ApiError::Validation(_) => &[Failure::ValidationFailed],
     }
 }
 

@@ -61,7 +61,7 @@ impl Names {
         &self.table
     }
 
-    pub(super) fn resolve(&self, dialect: Dialect) -> Resolved {
+    pub(in crate::store) fn resolve(&self, dialect: Dialect) -> Resolved {
         match dialect {
             #[cfg(feature = "postgres")]
             Dialect::Postgres => Resolved {
@@ -82,7 +82,7 @@ impl Names {
 
 /// Which SQL is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(in crate::store) enum Dialect {
     #[cfg(feature = "postgres")]
     Postgres,
     #[cfg(feature = "sqlite")]
@@ -91,19 +91,43 @@ pub(super) enum Dialect {
 
 /// The names as they stand in statements: qualified and quoted, never through a search path.
 #[derive(Clone, Debug)]
-pub(super) struct Resolved {
+pub(in crate::store) struct Resolved {
     /// The bare name of the schema; SQLite has none.
     schema: String,
     /// The bare name of the table, of which the names of indexes and functions are made.
-    pub(super) table: String,
-    pub(super) tasks: String,
-    pub(super) ledger: String,
+    pub(in crate::store) table: String,
+    pub(in crate::store) tasks: String,
+    pub(in crate::store) ledger: String,
 }
 
 impl Resolved {
-    /// Puts the names into a text of ours.
-    pub(super) fn render(&self, template: &str) -> String {
-        template.replace("{tasks}", &self.tasks).replace("{schema}", &self.schema).replace("{table}", &self.table)
+    /// Puts the names into a template.
+    pub(in crate::store) fn render(&self, template: &str) -> String {
+        self.render_with(template, &[])
+    }
+
+    /// Puts the names and other values into a template, in one pass: a placeholder within a value stays as it is.
+    pub(in crate::store) fn render_with(&self, template: &str, values: &[(&str, &str)]) -> String {
+        let names = [("tasks", &*self.tasks), ("schema", &*self.schema), ("table", &*self.table)];
+        let value = |name| values.iter().chain(&names).find(|(known, _)| *known == name).map(|(_, value)| *value);
+        let mut rendered = String::with_capacity(2 * template.len());
+        let mut rest = template;
+        while let Some((before, after)) = rest.split_once('{') {
+            rendered.push_str(before);
+            let placeholder = after.split_once('}').and_then(|(name, after)| Some((value(name)?, after)));
+            rest = match placeholder {
+                Some((value, after)) => {
+                    rendered.push_str(value);
+                    after
+                }
+                None => {
+                    rendered.push('{');
+                    after
+                }
+            };
+        }
+        rendered.push_str(rest);
+        rendered
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::{
     names::{Dialect, Names},
-    sql::Statements,
+    statements::Statements,
 };
 
 #[cfg(feature = "postgres")]
@@ -13,10 +13,10 @@ mod postgres {
     use std::fmt::Write as _;
 
     use serde_json::Value;
-    use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
+    use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, SqlStr};
 
     use super::{Dialect, Names, Statements};
-    use crate::store::sql::Batches;
+    use crate::store::sql::statements::Batches;
 
     /// How many tasks there are; every third is Ann's, and only her first [`DONE`] are done.
     const TASKS: usize = 60_000;
@@ -29,7 +29,7 @@ mod postgres {
     /// A statement with parameters like those that the store gives to it.
     struct Case {
         name: &'static str,
-        sql: &'static str,
+        sql: String,
         /// Values with their types: `'ann'::text`.
         parameters: Vec<String>,
         /// By which columns the index is searched, in their order. Nothing: no row is looked for.
@@ -48,6 +48,8 @@ mod postgres {
 
     fn cases(sql: &Statements) -> Vec<Case> {
         let Statements {
+            names: _,
+            row_security: _,
             insert,
             get,
             list,
@@ -68,9 +70,9 @@ mod postgres {
         let (page, new) = ("101::bigint", "gen_random_uuid()::uuid");
         let (title, description, yes, no) = ("'Task'::text", "null::text", "true::boolean", "null::boolean");
         let (now, first) = ("now()::timestamptz", "1::bigint");
-        let case = |name, sql, parameters: &[&str], by, pages| {
+        let case = |name, sql: &SqlStr, parameters: &[&str], by, pages| {
             let parameters = parameters.iter().map(|&value| value.to_owned()).collect();
-            Case { name, sql, parameters, by, pages }
+            Case { name, sql: sql.as_str().to_owned(), parameters, by, pages }
         };
         let mut cases = vec![
             case("insert", insert, &[ann, new, title, description, yes, now, now, first], &[], WRITE + FIRST),
@@ -88,11 +90,11 @@ mod postgres {
         cases.push(case("lock", lock, &[], &[], 0));
 
         let Batches { get, list, list_completed, insert, update, delete } = batch;
-        let case = |name, sql, parameters: &[&str], by, pages| {
+        let case = |name, sql: &SqlStr, parameters: &[&str], by, pages| {
             // Each call is about a task of its own.
             let of_call = |value: &str, call| if value == some { id(30_000 + 3 * call) } else { value.to_owned() };
             let parameters = parameters.iter().map(|&value| many(|call| of_call(value, call))).collect();
-            Case { name, sql, parameters, by, pages: BATCH * pages + FIRST }
+            Case { name, sql: sql.as_str().to_owned(), parameters, by, pages: BATCH * pages + FIRST }
         };
         cases.extend([
             case("many gets", get, &[ann, some], key, SEARCH),
@@ -123,7 +125,7 @@ mod postgres {
                 "select substring(prosrc from 'return query (.*?);') from pg_proc where proname = 'tasks_' || $1";
             let body: String =
                 sqlx::query_scalar(body).bind(function).fetch_one(&mut connection).await.expect("a function");
-            case.sql = body.leak();
+            case.sql = body;
         }
         cases
     }
@@ -272,7 +274,7 @@ mod postgres {
 
     #[tokio::test]
     async fn every_statement_is_one_search_of_its_index() {
-        let cases = cases(&Statements::of(Dialect::Postgres, &Names::default()));
+        let cases = cases(&Statements::new(Dialect::Postgres, Names::default()));
         let database = testkit::stores::todo_database().await;
         let mut connection = prepared(database.url(), &cases).await;
         run(&mut connection, "begin").await;
@@ -298,7 +300,7 @@ mod postgres {
     #[tokio::test]
     async fn behind_row_security_every_statement_is_one_search_of_its_index_too() {
         let walled = testkit::stores::WalledDatabase::migrated().await;
-        let cases = cases_in_functions(&walled.owner, &Statements::of(Dialect::Postgres, &Names::default())).await;
+        let cases = cases_in_functions(&walled.owner, &Statements::new(Dialect::Postgres, Names::default())).await;
         filled(walled.database.url()).await;
         let mut connection = PgConnection::connect(&walled.app).await.expect("a connection");
         for case in &cases {
@@ -326,8 +328,11 @@ mod sqlite {
     use crate::store::SqliteStore;
 
     /// Each statement, and how SQLite finds what it is about.
-    fn cases(sql: &Statements) -> Vec<(&'static str, &'static [&'static str])> {
+    fn cases(sql: &Statements) -> Vec<(&str, &'static [&'static str])> {
         let Statements {
+            names: _,
+            #[cfg(feature = "postgres")]
+                row_security: _,
             insert,
             get,
             list,
@@ -344,18 +349,18 @@ mod sqlite {
         } = sql;
         let one: &[_] = &["SEARCH todo_tasks USING PRIMARY KEY (user_id=? AND id=?)"];
         vec![
-            (insert, &[]),
-            (get, one),
-            (list, &["SEARCH todo_tasks USING PRIMARY KEY (user_id=? AND id<?)"]),
+            (insert.as_str(), &[]),
+            (get.as_str(), one),
+            (list.as_str(), &["SEARCH todo_tasks USING PRIMARY KEY (user_id=? AND id<?)"]),
             (
-                list_completed,
+                list_completed.as_str(),
                 &[
                     "SEARCH todo_tasks USING INDEX todo_tasks_user_id_completed_id_idx (user_id=? AND completed=? AND id<?)",
                 ],
             ),
-            (update, one),
-            (delete, one),
-            (erase, &["SEARCH todo_tasks USING PRIMARY KEY (user_id=?)"]),
+            (update.as_str(), one),
+            (delete.as_str(), one),
+            (erase.as_str(), &["SEARCH todo_tasks USING PRIMARY KEY (user_id=?)"]),
         ]
     }
 
@@ -371,7 +376,7 @@ mod sqlite {
         let path = directory.path().join("tasks.db");
         SqliteStore::open(&path).migrate().await.expect("a table");
         let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.expect("a file");
-        let sql = Statements::of(Dialect::Sqlite, &Names::default());
+        let sql = Statements::new(Dialect::Sqlite, Names::default());
         for (statement, expected) in cases(&sql) {
             assert_eq!(plan(&mut connection, statement).await, expected, "{statement}");
         }
