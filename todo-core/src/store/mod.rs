@@ -8,7 +8,6 @@ use crate::{
     Description, Page, Patch, Task, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, UserId, clock::Timestamp,
 };
 
-mod batch;
 mod coalescing;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod connecting;
@@ -34,8 +33,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use batch::{BatchError, BatchStore};
-pub use coalescing::{CoalescingOptions, CoalescingStatus, CoalescingStore};
+pub use coalescing::{BatchError, BatchStore, CoalescingOptions, CoalescingStatus, CoalescingStore};
 pub use memory::MemoryStore;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use names::{InvalidName, Names};
