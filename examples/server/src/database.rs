@@ -118,9 +118,8 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
             if !*coalesce {
                 return Ok(Store::Postgres(store));
             }
-            let mut joining = CoalescingOptions::default();
-            joining.max_waiting = options.max_waiting;
-            Ok(Store::Coalescing(CoalescingStore::with_options(store, &joining)))
+            let batching = CoalescingOptions::default().max_waiting(options.max_waiting);
+            Ok(Store::Coalescing(CoalescingStore::with_options(store, &batching)))
         }
     }
 }

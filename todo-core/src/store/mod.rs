@@ -8,7 +8,6 @@ use crate::{
     Description, Page, Patch, Task, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, UserId, clock::Timestamp,
 };
 
-mod batch;
 mod coalescing;
 mod error;
 #[cfg(all(test, feature = "conformance", feature = "postgres", feature = "sqlite"))]
@@ -21,8 +20,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use batch::{BatchError, BatchStore};
-pub use coalescing::{CoalescingOptions, CoalescingStatus, CoalescingStore};
+pub use coalescing::{BatchError, BatchStore, CoalescingOptions, CoalescingStatus, CoalescingStore};
 pub use error::StoreError;
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
