@@ -51,7 +51,7 @@ use tracing::Instrument as _;
 
 use crate::{
     Error, FieldErrors, Page, Task, TaskQuery, TodoService, UserTasks,
-    auth::{Authenticator, Both, Gate, Identity, Quota},
+    auth::{Authenticator, Gate, Gates, Identity, Quota},
     clock::Timestamp,
 };
 
@@ -82,7 +82,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct TodoApi {
     service: TodoService,
     authenticator: Arc<dyn Authenticator>,
-    gate: Option<Arc<dyn Gate>>,
+    gates: Gates,
     body_limit: usize,
     timeout: Duration,
     #[cfg(feature = "openapi")]
@@ -95,7 +95,7 @@ impl TodoApi {
         Self {
             service,
             authenticator: Arc::new(authenticator),
-            gate: None,
+            gates: Gates::default(),
             body_limit: 64 * 1024,
             timeout: Duration::from_secs(10),
             #[cfg(feature = "openapi")]
@@ -103,14 +103,10 @@ impl TodoApi {
         }
     }
 
-    /// Asks this gate about each authenticated caller; after the gates that are there already, if they let it in.
+    /// Adds a gate, which is asked about each request of an authenticated caller after the gates before it.
     #[must_use]
     pub fn with_gate(mut self, gate: impl Gate + 'static) -> Self {
-        let gate: Arc<dyn Gate> = Arc::new(gate);
-        self.gate = Some(match self.gate {
-            None => gate,
-            Some(first) => Arc::new(Both(first, gate)),
-        });
+        self.gates = self.gates.with(gate);
         self
     }
 
@@ -154,12 +150,9 @@ impl TodoApi {
 
     /// Who is asking, and what is left of the caller's quota, if there is one.
     async fn admit(&self, head: &Parts) -> Result<(Identity, Option<Quota>), Error> {
-        // Not by the `Arc`s, which would put each call into a box more.
+        // Not through the `Arc`, whose implementation would allocate a second future.
         let identity = (*self.authenticator).authenticate(head).await?;
-        let quota = match self.gate.as_deref() {
-            Some(gate) => gate.judge(&identity).await?.apply(&identity)?,
-            None => None,
-        };
+        let quota = self.gates.check(&identity).await?;
         Ok((identity, quota))
     }
 
