@@ -13,12 +13,12 @@ use crate::{
 ///
 /// - A method returns one result for each call, in the order of the calls.
 /// - Every call has its own owner and returns only rows of that owner. The owner is part of every predicate.
-///   [`Task::user_id`] is the owner that the store has read from the row, not a copy of the argument, so that the caller
-///   can compare the two.
-/// - A batch of writes is applied completely or not at all. It contains each `(owner, id)` at most once and is sorted by
-///   `(owner, id)`.
-/// - A batch of writes does not wait for row locks of other transactions. A call whose row is locked is left out, and its
-///   result is [`None`] or `false`.
+///   [`Task::user_id`] is the owner that the store has read from the row, not a copy of the argument, so that the
+///   caller can compare the two.
+/// - A batch of writes is applied completely or not at all. It contains each `(owner, id)` at most once and is sorted
+///   by `(owner, id)`.
+/// - A batch of writes does not wait for row locks of other transactions. A call whose row is locked is left out, and
+///   its result is [`None`] or `false`.
 #[async_trait]
 pub trait BatchStore: TaskStore {
     /// Whether the store can run batches. If not, [`CoalescingStore`](super::CoalescingStore) passes on every call
@@ -30,8 +30,8 @@ pub trait BatchStore: TaskStore {
     /// Runs many [`TaskStore::get`] calls.
     async fn get_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<Option<Task>>, BatchError>;
 
-    /// Runs many [`TaskStore::list`] calls. Either all of them have a [`completed`](TaskQuery::completed) filter or none
-    /// has.
+    /// Runs many [`TaskStore::list`] calls. Either all of them have a [`completed`](TaskQuery::completed) filter or
+    /// none has.
     async fn list_many(&self, calls: &[(&UserId, &TaskQuery)]) -> Result<Vec<Page>, BatchError>;
 
     /// Runs many [`TaskStore::insert`] calls.

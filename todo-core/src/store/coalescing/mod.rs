@@ -1,9 +1,9 @@
 //! Batching of calls that would otherwise wait for a connection.
 //!
 //! A lane has slots for a few statements, and queues for the calls that arrive when all slots are in use. When a
-//! statement ends, its slot goes to the call that has waited longest. That call becomes the leader: it takes the waiting
-//! calls of the same kind with it and sends all of them as one batch. A batch never waits for more calls, and there is no
-//! background task.
+//! statement ends, its slot goes to the call that has waited longest. That call becomes the leader: it takes the
+//! waiting calls of the same kind with it and sends all of them as one batch. A batch never waits for more calls, and
+//! there is no background task.
 
 use std::{
     fmt,
@@ -52,8 +52,8 @@ pub use options::{CoalescingOptions, CoalescingStatus};
 /// - Reads and writes have separate queues. The call that has waited longest is sent next. Lists of more than 50 tasks
 ///   get at most every other statement, so that they do not delay other reads.
 /// - A read only joins a statement that is sent after the call was made: callers read their own writes.
-/// - A batch never contains two writes to the same task. A task that another transaction has locked delays only the calls
-///   for this task.
+/// - A batch never contains two writes to the same task. A task that another transaction has locked delays only the
+///   calls for this task.
 /// - A call that waits longer than [`max_wait`](CoalescingOptions::max_wait) fails with [`StoreError::Unavailable`], so
 ///   that a stalled database does not build up a queue. So does a call that arrives when
 ///   [`max_waiting`](CoalescingOptions::max_waiting) calls are waiting.
