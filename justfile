@@ -16,7 +16,8 @@ check:
 
 # Each feature by itself
 features:
-    cargo hack check --workspace --each-feature --no-dev-deps
+    cargo hack check --workspace --exclude todo-server --each-feature --no-dev-deps
+    cargo hack check --package todo-server --feature-powerset --depth 2 --at-least-one-of axum,poem,warp --exclude-features default --no-dev-deps
 
 # Weakens each SQL statement, and shows which test notices
 isolation:
@@ -66,7 +67,7 @@ image *args:
 # docs/backup.md, carried out
 backup *args:
     scripts/check-backup {{args}}
-# A target of the fuzzer for so many seconds; see scripts/fuzz
+# Runs a fuzz target for some seconds; see scripts/fuzz
 fuzz target *args:
     scripts/fuzz {{target}} {{args}}
 

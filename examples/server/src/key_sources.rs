@@ -1,19 +1,18 @@
-//! From the settings to the keys that check tokens.
+//! Makes the key sources of the token verifier from the settings.
 
 use std::{fs, path::Path};
 
 use todo_core::auth::{InvalidSource, JwkSet, KeySource, RemoteJwks, Shape};
 
 use crate::{
-    settings::{Hidden, Hs256, Keys},
+    settings::{Hs256, Keys, Secret},
     trace,
 };
 
-/// What is wrong with which setting.
+/// The name of a setting, and what is wrong with it.
 type Problem = (&'static str, String);
 
-/// The sources of keys that the settings ask for; each has its own issuers, audiences and subject. This is the one
-/// place where a setting becomes a source.
+/// The key sources of these settings, each with its issuers, audiences and subject.
 pub(crate) fn key_sources(keys: &Keys) -> Result<Vec<KeySource>, Vec<Problem>> {
     let mut sources = Vec::new();
     let mut problems = Vec::new();
@@ -38,12 +37,13 @@ pub(crate) fn key_sources(keys: &Keys) -> Result<Vec<KeySource>, Vec<Problem>> {
         Err(problem) => problems.push(problem),
     }
 
-    if sources.is_empty() && problems.is_empty() && !keys.spoiled {
+    if sources.is_empty() && problems.is_empty() && !keys.has_invalid_key {
         let problem = if keys.hs256 == Some(Hs256::Off) {
-            "is off and there is no key set, so nobody could call; set BETTER_AUTH_URL, or BETTER_AUTH_SECRET and JWT_HS256=sub"
+            "is off and there is no key set, so every request would be rejected; set BETTER_AUTH_URL, or BETTER_AUTH_SECRET \
+             and JWT_HS256=sub"
         } else {
-            "is needed (or JWKS_URL, JWKS_FILE or BETTER_AUTH_SECRET): without a key nobody could call. To try the server \
-             out, run `todo-server dev`"
+            "is needed (or JWKS_URL, JWKS_FILE or BETTER_AUTH_SECRET), since without a key every request would be rejected. \
+             To try the server without settings, run: todo-server dev"
         };
         let name = if keys.hs256.is_some() { "JWT_HS256" } else { "BETTER_AUTH_URL" };
         problems.push((name, problem.to_owned()));
@@ -51,14 +51,14 @@ pub(crate) fn key_sources(keys: &Keys) -> Result<Vec<KeySource>, Vec<Problem>> {
     if problems.is_empty() { Ok(sources) } else { Err(problems) }
 }
 
-/// The key set that is fetched from Better Auth, or from elsewhere.
+/// The key set that is fetched over HTTP.
 fn remote_key_set(keys: &Keys) -> Result<Option<KeySource>, Vec<Problem>> {
     let (name, url) = match (&keys.jwks_url, &keys.better_auth_url) {
         (Some(_), _) if keys.jwks_file.is_some() => {
-            return Err(vec![("JWKS_URL", "excludes JWKS_FILE; set only one of them".to_owned())]);
+            return Err(vec![("JWKS_URL", "cannot be combined with JWKS_FILE; set only one of them".to_owned())]);
         }
         (Some(url), _) => ("JWKS_URL", url.to_string()),
-        // Beside a file it still says who the issuer is.
+        // With JWKS_FILE it only sets the issuer and the audience.
         (None, Some(_)) if keys.jwks_file.is_some() => return Ok(None),
         (None, Some(_)) => ("BETTER_AUTH_URL", keys.better_auth_jwks_url().unwrap_or_default()),
         (None, None) => return Ok(None),
@@ -72,8 +72,9 @@ fn remote_key_set(keys: &Keys) -> Result<Option<KeySource>, Vec<Problem>> {
         Err(InvalidSource::Url) => Err(vec![(
             name,
             format!(
-                "means the key set at {url}, over plain HTTP from another machine: whoever can answer in its place can \
-                 sign for anybody. Use https, or JWKS_ALLOW_HTTP=true if the network between is trusted"
+                "would fetch the key set at {url} over plain HTTP from another machine; an attacker in that network \
+                 could replace the keys and sign in as any user. Use https, or set JWKS_ALLOW_HTTP=true if the network \
+                 is trusted"
             ),
         )]),
         Err(error) => Err(vec![(name, error.to_string())]),
@@ -84,21 +85,20 @@ fn read_key_set(path: &Path) -> Result<JwkSet, String> {
     let document = fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
     let set = JwkSet::from_json(&document).map_err(|error| format!("{} {error}", path.display()))?;
     if set.is_empty() {
-        return Err(format!("{} holds no key that can be used ({} left out)", path.display(), set.left_out()));
+        return Err(format!("{} contains no usable key ({} were skipped)", path.display(), set.left_out()));
     }
     Ok(set)
 }
 
-/// Only issuer and audience tell an access token from the other things that the same key signs, so a key set needs
-/// both.
+/// Adds issuers, audiences and subject. A key set needs issuer and audience, since only they distinguish an access token
+/// from other things that the same key signs.
 fn with_rules(mut source: KeySource, keys: &Keys) -> Result<KeySource, Vec<Problem>> {
-    let of_better_auth = keys.better_auth_origin();
+    let default = keys.better_auth_origin();
     let mut missing = Vec::new();
-    let mut listed = |name, list: &[String]| match (list, &of_better_auth) {
+    let mut listed = |name, list: &[String]| match (list, &default) {
         ([], Some(origin)) => vec![origin.clone()],
         ([], None) => {
-            missing
-                .push((name, "is needed with a key set; BETTER_AUTH_URL gives issuer and audience at once".to_owned()));
+            missing.push((name, "is needed with a key set; BETTER_AUTH_URL sets issuer and audience".to_owned()));
             Vec::new()
         }
         (list, _) => list.to_vec(),
@@ -117,16 +117,16 @@ fn shared_secrets(keys: &Keys) -> Result<Option<KeySource>, Problem> {
     }
     if keys.secrets.is_empty() {
         return match keys.hs256 {
-            Some(_) if !keys.spoiled => {
+            Some(_) if !keys.has_invalid_key => {
                 Err(("JWT_HS256", "needs BETTER_AUTH_SECRET or BETTER_AUTH_SECRETS".to_owned()))
             }
             _ => Ok(None),
         };
     }
-    let mut source = KeySource::secrets(keys.secrets.iter().map(Hidden::reveal))
+    let mut source = KeySource::secrets(keys.secrets.iter().map(Secret::reveal))
         .map_err(|error| ("BETTER_AUTH_SECRET", error.to_string()))?;
     if hs256 == Hs256::CookieCache {
-        // That cookie names neither issuer nor audience, and its user always in the same place.
+        // This cookie has no issuer and no audience, and always the same claim for the user.
         let given = [
             ("JWT_ISSUER", !keys.issuers.is_empty()),
             ("JWT_AUDIENCE", !keys.audiences.is_empty()),

@@ -1,8 +1,7 @@
-//! The whole verifier: it never panics, and it lets nobody in but with a signature of ours over claims that are good.
+//! Any token, in the whole verifier.
 //!
-//! The first byte of an input says what the rest is, the second which verifier has to judge it and how it is signed.
-
-#![no_main]
+//! The verifier accepts a token only with a signature of one of its keys, and only with valid claims. A second
+//! verification, which may use the cache, has the same result.
 
 use std::sync::LazyLock;
 
@@ -14,44 +13,47 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Method, Request, header};
-use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 use todo_core::{
-    auth::{AuthError, Authenticator as _, Identity, JwkSet, JwtVerifier, KeySource, Shape, TokenCookie},
+    auth::{
+        AuthError, Authenticator as _, Identity, JwkSet, JwtVerifier, JwtVerifierBuilder, KeySource, Shape, TokenCookie,
+    },
     clock::{FixedClock, Timestamp},
 };
 
 const SECRET: &[u8] = b"a secret of more than thirty-two bytes, for these tests only";
-const GOOD_CLAIMS: &str = r#"{"sub":"ann","exp":9999999999}"#;
+const VALID_CLAIMS: &str = r#"{"sub":"ann","exp":9999999999}"#;
 const APP: &str = "https://app.example.com";
 const LEEWAY: f64 = 30.0;
 
-/// Tokens of every algorithm, signed by keys that are gone.
-static NODE: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../../../todo-core/tests/fixtures/tokens.json")).expect("JSON"));
-static FOREIGN: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    let pairs = NODE["pairs"].as_array().expect("an array").iter();
+/// Tokens of every algorithm. Their private keys no longer exist.
+static FIXTURES: LazyLock<Value> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("../../../todo-core/tests/fixtures/tokens.json")).expect("JSON")
+});
+static FIXTURE_TOKENS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let pairs = FIXTURES["pairs"].as_array().expect("an array").iter();
     pairs.map(|pair| pair["token"].as_str().expect("a text")).collect()
 });
-static NOW: LazyLock<i64> = LazyLock::new(|| NODE["issuedAt"].as_i64().expect("a time"));
+static NOW: LazyLock<i64> = LazyLock::new(|| FIXTURES["issuedAt"].as_i64().expect("a time"));
 
-static OUR_SECRET: LazyLock<hmac::Key> = LazyLock::new(|| hmac::Key::new(hmac::HMAC_SHA256, SECRET));
-static OUR_KEY: LazyLock<Ed25519KeyPair> =
+static SECRET_KEY: LazyLock<hmac::Key> = LazyLock::new(|| hmac::Key::new(hmac::HMAC_SHA256, SECRET));
+static ED25519_KEY: LazyLock<Ed25519KeyPair> =
     LazyLock::new(|| Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("a seed of 32 bytes"));
 
-/// Anything goes, issuer and audience are demanded, the shape of a session cookie, another claim as subject.
+/// Verifiers with any issuer and audience, with certain ones, for session cookies, and with another claim as subject.
 static VERIFIERS: LazyLock<[JwtVerifier; 4]> = LazyLock::new(|| {
     let mut keys: Vec<Value> =
-        NODE["pairs"].as_array().expect("an array").iter().map(|pair| pair["jwk"].clone()).collect();
-    let x = URL_SAFE_NO_PAD.encode(OUR_KEY.public_key());
+        FIXTURES["pairs"].as_array().expect("an array").iter().map(|pair| pair["jwk"].clone()).collect();
+    let x = URL_SAFE_NO_PAD.encode(ED25519_KEY.public_key());
     keys.push(json!({ "kty": "OKP", "crv": "Ed25519", "kid": "ours", "x": x }));
     let keys = JwkSet::from_json(&json!({ "keys": keys }).to_string()).expect("a key set");
-    let secrets = || KeySource::secrets([&b"another secret that nobody signs with"[..], SECRET]).expect("good secrets");
+    let secrets =
+        || KeySource::secrets([&b"another secret that signs no token here"[..], SECRET]).expect("valid secrets");
     let keys = || KeySource::jwks(keys.clone()).any_issuer().any_audience();
     let build = |sources: [KeySource; 2]| {
         let cookie = TokenCookie::new("session", [APP]);
         let builder = JwtVerifier::builder().cookie(cookie).clock(FixedClock::at(Timestamp::from_unix_seconds(*NOW)));
-        sources.into_iter().fold(builder, |builder, source| builder.source(source)).build().expect("good sources")
+        sources.into_iter().fold(builder, JwtVerifierBuilder::source).build().expect("valid sources")
     };
     [
         build([secrets(), keys()]),
@@ -61,53 +63,59 @@ static VERIFIERS: LazyLock<[JwtVerifier; 4]> = LazyLock::new(|| {
     ]
 });
 
-fuzz_target!(|input: &[u8]| {
-    let &[mode, flags, ref rest @ ..] = input else { return };
+/// Checks a token or the headers with it. The first byte of `data` chooses what the rest is, the second the verifier and
+/// the key.
+///
+/// # Panics
+///
+/// If a property of [this module](self) does not hold.
+pub fn check(data: &[u8]) {
+    let &[mode, flags, ref rest @ ..] = data else { return };
     let number = usize::from(flags & 3);
     match mode % 8 {
         // The text of a token.
-        0 => check(number, &String::from_utf8_lossy(rest)),
+        0 => check_token(number, &String::from_utf8_lossy(rest)),
         // Header and claims as JSON, signed.
         1 => {
             let mut parts = rest.splitn(2, |byte| *byte == 0);
             let (header, claims) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-            check(number, &signed(flags, header, claims));
+            check_token(number, &signed(flags, header, claims));
         }
-        // The claims only, under a good header.
-        2 => check(number, &signed(flags, good_header(flags).as_bytes(), rest)),
-        // Claims with the names and values that matter, signed.
+        // Claims as JSON, with a valid header.
+        2 => check_token(number, &signed(flags, valid_header(flags).as_bytes(), rest)),
+        // Claims with known names and almost valid values, signed.
         3 => {
             let claims = claims(&mut Unstructured::new(rest)).unwrap_or_else(|_| "{}".to_owned());
-            check(number, &signed(flags, good_header(flags).as_bytes(), claims.as_bytes()));
+            check_token(number, &signed(flags, valid_header(flags).as_bytes(), claims.as_bytes()));
         }
-        // A good token of somebody else, changed in places.
+        // A token of the fixtures with some bytes changed.
         4 => {
-            let mut token = FOREIGN[usize::from(flags >> 2) % FOREIGN.len()].as_bytes().to_vec();
+            let mut token = FIXTURE_TOKENS[usize::from(flags >> 2) % FIXTURE_TOKENS.len()].as_bytes().to_vec();
             for change in rest.chunks_exact(3) {
                 let at = usize::from(u16::from_le_bytes([change[0], change[1]])) % token.len();
                 token[at] = change[2];
             }
-            check(number, &String::from_utf8_lossy(&token));
+            check_token(number, &String::from_utf8_lossy(&token));
         }
-        // Good claims, under any signature.
+        // Valid claims with any signature.
         5 => {
-            let good = signed(flags & 4, good_header(flags).as_bytes(), GOOD_CLAIMS.as_bytes());
-            let other = FOREIGN[usize::from(flags >> 4) % FOREIGN.len()];
+            let valid = signed(flags & 4, valid_header(flags).as_bytes(), VALID_CLAIMS.as_bytes());
+            let other = FIXTURE_TOKENS[usize::from(flags >> 4) % FIXTURE_TOKENS.len()];
             let (message, _) =
-                if flags & 8 == 0 { good.as_str() } else { other }.rsplit_once('.').expect("a signature");
+                if flags & 8 == 0 { valid.as_str() } else { other }.rsplit_once('.').expect("a signature");
             let mut signature = String::from_utf8_lossy(rest).into_owned();
             if number >= 2 {
                 signature = URL_SAFE_NO_PAD.encode(rest);
             }
-            check(0, &format!("{message}.{signature}"));
+            check_token(0, &format!("{message}.{signature}"));
         }
         // The headers of a request.
-        6 => check_headers(number, header::AUTHORIZATION, rest),
-        _ => check_headers(number, header::COOKIE, rest),
+        6 => check_headers(number, &header::AUTHORIZATION, rest),
+        _ => check_headers(number, &header::COOKIE, rest),
     }
-});
+}
 
-fn good_header(flags: u8) -> String {
+fn valid_header(flags: u8) -> String {
     let typ = if flags & 8 == 0 { r#","typ":"JWT""# } else { "" };
     if flags & 4 == 0 {
         format!(r#"{{"alg":"HS256"{typ}}}"#)
@@ -116,51 +124,51 @@ fn good_header(flags: u8) -> String {
     }
 }
 
-/// A token over these parts, signed with the secret or the key of ours, as the flags say.
+/// A token of these parts. The flags choose the secret or the Ed25519 key.
 fn signed(flags: u8, header: &[u8], claims: &[u8]) -> String {
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
     let signature = if flags & 4 == 0 {
-        URL_SAFE_NO_PAD.encode(hmac::sign(&OUR_SECRET, message.as_bytes()))
+        URL_SAFE_NO_PAD.encode(hmac::sign(&SECRET_KEY, message.as_bytes()))
     } else {
-        URL_SAFE_NO_PAD.encode(OUR_KEY.sign(message.as_bytes()))
+        URL_SAFE_NO_PAD.encode(ED25519_KEY.sign(message.as_bytes()))
     };
     format!("{message}.{signature}")
 }
 
-fn check(number: usize, token: &str) {
+fn check_token(number: usize, token: &str) {
     let verifier = &VERIFIERS[number];
-    let verify = || verifier.verify(token).now_or_never().expect("no key has to be fetched");
-    let answer = verify();
-    match &answer {
-        Ok(identity) => assert_good(number, token, identity),
+    let verify = || verifier.verify(token).now_or_never().expect("no fetch is needed");
+    let result = verify();
+    match &result {
+        Ok(identity) => assert_valid(number, token, identity),
         Err(AuthError::Invalid(_)) => {}
-        // Also that it has expired is said of good signatures only.
+        // The verifier checks the signature before the expiry.
         Err(AuthError::Expired) => assert!(is_signed(token), "{token}"),
         Err(error) => panic!("{error}"),
     }
-    // What is remembered of it changes nothing.
-    assert_eq!(format!("{answer:?}"), format!("{:?}", verify()));
+    // The cache changes nothing.
+    assert_eq!(format!("{result:?}"), format!("{:?}", verify()));
 }
 
 fn is_signed(token: &str) -> bool {
     let Some((message, signature)) = token.rsplit_once('.') else { return false };
     let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
-    let public = UnparsedPublicKey::new(&ED25519, OUR_KEY.public_key().as_ref());
-    hmac::verify(&OUR_SECRET, message.as_bytes(), &signature).is_ok()
+    let public = UnparsedPublicKey::new(&ED25519, ED25519_KEY.public_key().as_ref());
+    hmac::verify(&SECRET_KEY, message.as_bytes(), &signature).is_ok()
         || public.verify(message.as_bytes(), &signature).is_ok()
-        || FOREIGN.iter().any(|foreign| {
-            let (own_message, own_signature) = foreign.rsplit_once('.').expect("a signature");
-            let own_signature = URL_SAFE_NO_PAD.decode(own_signature).expect("base64url");
-            // The second half of an ECDSA signature can be written in a second way. The others have one of theirs.
-            let half = own_signature.len() / 2;
-            own_message == message
-                && own_signature.len() == signature.len()
-                && own_signature[..half] == signature[..half]
+        || FIXTURE_TOKENS.iter().any(|fixture| {
+            let (fixture_message, fixture_signature) = fixture.rsplit_once('.').expect("a signature");
+            let fixture_signature = URL_SAFE_NO_PAD.decode(fixture_signature).expect("base64url");
+            // An ECDSA signature has a second valid form, which differs in its second half.
+            let half = fixture_signature.len() / 2;
+            fixture_message == message
+                && fixture_signature.len() == signature.len()
+                && fixture_signature[..half] == signature[..half]
         })
 }
 
-/// Reads the token once more, with other means.
-fn assert_good(number: usize, token: &str, identity: &Identity) {
+/// Checks the accepted token with other means.
+fn assert_valid(number: usize, token: &str, identity: &Identity) {
     assert!(is_signed(token), "{token}");
     assert!(token.len() <= 16 * 1024);
     let parts: Vec<Value> = token
@@ -174,7 +182,7 @@ fn assert_good(number: usize, token: &str, identity: &Identity) {
     assert!(matches!(typ.as_deref(), None | Some("jwt" | "at+jwt")), "{header}");
     assert!(header["alg"] != "none", "{header}");
 
-    #[allow(clippy::cast_precision_loss)]
+    #[expect(clippy::cast_precision_loss, reason = "seconds are far below 2^52")]
     let now = *NOW as f64;
     assert!(claims["exp"].as_f64().expect("a number") + LEEWAY > now, "{claims}");
     if let Some(not_before) = claims.get("nbf") {
@@ -196,11 +204,11 @@ fn assert_good(number: usize, token: &str, identity: &Identity) {
     }
 }
 
-fn check_headers(number: usize, name: header::HeaderName, rest: &[u8]) {
+fn check_headers(number: usize, name: &header::HeaderName, rest: &[u8]) {
     let mut request = Request::new(());
     for value in rest.split(|byte| *byte == b'\n') {
-        // `$` stands for a good token, which no chance would write.
-        let value = String::from_utf8_lossy(value).replace('$', FOREIGN[0]);
+        // `$` is replaced by a valid token, which the fuzzer could not find.
+        let value = String::from_utf8_lossy(value).replace('$', FIXTURE_TOKENS[0]);
         let Ok(value) = HeaderValue::try_from(value) else { return };
         request.headers_mut().append(name.clone(), value);
     }
@@ -208,14 +216,14 @@ fn check_headers(number: usize, name: header::HeaderName, rest: &[u8]) {
         *request.method_mut() = Method::POST;
     }
     let (head, ()) = request.into_parts();
-    let answer = VERIFIERS[number % 2].authenticate(&head).now_or_never().expect("no key has to be fetched");
-    if let Ok(identity) = answer {
+    let result = VERIFIERS[number % 2].authenticate(&head).now_or_never().expect("no fetch is needed");
+    if let Ok(identity) = result {
         assert_eq!(identity.user_id.as_str(), "ann-1");
-        assert!(name == header::AUTHORIZATION || head.method == Method::GET);
+        assert!(*name == header::AUTHORIZATION || head.method == Method::GET);
     }
 }
 
-/// Claims of the names that are looked at, with values that are near to what is right.
+/// Claims with known names and almost valid values.
 fn claims(u: &mut Unstructured<'_>) -> arbitrary::Result<String> {
     let mut members = Vec::new();
     if u.ratio(3, 4)? {
