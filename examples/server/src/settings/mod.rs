@@ -191,23 +191,21 @@ impl Database {
     /// `None`: what is wrong has been noted.
     pub(crate) fn read(sources: &mut Sources) -> Option<Self> {
         let tls = [("verify", TlsPolicy::Verify), ("as-written", TlsPolicy::AsWritten)];
-        let mut options = PostgresOptions::default();
-        options.tls = choice(sources, "DATABASE_TLS", tls);
+        let mut options = PostgresOptions::default().tls(choice(sources, "DATABASE_TLS", tls));
         // The check at start needs two at once.
         if let Some(count) = sources.read("DATABASE_MAX_CONNECTIONS", within(2..=1000)) {
-            options.max_connections = count;
+            options = options.max_connections(count);
         }
-        for (name, limit) in [
-            ("DATABASE_STATEMENT_TIMEOUT_SECONDS", &mut options.statement_timeout),
-            ("DATABASE_LOCK_TIMEOUT_SECONDS", &mut options.lock_timeout),
-        ] {
-            if let Some(seconds) = sources.read(name, within(0..=3600)) {
-                *limit = (seconds > 0).then(|| Duration::from_secs(seconds));
-            }
+        let limit = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
+        if let Some(seconds) = sources.read("DATABASE_STATEMENT_TIMEOUT_SECONDS", within(0..=3600)) {
+            options = options.statement_timeout(limit(seconds));
+        }
+        if let Some(seconds) = sources.read("DATABASE_LOCK_TIMEOUT_SECONDS", within(0..=3600)) {
+            options = options.lock_timeout(limit(seconds));
         }
         let max_waiting = sources.read("DATABASE_MAX_WAITING", within(0..=1_000_000));
         if let Some(count) = max_waiting {
-            options.max_waiting = count;
+            options = options.max_waiting(count);
         }
         let row_security = choice(sources, "ROW_SECURITY", [("off", false), ("on", true)]);
         let coalesce_is_set = sources.get("COALESCE").is_some();
@@ -248,7 +246,7 @@ impl Database {
         match self {
             // Each connection has the file, its log and its index.
             Self::Sqlite { .. } => 16,
-            Self::Postgres { options, .. } => options.max_connections,
+            Self::Postgres { options, .. } => options.get_max_connections(),
         }
     }
 }
@@ -258,7 +256,7 @@ fn sqlite_url(url: &str) -> Result<String, String> {
         return Err("must begin with postgres://, postgresql:// or sqlite://".to_owned());
     }
     // Nothing is opened by this.
-    match SqliteStore::connect(url) {
+    match SqliteStore::from_url(url) {
         Ok(_) => Ok(url.to_owned()),
         Err(error) => Err(not_usable(&error)),
     }
@@ -274,7 +272,7 @@ fn postgres_url(url: &str, options: &PostgresOptions) -> Result<Hidden, String> 
         return Err("must begin with postgres:// or postgresql://".to_owned());
     }
     // Nothing is opened by this.
-    if let Err(error) = PostgresStore::connect(url, options) {
+    if let Err(error) = PostgresStore::connect_lazy(url, options) {
         return Err(format!("{}; {ENCODE}", not_usable(&error)));
     }
     let parsed = Url::parse(url.trim()).map_err(|error| format!("cannot be used: {error}; {ENCODE}"))?;
