@@ -180,15 +180,14 @@ impl Size {
         let bytes = "select pg_database_size(current_database())";
         let bytes = sqlx::query_scalar(bytes).fetch_one(&mut connection).await.expect("a size");
         // Nothing here is done at once.
-        let mut options = PostgresOptions::default();
-        options.max_connections = 1;
+        let options = PostgresOptions::default().max_connections(1);
         Self {
             tasks,
             users,
             of_large_user,
             bytes,
             loading,
-            store: PostgresStore::connect(database.url(), &options).expect("a URL"),
+            store: PostgresStore::connect_lazy(database.url(), &options).expect("a URL"),
             database,
             large_user: user(&large_user),
             before_last_page: before_last_page.into(),

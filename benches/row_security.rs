@@ -109,9 +109,8 @@ async fn measure() -> String {
 
 fn connect(url: &str) -> PostgresStore {
     // Nothing here is done at once.
-    let mut options = PostgresOptions::default();
-    options.max_connections = 1;
-    PostgresStore::connect(url, &options).expect("a URL")
+    let options = PostgresOptions::default().max_connections(1);
+    PostgresStore::connect_lazy(url, &options).expect("a URL")
 }
 
 /// Twenty tasks for everybody; the first of each has an id that can be known.

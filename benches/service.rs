@@ -16,7 +16,7 @@ use sqlx::{PgPool, SqlitePool};
 use testkit::postgres::Source;
 use todo_core::{
     Limit, Patch, TaskId, TaskPatch, TaskQuery, Title, TodoService, UserTasks,
-    store::{MemoryStore, PostgresInTransaction, SqliteInTransaction, SqliteStore},
+    store::{MemoryStore, SqliteStore},
 };
 use tokio::runtime::Runtime;
 
@@ -40,14 +40,14 @@ fn sqlite(criterion: &mut Criterion) {
     let runtime = runtime();
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("tasks.db");
-    let store = SqliteStore::open(&path);
+    let store = SqliteStore::open_lazy(&path);
     let service = TodoService::new(store.clone());
     runtime.block_on(async {
         store.migrate().await.expect("a table");
         // In one transaction, or it would take a minute.
         let pool = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.expect("a connection");
         let transaction = pool.begin_with("begin immediate").await.expect("a transaction");
-        let within = SqliteInTransaction::new(transaction).await.expect("it can write");
+        let within = store.in_transaction(transaction).await.expect("it can write");
         fill(&service.with_store(within.clone()), OF_MANY, MANY).await;
         within.take().await.expect("it is there").commit().await.expect("it commits");
         pool.close().await;
@@ -67,7 +67,7 @@ fn postgres(criterion: &mut Criterion) {
     let service = TodoService::new(store.clone());
     runtime.block_on(async {
         let pool = PgPool::connect(database.url()).await.expect("a connection");
-        let within = PostgresInTransaction::new(pool.begin().await.expect("a transaction"));
+        let within = store.in_transaction(pool.begin().await.expect("a transaction"));
         fill(&service.with_store(within.clone()), OF_MANY, MANY).await;
         within.take().await.expect("it is there").commit().await.expect("it commits");
         sqlx::query("vacuum analyze").execute(&pool).await.expect("statistics");

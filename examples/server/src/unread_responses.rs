@@ -18,7 +18,10 @@ use bytes::Bytes;
 use http::{Response, header::CONTENT_LENGTH};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
-use todo_core::{Error, api::problem, store::StoreError};
+use todo_core::{
+    api::{ApiError, problem},
+    store::StoreError,
+};
 use tower::BoxError;
 
 use crate::app::Body;
@@ -47,7 +50,8 @@ impl UnreadResponses {
         let unread = UnreadBytes { total: self.0.clone(), size };
         if before.saturating_add(size) > MAX_UNREAD {
             let error = StoreError::Unavailable("the client does not read the earlier responses".into());
-            return problem(ApiError::Store(error)).map(|body| Body::new(Full::new(body).map_err(BoxError::from)));
+            return problem(ApiError::Service(error.into()))
+                .map(|body| Body::new(Full::new(body).map_err(BoxError::from)));
         }
         response.map(|body| Body::new(SplitBody { body, rest: Bytes::new(), _unread: unread }))
     }
