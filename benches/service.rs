@@ -48,7 +48,7 @@ fn sqlite(criterion: &mut Criterion) {
         let pool = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.expect("a connection");
         let transaction = pool.begin_with("begin immediate").await.expect("a transaction");
         let within = SqliteInTransaction::new(transaction).await.expect("it can write");
-        fill(&service.over(within.clone()), OF_MANY, MANY).await;
+        fill(&service.with_store(within.clone()), OF_MANY, MANY).await;
         within.take().await.expect("it is there").commit().await.expect("it commits");
         pool.close().await;
     });
@@ -68,7 +68,7 @@ fn postgres(criterion: &mut Criterion) {
     runtime.block_on(async {
         let pool = PgPool::connect(database.url()).await.expect("a connection");
         let within = PostgresInTransaction::new(pool.begin().await.expect("a transaction"));
-        fill(&service.over(within.clone()), OF_MANY, MANY).await;
+        fill(&service.with_store(within.clone()), OF_MANY, MANY).await;
         within.take().await.expect("it is there").commit().await.expect("it commits");
         sqlx::query("vacuum analyze").execute(&pool).await.expect("statistics");
         pool.close().await;

@@ -1,13 +1,12 @@
-//! The suite for adapters on the core alone, with the smallest adapter there can be: what fails here is no framework's
-//! doing.
+//! The test suite for adapters on the core alone, without a framework. A case that fails here is not the fault of a
+//! framework.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use todo_core::{
-    Error,
-    api::{PROBES, RESOURCES, Resource, TodoApi, find_resource, problem},
+    api::{ApiError, PROBES, RESOURCES, Resource, TodoApi, find_resource, problem},
     conformance::api::{App, api},
     store::MemoryStore,
 };
@@ -23,7 +22,7 @@ impl App for Bare {
         };
         match resource {
             Some(resource) => self.0.respond(resource, request.map(Full::new)).await,
-            None => problem(Error::NotFound),
+            None => problem(ApiError::NotFound),
         }
     }
 }

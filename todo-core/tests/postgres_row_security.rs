@@ -472,8 +472,7 @@ async fn calls_with_row_security_are_not_joined() {
     let walled = WalledDatabase::migrated().await;
     assert!(!walled.store().is_batching());
     assert!(connect(&walled.app).is_batching());
-    let mut options = CoalescingOptions::default();
-    (options.reads, options.writes) = (1, 1);
+    let options = CoalescingOptions::default().concurrent_reads(1).concurrent_writes(1);
     let store = CoalescingStore::with_options(walled.store(), &options);
     let owners: Vec<_> = (0..50).map(|number| UserId::new(format!("user {number}")).unwrap()).collect();
     let calls = owners.iter().map(|owner| {

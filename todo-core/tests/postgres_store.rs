@@ -75,8 +75,7 @@ mod coalescing {
 
 /// Two statements at a time, so that nearly all calls at once are joined.
 fn narrow(store: PostgresStore) -> CoalescingStore<PostgresStore> {
-    let mut options = CoalescingOptions::default();
-    (options.reads, options.writes) = (1, 1);
+    let options = CoalescingOptions::default().concurrent_reads(1).concurrent_writes(1);
     CoalescingStore::with_options(store, &options)
 }
 

@@ -10,7 +10,7 @@
 //!
 //! The way, the same on both databases: the host begins a transaction and writes what is its own; hands the
 //! transaction to [`SqliteInTransaction`] or [`PostgresInTransaction`], which are stores like any other;
-//! [`TodoService::over`] puts the rules of its service over that store; and when the tasks are written, the host takes
+//! [`TodoService::with_store`] puts the rules of its service over that store; and when the tasks are written, the host takes
 //! the transaction back, and commits or rolls back.
 
 use std::{error::Error, str::FromStr as _, time::Duration};
@@ -94,8 +94,8 @@ impl Staff {
         };
         let employee = user_id(id)?;
         let service = match &joined {
-            Joined::Sqlite(store) => self.tasks.over(store.clone()),
-            Joined::Postgres(store) => self.tasks.over(store.clone()),
+            Joined::Sqlite(store) => self.tasks.with_store(store.clone()),
+            Joined::Postgres(store) => self.tasks.with_store(store.clone()),
         };
         let tasks = service.for_user(employee.clone());
         for entry in checklist {

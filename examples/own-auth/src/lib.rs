@@ -31,8 +31,9 @@ use axum::{
 use serde::Deserialize;
 use todo_axum::CurrentUser;
 use todo_core::{
-    Error, TodoService,
+    TodoService,
     api::{TodoApi, problem},
+    auth::AuthError,
 };
 
 pub use accounts::{Accounts, COOKIE, secret};
@@ -70,30 +71,30 @@ struct Login {
 async fn login(State(accounts): State<Accounts>, headers: HeaderMap, Json(login): Json<Login>) -> Response {
     // Or another site signs its visitors in as somebody else, and reads what they write.
     if let Err(error) = accounts.check_origin(&headers) {
-        return refuse(error.into());
+        return reject(error);
     }
     match accounts.begin_session(&login.name, login.password).await {
         Ok(Some(cookie)) => (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response(),
         Ok(None) => (StatusCode::FORBIDDEN, "There is no such user, or the password is another.\n").into_response(),
-        Err(error) => refuse(error.into()),
+        Err(error) => reject(error),
     }
 }
 
 async fn logout(State(accounts): State<Accounts>, _: CurrentUser, headers: HeaderMap) -> Response {
     match accounts.end_session(&headers).await {
         Ok(cookie) => (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response(),
-        Err(error) => refuse(error.into()),
+        Err(error) => reject(error),
     }
 }
 
 async fn logout_everywhere(State(accounts): State<Accounts>, CurrentUser(user): CurrentUser) -> Response {
     match accounts.end_all_sessions(&user.user_id).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => refuse(error.into()),
+        Err(error) => reject(error),
     }
 }
 
-/// In the words of the API.
-fn refuse(error: Error) -> Response {
+/// Responds as the API does.
+fn reject(error: AuthError) -> Response {
     problem(error).map(Body::from)
 }

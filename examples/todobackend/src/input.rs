@@ -6,7 +6,10 @@ use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
 };
 use serde_json::{Map, Value};
-use todo_core::{Error, FieldErrors, NewTask, Patch, TaskPatch, Title};
+use todo_core::{
+    NewTask, Patch, TaskPatch, Title,
+    api::{ApiError, FieldErrors},
+};
 
 use crate::{Backend, Refused};
 
@@ -23,23 +26,23 @@ impl FromRequest<Backend> for Members {
         let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/json") {
-            return Err(Refused(Error::UnsupportedMediaType { merge_patch: false }));
+            return Err(Refused(ApiError::UnsupportedMediaType { merge_patch: false }));
         }
         let body = Bytes::from_request(request, backend).await.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Error::PayloadTooLarge { limit: BODY_LIMIT },
-            _ => Error::MalformedJson,
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::PayloadTooLarge { limit: Some(BODY_LIMIT) },
+            _ => ApiError::MalformedJson,
         })?;
         match serde_json::from_slice(&body) {
             Ok(Value::Object(members)) => Ok(Self(members)),
-            Ok(_) => Err(Refused(Error::NotAnObject)),
-            Err(_) => Err(Refused(Error::MalformedJson)),
+            Ok(_) => Err(Refused(ApiError::NotAnObject)),
+            Err(_) => Err(Refused(ApiError::MalformedJson)),
         }
     }
 }
 
 impl Members {
     /// A new todo, and its place in the order.
-    pub(crate) fn new_todo(mut self) -> Result<(NewTask, Option<i64>), Error> {
+    pub(crate) fn new_todo(mut self) -> Result<(NewTask, Option<i64>), ApiError> {
         let mut errors = FieldErrors::default();
         let (title, completed, order) = (self.title(&mut errors), self.completed(&mut errors), self.order(&mut errors));
         if title.is_none() && !errors.contains("title") {
@@ -51,12 +54,12 @@ impl Members {
                 let order = if let Patch::Set(order) = order { Some(order) } else { None };
                 Ok((NewTask { completed: completed.unwrap_or(false), ..NewTask::new(title) }, order))
             }
-            _ => Err(Error::Validation(errors)),
+            _ => Err(ApiError::Validation(errors)),
         }
     }
 
     /// A change to a todo, and what is to become of its place in the order.
-    pub(crate) fn patch(mut self) -> Result<(TaskPatch, Patch<i64>), Error> {
+    pub(crate) fn patch(mut self) -> Result<(TaskPatch, Patch<i64>), ApiError> {
         let mut errors = FieldErrors::default();
         let patch = TaskPatch {
             title: self.title(&mut errors),
@@ -65,7 +68,8 @@ impl Members {
         };
         let order = self.order(&mut errors);
         self.refuse_rest(&mut errors);
-        errors.check().map(|()| (patch, order))
+        errors.check()?;
+        Ok((patch, order))
     }
 
     fn title(&mut self, errors: &mut FieldErrors) -> Option<Title> {

@@ -54,7 +54,7 @@ use axum::{
 use serde::Serialize;
 use todo_core::{
     Error, TaskId, UserId,
-    api::problem,
+    api::{ApiError, problem},
     auth::{AuthError, Authenticator, Identity},
 };
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
@@ -72,14 +72,14 @@ pub fn app(todos: Todos, authenticator: impl Authenticator + 'static, base_url: 
         // Not `Any`: that is `*`, which does not include `Authorization`.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([LOCATION, RETRY_AFTER, WWW_AUTHENTICATE]);
-    let no_such_method = |allow| async move || Refused(Error::MethodNotAllowed { allow });
+    let no_such_method = |allow| async move || Refused(ApiError::MethodNotAllowed { allow });
     Router::new()
         .route("/", get(list).post(add).delete(clear).fallback(no_such_method("GET, HEAD, POST, DELETE, OPTIONS")))
         .route(
             "/{id}",
             get(read).patch(change).delete(remove).fallback(no_such_method("GET, HEAD, PATCH, DELETE, OPTIONS")),
         )
-        .fallback(async || Refused(Error::NotFound))
+        .fallback(async || Refused(ApiError::NotFound))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(cors)
         .with_state(Backend {
@@ -215,14 +215,14 @@ impl FromRequestParts<Backend> for Id {
 
     async fn from_request_parts(head: &mut Parts, backend: &Backend) -> Result<Self, Refused> {
         let id = Path::<String>::from_request_parts(head, backend).await.ok();
-        id.and_then(|Path(id)| id.parse().ok()).map(Self).ok_or(Refused(Error::TaskNotFound))
+        id.and_then(|Path(id)| id.parse().ok()).map(Self).ok_or(Refused(Error::TaskNotFound.into()))
     }
 }
 
 /// A request that was not done, and the answer to it.
-struct Refused(Error);
+struct Refused(ApiError);
 
-impl<E: Into<Error>> From<E> for Refused {
+impl<E: Into<ApiError>> From<E> for Refused {
     fn from(error: E) -> Self {
         Self(error.into())
     }

@@ -180,8 +180,8 @@ impl Joined {
     /// The service within the transaction.
     fn service(&self, service: &TodoService) -> TodoService {
         match self {
-            Self::Sqlite(store) => service.over(store.clone()),
-            Self::Postgres(store) => service.over(store.clone()),
+            Self::Sqlite(store) => service.with_store(store.clone()),
+            Self::Postgres(store) => service.with_store(store.clone()),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the tests of this workspace need and no user of the library does: PostgreSQL, an app on a free port, tokens.
 //!
+//! - [`bodies`] sends bodies with a declared length or in chunks.
+//! - [`embedding`] has the test cases of the examples that embed the API into a guest book.
 //! - [`postgres`] finds or starts a server and gives every test a database of its own.
 //! - [`http`] serves an app on a free port and talks to it over real sockets, byte for byte.
 //! - [`pgbouncer`] puts a real pooler before a database, and [`proxy`] a network that fails on command.
@@ -11,6 +13,8 @@
 //! Nothing here repairs what it tests, and nothing here answers an error: a test that cannot be set up panics, with a
 //! message that says what to do. Where a caller may want to go on, there is a `Result`.
 
+pub mod bodies;
+pub mod embedding;
 pub mod http;
 pub mod pgbouncer;
 pub mod postgres;

@@ -14,9 +14,9 @@ use bytes::Bytes;
 use http::{HeaderValue, Response};
 use testkit::tokens;
 use todo_core::{
-    Error, Page, Task, TaskId, TaskQuery, TodoService, UserId,
-    api::{TodoApi, problem},
-    auth::{AuthError, Gate, Identity, JwtVerifier, KeySource, Quota, TokenCookie, Verdict},
+    Page, Task, TaskId, TaskQuery, TodoService, UserId,
+    api::{ApiError, TodoApi, problem},
+    auth::{Gate, GateError, Identity, JwtVerifier, KeySource, Quota, TokenCookie, Verdict},
     clock::{FixedClock, IdGenerator, Timestamp},
     store::{MemoryStore, StoreError, TaskChange, TaskStore},
 };
@@ -196,7 +196,7 @@ pub async fn serve_poem(listener: TcpListener) {
 
 /// The host's answer to a path that is nobody's.
 fn nothing_here() -> Response<Bytes> {
-    let mut response = problem(Error::NotFound);
+    let mut response = problem(ApiError::NotFound);
     response.headers_mut().insert("x-answered-by", HeaderValue::from_static("the host"));
     response
 }
@@ -221,15 +221,13 @@ struct Doorkeeper;
 
 #[async_trait]
 impl Gate for Doorkeeper {
-    async fn judge(&self, identity: &Identity) -> Result<Verdict, AuthError> {
+    async fn judge(&self, identity: &Identity) -> Result<Verdict, GateError> {
         Ok(match identity.user_id.as_str() {
             "disabled" => Verdict::Deny,
             "hasty" => Verdict::RateLimited { retry_after: Duration::from_secs(7) },
             "metered" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).remaining(5, Duration::from_secs(26))),
             "spent" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).refused(Duration::from_secs(7))),
-            "unheard" => {
-                return Err(AuthError::Unavailable { retry_after: Duration::from_secs(3), source: "away".into() });
-            }
+            "unheard" => return Err(GateError::new("away").retry_after(Duration::from_secs(3))),
             "forgotten" => std::future::pending().await,
             _ => Verdict::Allow,
         })

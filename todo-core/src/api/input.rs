@@ -1,98 +1,16 @@
-//! Reads what a request brings: its content type, its body within a limit, the members of a JSON object, the
-//! parameters of a query. Every wrong field is named at once.
+//! Reads the input of a request: the query parameters, the id in the path and the members of the JSON object in the body.
+//! All invalid fields are reported together.
 
-use std::{future::poll_fn, pin::pin, str::FromStr};
+use std::{borrow::Cow, str::FromStr};
 
-use bytes::{Buf, BufMut};
-use http::{
-    HeaderMap,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
-};
-use http_body::Body;
-
+use super::{error::ApiError, field_errors::FieldErrors};
 use crate::{
-    Description, Error, FieldErrors, InvalidValue, NewTask, Patch, TaskId, TaskPatch, TaskQuery, TaskReplacement,
-    Title, json::Json,
+    Description, InvalidValue, NewTask, Patch, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, json::Json,
 };
 
-/// What may stand in for any error of a body.
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Reads a body of at most `limit` bytes, while it arrives: 415 comes before 413, and an empty body is judged by
-/// neither.
-pub(super) async fn read_body<B>(
-    headers: &HeaderMap,
-    body: B,
-    limit: usize,
-    merge_patch: bool,
-) -> Result<Vec<u8>, Error>
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    let unsupported = || Error::UnsupportedMediaType { merge_patch };
-    let supported = is_json(headers, merge_patch);
-    // Not every framework's body knows its own size.
-    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let size = body.size_hint().lower().max(declared.unwrap_or(0));
-    if size > 0 && !supported {
-        return Err(unsupported());
-    }
-    if size > limit as u64 {
-        return Err(Error::PayloadTooLarge { limit });
-    }
-    let mut body = pin!(body);
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
-        let frame = frame.map_err(|error| {
-            // A limit that the host has put around us, lower than ours.
-            let error = error.into();
-            if error.is::<http_body_util::LengthLimitError>() {
-                Error::PayloadTooLarge { limit }
-            } else {
-                Error::MalformedJson
-            }
-        })?;
-        // What is no data is trailers, which say nothing to us.
-        let Ok(data) = frame.into_data() else { continue };
-        if data.has_remaining() && !supported {
-            return Err(unsupported());
-        }
-        if data.remaining() > limit - bytes.len() {
-            return Err(Error::PayloadTooLarge { limit });
-        }
-        bytes.put(data);
-    }
-    Ok(bytes)
-}
-
-/// Whether the body is declared to be JSON, in UTF-8 (RFC 8259, section 8.1), and not compressed.
-fn is_json(headers: &HeaderMap, merge_patch: bool) -> bool {
-    let encoded =
-        headers.get_all(CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(content_type), None, false) = (types.next(), types.next(), encoded) else {
-        return false;
-    };
-    let Ok(content_type) = content_type.to_str() else {
-        return false;
-    };
-    let mut parts = content_type.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default();
-    let known = essence.eq_ignore_ascii_case("application/json")
-        || (merge_patch && essence.eq_ignore_ascii_case("application/merge-patch+json"));
-    known
-        && parts.all(|parameter| match parameter.split_once('=') {
-            Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
-                value.trim_matches('"').eq_ignore_ascii_case("utf-8")
-            }
-            _ => true,
-        })
-}
-
-/// The parameters of a query. Those that nobody takes are unknown.
+/// The query parameters that were not read yet. Those left at the end are unknown, and rejected.
 pub(super) struct Query<'a> {
-    parameters: Vec<(std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>)>,
+    parameters: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 impl<'a> Query<'a> {
@@ -138,14 +56,14 @@ impl<'a> Query<'a> {
         }
     }
 
-    pub(super) fn refuse_rest(self, errors: &mut FieldErrors) {
+    pub(super) fn reject_rest(self, errors: &mut FieldErrors) {
         for (name, _) in self.parameters {
             errors.add(&name, "is unknown");
         }
     }
 }
 
-/// The id in a path.
+/// Reads the task id in a path.
 pub(super) fn task_id(text: Option<&str>, errors: &mut FieldErrors) -> Option<TaskId> {
     match text.unwrap_or_default().parse() {
         Ok(id) => Some(id),
@@ -156,20 +74,20 @@ pub(super) fn task_id(text: Option<&str>, errors: &mut FieldErrors) -> Option<Ta
     }
 }
 
-/// The members of the JSON object in a body. Those that nobody takes are unknown.
+/// The members of the JSON object in a body that were not read yet. Those left at the end are unknown, and rejected.
 pub(super) struct Members(Vec<(String, Json)>);
 
 impl Members {
-    pub(super) fn parse(body: &[u8]) -> Result<Self, Error> {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         match Json::parse(body) {
             Ok(Json::Object(members)) => Ok(Self(members)),
-            Ok(_) => Err(Error::NotAnObject),
-            Err(_) => Err(Error::MalformedJson),
+            Ok(_) => Err(ApiError::NotAnObject),
+            Err(_) => Err(ApiError::MalformedJson),
         }
     }
 
-    /// An empty body is an empty object where every member may be absent.
-    pub(super) fn parse_or_empty(body: &[u8]) -> Result<Self, Error> {
+    /// Parses a body that may be empty, which is treated like an empty object.
+    pub(super) fn parse_or_empty(body: &[u8]) -> Result<Self, ApiError> {
         if body.is_empty() { Ok(Self(Vec::new())) } else { Self::parse(body) }
     }
 
@@ -257,10 +175,10 @@ impl Members {
         self.completed(errors)
     }
 
-    pub(super) fn refuse_rest(self, errors: &mut FieldErrors) {
+    pub(super) fn reject_rest(self, errors: &mut FieldErrors) {
         for (name, _) in self.0 {
             let message = match name.as_str() {
-                "user_id" => "comes from the token",
+                "user_id" => "is set from the token",
                 "id" | "created_at" | "updated_at" | "version" => "is set by the server",
                 _ => "is unknown",
             };

@@ -2,15 +2,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    HeaderValue, Response,
+    header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
 
-use crate::{Error, auth::AuthError};
+use super::{error::ApiError, response::json};
+use crate::auth::AuthError;
 
-/// The body of an error: problem details (RFC 9457), with `detail` as a text so that clients which show it need not
-/// know more.
+/// The body of an error: problem details (RFC 9457). `detail` is always a string, so that a client can show it without
+/// knowing the code.
 #[derive(Serialize)]
 struct Problem<'a> {
     r#type: &'static str,
@@ -24,19 +25,23 @@ struct Problem<'a> {
     failed: Option<&'a [&'static str]>,
 }
 
-/// The answer that an error is: for an adapter or a host that refuses a request itself, in the same words.
+/// Makes the response to a failed request: status, headers and problem details (RFC 9457).
 ///
-/// The error rides in the extensions of the response as `Arc<Error>`.
+/// An adapter or a host calls it for requests that it rejects itself, so that all errors have the same form. It takes an
+/// [`ApiError`] or anything that converts to one: the [`Error`](crate::Error) of the service, an
+/// [`AuthError`], [`FieldErrors`](super::FieldErrors). The response carries the error in its extensions as
+/// `Arc<ApiError>`.
 ///
 /// ```
-/// use todo_core::{Error, api::problem};
+/// use todo_core::api::{ApiError, problem};
 ///
-/// let response = problem(Error::NotFound);
+/// let response = problem(ApiError::NotFound);
 /// assert_eq!(response.status(), 404);
 /// assert_eq!(response.headers()["content-type"], "application/problem+json");
 /// ```
 #[must_use]
-pub fn problem(error: Error) -> Response<Bytes> {
+pub fn problem(error: impl Into<ApiError>) -> Response<Bytes> {
+    let error = error.into();
     let status = error.status();
     let body = Problem {
         r#type: "about:blank",
@@ -45,17 +50,17 @@ pub fn problem(error: Error) -> Response<Bytes> {
         detail: error.detail(),
         code: error.code(),
         field_errors: match &error {
-            Error::Validation(errors) => Some(errors.iter().collect()),
+            ApiError::Validation(errors) => Some(errors.iter().collect()),
             _ => None,
         },
         failed: match &error {
-            Error::NotReady { failed } => Some(failed),
+            ApiError::NotReady { failed } => Some(failed),
             _ => None,
         },
     };
     let mut response = json(status, "application/problem+json", &body);
     let headers = response.headers_mut();
-    if let Error::MethodNotAllowed { allow } = error {
+    if let ApiError::MethodNotAllowed { allow } = error {
         headers.insert(ALLOW, HeaderValue::from_static(allow));
     }
     if let Some(challenge) = error.challenge() {
@@ -64,44 +69,15 @@ pub fn problem(error: Error) -> Response<Bytes> {
     if let Some(after) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }
-    if let Error::Auth(AuthError::OverQuota(quota)) = &error {
+    if let ApiError::Auth(AuthError::OverQuota(quota)) = &error {
         quota.tell(headers);
     }
     response.extensions_mut().insert(Arc::new(error));
     response
 }
 
-/// `Retry-After` knows whole seconds, and to come too early is to be refused again.
+/// Rounds up, since `Retry-After` has whole seconds and a retry that comes too early is rejected again.
 fn whole_seconds(after: Duration) -> u64 {
     let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
     seconds.max(1)
-}
-
-/// A response with a JSON body and all headers that belong to one.
-pub(super) fn json(status: StatusCode, content_type: &'static str, body: &impl Serialize) -> Response<Bytes> {
-    match serde_json::to_vec(body) {
-        Ok(body) => with_json(status, content_type, body),
-        // Our bodies are texts, numbers and lists of them: there is nothing in them that could fail.
-        Err(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
-    }
-}
-
-/// A response with this body, which is JSON already.
-pub(super) fn with_json(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Bytes> {
-    let body = Bytes::from(body);
-    let mut response = empty(status);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    *response.body_mut() = body;
-    response
-}
-
-/// A response without a body.
-pub(super) fn empty(status: StatusCode) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = status;
-    // What one user sees is for nobody's cache.
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

@@ -1,0 +1,207 @@
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::field_errors::FieldErrors;
+use crate::{Error, auth::AuthError, store::StoreError};
+
+/// Why a request failed, as the API responds: a status, a code for programs and a text for people.
+///
+/// [`problem`](super::problem) makes a response of it, and the response carries the error in its extensions as
+/// `Arc<ApiError>`, for the log of the host. A host whose own handlers use the service converts an [`Error`] with
+/// `From`:
+///
+/// ```
+/// use todo_core::{Error, api::ApiError};
+///
+/// let error = ApiError::from(Error::TaskNotFound);
+/// assert_eq!((error.status().as_u16(), error.code()), (404, "task_not_found"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApiError {
+    /// The caller could not be authenticated, or was rejected by a [`Gate`](crate::auth::Gate).
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// The path names another user than the caller.
+    #[error("the path names another user")]
+    Forbidden,
+    /// The path does not exist.
+    #[error("path not found")]
+    NotFound,
+    /// The path exists, but not with this method.
+    #[error("method not allowed")]
+    MethodNotAllowed {
+        /// The methods of the path, as in the header `Allow`.
+        allow: &'static str,
+    },
+    /// The body is larger than allowed.
+    #[error("the body is too large")]
+    PayloadTooLarge {
+        /// The maximum size in bytes, or `None` if the limit is one of the host, which this crate does not know.
+        limit: Option<usize>,
+    },
+    /// The content type of the body is not JSON in UTF-8, or the body is compressed.
+    #[error("unsupported media type")]
+    UnsupportedMediaType {
+        /// Whether the method also accepts `application/merge-patch+json`.
+        merge_patch: bool,
+    },
+    /// The body is not valid JSON.
+    #[error("the body is not valid JSON")]
+    MalformedJson,
+    /// The body is JSON, but not an object.
+    #[error("the body is not a JSON object")]
+    NotAnObject,
+    /// Fields or query parameters are invalid, missing or unknown.
+    #[error("validation failed: {0}")]
+    Validation(FieldErrors),
+    /// The operation failed.
+    #[error(transparent)]
+    Service(#[from] Error),
+    /// A readiness probe failed. The causes are in the log.
+    #[error("not ready: {}", .failed.join(", "))]
+    NotReady {
+        /// The parts that failed: `store`, `keys`.
+        failed: Vec<&'static str>,
+    },
+    /// The request took longer than [`TodoApi::with_timeout`](super::TodoApi::with_timeout) allows. A write may have
+    /// happened.
+    #[error("the request took longer than {limit:?}")]
+    Timeout {
+        /// The time limit.
+        limit: Duration,
+    },
+    /// A bug in this crate or in the host.
+    #[error("internal error: {0}")]
+    Internal(&'static str),
+}
+
+impl From<FieldErrors> for ApiError {
+    fn from(errors: FieldErrors) -> Self {
+        Self::Validation(errors)
+    }
+}
+
+impl ApiError {
+    /// Returns the HTTP status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        // The only place that maps errors to statuses. No wildcard arm, so that a new variant must choose.
+        match self {
+            Self::Auth(AuthError::Missing | AuthError::Expired | AuthError::Invalid(_) | AuthError::Revoked) => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::Forbidden | Self::Auth(AuthError::ForeignOrigin) => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::Service(Error::TaskNotFound) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::MalformedJson => StatusCode::BAD_REQUEST,
+            Self::NotAnObject | Self::Validation(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Auth(AuthError::Unavailable { .. })
+            | Self::Service(Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_)))
+            | Self::NotReady { .. }
+            | Self::Timeout { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Service(Error::Store(StoreError::Backend(_)) | Error::IdsExhausted) | Self::Internal(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        }
+    }
+
+    /// Returns the code of the error, for programs. Codes do not change between versions.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Auth(AuthError::Missing) => "unauthenticated",
+            Self::Auth(AuthError::Expired) => "token_expired",
+            Self::Auth(AuthError::Invalid(_)) => "token_invalid",
+            Self::Auth(AuthError::Revoked) => "token_revoked",
+            Self::Forbidden | Self::Auth(AuthError::ForeignOrigin) => "forbidden",
+            Self::NotFound => "not_found",
+            Self::Service(Error::TaskNotFound) => "task_not_found",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::PayloadTooLarge { .. } => "payload_too_large",
+            Self::UnsupportedMediaType { .. } => "unsupported_media_type",
+            Self::MalformedJson => "malformed_json",
+            Self::NotAnObject | Self::Validation(_) => "validation_failed",
+            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => "rate_limited",
+            Self::Auth(AuthError::Unavailable { .. })
+            | Self::Service(Error::Store(StoreError::Unavailable(_)))
+            | Self::NotReady { .. } => "unavailable",
+            Self::Service(Error::Store(StoreError::Timeout(_))) | Self::Timeout { .. } => "timeout",
+            Self::Service(Error::Store(StoreError::Backend(_)) | Error::IdsExhausted) | Self::Internal(_) => "internal",
+        }
+    }
+
+    /// Returns a sentence for people. It does not contain the cause of a 5xx.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Auth(AuthError::Missing) => "Send one bearer token in the Authorization header.".to_owned(),
+            Self::Auth(AuthError::Expired) => "The token has expired.".to_owned(),
+            Self::Auth(AuthError::Invalid(_)) => "The token is not valid.".to_owned(),
+            Self::Auth(AuthError::Revoked) => "The token has been revoked.".to_owned(),
+            Self::Auth(AuthError::ForeignOrigin) => "Cookies are accepted only from the site's own pages.".to_owned(),
+            Self::Forbidden => "The user in the path is not the caller.".to_owned(),
+            Self::NotFound => "This path does not exist.".to_owned(),
+            Self::Service(Error::TaskNotFound) => "Task not found.".to_owned(),
+            Self::MethodNotAllowed { allow } => format!("This path supports {allow}."),
+            Self::PayloadTooLarge { limit: Some(limit) } => format!("The body must have at most {limit} bytes."),
+            Self::PayloadTooLarge { limit: None } => "The body is too large.".to_owned(),
+            Self::UnsupportedMediaType { merge_patch: false } => "Send the body as application/json.".to_owned(),
+            Self::UnsupportedMediaType { merge_patch: true } => {
+                "Send the body as application/json or application/merge-patch+json.".to_owned()
+            }
+            Self::MalformedJson => "The body is not valid JSON.".to_owned(),
+            Self::NotAnObject => "The body must be a JSON object.".to_owned(),
+            Self::Validation(errors) => errors.to_string(),
+            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => {
+                "Too many requests. Retry later.".to_owned()
+            }
+            Self::NotReady { .. } => "The service is not ready.".to_owned(),
+            Self::Auth(AuthError::Unavailable { .. }) | Self::Service(Error::Store(StoreError::Unavailable(_))) => {
+                "The service is unavailable. Retry later.".to_owned()
+            }
+            Self::Service(Error::Store(StoreError::Timeout(_))) | Self::Timeout { .. } => {
+                "The request timed out. Retry later.".to_owned()
+            }
+            Self::Service(Error::Store(StoreError::Backend(_)) | Error::IdsExhausted) | Self::Internal(_) => {
+                "Internal server error.".to_owned()
+            }
+        }
+    }
+
+    /// Returns how long to wait before a retry, as in the header `Retry-After`; `None` if a retry does not help.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Auth(AuthError::RateLimited { retry_after } | AuthError::Unavailable { retry_after, .. }) => {
+                Some(*retry_after)
+            }
+            Self::Auth(AuthError::OverQuota(quota)) => quota.retry_after,
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// Returns the value of the header `WWW-Authenticate`, for a 401.
+    #[must_use]
+    pub fn challenge(&self) -> Option<&'static str> {
+        match self {
+            // RFC 6750, section 3: without credentials in the request, the challenge names no error.
+            Self::Auth(AuthError::Missing) => Some("Bearer"),
+            Self::Auth(AuthError::Expired) => {
+                Some(r#"Bearer error="invalid_token", error_description="The token has expired.""#)
+            }
+            Self::Auth(AuthError::Invalid(_)) => {
+                Some(r#"Bearer error="invalid_token", error_description="The token is not valid.""#)
+            }
+            Self::Auth(AuthError::Revoked) => {
+                Some(r#"Bearer error="invalid_token", error_description="The token has been revoked.""#)
+            }
+            _ => None,
+        }
+    }
+}
