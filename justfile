@@ -16,11 +16,12 @@ check:
 
 # Each feature by itself
 features:
-    cargo hack check --workspace --each-feature --no-dev-deps
+    cargo hack check --workspace --exclude todo-server --each-feature --no-dev-deps
+    cargo hack check --package todo-server --feature-powerset --depth 2 --at-least-one-of axum,poem,warp --exclude-features default --no-dev-deps
 
 # Weakens each SQL statement, and shows which test notices
 isolation:
-    scripts/check-isolation
+    scripts/test -p todo-core --lib isolation -- --nocapture
 
 # Whether a page costs the same with ten million tasks; ten minutes and 6 GB
 growth:
@@ -66,7 +67,7 @@ image *args:
 # docs/backup.md, carried out
 backup *args:
     scripts/check-backup {{args}}
-# A target of the fuzzer for so many seconds; see scripts/fuzz
+# Runs a fuzz target for some seconds; see scripts/fuzz
 fuzz target *args:
     scripts/fuzz {{target}} {{args}}
 

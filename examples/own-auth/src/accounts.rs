@@ -18,7 +18,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sqlx::{Executor as _, SqlitePool};
 use todo_core::{
     UserId,
-    auth::{AuthError, Authenticator, Gate, Identity, Refusal, Verdict},
+    auth::{AuthError, Authenticator, Gate, GateError, Identity, Refusal, Verdict},
     clock::{Clock, Timestamp},
 };
 use tokio::task::JoinError;
@@ -205,16 +205,15 @@ impl Authenticator for Accounts {
 /// Rejects disabled users, and sessions that started before the last sign-out everywhere.
 #[async_trait]
 impl Gate for Accounts {
-    async fn judge(&self, identity: &Identity) -> Result<Verdict, AuthError> {
+    async fn judge(&self, identity: &Identity) -> Result<Verdict, GateError> {
         let user: Option<(bool, i64)> = sqlx::query_as("select disabled, signed_out_at from users where name = $1")
             .bind(identity.user_id.as_str())
             .fetch_optional(&self.pool)
             .await
-            .map_err(unavailable)?;
-        Ok(match user {
-            Some((false, signed_out_at)) => Verdict::DenyIssuedBefore(Timestamp::from_unix_micros(signed_out_at)),
-            Some((true, _)) | None => Verdict::Deny,
-        })
+            .map_err(GateError::new)?;
+        let Some((is_disabled, signed_out_at)) = user else { return Ok(Verdict::Deny) };
+        let is_revoked = identity.issued_before(Timestamp::from_unix_micros(signed_out_at));
+        Ok(if is_disabled || is_revoked { Verdict::Deny } else { Verdict::Allow })
     }
 }
 

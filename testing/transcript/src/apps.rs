@@ -16,7 +16,7 @@ use testkit::tokens;
 use todo_core::{
     Page, Task, TaskId, TaskQuery, TodoService, UserId,
     api::{ApiError, TodoApi, problem},
-    auth::{AuthError, Gate, Identity, JwtVerifier, KeySource, Quota, TokenCookie, Verdict},
+    auth::{Gate, GateError, Identity, JwtVerifier, KeySource, Quota, TokenCookie, Verdict},
     clock::{FixedClock, IdGenerator, Timestamp},
     store::{MemoryStore, StoreError, TaskChange, TaskStore},
 };
@@ -221,18 +221,13 @@ struct TestGate;
 
 #[async_trait]
 impl Gate for TestGate {
-    async fn judge(&self, identity: &Identity) -> Result<Verdict, AuthError> {
+    async fn judge(&self, identity: &Identity) -> Result<Verdict, GateError> {
         Ok(match identity.user_id.as_str() {
             "disabled" => Verdict::Deny,
             "rate-limited" => Verdict::RateLimited { retry_after: Duration::from_secs(7) },
             "with-quota" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).remaining(5, Duration::from_secs(26))),
             "over-quota" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).refused(Duration::from_secs(7))),
-            "gate-unavailable" => {
-                return Err(AuthError::Unavailable {
-                    retry_after: Duration::from_secs(3),
-                    source: "unreachable".into(),
-                });
-            }
+            "gate-unavailable" => return Err(GateError::new("unreachable").retry_after(Duration::from_secs(3))),
             "gate-hangs" => std::future::pending().await,
             _ => Verdict::Allow,
         })

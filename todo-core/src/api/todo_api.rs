@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     TodoService,
-    auth::{AuthError, Authenticator, Both, Gate, Identity, Quota},
+    auth::{AuthError, Authenticator, Gate, Gates, Identity, Quota},
 };
 
 /// The todo API over HTTP: a [`TodoService`] with authentication, limits and error responses.
@@ -31,7 +31,7 @@ use crate::{
 pub struct TodoApi {
     service: TodoService,
     authenticator: Arc<dyn Authenticator>,
-    gate: Option<Arc<dyn Gate>>,
+    gates: Gates,
     body_limit: usize,
     timeout: Duration,
     #[cfg(feature = "openapi")]
@@ -44,7 +44,7 @@ impl TodoApi {
         Self {
             service,
             authenticator: Arc::new(authenticator),
-            gate: None,
+            gates: Gates::default(),
             body_limit: 64 * 1024,
             timeout: Duration::from_secs(10),
             #[cfg(feature = "openapi")]
@@ -57,11 +57,7 @@ impl TodoApi {
     /// Several gates are called in the order in which they were added. The first that rejects a request ends it.
     #[must_use]
     pub fn with_gate(mut self, gate: impl Gate + 'static) -> Self {
-        let gate: Arc<dyn Gate> = Arc::new(gate);
-        self.gate = Some(match self.gate {
-            None => gate,
-            Some(first) => Arc::new(Both(first, gate)),
-        });
+        self.gates = self.gates.with(gate);
         self
     }
 
@@ -114,10 +110,7 @@ impl TodoApi {
     async fn admit(&self, head: &Parts) -> Result<(Identity, Option<Quota>), AuthError> {
         // Called on the trait objects: a call on the `Arc`s would allocate one more future.
         let identity = (*self.authenticator).authenticate(head).await?;
-        let quota = match self.gate.as_deref() {
-            Some(gate) => gate.judge(&identity).await?.apply(&identity)?,
-            None => None,
-        };
+        let quota = self.gates.check(&identity).await?;
         Ok((identity, quota))
     }
 

@@ -1,6 +1,6 @@
 //! Where tasks live: the contract of a store, and the stores.
 
-use std::{error::Error as StdError, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -8,43 +8,29 @@ use crate::{
     Description, Page, Patch, Task, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, UserId, clock::Timestamp,
 };
 
-mod batch;
 mod coalescing;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod connecting;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod in_transaction;
+mod error;
+#[cfg(all(test, feature = "conformance", feature = "postgres", feature = "sqlite"))]
+mod isolation;
 mod memory;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod names;
-#[cfg(all(test, any(feature = "postgres", feature = "sqlite")))]
-mod plans;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(feature = "postgres")]
-mod postgres_batch;
-#[cfg(feature = "postgres")]
-mod retry;
-#[cfg(feature = "postgres")]
-mod row_security;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use batch::{BatchError, BatchStore};
-pub use coalescing::{CoalescingOptions, CoalescingStatus, CoalescingStore};
+pub use coalescing::{BatchError, BatchStore, CoalescingOptions, CoalescingStatus, CoalescingStore};
+pub use error::StoreError;
 pub use memory::MemoryStore;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use names::{InvalidName, Names};
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use pool::PoolStatus;
 #[cfg(feature = "postgres")]
-pub use postgres::{Findings, PostgresInTransaction, PostgresOptions, PostgresStore, TlsPolicy};
+pub use postgres::{CheckReport, PostgresInTransaction, PostgresOptions, PostgresStore, TlsPolicy};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use sql::DataLoss;
+pub use sql::{
+    migrate::DataLoss,
+    names::{InvalidName, Names},
+    queue::PoolStatus,
+};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteInTransaction, SqliteStore};
 
@@ -161,24 +147,6 @@ impl From<TaskReplacement> for TaskChange {
             completed: replacement.completed.map(Completion::Set),
         }
     }
-}
-
-/// Why a store has not done what it was asked.
-///
-/// The text of an error names no value of a task; its source is the driver's own error and may, so log the text.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// It cannot be reached, or too many callers wait for it already. To try again later may help. Whether a write
-    /// has happened is not known.
-    #[error("the task store is unavailable")]
-    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
-    /// It did not answer in time. Whether a write has happened is not known.
-    #[error("the task store did not answer in time")]
-    Timeout(#[source] Box<dyn StdError + Send + Sync>),
-    /// It answered something that it should not; to try again does not help.
-    #[error("the task store failed")]
-    Backend(#[source] Box<dyn StdError + Send + Sync>),
 }
 
 #[async_trait]

@@ -1,23 +1,26 @@
 use std::{fmt, path::Path, str::FromStr as _, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use sqlx::{
-    ConnectOptions as _, Connection as _, Sqlite,
+    ConnectOptions as _, Connection as _, Sqlite, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 use super::{
-    StoreError, TaskChange, TaskStore,
-    in_transaction::{Joined, joined_store},
-    names::{Dialect, Names},
-    pool::{Pool, PoolStatus},
-    sql::{self, DataLoss, Statements},
+    error::StoreError,
+    sql::{
+        migrate::{self, DataLoss},
+        names::{Dialect, Names},
+        operations::{Effect, HasTasks, Operation, operations, task_store},
+        pool::{Connector, Opened, Pool},
+        queue::PoolStatus,
+        statements::Statements,
+        transaction::HostTransaction,
+    },
 };
-use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
+use crate::clock::Timestamp;
 
-mod operations {
-    super::sql::operations!(sqlx::SqliteConnection, sqlx::Sqlite, crate::store::sqlite::Micros);
-}
+operations!(SqliteConnection, Micros);
 
 /// How many connections read at once.
 const READERS: usize = 4;
@@ -49,7 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let directory = std::env::temp_dir().join(format!("todo-core-doc-{}", std::process::id()));
 /// # std::fs::create_dir_all(&directory)?;
-/// let store = SqliteStore::open(directory.join("tasks.db"));
+/// let store = SqliteStore::open_lazy(directory.join("tasks.db"));
 /// store.migrate().await?;
 /// # std::fs::remove_dir_all(&directory)?;
 /// # Ok(())
@@ -59,13 +62,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct SqliteStore {
     writer: Pool<Sqlite>,
     readers: Pool<Sqlite>,
-    names: Names,
     sql: Arc<Statements>,
 }
 
 impl SqliteStore {
+    #[cfg(all(test, feature = "conformance", feature = "postgres", feature = "sqlite"))]
+    pub(super) fn with_statements(self, statements: Statements) -> Self {
+        Self { sql: Arc::new(statements), ..self }
+    }
+
     /// A store in this file, which is made at first use if it is not there.
-    pub fn open(path: impl AsRef<Path>) -> Self {
+    pub fn open_lazy(path: impl AsRef<Path>) -> Self {
         Self::with_options(SqliteConnectOptions::new().filename(path).create_if_missing(true))
     }
 
@@ -76,7 +83,7 @@ impl SqliteStore {
     ///
     /// It is no such URL, or it names no file (`sqlite::memory:`): a database in memory belongs to one connection, use
     /// [`MemoryStore`](super::MemoryStore).
-    pub fn connect(url: &str) -> Result<Self, StoreError> {
+    pub fn from_url(url: &str) -> Result<Self, StoreError> {
         let wrong = |reason: &str| StoreError::Backend(reason.into());
         if !url.starts_with("sqlite:") {
             return Err(wrong("a SQLite URL begins with sqlite:"));
@@ -100,17 +107,16 @@ impl SqliteStore {
             .disable_statement_logging();
         let reading = options.clone().create_if_missing(false).pragma("query_only", "on");
         Self {
-            writer: Pool::new(options, None, 1, PATIENCE, None),
-            readers: Pool::new(reading, None, READERS, PATIENCE, None),
-            sql: Statements::of(Dialect::Sqlite, &Names::default()),
-            names: Names::default(),
+            writer: Pool::new(Box::new(Opener(options)), 1, PATIENCE, None),
+            readers: Pool::new(Box::new(Opener(reading)), READERS, PATIENCE, None),
+            sql: Statements::new(Dialect::Sqlite, Names::default()),
         }
     }
 
     /// The same file, with other names for the table.
     #[must_use]
     pub fn with_names(self, names: Names) -> Self {
-        Self { sql: Statements::of(Dialect::Sqlite, &names), names, ..self }
+        Self { sql: Statements::new(Dialect::Sqlite, names), ..self }
     }
 
     /// The same file, with so many reads and so many writes that may wait for their turn; more answer
@@ -122,6 +128,43 @@ impl SqliteStore {
             readers: self.readers.with_max_waiting(max_waiting),
             ..self
         }
+    }
+
+    /// Returns a store that works in a transaction of the host, with the names of this store.
+    ///
+    /// The transaction belongs to the same file. Begin it with `BEGIN IMMEDIATE` (`pool.begin_with("BEGIN IMMEDIATE")`), or it
+    /// may fail to write because another connection has written since it began.
+    ///
+    /// ```no_run
+    /// use todo_core::{NewTask, Title, TodoService, UserId, store::SqliteStore};
+    ///
+    /// # async fn hire(pool: sqlx::SqlitePool) -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = SqliteStore::open_lazy("tasks.db");
+    /// let service = TodoService::new(store.clone());
+    ///
+    /// let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    /// sqlx::query("insert into employees (name) values ('Ann')").execute(&mut *transaction).await?;
+    ///
+    /// let in_transaction = store.in_transaction(transaction).await?;
+    /// let tasks = service.with_store(in_transaction.clone());
+    /// tasks.for_user(UserId::new("ann")?).create(NewTask::new(Title::new("Sign the contract")?)).await?;
+    ///
+    /// in_transaction.take().await.ok_or("taken before")?.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The transaction cannot write: it did not begin with `BEGIN IMMEDIATE`, and another connection has written since
+    /// ([`StoreError::Unavailable`]).
+    pub async fn in_transaction(
+        &self,
+        mut transaction: sqlx::Transaction<'static, Sqlite>,
+    ) -> Result<SqliteInTransaction, StoreError> {
+        // A write of nothing takes the write lock, if the transaction does not have it yet.
+        sqlx::query(self.sql.lock.clone()).execute(&mut *transaction).await?;
+        Ok(SqliteInTransaction { transaction: HostTransaction::new(transaction), sql: self.sql.clone() })
     }
 
     /// What the connection that writes is doing now, for metrics. It waits for nothing.
@@ -143,7 +186,7 @@ impl SqliteStore {
     ///
     /// The file cannot be opened or written, or it was migrated by a newer version of this library.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        self.run_migrations(sql::newest_version(Dialect::Sqlite), DataLoss::Refuse).await
+        self.run_migrations(migrate::newest_version(Dialect::Sqlite), DataLoss::Refuse).await
     }
 
     /// Brings the table to this version, which may be an older one; 0 removes it. Wholly or not at all.
@@ -153,22 +196,22 @@ impl SqliteStore {
     /// As with [`migrate`](Self::migrate); or there is no such version; or there are tasks that would be lost, and
     /// `loss` refuses that.
     pub async fn migrate_to(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
-        self.run_migrations(sql::known_version(Dialect::Sqlite, version)?, loss).await
+        self.run_migrations(migrate::known_version(Dialect::Sqlite, version)?, loss).await
     }
 
     async fn run_migrations(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         let mut connection = self.writer.lease().await?;
         // sqlx takes no lock on SQLite. With the write lock held around all of it, whoever comes second finds it done.
         let mut transaction = connection.begin_with("begin immediate").await?;
-        let migrator = sql::migrator(Dialect::Sqlite, &self.names);
-        let failed = |error| sql::migration_failed(Dialect::Sqlite, error);
-        sql::migrate(&migrator, &mut *transaction, Some(version)).await.map_err(failed)?;
-        let now = sql::revert(&migrator, &mut *transaction, version.max(1)).await.map_err(failed)?;
+        let migrator = migrate::migrator(Dialect::Sqlite, &self.sql.names);
+        let failed = |error| migrate::migration_failed(Dialect::Sqlite, error);
+        migrate::migrate(&migrator, &mut *transaction, Some(version)).await.map_err(failed)?;
+        let now = migrate::revert(&migrator, &mut *transaction, version.max(1)).await.map_err(failed)?;
         if now > version {
-            if loss == DataLoss::Refuse && operations::has_tasks(&mut transaction, &self.sql).await? {
-                return Err(sql::tasks_would_be_lost());
+            if loss == DataLoss::Refuse && HasTasks.run(&mut *transaction, &self.sql).await? {
+                return Err(migrate::tasks_would_be_lost());
             }
-            sql::revert(&migrator, &mut *transaction, version).await.map_err(failed)?;
+            migrate::revert(&migrator, &mut *transaction, version).await.map_err(failed)?;
         }
         let result = transaction.commit().await;
         Ok(connection.finish(result)?)
@@ -184,7 +227,16 @@ impl SqliteStore {
 
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("SqliteStore").field("names", &self.sql.names).finish_non_exhaustive()
+    }
+}
+
+/// Opens connections to a file.
+struct Opener(SqliteConnectOptions);
+
+impl Connector<Sqlite> for Opener {
+    fn connect(&self) -> BoxFuture<'_, Result<Opened<Sqlite>, sqlx::Error>> {
+        self.0.connect().map(|connected| connected.map(Opened::new)).boxed()
     }
 }
 
@@ -225,127 +277,62 @@ impl<'r> sqlx::Decode<'r, Sqlite> for Micros {
     }
 }
 
-macro_rules! on_connection {
-    ($pool:expr, $connection:ident => $call:expr) => {{
-        let mut $connection = $pool.lease().await?;
-        let result = $call.await;
-        Ok($connection.finish(result)?)
-    }};
-}
-
-#[async_trait]
-impl TaskStore for SqliteStore {
-    async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError> {
-        on_connection!(self.writer, connection => operations::insert(&mut connection, &self.sql, owner, task))
-    }
-
-    async fn get(&self, owner: &UserId, id: TaskId) -> Result<Option<Task>, StoreError> {
-        on_connection!(self.readers, connection => operations::get(&mut connection, &self.sql, owner, id))
-    }
-
-    async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
-        on_connection!(self.readers, connection => operations::list(&mut connection, &self.sql, owner, query))
-    }
-
-    async fn update(
-        &self,
-        owner: &UserId,
-        id: TaskId,
-        change: &TaskChange,
-        now: Timestamp,
-    ) -> Result<Option<Task>, StoreError> {
-        on_connection!(self.writer, connection => operations::update(&mut connection, &self.sql, owner, id, change, now))
-    }
-
-    async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
-        on_connection!(self.writer, connection => operations::delete(&mut connection, &self.sql, owner, id))
-    }
-
-    async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
-        on_connection!(self.writer, connection => operations::erase(&mut connection, &self.sql, owner))
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        on_connection!(self.readers, connection => operations::ping(&mut connection, &self.sql))
+impl SqliteStore {
+    async fn run<O: Operation<SqliteConnection>>(&self, operation: &O) -> Result<O::Output, StoreError> {
+        let pool = if O::EFFECT == Effect::Read { &self.readers } else { &self.writer };
+        let mut connection = pool.lease().await?;
+        let result = operation.run(&mut connection, &self.sql).await;
+        Ok(connection.finish(result)?)
     }
 }
 
-/// A store within a transaction of the host: what the host writes and what tasks become commit or roll back together.
+task_store!(SqliteStore);
+
+/// A store within a transaction of the host, made by [`SqliteStore::in_transaction`]: the host's rows and the tasks commit or
+/// roll back together.
 ///
-/// Begin the transaction with `BEGIN IMMEDIATE` (`pool.begin_with("BEGIN IMMEDIATE")`): one that begins otherwise may
-/// find out too late that another writer was first. Clones are the same store, so one goes into a
-/// [`TodoService`](crate::TodoService) and the other keeps the way back to the transaction. Calls run one after the
-/// other. After one that failed nothing is promised but that the transaction can be rolled back.
-///
-/// ```no_run
-/// use todo_core::{NewTask, Title, TodoService, UserId, store::SqliteInTransaction};
-///
-/// # async fn hire(pool: sqlx::SqlitePool, service: TodoService) -> Result<(), Box<dyn std::error::Error>> {
-/// let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-/// sqlx::query("insert into employees (name) values ('Ann')").execute(&mut *transaction).await?;
-///
-/// let store = SqliteInTransaction::new(transaction).await?;
-/// let tasks = service.with_store(store.clone());
-/// tasks.for_user(UserId::new("ann")?).create(NewTask::new(Title::new("Sign the contract")?)).await?;
-///
-/// store.take().await.ok_or("taken once")?.commit().await?;
-/// # Ok(())
-/// # }
-/// ```
+/// Clones are the same store, so that one goes into a [`TodoService`](crate::TodoService) and the other returns the
+/// transaction to the host. Calls run one after the other. After a call that failed, roll the transaction back.
 #[derive(Clone)]
 pub struct SqliteInTransaction {
-    joined: Joined<Sqlite>,
+    transaction: HostTransaction<Sqlite>,
     sql: Arc<Statements>,
 }
 
 impl SqliteInTransaction {
-    /// A store within this transaction, with the default [`Names`].
+    /// Returns the transaction to the host, when the running call has ended. `None` if it was returned before.
     ///
-    /// # Errors
-    ///
-    /// The transaction cannot write: it was not begun with `BEGIN IMMEDIATE`, and another writer was first.
-    pub async fn new(transaction: sqlx::Transaction<'static, Sqlite>) -> Result<Self, StoreError> {
-        Self::with_names(transaction, &Names::default()).await
-    }
-
-    /// A store within this transaction, with other names for the table.
-    ///
-    /// # Errors
-    ///
-    /// The transaction cannot write: it was not begun with `BEGIN IMMEDIATE`, and another writer was first.
-    pub async fn with_names(
-        mut transaction: sqlx::Transaction<'static, Sqlite>,
-        names: &Names,
-    ) -> Result<Self, StoreError> {
-        let sql = Statements::of(Dialect::Sqlite, names);
-        // A write that writes nothing takes the lock if the transaction does not have it.
-        sqlx::query(sql.lock).execute(&mut *transaction).await?;
-        Ok(Self { joined: Joined::new(transaction), sql })
-    }
-
-    /// Hands the transaction back, after the call that runs. `None` if it was handed back before; all later calls of
-    /// this store answer [`StoreError::Unavailable`].
+    /// Later calls of this store fail with [`StoreError::Unavailable`].
     pub async fn take(&self) -> Option<sqlx::Transaction<'static, Sqlite>> {
-        self.joined.take().await
+        self.transaction.take().await
+    }
+
+    async fn run<O: Operation<SqliteConnection>>(&self, operation: &O) -> Result<O::Output, StoreError> {
+        let mut connection = self.transaction.lock().await?;
+        Ok(operation.run(&mut connection, &self.sql).await?)
     }
 }
 
 impl fmt::Debug for SqliteInTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SqliteInTransaction")
+        f.debug_struct("SqliteInTransaction").field("names", &self.sql.names).finish_non_exhaustive()
     }
 }
 
-joined_store!(SqliteInTransaction);
+task_store!(SqliteInTransaction);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        TaskId, UserId,
+        store::{TaskStore as _, sql::operations::Erase},
+    };
 
     #[tokio::test]
     async fn an_answered_write_survives_a_power_cut() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = SqliteStore::open(directory.path().join("tasks.db"));
+        let store = SqliteStore::open_lazy(directory.path().join("tasks.db"));
         store.migrate().await.expect("migrated");
         let mut writer = store.writer.lease().await.expect("a writer");
         let mode: String = sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *writer).await.expect("a mode");
@@ -357,7 +344,7 @@ mod tests {
     #[tokio::test]
     async fn a_closed_file_is_one_file() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = SqliteStore::open(directory.path().join("tasks.db"));
+        let store = SqliteStore::open_lazy(directory.path().join("tasks.db"));
         store.migrate().await.expect("migrated");
         store.ping().await.expect("an answer");
         let files = || std::fs::read_dir(directory.path()).expect("a directory").count();
@@ -370,7 +357,7 @@ mod tests {
     #[tokio::test]
     async fn more_writes_than_may_wait_are_refused_at_once_and_reads_are_not() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = SqliteStore::open(directory.path().join("tasks.db")).with_max_waiting(1);
+        let store = SqliteStore::open_lazy(directory.path().join("tasks.db")).with_max_waiting(1);
         store.migrate().await.expect("migrated");
         let owner = UserId::new("ann").expect("a user");
         let taken = store.writer.lease().await.expect("a writer");
@@ -389,11 +376,11 @@ mod tests {
     #[tokio::test]
     async fn readers_cannot_write() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = SqliteStore::open(directory.path().join("tasks.db"));
+        let store = SqliteStore::open_lazy(directory.path().join("tasks.db"));
         store.migrate().await.expect("migrated");
         let mut reader = store.readers.lease().await.expect("a reader");
         let owner = UserId::new("ann").expect("a user");
-        let error = operations::erase(&mut reader, &store.sql, &owner).await.expect_err("it reads only");
+        let error = Erase { owner: &owner }.run(&mut *reader, &store.sql).await.expect_err("it only reads");
         assert!(error.to_string().contains("readonly"), "{error}");
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     Page, Task, TaskId, TaskQuery, TodoService, UserId,
     api::TodoApi,
-    auth::{AuthError, Gate, Identity, JwtVerifier, KeySource, Quota, Verdict},
+    auth::{Gate, GateError, Identity, JwtVerifier, KeySource, Quota, Verdict},
     clock::{Clock as _, SystemClock, Timestamp},
     store::{StoreError, TaskChange, TaskStore},
 };
@@ -42,10 +42,10 @@ struct TestGate;
 
 #[async_trait]
 impl Gate for TestGate {
-    async fn judge(&self, identity: &Identity) -> Result<Verdict, AuthError> {
+    async fn judge(&self, identity: &Identity) -> Result<Verdict, GateError> {
         Ok(match identity.user_id.as_str() {
             "disabled" => Verdict::Deny,
-            "signed-out" => Verdict::DenyIssuedBefore(Timestamp::from_unix_seconds(now() + 60)),
+            "signed-out" if identity.issued_before(Timestamp::from_unix_seconds(now() + 60)) => Verdict::Deny,
             "rate-limited" => Verdict::RateLimited { retry_after: Duration::from_millis(2500) },
             "with-quota" => Verdict::Quota(quota(7)),
             "over-quota" => Verdict::Quota(quota(0).refused(Duration::from_millis(1200))),

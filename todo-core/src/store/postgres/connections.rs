@@ -1,0 +1,213 @@
+//! The connections of a store, its own or those of the host's pool, and how a call runs on them.
+
+use std::{
+    io,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
+};
+
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgConnectOptions};
+use tokio::time::timeout;
+
+use super::{
+    super::{
+        error::StoreError,
+        sql::{
+            operations::Operation,
+            pool::{Lease, Network, Pool},
+            queue::{MAX_WAITING, PoolStatus, Queue, QueueSlot},
+            sqlstate::{Condition, condition},
+            statements::Statements,
+        },
+    },
+    connecting::Connecting,
+    options::PostgresOptions,
+    retry::Retries,
+    session::Session,
+};
+use crate::clock::Jitter;
+
+/// How much longer than `statement_timeout` the client waits for a response.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// How long the client waits for a response if there is no `statement_timeout`.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Where the connections of a store come from.
+#[derive(Clone)]
+pub(super) enum Connections {
+    Own { pool: Pool<Postgres>, session: Arc<Session> },
+    Host { pool: PgPool, queue: Queue },
+}
+
+impl Connections {
+    /// Connections of the store itself, which are opened when they are first needed.
+    pub(super) fn own(connect: PgConnectOptions, options: &PostgresOptions) -> Self {
+        let session = Arc::new(Session::new(connect, options));
+        let size = options.max_connections;
+        let network = Network { max_age: options.max_lifetime, connect_timeout: options.connect_timeout };
+        let connector = Box::new(Connecting::new(session.clone(), size));
+        let pool = Pool::new(connector, size, options.acquire_timeout, Some(network));
+        Self::Own { pool: pool.with_max_waiting(options.max_waiting), session }
+    }
+
+    pub(super) fn host(pool: PgPool) -> Self {
+        let queue = Queue::new(pool.options().get_max_connections() as usize, MAX_WAITING);
+        Self::Host { pool, queue }
+    }
+
+    pub(super) fn with_max_waiting(self, max_waiting: usize) -> Self {
+        match self {
+            Self::Own { pool, session } => Self::Own { pool: pool.with_max_waiting(max_waiting), session },
+            Self::Host { pool, queue } => Self::Host { pool, queue: queue.with_max_waiting(max_waiting) },
+        }
+    }
+
+    pub(super) fn status(&self) -> PoolStatus {
+        match self {
+            Self::Own { pool, .. } => pool.status(),
+            Self::Host { pool, queue } => queue.status(pool.size() as usize, pool.num_idle()),
+        }
+    }
+
+    pub(super) fn connect_options(&self) -> PgConnectOptions {
+        match self {
+            Self::Own { session, .. } => session.connect.clone(),
+            Self::Host { pool, .. } => (*pool.connect_options()).clone(),
+        }
+    }
+
+    /// How long a call waits for a new connection.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        match self {
+            Self::Own { session, .. } => session.connect_timeout,
+            Self::Host { pool, .. } => pool.options().get_acquire_timeout(),
+        }
+    }
+
+    pub(super) fn jitter(&self) -> Jitter {
+        match self {
+            Self::Own { session, .. } => session.jitter.clone(),
+            Self::Host { .. } => Jitter::shared(),
+        }
+    }
+
+    /// Runs an operation, and repeats it as far as [`Retries`] allows.
+    pub(super) async fn run<O: Operation<PgConnection>>(
+        &self,
+        sql: &Statements,
+        operation: &O,
+    ) -> Result<O::Output, StoreError> {
+        let mut retries = Retries::new(O::EFFECT, self.jitter());
+        loop {
+            let mut connection = self.lease_for(&mut retries).await?;
+            let is_new = connection.is_new();
+            let result = self.in_time(operation.run(&mut connection, sql)).await;
+            match connection.finish(result) {
+                Ok(output) => return Ok(output),
+                Err(error) => retries.after(error, is_new).await?,
+            }
+        }
+    }
+
+    /// A connection for the next attempt.
+    async fn lease_for(&self, retries: &mut Retries) -> Result<PostgresLease, StoreError> {
+        match self {
+            Self::Own { pool, .. } => loop {
+                match pool.lease().await {
+                    Ok(lease) => return Ok(PostgresLease::Own(lease)),
+                    Err(reason) => retries.after_no_connection(reason).await?,
+                }
+            },
+            // How the pool connects is up to the host.
+            Self::Host { pool, queue } => {
+                if retries.have_lost() {
+                    drop_dead(pool).await;
+                }
+                let slot = queue.enter()?;
+                Ok(PostgresLease::Host { connection: pool.acquire().await?, _slot: slot })
+            }
+        }
+    }
+
+    /// Limits how long a call waits for a response. When the limit is reached, the server has cancelled the statement or is
+    /// gone.
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+        let limit = match self {
+            Self::Own { session, .. } => session.statement_timeout.map(|limit| limit.saturating_add(MARGIN)),
+            Self::Host { .. } => None,
+        };
+        let silent = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not respond").into());
+        timeout(limit.unwrap_or(SILENCE), call).await.unwrap_or_else(silent)
+    }
+}
+
+/// Takes dead connections out of the host's pool, which does not doubt the others when one was found dead.
+async fn drop_dead(pool: &PgPool) {
+    let mut is_silent = false;
+    for _ in 0..pool.num_idle() {
+        let Some(mut connection) = pool.try_acquire() else { return };
+        // To find out that a connection does not respond takes a second, so the rest are closed without a ping.
+        if !is_silent {
+            match timeout(MARGIN, connection.ping()).await {
+                Ok(Ok(())) => return,
+                Ok(Err(_)) => {}
+                Err(_) => is_silent = true,
+            }
+        }
+        drop(connection.detach());
+    }
+}
+
+/// A connection for one call.
+pub(super) enum PostgresLease {
+    Own(Lease<Postgres>),
+    Host { connection: PoolConnection<Postgres>, _slot: QueueSlot },
+}
+
+impl PostgresLease {
+    /// Whether it was opened for this call, as far as is known.
+    fn is_new(&self) -> bool {
+        match self {
+            Self::Own(lease) => lease.is_new(),
+            Self::Host { .. } => false,
+        }
+    }
+
+    /// Gives the connection back, unless the error says that it is of no more use.
+    fn finish<T>(self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        match self {
+            Self::Own(lease) => lease.finish(result),
+            Self::Host { connection, .. } => {
+                let is_of_no_use = |error| {
+                    matches!(condition(error), Condition::Disconnected | Condition::ReadOnly | Condition::Outdated)
+                };
+                if result.as_ref().is_err_and(is_of_no_use) {
+                    drop(connection.detach());
+                }
+                result
+            }
+        }
+    }
+}
+
+impl Deref for PostgresLease {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Self::Own(lease) => lease,
+            Self::Host { connection, .. } => connection,
+        }
+    }
+}
+
+impl DerefMut for PostgresLease {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Own(lease) => lease,
+            Self::Host { connection, .. } => connection,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Migrations on PostgreSQL.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, migrate::Migrate as _};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    super::{
+        error::StoreError,
+        sql::{
+            migrate::{self, DataLoss},
+            names::{Dialect, Names},
+            operations::{HasTasks, Operation as _},
+            statements::Statements,
+        },
+    },
+    PostgresStore,
+    connections::Connections,
+    session::connect,
+};
+
+/// For how long a migration is repeated that waits for a lock.
+const LIMIT: Duration = Duration::from_secs(10);
+
+impl PostgresStore {
+    /// Brings schema and table to the newest version. It is safe to run this in many processes at once, and does
+    /// nothing when there is nothing to do.
+    ///
+    /// It holds a lock of the session and sets something there, so it needs a direct connection, not a pooler in transaction mode.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached, the user may not create the schema, the database was migrated by a newer version of
+    /// this library, or for ten seconds somebody else has held the tables ([`StoreError::Unavailable`]): a transaction
+    /// that reads them, or another migration. Calls of others are held up for a second at a time at most.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        self.run_migrations(migrate::newest_version(Dialect::Postgres), DataLoss::Refuse).await
+    }
+
+    /// Brings schema and table to this version, which may be an older one. 0 removes the table, but not the schema, which
+    /// may hold what is not ours. Going back happens wholly or not at all.
+    ///
+    /// ```no_run
+    /// # async fn back(store: todo_core::store::PostgresStore) -> Result<(), todo_core::store::StoreError> {
+    /// use todo_core::store::DataLoss;
+    ///
+    /// store.migrate_to(1, DataLoss::Refuse).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As with [`migrate`](Self::migrate); or there is no such version; or there are tasks that would be lost, and
+    /// `loss` refuses that.
+    pub async fn migrate_to(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
+        self.run_migrations(migrate::known_version(Dialect::Postgres, version)?, loss).await
+    }
+
+    /// Repeats a migration for a while if another transaction holds a lock that it needs.
+    async fn run_migrations(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        loop {
+            match self.run_migrations_once(version, loss).await {
+                Err(error) if migrate::is_locked(&error) && begun.elapsed() < LIMIT => {
+                    tracing::warn!(target: "todo_core::store", "a migration waits for another transaction or migration to end");
+                    // Calls that have queued up behind the migration run first.
+                    sleep(self.connections.jitter().spread(Duration::from_secs(1))).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn run_migrations_once(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
+        match &self.connections {
+            // Not a connection of the pool, whose statements have a time limit.
+            Connections::Own { session, .. } => {
+                let mut connection = connect(&session.connect, session.connect_timeout).await?;
+                let migrated = run(&mut connection, &self.sql, version, loss).await;
+                // The farewell matters only to the server's log.
+                let _ = connection.close().await;
+                migrated
+            }
+            Connections::Host { pool, .. } => {
+                let mut connection = pool.acquire().await?;
+                let migrated = run(&mut connection, &self.sql, version, loss).await;
+                if migrated.is_err() {
+                    // The advisory lock of the session may still be held.
+                    drop(connection.detach());
+                }
+                migrated
+            }
+        }
+    }
+}
+
+/// After an error the advisory lock of the session may still be held.
+async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss: DataLoss) -> Result<(), StoreError> {
+    let migrator = migrate::migrator(Dialect::Postgres, &sql.names);
+    let failed = |error| migrate::migration_failed(Dialect::Postgres, error);
+    // While a migration waits for a table, all other calls that want the table wait behind it.
+    sqlx::raw_sql("set lock_timeout = '1s'").execute(&mut *connection).await?;
+    migrate::migrate(&migrator, &mut *connection, Some(version)).await.map_err(failed)?;
+    connection.lock().await.map_err(failed)?;
+    let mut transaction = connection.begin().await?;
+    let now = migrate::revert(&migrator, &mut *transaction, version.max(1)).await.map_err(failed)?;
+    if now > version {
+        if loss == DataLoss::Refuse && has_tasks(&mut transaction, sql).await? {
+            return Err(migrate::tasks_would_be_lost());
+        }
+        migrate::revert(&migrator, &mut *transaction, version).await.map_err(failed)?;
+    }
+    if sql.row_security {
+        enable_row_security(&mut transaction, &sql.names).await?;
+    }
+    transaction.commit().await?;
+    connection.unlock().await.map_err(failed)?;
+    sqlx::raw_sql("reset lock_timeout").execute(&mut *connection).await?;
+    Ok(())
+}
+
+/// Whether there is a task. No other transaction can add one until this one ends.
+async fn has_tasks(transaction: &mut PgConnection, sql: &Statements) -> Result<bool, sqlx::Error> {
+    execute(transaction, &sql.names, "lock table {tasks} in access exclusive mode").await?;
+    HasTasks.run(transaction, sql).await
+}
+
+/// Enables row-level security for all roles, the owner of the table included, if it is not enabled and there is a policy.
+async fn enable_row_security(connection: &mut PgConnection, names: &Names) -> Result<(), sqlx::Error> {
+    let is_off = "select not (c.relrowsecurity and c.relforcerowsecurity) \
+        and exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = $2 || '_owner') \
+        from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2";
+    let is_off: Option<bool> =
+        sqlx::query_scalar(is_off).bind(names.schema()).bind(names.table()).fetch_optional(&mut *connection).await?;
+    if is_off == Some(true) {
+        execute(connection, names, "alter table {tasks} enable row level security, force row level security").await?;
+    }
+    Ok(())
+}
+
+/// Executes a statement with the names put in, which are validated.
+async fn execute(connection: &mut PgConnection, names: &Names, template: &str) -> Result<(), sqlx::Error> {
+    let statement = names.resolve(Dialect::Postgres).render(template);
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(|_| ())
+}

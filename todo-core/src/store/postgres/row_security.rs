@@ -1,0 +1,341 @@
+//! Row-level security of PostgreSQL, behind the predicates of the statements.
+//!
+//! Migration 2 creates the policy and the functions, and [`migrate`](super::migrate) enables row-level security. This module
+//! grants the privileges, and checks roles and tables. The reasons are in `docs/decisions` (0017).
+
+use sqlx::{AssertSqlSafe, PgConnection, Row as _, postgres::PgRow};
+
+use super::{
+    super::{
+        error::StoreError,
+        sql::{
+            migrate::{newer_version, newest_version},
+            names::{Dialect, Names},
+            operations::{Effect, Operation},
+            statements::Statements,
+        },
+    },
+    PostgresStore,
+};
+
+impl PostgresStore {
+    /// Uses row-level security in addition to the predicates of the statements: a statement that lacked its predicate would
+    /// still see and change only tasks of the owner of the call.
+    ///
+    /// Each call is then a function in the database that binds its owner (`todo.user_id`) and removes the binding at its
+    /// end. It is still one round trip, and nothing stays with the connection, so poolers in transaction mode are safe. A
+    /// statement that reads the table without a bound owner gets an error, not an empty table.
+    ///
+    /// Row-level security has no effect on the owner of the table or on roles that bypass it, so two roles are needed:
+    ///
+    /// 1. The owner of the table. [`migrate`](Self::migrate) of this store enables row-level security, for the owner too.
+    ///    [`grant_to`](Self::grant_to) grants the other role what it needs.
+    /// 2. The role that the application connects as. [`check_role`](Self::check_role) checks it before row-level security is
+    ///    enabled, [`check_tables`](Self::check_tables) afterwards.
+    ///
+    /// [`CoalescingStore`](crate::store::CoalescingStore) does not batch the calls of such a store: a statement is for one
+    /// owner. Backups need a role with BYPASSRLS, since `pg_dump` fails rather than leave rows out.
+    ///
+    /// ```no_run
+    /// use todo_core::store::{PostgresOptions, PostgresStore};
+    ///
+    /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = PostgresOptions::default();
+    /// let owner = PostgresStore::connect_lazy("postgres://todo_owner@localhost/todo", &options)?.with_row_security();
+    /// owner.migrate().await?;
+    /// owner.grant_to("todo_app").await?;
+    /// owner.close().await;
+    ///
+    /// let store = PostgresStore::connect_lazy("postgres://todo_app@localhost/todo", &options)?.with_row_security();
+    /// store.check_tables().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_row_security(self) -> Self {
+        let sql = Statements::with_row_security(self.sql.names.clone());
+        Self { sql, ..self }
+    }
+
+    /// Grants a role what a store needs, and nothing else: the schema, the table, the functions, and reading the ledger of
+    /// migrations.
+    ///
+    /// The connections of this store must be those of the table's owner. It is safe to call this in many processes at once.
+    ///
+    /// # Errors
+    ///
+    /// There is no such role; or the name cannot be one (`public` means every role, and no name is longer than 63 bytes); or
+    /// the tables are not at the newest version.
+    pub async fn grant_to(&self, role: &str) -> Result<(), StoreError> {
+        // Even in quotes, `public` is every role.
+        if role.is_empty() || role == "public" || role.len() > 63 || role.contains('\0') {
+            return Err(StoreError::Backend(format!("{role:?} is not the name of a role").into()));
+        }
+        self.run(&Grant { role }).await
+    }
+
+    /// Checks that row-level security applies to the role of this store, before it is enabled: once it is enabled, it is in
+    /// force for all that use the table.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached; or the role bypasses row-level security or may disable it ([`StoreError::Backend`], with
+    /// a text that says what to change).
+    pub async fn check_role(&self) -> Result<(), StoreError> {
+        let role = self.run(&FindRole).await?;
+        match role.complaint(&self.sql.names) {
+            None => Ok(()),
+            Some(complaint) => Err(StoreError::Backend(complaint.into())),
+        }
+    }
+
+    /// Returns the role that the connections of this store work as.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached.
+    pub async fn role(&self) -> Result<String, StoreError> {
+        Ok(self.run(&FindRole).await?.name)
+    }
+
+    /// Checks that the tables exist and are as new as this library, and that row-level security is as this store uses it.
+    /// Call it at start where [`migrate`](Self::migrate) is not called.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached; or something is not as it has to be ([`StoreError::Backend`], with a text that says
+    /// what to change): the tables are missing, older or newer. With row-level security: the role bypasses it or may disable
+    /// it, it is not enabled, another policy shows more rows, or the role may not call the functions. Without: row-level
+    /// security is enabled for this role.
+    pub async fn check_tables(&self) -> Result<(), StoreError> {
+        let names = &self.sql.names;
+        let found = self.run(&FindTable).await?;
+        let complaint = match &found {
+            None => Some(format!("the table {names} does not exist; migrate first")),
+            Some(found) if self.sql.row_security => found.complaint_with_row_security(names),
+            Some(found) => found.complaint_without(names),
+        };
+        if let Some(complaint) = complaint {
+            return Err(StoreError::Backend(complaint.into()));
+        }
+        if found.is_some_and(|found| found.may_see_ledger) {
+            let version = self.run(&FindVersion).await?;
+            let newest = i64::from(newest_version(Dialect::Postgres));
+            if version > newest {
+                return Err(newer_version(Dialect::Postgres, version));
+            }
+            if version < newest {
+                let text = format!("the table {names} is at version {version}, and {newest} is needed; migrate first");
+                return Err(StoreError::Backend(text.into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a role needs. `{role}` is an identifier in its quotes. The lock makes concurrent grants run one after the other;
+/// otherwise PostgreSQL fails with "tuple concurrently updated".
+const GRANT: &str = r#"
+    select pg_advisory_xact_lock(hashtextextended('todo-core grants in {schema}', 0));
+    grant usage on schema "{schema}" to {role};
+    grant select, insert, update, delete on {tasks} to {role};
+    grant select on "{schema}"."{table}_migrations" to {role};
+    grant execute on function
+        "{schema}"."{table}_owner"(),
+        "{schema}"."{table}_get"(text, uuid),
+        "{schema}"."{table}_list"(text, uuid, bigint),
+        "{schema}"."{table}_list_completed"(text, uuid, bigint, boolean),
+        "{schema}"."{table}_insert"(text, uuid, text, text, boolean, timestamptz, timestamptz, bigint),
+        "{schema}"."{table}_update"(text, uuid, text, boolean, text, boolean, boolean, timestamptz),
+        "{schema}"."{table}_delete"(text, uuid),
+        "{schema}"."{table}_erase"(text)
+        to {role};
+"#;
+
+struct Grant<'a> {
+    role: &'a str,
+}
+
+impl Operation<PgConnection> for Grant<'_> {
+    type Output = ();
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<(), sqlx::Error> {
+        let role = format!(r#""{}""#, self.role.replace('"', r#""""#));
+        let grant = sql.names.resolve(Dialect::Postgres).render(&GRANT.replace("{role}", &role));
+        sqlx::raw_sql(AssertSqlSafe(grant)).execute(connection).await.map(|_| ())
+    }
+}
+
+/// The role of the connections, and what it may do about row-level security.
+#[derive(Debug)]
+struct Role {
+    name: String,
+    is_superuser: bool,
+    bypasses: bool,
+    is_owner: bool,
+}
+
+impl Role {
+    fn complaint(&self, names: &Names) -> Option<String> {
+        let role = &self.name;
+        if self.is_superuser || self.bypasses {
+            let what = if self.is_superuser { "is a superuser" } else { "has BYPASSRLS" };
+            return Some(format!(
+                "the role {role:?} {what}, so row-level security does not apply to it; connect as a role that is neither a \
+                 superuser nor has BYPASSRLS"
+            ));
+        }
+        self.is_owner.then(|| {
+            format!(
+                "the role {role:?} is the owner of the table {names} or a member of it, and may disable row-level security; \
+                 connect as another role"
+            )
+        })
+    }
+}
+
+/// Finds the role. There may be no table yet.
+struct FindRole;
+
+impl Operation<PgConnection> for FindRole {
+    type Output = Role;
+    const EFFECT: Effect = Effect::Read;
+
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Role, sqlx::Error> {
+        const FIND_ROLE: &str = "select r.rolname::text, r.rolsuper, r.rolbypassrls, coalesce(pg_has_role(c.relowner, 'member'), false) \
+            from pg_roles as r left join pg_namespace as n on n.nspname = $1 \
+            left join pg_class as c on c.relnamespace = n.oid and c.relname = $2 where r.rolname = current_user";
+        let row = sqlx::query(FIND_ROLE).bind(sql.names.schema()).bind(sql.names.table()).fetch_one(connection).await?;
+        read_role(&row)
+    }
+}
+
+fn read_role(row: &PgRow) -> Result<Role, sqlx::Error> {
+    Ok(Role {
+        name: row.try_get(0)?,
+        is_superuser: row.try_get(1)?,
+        bypasses: row.try_get(2)?,
+        is_owner: row.try_get(3)?,
+    })
+}
+
+/// What the catalogs say about the table and the role.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+struct Found {
+    role: Role,
+    is_on: bool,
+    is_active: bool,
+    has_policy: bool,
+    has_others: bool,
+    functions: i64,
+    may_use: bool,
+    may_see_ledger: bool,
+}
+
+/// The endings of the functions' names.
+const FUNCTIONS: [&str; 8] = ["_owner", "_get", "_list", "_list_completed", "_insert", "_update", "_delete", "_erase"];
+
+/// Finds the table. Every role may read the catalogs, while names in a schema without the privilege `usage` cannot be
+/// resolved.
+struct FindTable;
+
+impl Operation<PgConnection> for FindTable {
+    type Output = Option<Found>;
+    const EFFECT: Effect = Effect::Read;
+
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Option<Found>, sqlx::Error> {
+        const FIND: &str = "select current_user::text, r.rolsuper, r.rolbypassrls, pg_has_role(c.relowner, 'member'), \
+                c.relrowsecurity and c.relforcerowsecurity, row_security_active(c.oid), \
+                exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = $2 || '_owner' and p.polcmd = '*' \
+                    and p.polroles = '{0}' and pg_get_expr(p.polqual, c.oid) ~ f.expected and pg_get_expr(p.polwithcheck, c.oid) ~ f.expected), \
+                exists (select from pg_policy as p where p.polrelid = c.oid and p.polname <> $2 || '_owner' and p.polpermissive), \
+                coalesce(f.count, 0), \
+                coalesce(f.may, false) and has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
+                    and has_table_privilege(c.oid, 'insert') and has_table_privilege(c.oid, 'update') \
+                    and has_table_privilege(c.oid, 'delete') and coalesce(has_table_privilege(l.oid, 'select'), false), \
+                has_schema_privilege(n.oid, 'usage') and coalesce(has_table_privilege(l.oid, 'select'), false) \
+            from pg_class as c join pg_namespace as n on n.oid = c.relnamespace join pg_roles as r on r.rolname = current_user \
+            left join pg_class as l on l.relnamespace = n.oid and l.relname = $2 || '_migrations' \
+            left join lateral (select count(*), bool_and(has_function_privilege(p.oid, 'execute')) as may, \
+                    '^[(]user_id = (\"?' || $1 || '\"?[.])?\"?' || $2 || '_owner\"?[(][)][)]$' as expected from pg_proc as p \
+                where p.pronamespace = n.oid and p.proname = any (array(select $2 || s from unnest($3::text[]) as s))) as f on true \
+            where n.nspname = $1 and c.relname = $2";
+        let row = sqlx::query(FIND)
+            .bind(sql.names.schema())
+            .bind(sql.names.table())
+            .bind(&FUNCTIONS[..])
+            .fetch_optional(connection)
+            .await?;
+        let read = |row: PgRow| -> Result<Found, sqlx::Error> {
+            Ok(Found {
+                role: read_role(&row)?,
+                is_on: row.try_get(4)?,
+                is_active: row.try_get(5)?,
+                has_policy: row.try_get(6)?,
+                has_others: row.try_get(7)?,
+                functions: row.try_get(8)?,
+                may_use: row.try_get(9)?,
+                may_see_ledger: row.try_get(10)?,
+            })
+        };
+        row.map(read).transpose()
+    }
+}
+
+/// Reads the version of the tables from the ledger.
+struct FindVersion;
+
+impl Operation<PgConnection> for FindVersion {
+    type Output = i64;
+    const EFFECT: Effect = Effect::Read;
+
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<i64, sqlx::Error> {
+        let ledger = sql.names.resolve(Dialect::Postgres).ledger;
+        let version = format!("select coalesce(max(version), 0) from {ledger}");
+        sqlx::query_scalar(AssertSqlSafe(version)).fetch_one(connection).await
+    }
+}
+
+impl Found {
+    fn complaint_with_row_security(&self, names: &Names) -> Option<String> {
+        if let Some(complaint) = self.role.complaint(names) {
+            return Some(complaint);
+        }
+        if !self.has_policy || usize::try_from(self.functions) != Ok(FUNCTIONS.len()) {
+            return Some(format!(
+                "the policy and the functions of the table {names} for row-level security are missing or were changed; \
+                 migrate as its owner (if they were changed: to version 1 and back)"
+            ));
+        }
+        if !self.is_on {
+            return Some(format!(
+                "row-level security is not enabled and forced for the table {names}; migrate with row-level security, as its \
+                 owner"
+            ));
+        }
+        if self.has_others {
+            return Some(format!(
+                "the table {names} has another permissive policy, which shows more than the owner's tasks; drop it or make \
+                 it restrictive"
+            ));
+        }
+        if !self.may_use {
+            let role = &self.role.name;
+            return Some(format!(
+                "the role {role:?} lacks privileges on the table {names}, its ledger or its functions; grant them, as the owner"
+            ));
+        }
+        None
+    }
+
+    fn complaint_without(&self, names: &Names) -> Option<String> {
+        self.is_active.then(|| {
+            format!(
+                "row-level security is enabled for the table {names}, but not for this store; enable it here too (or disable \
+                 it there, as the owner: alter table {names} no force row level security, disable row level security)"
+            )
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! The migrations of the tables, in both directions.
+
+use std::pin::Pin;
+
+use sqlx::{
+    SqlSafeStr as _,
+    migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator},
+};
+
+use super::{
+    super::error::StoreError,
+    names::{Dialect, Names},
+    sqlstate::{Condition, condition},
+};
+
+/// A step of the schema, there and back. The way there never changes once it is released: its checksum is in the ledger.
+struct Step {
+    description: &'static str,
+    up: &'static str,
+    down: &'static str,
+}
+
+macro_rules! step {
+    ($dialect:literal, $name:literal, $description:literal) => {
+        Step {
+            description: $description,
+            up: include_str!(concat!("../../../migrations/", $dialect, "/", $name, ".up.sql")),
+            down: include_str!(concat!("../../../migrations/", $dialect, "/", $name, ".down.sql")),
+        }
+    };
+}
+
+/// Version 1, version 2 and so on.
+fn steps(dialect: Dialect) -> &'static [Step] {
+    match dialect {
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => {
+            &[step!("postgres", "0001_tasks", "tasks"), step!("postgres", "0002_row_security", "row security")]
+        }
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => &[step!("sqlite", "0001_tasks", "tasks")],
+    }
+}
+
+/// The version that this library works with.
+pub(in crate::store) fn newest_version(dialect: Dialect) -> u32 {
+    u32::try_from(steps(dialect).len()).unwrap_or(u32::MAX)
+}
+
+/// The migrations with the names put in, and a ledger of their own: `_sqlx_migrations` is the host's.
+pub(in crate::store) fn migrator(dialect: Dialect, names: &Names) -> Migrator {
+    let resolved = names.resolve(dialect);
+    let migrations = (1..).zip(steps(dialect)).flat_map(|(version, step)| {
+        let ways = [(MigrationType::ReversibleUp, step.up), (MigrationType::ReversibleDown, step.down)];
+        ways.map(|(way, source)| {
+            let sql = sqlx::AssertSqlSafe(resolved.render(source)).into_sql_str();
+            Migration::new(version, step.description.into(), way, sql, false)
+        })
+    });
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    #[cfg(feature = "postgres")]
+    if dialect == Dialect::Postgres {
+        migrator.create_schema(format!(r#""{}""#, names.schema()));
+    }
+    migrator.dangerous_set_table_name(resolved.ledger);
+    migrator
+}
+
+/// Runs the migrations, up to a version if one is named. Boxed, because the compiler does not see through sqlx's bounds
+/// that the future may change threads ("implementation of `Acquire` is not general enough").
+pub(in crate::store) fn migrate<'a, C>(
+    migrator: &'a Migrator,
+    connection: &'a mut C,
+    to: Option<u32>,
+) -> Migrating<'a, ()>
+where
+    C: Migrate + Send,
+{
+    Box::pin(migrator.run_direct(to.map(i64::from), connection, false))
+}
+
+/// Runs the ways back down to a version, and answers which one the database has then. It takes no lock, and is to run
+/// within a transaction.
+pub(in crate::store) fn revert<'a, C>(migrator: &'a Migrator, connection: &'a mut C, to: u32) -> Migrating<'a, u32>
+where
+    C: Migrate + Send,
+{
+    Box::pin(async move {
+        let ledger = &migrator.table_name;
+        connection.ensure_migrations_table(ledger).await?;
+        let applied = connection.list_applied_migrations(ledger).await?;
+        let mut version = 0;
+        for applied in &applied {
+            if !migrator.version_exists(applied.version) {
+                return Err(MigrateError::VersionMissing(applied.version));
+            }
+            version = version.max(u32::try_from(applied.version).unwrap_or(0));
+        }
+        let backwards = migrator.iter().rev().filter(|step| step.migration_type.is_down_migration());
+        for step in backwards.filter(|step| applied.iter().any(|applied| applied.version == step.version)) {
+            if step.version > i64::from(to) {
+                connection.revert(ledger, step).await?;
+                version = u32::try_from(step.version - 1).unwrap_or(0);
+            }
+        }
+        Ok(version)
+    })
+}
+
+type Migrating<'a, T> = Pin<Box<dyn Future<Output = Result<T, MigrateError>> + Send + 'a>>;
+
+/// Whether a migration may take the tasks away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataLoss {
+    /// It fails, and changes nothing, while there are tasks that it would remove.
+    Refuse,
+    /// It removes them.
+    Accept,
+}
+
+/// The version that somebody asks for, if there is such a one.
+pub(in crate::store) fn known_version(dialect: Dialect, version: u32) -> Result<u32, StoreError> {
+    let newest = newest_version(dialect);
+    if version <= newest {
+        return Ok(version);
+    }
+    Err(StoreError::Backend(format!("there is no version {version} of the tables; the newest is {newest}").into()))
+}
+
+pub(in crate::store) fn tasks_would_be_lost() -> StoreError {
+    StoreError::Backend("there are tasks, and version 0 has no place for them: nothing was changed".into())
+}
+
+/// What a failed migration means to the caller.
+pub(in crate::store) fn migration_failed(dialect: Dialect, error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Execute(error) => error.into(),
+        MigrateError::ExecuteMigration(error, _) if condition(&error) == Condition::LockTimeout => error.into(),
+        MigrateError::VersionMissing(version) => newer_version(dialect, version),
+        error => StoreError::Backend(error.into()),
+    }
+}
+
+/// Whether a migration has failed because somebody else had the lock that it needs.
+#[cfg(feature = "postgres")]
+pub(in crate::store) fn is_locked(error: &StoreError) -> bool {
+    let is_lock_timeout = |error: &sqlx::Error| condition(error) == Condition::LockTimeout;
+    matches!(error, StoreError::Unavailable(source) if source.downcast_ref::<sqlx::Error>().is_some_and(is_lock_timeout))
+}
+
+/// Somebody with a newer library was here.
+pub(in crate::store) fn newer_version(dialect: Dialect, version: i64) -> StoreError {
+    let known = newest_version(dialect);
+    let text = format!(
+        "the tables are at version {version}, and this program knows none after {known}: use a newer one, or let the \
+         newer one take them back to version {known}"
+    );
+    StoreError::Backend(text.into())
+}

@@ -1,0 +1,13 @@
+//! What the stores on SQL databases share: statements, migrations, a pool of connections, and the meaning of errors.
+
+pub(super) mod classify;
+pub(super) mod migrate;
+pub(super) mod names;
+pub(super) mod operations;
+#[cfg(test)]
+mod plans;
+pub(super) mod pool;
+pub(super) mod queue;
+pub(super) mod sqlstate;
+pub(super) mod statements;
+pub(super) mod transaction;

@@ -1,0 +1,152 @@
+use std::fmt;
+
+/// What our tables are called in the host's database.
+///
+/// By default the PostgreSQL table is `"todo"."tasks"` and the SQLite table, since SQLite has no schemas,
+/// `"todo_tasks"`. Migrations keep their ledger beside the table, under its name with `_migrations` at the end. So a
+/// host's own tables, and its own sqlx migrations, stay untouched; and two sets of names are two independent
+/// instances in one database.
+///
+/// ```
+/// use todo_core::store::Names;
+///
+/// let names = Names::new("billing", "reminders")?;
+/// assert!(Names::new("billing", "tasks; drop table users").is_err());
+/// # Ok::<(), todo_core::store::InvalidName>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Names {
+    schema: String,
+    table: String,
+}
+
+/// A name is not 1 to 30 characters of `a` to `z`, `0` to `9` and `_`, beginning with no digit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the name {0:?} must have 1 to 30 characters, only a-z, 0-9 and _, and must not begin with a digit")]
+pub struct InvalidName(String);
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { schema: "todo".to_owned(), table: "tasks".to_owned() }
+    }
+}
+
+impl Names {
+    /// Checks the names of schema and table.
+    ///
+    /// # Errors
+    ///
+    /// One of them is not 1 to 30 characters of `a` to `z`, `0` to `9` and `_`, or begins with a digit. (PostgreSQL
+    /// cuts names after 63 bytes, and we make longer ones of these.)
+    pub fn new(schema: impl Into<String>, table: impl Into<String>) -> Result<Self, InvalidName> {
+        let check = |name: String| {
+            let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+            let allowed = (1..=30).contains(&name.len())
+                && name.bytes().all(plain)
+                && !name.as_bytes().first().is_some_and(u8::is_ascii_digit);
+            if allowed { Ok(name) } else { Err(InvalidName(name)) }
+        };
+        Ok(Self { schema: check(schema.into())?, table: check(table.into())? })
+    }
+
+    /// The PostgreSQL schema.
+    #[must_use]
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// The table, within the schema.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    pub(in crate::store) fn resolve(&self, dialect: Dialect) -> Resolved {
+        match dialect {
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => Resolved {
+                schema: self.schema.clone(),
+                table: self.table.clone(),
+                tasks: format!(r#""{}"."{}""#, self.schema, self.table),
+                ledger: format!(r#""{}"."{}_migrations""#, self.schema, self.table),
+            },
+            #[cfg(feature = "sqlite")]
+            Dialect::Sqlite => {
+                let table = format!("{}_{}", self.schema, self.table);
+                let (tasks, ledger) = (format!(r#""{table}""#), format!(r#""{table}_migrations""#));
+                Resolved { schema: String::new(), tasks, ledger, table }
+            }
+        }
+    }
+}
+
+/// Which SQL is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Dialect {
+    #[cfg(feature = "postgres")]
+    Postgres,
+    #[cfg(feature = "sqlite")]
+    Sqlite,
+}
+
+/// The names as they stand in statements: qualified and quoted, never through a search path.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Resolved {
+    /// The bare name of the schema; SQLite has none.
+    schema: String,
+    /// The bare name of the table, of which the names of indexes and functions are made.
+    pub(in crate::store) table: String,
+    pub(in crate::store) tasks: String,
+    pub(in crate::store) ledger: String,
+}
+
+impl Resolved {
+    /// Puts the names into a template.
+    pub(in crate::store) fn render(&self, template: &str) -> String {
+        self.render_with(template, &[])
+    }
+
+    /// Puts the names and other values into a template, in one pass: a placeholder within a value stays as it is.
+    pub(in crate::store) fn render_with(&self, template: &str, values: &[(&str, &str)]) -> String {
+        let names = [("tasks", &*self.tasks), ("schema", &*self.schema), ("table", &*self.table)];
+        let value = |name| values.iter().chain(&names).find(|(known, _)| *known == name).map(|(_, value)| *value);
+        let mut rendered = String::with_capacity(2 * template.len());
+        let mut rest = template;
+        while let Some((before, after)) = rest.split_once('{') {
+            rendered.push_str(before);
+            let placeholder = after.split_once('}').and_then(|(name, after)| Some((value(name)?, after)));
+            rest = match placeholder {
+                Some((value, after)) => {
+                    rendered.push_str(value);
+                    after
+                }
+                None => {
+                    rendered.push('{');
+                    after
+                }
+            };
+        }
+        rendered.push_str(rest);
+        rendered
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_leave_their_quotes_are_refused() {
+        for wrong in ["", "1a", "Tasks", "ta-sks", "ta\"sks", "ta.sks", "ta sks", "tåsks", "x\0", &"x".repeat(31)] {
+            assert!(Names::new(wrong, "tasks").is_err(), "{wrong:?}");
+            assert!(Names::new("todo", wrong).is_err(), "{wrong:?}");
+        }
+        assert!(Names::new("_", "select").is_ok());
+    }
+}

@@ -1,0 +1,388 @@
+//! No statement may scan, however many tasks there are: each that a store runs is shown to its database, and the plan
+//! is compared with the index that the statement is made for.
+//!
+//! A new statement goes into the lists below; one that is left out does not compile.
+
+use super::{
+    names::{Dialect, Names},
+    statements::Statements,
+};
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use std::fmt::Write as _;
+
+    use serde_json::Value;
+    use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, SqlStr};
+
+    use super::{Dialect, Names, Statements};
+    use crate::store::sql::statements::Batches;
+
+    /// How many tasks there are; every third is Ann's, and only her first [`DONE`] are done.
+    const TASKS: usize = 60_000;
+    const DONE: usize = 150;
+    /// How many rows a page of 100 reads.
+    const PAGE: usize = 101;
+    /// How many calls a batch has.
+    const BATCH: usize = 50;
+
+    /// A statement with parameters like those that the store gives to it.
+    struct Case {
+        name: &'static str,
+        sql: String,
+        /// Values with their types: `'ann'::text`.
+        parameters: Vec<String>,
+        /// By which columns the index is searched, in their order. Nothing: no row is looked for.
+        by: &'static [&'static str],
+        /// How many pages of the database it may touch at most.
+        pages: usize,
+    }
+
+    /// The pages from the root of an index to a row: four here, and one to spare.
+    const SEARCH: usize = 5;
+    /// What a row that is written costs: a search, its page, an entry in each index, and now and then a page that is
+    /// split.
+    const WRITE: usize = 20;
+    /// What the first write of a session costs beside that.
+    const FIRST: usize = 20;
+
+    fn cases(sql: &Statements) -> Vec<Case> {
+        let Statements {
+            names: _,
+            row_security: _,
+            insert,
+            get,
+            list,
+            list_completed,
+            update,
+            delete,
+            erase,
+            ping,
+            // It stops at the first row, of whomever, and no call runs it.
+            has_tasks: _,
+            #[cfg(feature = "sqlite")]
+            lock,
+            batch,
+        } = sql;
+        let key = &["user_id", "id"][..];
+        let completed = &["user_id", "completed", "id"][..];
+        let (ann, some, all) = ("'ann'::text", &*id(30_000), "'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid");
+        let (page, new) = ("101::bigint", "gen_random_uuid()::uuid");
+        let (title, description, yes, no) = ("'Task'::text", "null::text", "true::boolean", "null::boolean");
+        let (now, first) = ("now()::timestamptz", "1::bigint");
+        let case = |name, sql: &SqlStr, parameters: &[&str], by, pages| {
+            let parameters = parameters.iter().map(|&value| value.to_owned()).collect();
+            Case { name, sql: sql.as_str().to_owned(), parameters, by, pages }
+        };
+        let mut cases = vec![
+            case("insert", insert, &[ann, new, title, description, yes, now, now, first], &[], WRITE + FIRST),
+            case("get", get, &[ann, some], key, SEARCH),
+            case("list", list, &[ann, all, page], key, PAGE + SEARCH),
+            case("list from the middle", list, &[ann, some, page], key, PAGE + SEARCH),
+            case("list the few that are done", list_completed, &[ann, all, page, yes], completed, PAGE + SEARCH),
+            case("update", update, &[ann, some, title, yes, description, yes, no, now], key, SEARCH + WRITE + FIRST),
+            case("delete", delete, &[ann, some], key, SEARCH + WRITE),
+            // 80 tasks, each on a page of its own and in two indexes.
+            case("erase", erase, &["'user 7'::text"], &["user_id"], SEARCH + 4 * 80),
+            case("ping", ping, &[], &[], 0),
+        ];
+        #[cfg(feature = "sqlite")]
+        cases.push(case("lock", lock, &[], &[], 0));
+
+        let Batches { get, list, list_completed, insert, update, delete } = batch;
+        let case = |name, sql: &SqlStr, parameters: &[&str], by, pages| {
+            // Each call is about a task of its own.
+            let of_call = |value: &str, call| if value == some { id(30_000 + 3 * call) } else { value.to_owned() };
+            let parameters = parameters.iter().map(|&value| many(|call| of_call(value, call))).collect();
+            Case { name, sql: sql.as_str().to_owned(), parameters, by, pages: BATCH * pages + FIRST }
+        };
+        cases.extend([
+            case("many gets", get, &[ann, some], key, SEARCH),
+            case("many lists", list, &[ann, some, page], key, PAGE + SEARCH),
+            case("many lists of what is done", list_completed, &[ann, some, page, yes], completed, PAGE + SEARCH),
+            case("many inserts", insert, &[ann, new, title, description, yes, now, now, first], &[], WRITE),
+            // They look twice: for what is not locked, and for what to change.
+            case("many updates", update, &[ann, some, title, yes, description, yes, no, now], key, 2 * SEARCH + WRITE),
+            case("many deletes", delete, &[ann, some], key, 2 * SEARCH + WRITE),
+        ]);
+        cases
+    }
+
+    /// The statements within the functions, as the database has them, with the parameters of the statements that they
+    /// stand for.
+    async fn cases_in_functions(url: &str, sql: &Statements) -> Vec<Case> {
+        let mut connection = PgConnection::connect(url).await.expect("a connection");
+        let mut cases = cases(sql);
+        // No function has a batch, or needs a lock.
+        cases.retain(|case| !case.name.starts_with("many") && !["ping", "lock"].contains(&case.name));
+        for case in &mut cases {
+            let function = match case.name {
+                "list from the middle" => "list",
+                "list the few that are done" => "list_completed",
+                name => name,
+            };
+            let body =
+                "select substring(prosrc from 'return query (.*?);') from pg_proc where proname = 'tasks_' || $1";
+            let body: String =
+                sqlx::query_scalar(body).bind(function).fetch_one(&mut connection).await.expect("a function");
+            case.sql = body;
+        }
+        cases
+    }
+
+    /// The id of a task; Ann's are those whose number can be divided by three.
+    fn id(number: usize) -> String {
+        format!("'01900000-0000-7000-8000-{number:012x}'::uuid")
+    }
+
+    /// One of the arrays in which a batch brings its calls.
+    fn many(value: impl Fn(usize) -> String) -> String {
+        let values = (0..BATCH).map(&value).collect::<Vec<_>>().join(", ");
+        format!("array[{values}]::{}[]", kind(&value(0)))
+    }
+
+    fn kind(value: &str) -> &str {
+        value.rsplit_once("::").map_or("", |(_, kind)| kind)
+    }
+
+    fn in_parentheses(list: &[&str]) -> String {
+        if list.is_empty() { String::new() } else { format!("({})", list.join(", ")) }
+    }
+
+    impl Case {
+        async fn prepare(&self, connection: &mut PgConnection) {
+            let kinds = in_parentheses(&self.parameters.iter().map(|value| kind(value)).collect::<Vec<_>>());
+            run(connection, &format!(r#"prepare "{}" {kinds} as {}"#, self.name, self.sql)).await;
+        }
+
+        /// What is wrong with the plan by which the server executes the statement, if something is.
+        async fn complaints(&self, connection: &mut PgConnection) -> String {
+            let values = in_parentheses(&self.parameters.iter().map(String::as_str).collect::<Vec<_>>());
+            // What it writes is not to stay.
+            run(connection, "savepoint before").await;
+            let explain = format!(r#"explain (analyze, buffers, format json) execute "{}" {values}"#, self.name);
+            let row = connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(explain))).await.expect("a plan");
+            run(connection, "rollback to before").await;
+            let plans: Value = serde_json::from_str(&row.get_unchecked::<String, _>(0)).expect("JSON");
+            let plan = &plans[0]["Plan"];
+
+            let mut found = Found::default();
+            self.look_at(plan, 1, &mut found);
+            if (found.searches == 0) != self.by.is_empty() {
+                found.complaints.push(format!("{} searches of an index", found.searches));
+            }
+            let pages = number(plan, "Shared Hit Blocks") + number(plan, "Shared Read Blocks");
+            if pages > self.pages {
+                found.complaints.push(format!("{pages} pages where {} would do", self.pages));
+            }
+            let complaints = found.complaints.join(", ");
+            if complaints.is_empty() { complaints } else { format!("{}: {complaints}\n{}", self.name, found.outline) }
+        }
+
+        fn look_at(&self, node: &Value, depth: usize, found: &mut Found) {
+            let kind = node["Node Type"].as_str().unwrap_or_default();
+            let condition = node["Index Cond"].as_str();
+            let wasted = number(node, "Rows Removed by Filter");
+            let indent = "    ".repeat(depth);
+            let _ = writeln!(found.outline, "{indent}{kind} {}", condition.unwrap_or_default());
+
+            let fit = ["ModifyTable", "Index Scan", "Index Only Scan", "Bitmap Heap Scan"];
+            if node["Relation Name"] == "tasks" && !fit.contains(&kind) {
+                found.complaints.push(format!("a {kind}"));
+            }
+            if let Some(condition) = condition {
+                found.searches += 1;
+                if columns(condition) != self.by {
+                    found.complaints.push(format!("an index is searched by {condition}"));
+                }
+            }
+            if wasted > 0 {
+                found.complaints.push(format!("{wasted} rows are read in vain"));
+            }
+            for node in node["Plans"].as_array().into_iter().flatten() {
+                self.look_at(node, depth + 1, found);
+            }
+        }
+    }
+
+    #[derive(Default)]
+    struct Found {
+        searches: usize,
+        complaints: Vec<String>,
+        outline: String,
+    }
+
+    fn number(node: &Value, name: &str) -> usize {
+        node[name].as_u64().and_then(|number| number.try_into().ok()).unwrap_or(0)
+    }
+
+    /// Of `((t.user_id = k.user_id) AND (t.id <= k.newest))`, what stands on the left.
+    fn columns(condition: &str) -> Vec<&str> {
+        let left =
+            condition.split(" AND ").filter_map(|comparison| comparison.trim_start_matches('(').split(' ').next());
+        left.map(|column| column.rsplit_once('.').map_or(column, |(_, column)| column)).collect()
+    }
+
+    async fn run(connection: &mut PgConnection, sql: &str) {
+        if let Err(error) = connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await {
+            panic!("{error}: {sql}");
+        }
+    }
+
+    /// A connection to a database with [`TASKS`], to which all statements are known.
+    async fn prepared(url: &str, cases: &[Case]) -> PgConnection {
+        let mut connection = filled(url).await;
+        for case in cases {
+            case.prepare(&mut connection).await;
+        }
+        connection
+    }
+
+    async fn filled(url: &str) -> PgConnection {
+        let mut connection = PgConnection::connect(url).await.expect("a connection");
+        let fill = format!(
+            r#"insert into "todo"."tasks" (user_id, id, title, completed, created_at, updated_at)
+               select case when n % 3 = 0 then 'ann' else 'user ' || n % 500 end,
+                      ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
+                      'Buy milk and bread, number ' || n, n % 3 = 0 and n <= {}, now(), now()
+               from generate_series(1, {TASKS}) n"#,
+            3 * DONE
+        );
+        run(&mut connection, &fill).await;
+        run(&mut connection, r#"vacuum analyze "todo"."tasks""#).await;
+        connection
+    }
+
+    async fn complaints(
+        connection: &mut PgConnection,
+        cases: impl IntoIterator<Item = &Case> + Clone,
+    ) -> Vec<(&'static str, String)> {
+        let mut all = Vec::new();
+        // The driver prepares statements, so the server plans them for the parameters at first, and then, if that seems no
+        // worse, once for all.
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            run(connection, &format!("set local plan_cache_mode = {mode}")).await;
+            for case in cases.clone() {
+                let complaints = case.complaints(connection).await;
+                if !complaints.is_empty() {
+                    all.push((case.name, format!("{mode}, {complaints}")));
+                }
+            }
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn every_statement_is_one_search_of_its_index() {
+        let cases = cases(&Statements::new(Dialect::Postgres, Names::default()));
+        let database = testkit::stores::todo_database().await;
+        let mut connection = prepared(database.url(), &cases).await;
+        run(&mut connection, "begin").await;
+        let found = complaints(&mut connection, &cases).await;
+        assert!(found.is_empty(), "{}", found.into_iter().map(|(_, text)| text).collect::<String>());
+
+        // And it is noticed where an index is not there.
+        let by_completed = r#"drop index "todo"."tasks_user_id_completed_id_idx""#;
+        let by_key = r#"alter table "todo"."tasks" drop constraint "tasks_pkey""#;
+        for (missing, columns) in [(by_completed, &["user_id", "completed", "id"][..]), (by_key, &["user_id", "id"])] {
+            run(&mut connection, "savepoint whole").await;
+            run(&mut connection, missing).await;
+            let found = complaints(&mut connection, &cases).await;
+            for case in cases.iter().filter(|case| case.by == columns) {
+                let times = found.iter().filter(|(name, _)| *name == case.name).count();
+                assert_eq!(times, 2, "{} is none the worse after: {missing}", case.name);
+            }
+            run(&mut connection, "rollback to whole").await;
+        }
+    }
+
+    /// What row security adds to each is compared once, and takes no index away.
+    #[tokio::test]
+    async fn behind_row_security_every_statement_is_one_search_of_its_index_too() {
+        let walled = testkit::stores::WalledDatabase::migrated().await;
+        let cases = cases_in_functions(&walled.owner, &Statements::new(Dialect::Postgres, Names::default())).await;
+        filled(walled.database.url()).await;
+        let mut connection = PgConnection::connect(&walled.app).await.expect("a connection");
+        for case in &cases {
+            case.prepare(&mut connection).await;
+        }
+        run(&mut connection, "begin").await;
+        for (owner, erases) in [("ann", false), ("user 7", true)] {
+            run(&mut connection, &format!("select set_config('todo.user_id', '{owner}', true)")).await;
+            // Only the case that erases is about somebody else.
+            let of_owner: Vec<_> = cases.iter().filter(|case| (case.name == "erase") == erases).collect();
+            // The first time, what a session reads to know the policy and its function counts too.
+            complaints(&mut connection, of_owner.clone()).await;
+            let found = complaints(&mut connection, of_owner).await;
+            assert!(found.is_empty(), "{}", found.into_iter().map(|(_, text)| text).collect::<String>());
+        }
+        walled.database.close().await;
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use sqlx::{Connection as _, Executor as _, Row as _, SqliteConnection};
+
+    use super::{Dialect, Names, Statements};
+    use crate::store::SqliteStore;
+
+    /// Each statement, and how SQLite finds what it is about.
+    fn cases(sql: &Statements) -> Vec<(&str, &'static [&'static str])> {
+        let Statements {
+            names: _,
+            #[cfg(feature = "postgres")]
+                row_security: _,
+            insert,
+            get,
+            list,
+            list_completed,
+            update,
+            delete,
+            erase,
+            // These end before they read a row, which no plan shows.
+            ping: _,
+            lock: _,
+            has_tasks: _,
+            #[cfg(feature = "postgres")]
+                batch: _,
+        } = sql;
+        let one: &[_] = &["SEARCH todo_tasks USING PRIMARY KEY (user_id=? AND id=?)"];
+        vec![
+            (insert.as_str(), &[]),
+            (get.as_str(), one),
+            (list.as_str(), &["SEARCH todo_tasks USING PRIMARY KEY (user_id=? AND id<?)"]),
+            (
+                list_completed.as_str(),
+                &[
+                    "SEARCH todo_tasks USING INDEX todo_tasks_user_id_completed_id_idx (user_id=? AND completed=? AND id<?)",
+                ],
+            ),
+            (update.as_str(), one),
+            (delete.as_str(), one),
+            (erase.as_str(), &["SEARCH todo_tasks USING PRIMARY KEY (user_id=?)"]),
+        ]
+    }
+
+    async fn plan(connection: &mut SqliteConnection, statement: &str) -> Vec<String> {
+        let explain = sqlx::AssertSqlSafe(format!("explain query plan {statement}"));
+        let rows = connection.fetch_all(sqlx::query(explain)).await.expect("a plan");
+        rows.iter().map(|row| row.get("detail")).collect()
+    }
+
+    #[tokio::test]
+    async fn every_statement_is_one_search_of_its_index() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("tasks.db");
+        SqliteStore::open_lazy(&path).migrate().await.expect("a table");
+        let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.expect("a file");
+        let sql = Statements::new(Dialect::Sqlite, Names::default());
+        for (statement, expected) in cases(&sql) {
+            assert_eq!(plan(&mut connection, statement).await, expected, "{statement}");
+        }
+        // And it is noticed if one is not.
+        connection.execute("drop index todo_tasks_user_id_completed_id_idx").await.expect("it was there");
+        let (statement, expected) = cases(&sql)[3];
+        assert_ne!(plan(&mut connection, statement).await, expected);
+    }
+}
