@@ -12,8 +12,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Say who is asking
-         * @description What the token says of its user.
+         * Read the caller's identity
+         * @description Returns the user that the token describes.
          */
         get: operations["get_session"];
         put?: never;
@@ -33,13 +33,13 @@ export interface paths {
         };
         /**
          * List tasks
-         * @description Newest first, which is the order of ids. Where there is more, `Link` says where: follow it, and pages under concurrent changes lose and repeat nothing.
+         * @description Returns the newest tasks first, in the order of their IDs. If there are more, `Link` points to the next page. Clients that follow it miss and repeat no task, even if tasks are created or deleted meanwhile.
          */
         get: operations["list_tasks"];
         put?: never;
         /**
          * Create a task
-         * @description Not safe to retry: each call creates one.
+         * @description Not safe to retry: each request creates a task.
          */
         post: operations["create_task"];
         delete?: never;
@@ -53,7 +53,7 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
@@ -62,7 +62,7 @@ export interface paths {
         get: operations["get_task"];
         /**
          * Replace a task
-         * @description What changes nothing is no change: `version` stays.
+         * @description If no value changes, `version` and `updated_at` do not change either.
          */
         put: operations["replace_task"];
         post?: never;
@@ -71,8 +71,8 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Change parts of a task
-         * @description A JSON merge patch (RFC 7396).
+         * Change some fields of a task
+         * @description The body is a JSON merge patch (RFC 7396).
          */
         patch: operations["patch_task"];
         trace?: never;
@@ -82,7 +82,7 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
@@ -94,8 +94,8 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Complete a task, or reopen it
-         * @description With a value it is set, which is safe to retry. Without a body, or with an empty object, it is toggled.
+         * Complete or reopen a task
+         * @description With a value, the task is set to it, which is safe to retry. Without a body, or with an empty object, the task is toggled.
          */
         patch: operations["complete_task"];
         trace?: never;
@@ -105,20 +105,20 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description The caller's own id, percent-encoded. The users `tasks` and `auth` have the paths without it only. */
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
             };
             cookie?: never;
         };
         /**
          * List tasks
-         * @description Newest first, which is the order of ids. Where there is more, `Link` says where: follow it, and pages under concurrent changes lose and repeat nothing.
+         * @description Returns the newest tasks first, in the order of their IDs. If there are more, `Link` points to the next page. Clients that follow it miss and repeat no task, even if tasks are created or deleted meanwhile.
          */
         get: operations["list_tasks_of_user"];
         put?: never;
         /**
          * Create a task
-         * @description Not safe to retry: each call creates one.
+         * @description Not safe to retry: each request creates a task.
          */
         post: operations["create_task_of_user"];
         delete?: never;
@@ -132,9 +132,9 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description The caller's own id, percent-encoded. The users `tasks` and `auth` have the paths without it only. */
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
@@ -143,7 +143,7 @@ export interface paths {
         get: operations["get_task_of_user"];
         /**
          * Replace a task
-         * @description What changes nothing is no change: `version` stays.
+         * @description If no value changes, `version` and `updated_at` do not change either.
          */
         put: operations["replace_task_of_user"];
         post?: never;
@@ -152,8 +152,8 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Change parts of a task
-         * @description A JSON merge patch (RFC 7396).
+         * Change some fields of a task
+         * @description The body is a JSON merge patch (RFC 7396).
          */
         patch: operations["patch_task_of_user"];
         trace?: never;
@@ -163,9 +163,9 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description The caller's own id, percent-encoded. The users `tasks` and `auth` have the paths without it only. */
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
@@ -177,8 +177,8 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Complete a task, or reopen it
-         * @description With a value it is set, which is safe to retry. Without a body, or with an empty object, it is toggled.
+         * Complete or reopen a task
+         * @description With a value, the task is set to it, which is safe to retry. Without a body, or with an empty object, the task is toggled.
          */
         patch: operations["complete_task_of_user"];
         trace?: never;
@@ -191,8 +191,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Say that the process is alive
-         * @description It asks nobody.
+         * Liveness probe
+         * @description Responds while the process runs. It checks nothing else.
          */
         get: operations["health"];
         put?: never;
@@ -211,8 +211,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Say whether requests can be answered
-         * @description It asks the store, and whether there are keys to check tokens by.
+         * Readiness probe
+         * @description Checks that the store responds and that there are keys to verify tokens.
          */
         get: operations["ready"];
         put?: never;
@@ -227,39 +227,39 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description Whether a task is to be done; an empty object toggles. */
+        /** @description Whether a task is done. An empty object toggles it. */
         Completion: {
-            /** @description Whether the task is done from now on. Absent, it is toggled. */
+            /** @description Whether the task is done. If absent, it is toggled. */
             completed?: boolean;
         };
         /**
-         * @description More about a task, kept as it is. The empty text is a description too.
+         * @description Details of a task, stored unchanged. It may be empty.
          * @example Two bottles
          */
         Description: string;
-        /** @description A task that is to be created. */
+        /** @description A task to create. */
         NewTask: {
             /**
-             * @description Whether the task is done already.
+             * @description Whether the task is already done.
              * @default false
              */
             completed?: boolean;
-            /** @description More about it; null is as good as nothing. */
+            /** @description Details. `null` is treated like an absent field. */
             description?: string | null;
             title: components["schemas"]["Title"];
         };
-        /** @description What went wrong (RFC 9457). */
+        /** @description Why a request failed (RFC 9457). */
         Problem: {
             /**
-             * @description What kind of error it is, for programs. It does not change between versions.
+             * @description The kind of error, for programs. Codes do not change between versions.
              * @enum {string}
              */
             code: "forbidden" | "internal" | "malformed_json" | "method_not_allowed" | "not_found" | "payload_too_large" | "rate_limited" | "task_not_found" | "timeout" | "token_expired" | "token_invalid" | "token_revoked" | "unauthenticated" | "unavailable" | "unsupported_media_type" | "validation_failed";
-            /** @description A sentence for a person. Of a 5xx it says nothing of the cause. */
+            /** @description A sentence for people. It does not contain the cause of a 5xx. */
             detail: string;
-            /** @description Which parts of the server are not ready. */
+            /** @description The parts of the server that are not ready. */
             failed?: ("store" | "keys")[];
-            /** @description Every wrong field or parameter by its name, and what is wrong with it. */
+            /** @description All invalid fields and query parameters by name, each with its messages. */
             field_errors?: {
                 [key: string]: string[];
             };
@@ -268,100 +268,100 @@ export interface components {
             title: string;
             /**
              * Format: uri-reference
-             * @description Always `about:blank`: the code says more.
+             * @description Always `about:blank`. Use `code` to tell errors apart.
              */
             type: string;
         };
-        /** @description That the server is ready, part by part. */
+        /** @description The server is ready, part by part. */
         Readiness: {
-            /** @description What tokens are checked by. */
+            /** @description The keys that verify tokens. */
             keys: string;
             status: string;
-            /** @description Where the tasks are. */
+            /** @description The store with the tasks. */
             store: string;
         };
-        /** @description Who the token says the caller is. */
+        /** @description The caller, as the token describes them. */
         Session: {
             expires_at: components["schemas"]["Timestamp"] | null;
             user: components["schemas"]["User"];
         };
-        /** @description How the server is. */
+        /** @description The status of the server. */
         Status: {
             status: string;
         };
-        /** @description A task, as it is stored and as it is shown. */
+        /** @description A task of a user. */
         Task: {
-            /** @description Whether it is done. */
+            /** @description Whether the task is done. */
             completed: boolean;
-            /** @description When it was created. */
+            /** @description When the task was created. */
             created_at: components["schemas"]["Timestamp"];
             description: components["schemas"]["Description"] | null;
-            /** @description Its name among the tasks of its owner. */
+            /** @description The ID of the task, unique among the tasks of its owner. */
             id: components["schemas"]["TaskId"];
-            /** @description What is to be done. */
+            /** @description What to do. */
             title: components["schemas"]["Title"];
-            /** @description When it was last changed; never before `created_at` and never going backwards. */
+            /** @description When the task was last changed. It is never before `created_at` and never decreases. */
             updated_at: components["schemas"]["Timestamp"];
-            /** @description Its owner. */
+            /** @description The owner of the task. */
             user_id: components["schemas"]["UserId"];
             /**
              * Format: int64
-             * @description 1 when created, one more with each change. A write that changes nothing is no change.
+             * @description The number of changes plus one. A write that changes no value is not counted.
              */
             version: number;
         };
         /**
          * Format: uuid
-         * @description The name of a task among the tasks of its owner: a UUID, in either case.
+         * @description The ID of a task: a UUID, in upper or lower case. It is unique among the tasks of a user.
          * @example 019aa562-d400-7000-8000-000000000001
          */
         TaskId: string;
-        /** @description A change to parts of a task (RFC 7396). What is absent stays as it is. */
+        /** @description Changes to some fields of a task (RFC 7396). Absent fields do not change. */
         TaskPatch: {
             /** @description Whether the task is done. */
             completed?: boolean;
-            /** @description Null removes it. */
+            /** @description Details. `null` removes the description. */
             description?: string | null;
             title?: components["schemas"]["Title"];
         };
-        /** @description What is put in the place of a task's content. */
+        /** @description The new content of a task. */
         TaskReplacement: {
-            /** @description Whether the task is done. Absent, it stays as it is. */
+            /** @description Whether the task is done. If absent, this does not change. */
             completed?: boolean;
-            /** @description Absent or null, it is removed. */
+            /** @description Details. If absent or `null`, the description is removed. */
             description?: string | null;
             title: components["schemas"]["Title"];
         };
         /**
          * Format: date-time
-         * @description A moment in UTC, with microseconds (RFC 3339).
+         * @description A time in UTC with microseconds (RFC 3339).
          * @example 2025-11-21T08:00:00.000000Z
          */
         Timestamp: string;
         /**
-         * @description What is to be done. White space at both ends is cut off before it is measured.
+         * @description What to do. White space at both ends is removed before the length is checked.
          * @example Buy milk
          */
         Title: string;
         /** @description A user, as the token describes them. */
         User: {
-            /** @description Users choose it themselves, so it proves nothing. It is absent if the token has none. */
+            /** @description The e-mail address in the token; absent if the token has none. Users choose it themselves, so it proves nothing. */
             email?: string;
             id: components["schemas"]["UserId"];
-            /** @description Users choose it themselves, so it proves nothing. It is absent if the token has none. */
+            /** @description The name in the token; absent if the token has none. Users choose it themselves, so it proves nothing. */
             name?: string;
         };
         /**
-         * @description A user, as the identity provider names them. It is compared byte for byte.
+         * @description The ID of a user, as the identity provider spells it. It is compared byte for byte.
          * @example Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U
          */
         UserId: string;
     };
     responses: {
-        /** @description The path names another user than the token; or, where tokens are also taken from a cookie, a write came from a page of another site. */
+        /** @description The user in the path is not the caller; or a page of another site sent a write with a token in a cookie. */
         Forbidden: {
             headers: {
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -376,10 +376,10 @@ export interface components {
                 };
             };
         };
-        /** @description Something went wrong on the server's side. */
+        /** @description The server failed. */
         Internal: {
             headers: {
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -394,10 +394,10 @@ export interface components {
                 };
             };
         };
-        /** @description The body is not JSON. */
+        /** @description The body is not valid JSON. */
         MalformedJson: {
             headers: {
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -412,15 +412,15 @@ export interface components {
                 };
             };
         };
-        /** @description The path does not have the method. */
+        /** @description The path does not support the method. */
         MethodNotAllowed: {
             headers: {
                 /**
-                 * @description The methods that the path has.
+                 * @description The methods of the path.
                  * @example GET, HEAD, POST, OPTIONS
                  */
                 Allow: "GET, HEAD, OPTIONS" | "GET, HEAD, POST, OPTIONS" | "GET, HEAD, PUT, PATCH, DELETE, OPTIONS" | "PATCH, OPTIONS";
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 [name: string]: unknown;
             };
@@ -433,10 +433,10 @@ export interface components {
                 };
             };
         };
-        /** @description There is nothing at this path: the users `tasks` and `auth` have no paths of this form. */
+        /** @description The path does not exist: users with the ID `tasks` or `auth` have no paths of this form. */
         NotFound: {
             headers: {
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 [name: string]: unknown;
             };
@@ -449,13 +449,13 @@ export interface components {
                 };
             };
         };
-        /** @description The parts that are named in `failed` do not do their work, or did not answer in time. */
+        /** @description The parts in `failed` do not work or did not respond in time. */
         NotReady: {
             headers: {
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 /**
-                 * @description After how many seconds to try again.
+                 * @description The seconds to wait before a retry.
                  * @example 1
                  */
                 "Retry-After": number;
@@ -470,10 +470,10 @@ export interface components {
                 };
             };
         };
-        /** @description The body is over the limit, which is 64 KiB if nothing else is configured. */
+        /** @description The body is larger than the limit, which is 64 KiB by default. */
         PayloadTooLarge: {
             headers: {
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -488,15 +488,15 @@ export interface components {
                 };
             };
         };
-        /** @description The caller asks too often. */
+        /** @description The caller sends too many requests. */
         RateLimited: {
             headers: {
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 /**
-                 * @description After how many seconds to try again.
+                 * @description The seconds to wait before a retry.
                  * @example 1
                  */
                 "Retry-After": number;
@@ -511,10 +511,10 @@ export interface components {
                 };
             };
         };
-        /** @description The caller has no such task. Whether another user has one is not said. */
+        /** @description The caller has no such task. Another user may have one. */
         TaskNotFound: {
             headers: {
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -529,10 +529,10 @@ export interface components {
                 };
             };
         };
-        /** @description The caller has no such task, and whether another user has one is not said; or there is nothing at this path, since the users `tasks` and `auth` have none of this form. */
+        /** @description The caller has no such task (another user may have one), or the path does not exist: users with the ID `tasks` or `auth` have no paths of this form. */
         TaskOrPathNotFound: {
             headers: {
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -547,13 +547,13 @@ export interface components {
                 };
             };
         };
-        /** @description There is no token, or more than one, or it is not good. */
+        /** @description The token is missing, invalid, expired or revoked, or there is more than one. */
         Unauthorized: {
             headers: {
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 /**
-                 * @description What is wrong with the token (RFC 6750).
+                 * @description Why the token was rejected (RFC 6750).
                  * @example Bearer error="invalid_token", error_description="The token has been revoked."
                  */
                 "WWW-Authenticate": string;
@@ -568,15 +568,15 @@ export interface components {
                 };
             };
         };
-        /** @description The store or the keys of the tokens cannot be reached, or did not answer in time. After `timeout` it is not known whether a write has happened. */
+        /** @description The store or the keys that verify tokens are unreachable or too slow. After `timeout`, a write may have happened. */
         Unavailable: {
             headers: {
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 /**
-                 * @description After how many seconds to try again.
+                 * @description The seconds to wait before a retry.
                  * @example 1
                  */
                 "Retry-After": number;
@@ -591,10 +591,10 @@ export interface components {
                 };
             };
         };
-        /** @description The body is not declared to be JSON in UTF-8, or it is compressed. */
+        /** @description The content type is not JSON in UTF-8, or the body is compressed. */
         UnsupportedMediaType: {
             headers: {
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -609,10 +609,10 @@ export interface components {
                 };
             };
         };
-        /** @description A field or a parameter is wrong, missing or unknown. Every wrong one is named at once. */
+        /** @description Fields or query parameters are invalid, missing or unknown. All are reported together. */
         ValidationFailed: {
             headers: {
-                /** @description What one user sees is stored for no other. */
+                /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -632,12 +632,12 @@ export interface components {
     requestBodies: never;
     headers: {
         /**
-         * @description How many requests are left (`r`), and after how many seconds all of them are there again (`t`). Absent where rates are not limited.
+         * @description The requests that are left (`r`), and the seconds until the full quota is available again (`t`). Absent if the server does not limit request rates.
          * @example "user";r=99;t=1
          */
         RateLimit: string;
         /**
-         * @description How many requests a caller may make (`q`) in how many seconds (`w`). Absent where rates are not limited.
+         * @description The quota: the requests that are allowed (`q`) in a number of seconds (`w`). Absent if the server does not limit request rates.
          * @example "user";q=100;w=10
          */
         "RateLimit-Policy": string;
@@ -655,10 +655,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Who is asking */
+            /** @description The caller's identity */
             200: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -688,14 +688,14 @@ export interface operations {
     list_tasks: {
         parameters: {
             query?: {
-                /** @description How many tasks a page has at most. */
+                /** @description The maximum number of tasks in the page. */
                 limit?: number;
                 /**
-                 * @description Where the page begins: a text from the `Link` of an earlier page.
+                 * @description Where the page starts: the cursor from the `Link` of an earlier page.
                  * @example AZqlYtQAcACAAAAAAAAAAQ
                  */
                 cursor?: string;
-                /** @description Only tasks that are done, or only those that are not. */
+                /** @description `true` for tasks that are done, `false` for tasks that are open. */
                 completed?: boolean;
             };
             header?: never;
@@ -707,10 +707,10 @@ export interface operations {
             /** @description A page of tasks */
             200: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     /**
-                     * @description Where the next page is, relative to this one (RFC 8288). Absent on the last page.
+                     * @description The next page, relative to this one (RFC 8288). Absent on the last page.
                      * @example <?cursor=AZqlYtQAcACAAAAAAAAAAQ&limit=1>; rel="next"
                      */
                     Link?: string;
@@ -760,10 +760,10 @@ export interface operations {
             /** @description The new task */
             201: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     /**
-                     * @description Where the task is, relative to the path of the request.
+                     * @description The URL of the task, relative to the path of the request.
                      * @example tasks/019aa562-d400-7000-8000-000000000001
                      */
                     Location: string;
@@ -804,7 +804,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
@@ -814,7 +814,7 @@ export interface operations {
             /** @description The task */
             200: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -850,7 +850,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
@@ -861,10 +861,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The task as it is now */
+            /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -904,17 +904,17 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The task is deleted */
+            /** @description The task was deleted */
             204: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -937,7 +937,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
@@ -949,10 +949,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The task as it is now */
+            /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -992,7 +992,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
@@ -1004,10 +1004,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The task as it is now */
+            /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -1045,19 +1045,19 @@ export interface operations {
     list_tasks_of_user: {
         parameters: {
             query?: {
-                /** @description How many tasks a page has at most. */
+                /** @description The maximum number of tasks in the page. */
                 limit?: number;
                 /**
-                 * @description Where the page begins: a text from the `Link` of an earlier page.
+                 * @description Where the page starts: the cursor from the `Link` of an earlier page.
                  * @example AZqlYtQAcACAAAAAAAAAAQ
                  */
                 cursor?: string;
-                /** @description Only tasks that are done, or only those that are not. */
+                /** @description `true` for tasks that are done, `false` for tasks that are open. */
                 completed?: boolean;
             };
             header?: never;
             path: {
-                /** @description The caller's own id, percent-encoded. The users `tasks` and `auth` have the paths without it only. */
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
             };
             cookie?: never;
@@ -1067,10 +1067,10 @@ export interface operations {
             /** @description A page of tasks */
             200: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     /**
-                     * @description Where the next page is, relative to this one (RFC 8288). Absent on the last page.
+                     * @description The next page, relative to this one (RFC 8288). Absent on the last page.
                      * @example <?cursor=AZqlYtQAcACAAAAAAAAAAQ&limit=1>; rel="next"
                      */
                     Link?: string;
@@ -1111,7 +1111,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The caller's own id, percent-encoded. The users `tasks` and `auth` have the paths without it only. */
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
             };
             cookie?: never;
@@ -1125,10 +1125,10 @@ export interface operations {
             /** @description The new task */
             201: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     /**
-                     * @description Where the task is, relative to the path of the request.
+                     * @description The URL of the task, relative to the path of the request.
                      * @example tasks/019aa562-d400-7000-8000-000000000001
                      */
                     Location: string;
@@ -1170,9 +1170,9 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The caller's own id, percent-encoded. The users `tasks` and `auth` have the paths without it only. */
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
@@ -1182,7 +1182,7 @@ export interface operations {
             /** @description The task */
             200: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -1219,9 +1219,9 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The caller's own id, percent-encoded. The users `tasks` and `auth` have the paths without it only. */
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
@@ -1232,10 +1232,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The task as it is now */
+            /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -1275,19 +1275,19 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The caller's own id, percent-encoded. The users `tasks` and `auth` have the paths without it only. */
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The task is deleted */
+            /** @description The task was deleted */
             204: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -1310,9 +1310,9 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The caller's own id, percent-encoded. The users `tasks` and `auth` have the paths without it only. */
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
@@ -1324,10 +1324,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The task as it is now */
+            /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -1367,9 +1367,9 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The caller's own id, percent-encoded. The users `tasks` and `auth` have the paths without it only. */
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
-                /** @description The task's id. */
+                /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
             };
             cookie?: never;
@@ -1381,10 +1381,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The task as it is now */
+            /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -1428,10 +1428,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is alive */
+            /** @description The process runs */
             200: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     [name: string]: unknown;
                 };
@@ -1456,10 +1456,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is ready */
+            /** @description The server is ready */
             200: {
                 headers: {
-                    /** @description What one user sees is stored for no other. */
+                    /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     [name: string]: unknown;
                 };

@@ -87,8 +87,7 @@ impl Failure {
             Self::MalformedJson => "The body is not valid JSON.",
             Self::Unauthorized => "The token is missing, invalid, expired or revoked, or there is more than one.",
             Self::Forbidden => {
-                "The user in the path is not the caller. If the server also accepts tokens from a cookie: a page of \
-                 another site sent the write."
+                "The user in the path is not the caller; or a page of another site sent a write with a token in a cookie."
             }
             Self::TaskNotFound => "The caller has no such task. Another user may have one.",
             Self::NotFound => {
