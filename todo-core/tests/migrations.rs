@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
+use std::time::Duration;
+
+use sqlx::{
+    AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, SqliteConnection, postgres::PgPoolOptions,
+};
 use testkit::stores::{WalledDatabase, connect};
 use todo_core::{
     NewTask, Task, TaskQuery, Title, TodoService, UserId,
@@ -35,7 +39,7 @@ async fn list(store: impl TaskStore + 'static) -> Vec<Task> {
 
 fn text(result: Result<(), StoreError>) -> String {
     match result {
-        Err(StoreError::Backend(error)) => error.to_string(),
+        Err(StoreError::Setup(mistake)) => mistake.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -175,7 +179,7 @@ async fn a_migration_that_somebody_holds_up_does_not_hold_up_the_others() {
     for _ in 0..3 {
         // A statement waits for two seconds at most, and this one for the second that the migration waits.
         assert_eq!(list(store.clone()).await, tasks);
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
     }
     assert!(!migrating.is_finished());
     sqlx::raw_sql("commit").execute(&mut reader).await.unwrap();
@@ -187,7 +191,7 @@ async fn a_migration_that_somebody_holds_up_does_not_hold_up_the_others() {
 #[tokio::test]
 async fn the_pool_of_the_host_migrates_both_ways() {
     let database = testkit::postgres::empty_database().await;
-    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
     let store = PostgresStore::new(pool.clone());
     store.migrate().await.unwrap();
     let tasks = create(store.clone()).await;
@@ -195,6 +199,54 @@ async fn the_pool_of_the_host_migrates_both_ways() {
     store.migrate_to(1, DataLoss::Refuse).await.unwrap();
     store.migrate().await.unwrap();
     assert_eq!(list(store).await, tasks);
+    pool.close().await;
+    database.close().await;
+}
+
+/// What the host has set for a connection of its pool.
+async fn lock_timeout(pool: &PgPool) -> (String, String) {
+    let setting = "select setting, source from pg_settings where name = 'lock_timeout'";
+    sqlx::query_as(setting).fetch_one(pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_migration_over_the_pool_of_the_host_leaves_its_lock_timeout_as_it_was() {
+    let database = testkit::postgres::empty_database().await;
+    for (setting, expected) in [("set lock_timeout = '4321ms'", ("4321", "session")), ("", ("0", "default"))] {
+        let options = PgPoolOptions::new().max_connections(1).after_connect(move |connection, _| {
+            Box::pin(async move { connection.execute(sqlx::raw_sql(setting)).await.map(|_| ()) })
+        });
+        let pool = options.connect(database.url()).await.unwrap();
+        let store = PostgresStore::new(pool.clone());
+        let expected = (expected.0.to_owned(), expected.1.to_owned());
+        assert_eq!(lock_timeout(&pool).await, expected);
+        store.migrate().await.unwrap();
+        assert_eq!(lock_timeout(&pool).await, expected, "after a migration");
+        create(store.clone()).await;
+        assert!(store.migrate_to(0, DataLoss::Refuse).await.is_err());
+        assert_eq!(lock_timeout(&pool).await, expected, "after a migration that failed");
+        store.migrate_to(0, DataLoss::Accept).await.unwrap();
+        assert_eq!(lock_timeout(&pool).await, expected, "after a migration back");
+        pool.close().await;
+    }
+    database.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_is_dropped_leaves_nothing_behind_in_the_pool_of_the_host() {
+    let database = testkit::stores::todo_database().await;
+    let pool = PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
+    let before = lock_timeout(&pool).await;
+    let mut reader = PgConnection::connect(database.url()).await.unwrap();
+    sqlx::raw_sql("begin; select count(*) from todo.tasks").execute(&mut reader).await.unwrap();
+    let store = PostgresStore::new(pool.clone());
+    // The migration waits for the reader, and holds its advisory lock.
+    let dropped = tokio::time::timeout(Duration::from_millis(500), store.migrate_to(1, DataLoss::Refuse)).await;
+    assert!(dropped.is_err(), "{dropped:?}");
+    sqlx::raw_sql("commit").execute(&mut reader).await.unwrap();
+    assert_eq!(lock_timeout(&pool).await, before);
+    // The next one would wait for that lock.
+    tokio::time::timeout(Duration::from_secs(8), connect(database.url()).migrate()).await.unwrap().unwrap();
     pool.close().await;
     database.close().await;
 }
@@ -217,7 +269,7 @@ async fn a_database_that_is_newer_is_left_alone() {
         text(store.check_tables().await),
         text(walled.store().check_tables().await),
     ] {
-        assert!(refused.contains("at version 3") && refused.contains("none after 2"), "{refused}");
+        assert!(refused.contains("at version 3") && refused.contains("versions up to 2"), "{refused}");
     }
     assert_eq!(state(&walled.owner).await, (vec![1, 2, 3], true, true));
     // Who has it open already goes on with it: a rolling deployment has both for a while.
@@ -262,5 +314,5 @@ async fn sqlite_goes_there_and_back_too() {
         values (2, 'of a newer one', true, x'00', 0)";
     connection.execute(AssertSqlSafe(newer.to_owned())).await.unwrap();
     let refused = text(store.migrate().await);
-    assert!(refused.contains("at version 2") && refused.contains("none after 1"), "{refused}");
+    assert!(refused.contains("at version 2") && refused.contains("versions up to 1"), "{refused}");
 }

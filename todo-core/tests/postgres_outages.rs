@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, postgres::PgPoolOptions};
 use testkit::{
-    postgres::{Server, Standby},
+    postgres::{Server, Standby, TestDatabase},
     proxy::{Proxy, Traffic},
     stores::{connect, todo_database},
 };
@@ -55,7 +56,9 @@ async fn first_good<T>(mut call: impl AsyncFnMut() -> Result<T, todo_core::Error
     loop {
         match call().await {
             Ok(answer) => return answer,
-            Err(todo_core::Error::Store(StoreError::Unavailable(_))) => sleep(Duration::from_millis(50)).await,
+            Err(todo_core::Error::Store(StoreError::Unavailable(_) | StoreError::Interrupted(_))) => {
+                sleep(Duration::from_millis(50)).await;
+            }
             Err(other) => panic!("{other:?}"),
         }
     }
@@ -171,7 +174,7 @@ async fn a_write_that_is_not_answered_is_not_sent_again() {
         proxy.set(Traffic::Silent);
         proxy.set(Traffic::Flows);
         let toggled = tasks(&store).toggle(task.id).await;
-        assert!(matches!(toggled, Err(todo_core::Error::Store(StoreError::Unavailable(_)))), "{toggled:?}");
+        assert!(matches!(toggled, Err(todo_core::Error::Store(StoreError::Interrupted(_)))), "{toggled:?}");
     }
     let version: i64 = sqlx::query_scalar("select version from todo.tasks").fetch_one(&mut admin).await.unwrap();
     assert_eq!(version, task.version);
@@ -190,7 +193,7 @@ async fn a_write_that_is_not_answered_is_not_sent_again() {
     proxy.set(Traffic::Flows);
     proxy.cut();
     let toggled = toggling.await.unwrap();
-    assert!(matches!(toggled, Err(todo_core::Error::Store(StoreError::Unavailable(_)))), "{toggled:?}");
+    assert!(matches!(toggled, Err(todo_core::Error::Store(StoreError::Interrupted(_)))), "{toggled:?}");
     let version: i64 = sqlx::query_scalar("select version from todo.tasks").fetch_one(&mut admin).await.unwrap();
     assert_eq!(version, task.version + 1);
 }
@@ -215,12 +218,9 @@ async fn only_who_waited_in_vain_for_long_casts_doubt_on_connections() {
     ask(Duration::from_secs(1)).await.unwrap().unwrap();
 }
 
-/// A statement that the server has rolled back is sent again, and only so often.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_deadlock_is_tried_again_and_a_read_only_server_is_asked_twice() {
-    let database = todo_database().await;
-    let mut admin = PgConnection::connect(database.url()).await.unwrap();
-    // Sequences go on when a transaction is rolled back: they count what the server was asked.
+/// Makes inserts fail with the code that [`fail`] sets.
+async fn add_failures(admin: &mut PgConnection) {
+    // A sequence keeps its value when a transaction is rolled back, so it counts the attempts.
     let failing = "create sequence todo.asked;
         create function todo.fail() returns trigger language plpgsql as $$ begin
             if nextval('todo.asked') <= current_setting('todo.failures', true)::int then
@@ -229,7 +229,29 @@ async fn a_deadlock_is_tried_again_and_a_read_only_server_is_asked_twice() {
             return new;
         end $$;
         create trigger failing before insert on todo.tasks for each row execute function todo.fail();";
-    sqlx::raw_sql(failing).execute(&mut admin).await.unwrap();
+    sqlx::raw_sql(failing).execute(admin).await.unwrap();
+}
+
+/// Makes the next inserts of new connections fail with a code.
+async fn fail(admin: &mut PgConnection, database: &TestDatabase, code: &str, failures: i32) {
+    let setting = format!(
+        "alter database {name} set todo.code = '{code}'; alter database {name} set todo.failures = {failures};
+         alter sequence todo.asked restart",
+        name = database.name()
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(setting)).execute(admin).await.unwrap();
+}
+
+/// The number of attempts to insert since [`fail`].
+async fn attempts(admin: &mut PgConnection) -> i64 {
+    sqlx::query_scalar("select last_value from todo.asked").fetch_one(admin).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_is_repeated_up_to_three_times_and_a_read_only_server_once() {
+    let database = todo_database().await;
+    let mut admin = PgConnection::connect(database.url()).await.unwrap();
+    add_failures(&mut admin).await;
     for (code, failures, expected, asked) in [
         ("40P01", 2, true, 3),
         ("40001", 3, true, 4),
@@ -244,21 +266,74 @@ async fn a_deadlock_is_tried_again_and_a_read_only_server_is_asked_twice() {
         ("55P03", 9, false, 1),
         ("23514", 9, false, 1),
     ] {
-        let setting = format!(
-            "alter database {name} set todo.code = '{code}'; alter database {name} set todo.failures = {failures};
-             alter sequence todo.asked restart",
-            name = database.name()
-        );
-        sqlx::raw_sql(sqlx::AssertSqlSafe(setting)).execute(&mut admin).await.unwrap();
+        fail(&mut admin, &database, code, failures).await;
         let store = connect(database.url());
         fill(&store, 3).await;
         let created = tasks(&store).create(new_task("again")).await;
         assert_eq!(created.is_ok(), expected, "{code}: {created:?}");
-        let was_asked: i64 =
-            sqlx::query_scalar("select last_value from todo.asked").fetch_one(&mut admin).await.unwrap();
-        assert_eq!(was_asked, asked, "{code}");
+        assert_eq!(attempts(&mut admin).await, asked, "{code}");
         store.close().await;
     }
+}
+
+/// The connections of a pool, by the processes of the server.
+async fn backends(admin: &mut PgConnection) -> BTreeSet<i32> {
+    let pids = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
+    sqlx::query_scalar::<_, i32>(pids).fetch_all(admin).await.unwrap().into_iter().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_the_pool_of_the_host_a_rejected_write_is_repeated_once() {
+    let database = todo_database().await;
+    let mut admin = PgConnection::connect(database.url()).await.unwrap();
+    add_failures(&mut admin).await;
+    for (code, failures, expected, closed) in [
+        // A read-only server: the connection is replaced.
+        ("25006", 1, true, 1),
+        ("25006", 9, false, 1),
+        // Outdated statements: they are prepared again on the same connection.
+        ("0A000", 1, true, 0),
+        ("0A000", 9, false, 0),
+        ("26000", 1, true, 0),
+    ] {
+        fail(&mut admin, &database, code, failures).await;
+        let pool = PgPoolOptions::new().min_connections(5).max_connections(5).connect(database.url()).await.unwrap();
+        while pool.num_idle() < 5 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let before = backends(&mut admin).await;
+        let created = tasks(&PostgresStore::new(pool.clone())).create(new_task("again")).await;
+        assert_eq!(created.is_ok(), expected, "{code}: {created:?}");
+        assert_eq!(attempts(&mut admin).await, 2, "{code}");
+        // The server may need a moment to notice that a connection was closed.
+        sleep(Duration::from_millis(300)).await;
+        let after = backends(&mut admin).await;
+        assert_eq!(before.difference(&after).count(), closed, "{code}: {before:?}, {after:?}");
+        pool.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_changes_fails_no_call_on_the_pool_of_the_host() {
+    let database = todo_database().await;
+    let mut admin = PgConnection::connect(database.url()).await.unwrap();
+    let pool = PgPoolOptions::new().min_connections(8).max_connections(8).connect(database.url()).await.unwrap();
+    let tasks = tasks(&PostgresStore::new(pool.clone()));
+    let task = tasks.create(new_task("Water the plants")).await.unwrap();
+    while pool.num_idle() < 8 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    // Every connection has prepared the statement.
+    for found in futures_util::future::join_all((0..64).map(|_| tasks.get(task.id))).await {
+        found.unwrap();
+    }
+    let before = backends(&mut admin).await;
+    sqlx::raw_sql("alter table todo.tasks alter column title type varchar(400)").execute(&mut admin).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(tasks.get(task.id).await.unwrap(), task);
+    }
+    assert_eq!(backends(&mut admin).await, before, "no connection is replaced");
+    pool.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -131,7 +131,7 @@ async fn tables_that_were_made_over_the_direct_url_serve_behind_the_pooler() {
     let pooler = PgBouncer::tracking(database.url());
     let store = testkit::stores::connect(&pooler.url());
     assert!(store.check().await.unwrap().pooled);
-    assert!(matches!(store.ping().await, Err(StoreError::Backend(_))), "there is no table yet");
+    assert!(matches!(store.ping().await, Err(StoreError::Setup(_))), "there is no table yet");
     testkit::stores::connect(database.url()).migrate().await.unwrap();
     store.ping().await.unwrap();
     let ann = UserId::new("ann").unwrap();
@@ -148,7 +148,7 @@ async fn a_pooler_that_mixes_statements_is_refused() {
     for _ in 0..3 {
         let store = PostgresStore::connect_lazy(&pooler.url(), &PostgresOptions::default()).unwrap();
         match store.check().await {
-            Err(StoreError::Backend(error)) => {
+            Err(StoreError::Setup(error)) => {
                 for what_helps in ["max_prepared_statements", "1.21", "direct URL"] {
                     assert!(error.to_string().contains(what_helps), "{error}");
                 }

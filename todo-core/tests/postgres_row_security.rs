@@ -244,7 +244,7 @@ async fn each_wall_holds_without_the_other_and_every_hole_is_noticed() {
             assert!(suite(&mut admin, &store).await.is_some(), "a task is missing");
             let owner = UserId::new("ann").unwrap();
             let refused = store.insert(&owner, &task(&owner, 1)).await;
-            assert!(matches!(refused, Err(StoreError::Backend(_))), "{refused:?}");
+            assert!(matches!(refused, Err(StoreError::Setup(_))), "{refused:?}");
             let others = owners(&walled).await.into_iter().filter(|(owner, _)| owner == "nobody").count();
             assert_eq!(others, 0, "nothing is anybody else's");
             "refuses it".to_owned()
@@ -491,7 +491,7 @@ async fn calls_with_row_security_are_not_joined() {
 
 async fn complaint(store: &PostgresStore) -> String {
     match store.check_tables().await {
-        Err(StoreError::Backend(complaint)) => complaint.to_string(),
+        Err(StoreError::Setup(complaint)) => complaint.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -501,8 +501,8 @@ async fn what_is_wrong_with_roles_and_tables_is_said() {
     let mut walled = WalledDatabase::empty().await;
     let store = walled.store();
     let superuser = walled.database.url().to_owned();
-    assert!(complaint(&store).await.contains("not there"));
-    assert!(complaint(&connect(&walled.app)).await.contains("not there"));
+    assert!(complaint(&store).await.contains("does not exist"));
+    assert!(complaint(&connect(&walled.app)).await.contains("does not exist"));
 
     // Tables, but no row security, and nothing granted.
     let owner = connect(&walled.owner);
@@ -518,31 +518,31 @@ async fn what_is_wrong_with_roles_and_tables_is_said() {
 
     // Who uses it otherwise than it is.
     let without = connect(&walled.app);
-    assert!(complaint(&without).await.contains("row security is on"));
+    assert!(complaint(&without).await.contains("row-level security is enabled"));
     assert!(without.get(&UserId::new("ann").unwrap(), task(&UserId::new("ann").unwrap(), 1).id).await.is_err());
     assert!(complaint(&connect(&superuser).with_row_security()).await.contains("is a superuser"));
     connect(&superuser).check_tables().await.unwrap();
     let bypassing = walled.database.add_role("bypassing", "bypassrls").await;
     assert!(complaint(&connect(&bypassing).with_row_security()).await.contains("has BYPASSRLS"));
-    assert!(complaint(&owner).await.contains("may turn row security off"));
+    assert!(complaint(&owner).await.contains("may disable row-level security"));
     let member = walled.database.add_role("member", &format!("in role {}", walled.role("owner"))).await;
-    assert!(complaint(&connect(&member).with_row_security()).await.contains("may turn row security off"));
+    assert!(complaint(&connect(&member).with_row_security()).await.contains("may disable row-level security"));
 
     // Each hole that somebody may make later.
     for (change, expected, repair) in [
         (
             "create policy support on todo.tasks using (true)",
-            "another policy that is permissive",
+            "another permissive policy",
             "drop policy support on todo.tasks",
         ),
         (
             "alter policy tasks_owner on todo.tasks using (true)",
-            "has not the policy",
+            "are missing or were changed",
             "alter policy tasks_owner on todo.tasks using (user_id = todo.tasks_owner())",
         ),
         (
             "alter policy tasks_owner on todo.tasks with check (true)",
-            "has not the policy",
+            "are missing or were changed",
             "alter policy tasks_owner on todo.tasks with check (user_id = todo.tasks_owner())",
         ),
         (
@@ -587,7 +587,7 @@ async fn privileges_are_given_to_one_role_and_to_nobody_else() {
     for name in ["public", "", "a\0b"] {
         let refused = owner.grant_to(name).await;
         assert!(
-            matches!(&refused, Err(StoreError::Backend(error)) if error.to_string().contains("not the name")),
+            matches!(&refused, Err(StoreError::Setup(mistake)) if mistake.to_string().contains("not the name")),
             "{name}"
         );
     }
@@ -621,6 +621,32 @@ async fn privileges_are_given_to_one_role_and_to_nobody_else() {
     assert_eq!(store.role().await.unwrap(), odd);
     let back = format!(r#"alter role "{}" rename to {}"#, odd.replace('"', "\"\""), walled.role("stranger"));
     run(walled.database.url(), &back).await;
+    walled.database.close().await;
+}
+
+/// Placeholders of the texts that SQL is made of, and what they would become.
+#[tokio::test]
+async fn a_role_named_like_a_placeholder_gets_its_own_privileges() {
+    let mut walled = WalledDatabase::migrated().await;
+    let owner = connect(&walled.owner).with_row_security();
+    let superuser = walled.database.url().to_owned();
+    for (number, (placeholder, value)) in
+        [("{table}", "tasks"), ("{schema}", "todo"), ("{tasks}", "x"), ("{role}", "y")].into_iter().enumerate()
+    {
+        walled.database.add_role(value, "").await;
+        walled.database.add_role(&format!("odd{number}"), "").await;
+        let (plain, odd) = (walled.role(&format!("odd{number}")), walled.role(placeholder));
+        run(&superuser, &format!(r#"alter role {plain} rename to "{odd}""#)).await;
+        let granted = owner.grant_to(&odd).await;
+        let mut connection = PgConnection::connect(&superuser).await.unwrap();
+        let may = "select has_schema_privilege($1, 'todo', 'usage')";
+        let mut may =
+            async |role: &str| -> bool { sqlx::query_scalar(may).bind(role).fetch_one(&mut connection).await.unwrap() };
+        let found = (may(&odd).await, may(&walled.role(value)).await);
+        run(&superuser, &format!(r#"alter role "{odd}" rename to {plain}"#)).await;
+        granted.unwrap();
+        assert_eq!(found, (true, false), "{odd}");
+    }
     walled.database.close().await;
 }
 

@@ -234,7 +234,7 @@ async fn a_connection_that_died_is_replaced_without_the_reader_seeing_it() {
         // may have noticed before us, when the connection was given back.)
         kill_others(&mut admin).await;
         match tasks.toggle(task.id).await {
-            Err(error) => assert!(matches!(error, todo_core::Error::Store(StoreError::Unavailable(_))), "{error:?}"),
+            Err(error) => assert!(matches!(error, todo_core::Error::Store(StoreError::Interrupted(_))), "{error:?}"),
             Ok(toggled) => assert!(!own && toggled.completed),
         }
         tasks.toggle(task.id).await.unwrap();
@@ -386,6 +386,33 @@ async fn the_database_is_found_to_be_durable_and_direct() {
     assert!(!findings.pooled);
     let careless = format!("{}?options=-c%20synchronous_commit%3Doff", database.url());
     assert!(!connect(&careless).check().await.unwrap().durable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setup_mistake_is_an_error_that_says_what_to_change() {
+    let database = testkit::postgres::empty_database().await;
+    let mut unknown_user = url::Url::parse(database.url()).unwrap();
+    unknown_user.set_username("todo_unknown_user").unwrap();
+    let mut unknown_database = url::Url::parse(database.url()).unwrap();
+    unknown_database.set_path("todo_unknown_database");
+    for (url, expected) in [
+        (unknown_user.as_str(), "rejected the login"),
+        (unknown_database.as_str(), "the database does not exist; create it"),
+        (database.url(), "run the migrations"),
+    ] {
+        let pool = PgPoolOptions::new().connect_lazy(url).unwrap();
+        for store in [connect(url), PostgresStore::new(pool)] {
+            let error = store.erase(&UserId::new("ann").unwrap()).await.unwrap_err();
+            assert!(matches!(error, StoreError::Setup(_)), "{error:?}");
+            assert!(error.to_string().contains(expected), "{error}");
+            let source = std::error::Error::source(&error).unwrap().to_string();
+            assert!(!error.to_string().contains(&source), "{source}");
+        }
+    }
+    let error = PostgresStore::connect_lazy("postgres://ann:hunter2@db:port/todo", &PostgresOptions::default());
+    let error = error.unwrap_err();
+    assert!(matches!(error, StoreError::Setup(_)) && error.to_string().contains("has the form"), "{error}");
+    database.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

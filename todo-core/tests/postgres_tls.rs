@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error, time::Duration};
 
 use testkit::{postgres::Server, tls::Authority};
 use todo_core::store::{PostgresOptions, PostgresStore, StoreError, TlsPolicy};
@@ -11,12 +11,23 @@ use tokio::{
     net::TcpListener,
 };
 
+/// An error with its sources.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 async fn check(url: &str, tls: TlsPolicy) -> Result<(), String> {
     let options = PostgresOptions::default().tls(tls);
     match PostgresStore::connect_lazy(url, &options).unwrap().check().await {
         Ok(_) => Ok(()),
-        // To wait would not help.
-        Err(StoreError::Backend(error)) => Err(error.to_string()),
+        // Waiting would not help.
+        Err(error @ StoreError::Setup(_)) => Err(chain(&error)),
         Err(other) => panic!("{other:?}: {:?}", other.source()),
     }
 }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{Connection as _, Executor as _, SqliteConnection, SqlitePool};
 use todo_core::{
@@ -120,6 +120,41 @@ async fn instances_live_beside_each_other_and_beside_the_hosts_own_tables() {
             .await
             .unwrap();
     assert_eq!(untouched, (7, 42));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_waits_for_another_one_that_has_locked_the_new_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tasks.db");
+    let mut other = SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
+    other.execute("create table other (number integer)").await.unwrap();
+    // It could write, and that keeps SQLite from waiting when the file is changed to WAL mode.
+    other.execute("begin immediate").await.unwrap();
+    let store = SqliteStore::open_lazy(&path);
+    let starting = tokio::spawn(async move { store.migrate().await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    other.execute("commit").await.unwrap();
+    starting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_setup_mistake_is_an_error_that_says_what_to_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tasks.db");
+    let text = |result: Result<(), StoreError>| match result {
+        Err(StoreError::Setup(mistake)) => mistake.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let no_tables = SqliteStore::open_lazy(&path);
+    // A store that only reads does not make the file.
+    SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap().close().await.unwrap();
+    assert!(text(no_tables.ping().await).contains("run the migrations"));
+    assert!(text(no_tables.erase(&UserId::new("ann").unwrap()).await.map(drop)).contains("run the migrations"));
+    std::fs::write(&path, "This is a letter and no database. ".repeat(100)).unwrap();
+    assert!(text(SqliteStore::open_lazy(&path).migrate().await).contains("not an SQLite database"));
+    for url in ["postgres://db", "sqlite::memory:", "sqlite://tasks.db?mode=ro", "sqlite://tasks.db?mode=what"] {
+        text(SqliteStore::from_url(url).map(drop));
+    }
 }
 
 #[test]

@@ -109,7 +109,7 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
             }
             if may_migrate && let Err(failure) = migrate(database, &Migration::default()).await {
                 // Who may not migrate may be one who was to use row security.
-                if let Err(complaint @ StoreError::Backend(_)) = store.check_tables().await {
+                if let Err(complaint @ StoreError::Setup(_)) = store.check_tables().await {
                     tracing::warn!("{}; {}", causes(&complaint), hint(*row_security));
                 }
                 return Err(failure);
@@ -239,7 +239,7 @@ async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, StoreError>) -> Resul
     let deadline = Instant::now() + PATIENCE;
     loop {
         match attempt().await {
-            Err(error @ StoreError::Unavailable(_)) if Instant::now() < deadline => {
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Interrupted(_))) if Instant::now() < deadline => {
                 tracing::warn!(error = causes(&error), "the database cannot be reached; trying again");
                 // Many servers may have been started together.
                 sleep(Jitter::shared().spread(PAUSE)).await;

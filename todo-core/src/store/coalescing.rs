@@ -22,7 +22,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::{sync::Semaphore, time::Sleep};
 
-use super::{BatchError, BatchStore, StoreError, TaskChange, TaskStore};
+use super::{BatchError, BatchStore, SetupError, StoreError, TaskChange, TaskStore};
 use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
 
 /// A store around a store: under load, calls of many users that wait for a connection become one statement.
@@ -41,7 +41,7 @@ use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
 /// - Who goes away before the batch is sent is not part of it; if the leader goes away in the middle, another caller
 ///   of the batch goes on in its place. Nothing runs that no caller drives.
 /// - If a batch fails and surely nothing has happened, each call is done again by itself; if that is not known, each gets
-///   [`StoreError::Unavailable`].
+///   the error of the batch ([`StoreError::Interrupted`]).
 /// - The owner is part of every predicate, and every row is compared with its caller before it leaves the store.
 ///
 /// Clones are the same store.
@@ -408,7 +408,9 @@ impl Failure {
     fn each(self) -> StoreError {
         let source = Box::new(SharedError(self.0.clone()));
         match &*self.0 {
+            StoreError::Setup(mistake) => SetupError::new(mistake.to_string()).with_source(source).into(),
             StoreError::Unavailable(_) => StoreError::Unavailable(source),
+            StoreError::Interrupted(_) => StoreError::Interrupted(source),
             StoreError::Timeout(_) => StoreError::Timeout(source),
             StoreError::Backend(_) => StoreError::Backend(source),
         }

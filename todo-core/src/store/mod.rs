@@ -21,7 +21,7 @@ mod sqlite;
 
 pub use batch::{BatchError, BatchStore};
 pub use coalescing::{CoalescingOptions, CoalescingStatus, CoalescingStore};
-pub use error::StoreError;
+pub use error::{SetupError, StoreError};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::{CheckReport, PostgresInTransaction, PostgresOptions, PostgresStore, TlsPolicy};

@@ -6,14 +6,17 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
+use tokio::time::{Instant, sleep};
+
 use super::{
-    error::StoreError,
+    error::{SetupError, StoreError},
     sql::{
         migrate::{self, DataLoss},
         names::{Dialect, Names},
         operations::{Effect, HasTasks, Operation, operations, task_store},
         pool::{Connector, Opened, Pool},
         queue::PoolStatus,
+        sqlstate::{Condition, condition},
         statements::Statements,
         transaction::HostTransaction,
     },
@@ -79,16 +82,19 @@ impl SqliteStore {
     /// It is no such URL, or it names no file (`sqlite::memory:`): a database in memory belongs to one connection, use
     /// [`MemoryStore`](super::MemoryStore).
     pub fn from_url(url: &str) -> Result<Self, StoreError> {
-        let wrong = |reason: &str| StoreError::Backend(reason.into());
+        let wrong = |reason: &str| SetupError::new(reason).into();
         if !url.starts_with("sqlite:") {
-            return Err(wrong("a SQLite URL begins with sqlite:"));
+            return Err(wrong("the URL of an SQLite database begins with sqlite:"));
         }
-        let options = SqliteConnectOptions::from_str(url).map_err(|error| StoreError::Backend(error.into()))?;
+        let options = SqliteConnectOptions::from_str(url).map_err(|error| {
+            let text = "the URL of the database is not valid; it has the form sqlite://folder/file.db";
+            SetupError::new(text).with_source(error)
+        })?;
         if url.contains(":memory:") || url.contains("mode=memory") || options.get_filename().as_os_str().is_empty() {
-            return Err(wrong("a SQLite database in memory belongs to one connection; name a file"));
+            return Err(wrong("an SQLite database in memory belongs to one connection; name a file"));
         }
         if url.contains("mode=ro") || url.contains("immutable=") {
-            return Err(wrong("the SQLite database must be writable"));
+            return Err(wrong("the SQLite database must be writable; remove mode=ro or immutable from the URL"));
         }
         let create = !url.contains("mode=rw") || url.contains("mode=rwc");
         Ok(Self::with_options(options.create_if_missing(create)))
@@ -209,7 +215,8 @@ impl SqliteStore {
             migrate::revert(&migrator, &mut *transaction, version).await.map_err(failed)?;
         }
         let result = transaction.commit().await;
-        Ok(connection.finish(result)?)
+        connection.finish(result.as_ref().map(|()| ()));
+        Ok(result?)
     }
 
     /// Closes the file, so that nothing is left beside it if no other process has it open. Calls that still run come to
@@ -229,9 +236,24 @@ impl fmt::Debug for SqliteStore {
 /// Opens connections to a file.
 struct Opener(SqliteConnectOptions);
 
+impl Opener {
+    async fn open(&self) -> Result<SqliteConnection, sqlx::Error> {
+        let begun = Instant::now();
+        loop {
+            match self.0.connect().await {
+                // SQLite itself does not always wait for the lock that it needs to change a new file to WAL mode.
+                Err(error) if condition(&error) == Condition::Locked && begun.elapsed() < PATIENCE => {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
 impl Connector<Sqlite> for Opener {
     fn connect(&self) -> BoxFuture<'_, Result<Opened<Sqlite>, sqlx::Error>> {
-        self.0.connect().map(|connected| connected.map(Opened::new)).boxed()
+        self.open().map(|opened| opened.map(Opened::new)).boxed()
     }
 }
 
@@ -277,7 +299,8 @@ impl SqliteStore {
         let pool = if O::EFFECT == Effect::Read { &self.readers } else { &self.writer };
         let mut connection = pool.lease().await?;
         let result = operation.run(&mut connection, &self.sql).await;
-        Ok(connection.finish(result)?)
+        connection.finish(result.as_ref().map(|_| ()));
+        result.map_err(|error| O::EFFECT.failed(error))
     }
 }
 
@@ -304,7 +327,7 @@ impl SqliteInTransaction {
 
     async fn run<O: Operation<SqliteConnection>>(&self, operation: &O) -> Result<O::Output, StoreError> {
         let mut connection = self.transaction.lock().await?;
-        Ok(operation.run(&mut connection, &self.sql).await?)
+        operation.run(&mut connection, &self.sql).await.map_err(|error| O::EFFECT.failed(error))
     }
 }
 
@@ -366,6 +389,22 @@ mod tests {
         drop(taken);
         waiting.await.expect("its turn has come");
         assert_eq!(store.writer_status().waiting, 0);
+    }
+
+    #[tokio::test]
+    async fn a_store_in_a_transaction_shares_the_statements_of_its_store() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("tasks.db");
+        let names = Names::new("todo", "chores").expect("names");
+        let store = SqliteStore::open_lazy(&path).with_names(names);
+        store.migrate().await.expect("migrated");
+        let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.expect("a pool");
+        let transaction = pool.begin_with("begin immediate").await.expect("a transaction");
+        let in_transaction = store.in_transaction(transaction).await.expect("it can write");
+        assert!(Arc::ptr_eq(&store.sql, &in_transaction.sql));
+        let statements = Arc::downgrade(&store.sql);
+        drop((store, in_transaction));
+        assert!(statements.upgrade().is_none(), "the statements are freed with the last store");
     }
 
     #[tokio::test]

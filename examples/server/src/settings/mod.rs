@@ -14,7 +14,7 @@ use std::{
 use http::HeaderValue;
 use todo_core::{
     auth::{KeySource, Rate},
-    store::{PostgresOptions, PostgresStore, SqliteStore, StoreError, TlsPolicy},
+    store::{PostgresOptions, PostgresStore, SqliteStore, TlsPolicy},
 };
 use tracing::level_filters::LevelFilter;
 use url::Url;
@@ -258,7 +258,7 @@ fn sqlite_url(url: &str) -> Result<String, String> {
     // Nothing is opened by this.
     match SqliteStore::from_url(url) {
         Ok(_) => Ok(url.to_owned()),
-        Err(error) => Err(not_usable(&error)),
+        Err(error) => Err(format!("cannot be used: {}", causes(&error))),
     }
 }
 
@@ -273,7 +273,7 @@ fn postgres_url(url: &str, options: &PostgresOptions) -> Result<Hidden, String> 
     }
     // Nothing is opened by this.
     if let Err(error) = PostgresStore::connect_lazy(url, options) {
-        return Err(format!("{}; {ENCODE}", not_usable(&error)));
+        return Err(format!("cannot be used: {}; {ENCODE}", causes(&error)));
     }
     let parsed = Url::parse(url.trim()).map_err(|error| format!("cannot be used: {error}; {ENCODE}"))?;
     // What stands before it would be taken for the host, and told to the log and to whoever answers for names.
@@ -309,13 +309,6 @@ pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
         source = cause.source();
     }
     text
-}
-
-/// What is wrong with the URL of a database.
-fn not_usable(error: &StoreError) -> String {
-    // "The task store failed" is not what has happened.
-    let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), causes);
-    format!("cannot be used: {cause}")
 }
 
 /// Who may call, and how it is proved.

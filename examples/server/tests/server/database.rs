@@ -34,7 +34,7 @@ async fn migrations_take_the_direct_address() {
     // The tables are in one database and the tasks are looked for in the other, which no sane setting would do.
     let outcome = place.run(&[]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(outcome.log.contains("the table todo.tasks is not there"), "{outcome:?}");
+    assert!(outcome.log.contains("the table todo.tasks does not exist"), "{outcome:?}");
     let swapped = Place::with_secret().set("DATABASE_URL", direct.url()).serve(&[]);
     swapped.caller("ann").work().await;
     drop(swapped);
@@ -73,7 +73,7 @@ async fn with_row_security_it_works_as_a_role_that_owns_nothing() {
     assert!(store.list(&UserId::new("ann").expect("an id"), &TaskQuery::default()).await.is_err());
     for (url, row_security, complaint) in [
         (&*walled.app, "off", "set ROW_SECURITY=on"),
-        (&*walled.owner, "on", "may turn row security off"),
+        (&*walled.owner, "on", "may disable row-level security"),
         (walled.database.url(), "on", "is a superuser"),
     ] {
         let outcome = Place::with_secret().set("ROW_SECURITY", row_security).set("DATABASE_URL", url).run(&[]);
@@ -96,7 +96,9 @@ async fn a_start_that_is_refused_does_not_turn_row_security_on() {
     let walled = WalledDatabase::empty().await;
     let running = Place::with_secret().set("DATABASE_URL", &walled.owner).serve(&[]);
     running.caller("ann").work().await;
-    for (url, complaint) in [(walled.database.url(), "is a superuser"), (&*walled.owner, "may turn row security off")] {
+    for (url, complaint) in
+        [(walled.database.url(), "is a superuser"), (&*walled.owner, "may disable row-level security")]
+    {
         let outcome = Place::with_secret()
             .set("ROW_SECURITY", "on")
             .set("DATABASE_URL", url)

@@ -4,7 +4,7 @@ use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Row as _};
 use tokio::time::timeout;
 
 use super::{
-    error::StoreError,
+    error::{SetupError, StoreError},
     sql::{
         names::{Dialect, Names},
         operations::{Operation, operations, task_store},
@@ -183,9 +183,9 @@ impl PostgresStore {
     /// # Errors
     ///
     /// The server cannot be reached, or a pooler that mixes up the prepared statements of its clients stands before
-    /// it ([`StoreError::Backend`], with a text that says so).
+    /// it ([`StoreError::Setup`], with a text that says so).
     pub async fn check(&self) -> Result<CheckReport, StoreError> {
-        let silent = |_| Err(StoreError::Unavailable("the server does not answer".into()));
+        let silent = |_| Err(StoreError::Unavailable("the server does not respond".into()));
         // As long as its two connections may take.
         timeout(2 * self.connections.connect_timeout(), self.look()).await.unwrap_or_else(silent)
     }
@@ -197,12 +197,12 @@ impl PostgresStore {
         let (mut one, mut other) = (session::connect(&options, limit).await?, session::connect(&options, limit).await?);
         let pooled = session::is_pooled(&mut one, &mut other).await?;
         if pooled && session::mixes_statements(&mut one, &mut other).await {
-            return Err(StoreError::Backend(
-                "a connection pooler that does not track prepared statements stands before the database: it answers \
-                 with the rows of other queries. Set max_prepared_statements in PgBouncer, which version 1.21 or newer \
-                 has, or use the direct URL of the database instead of the pooled one"
-                    .into(),
-            ));
+            return Err(SetupError::new(
+                "the connection pooler of the database does not track prepared statements, so that clients get the rows of \
+                 each other's queries; set max_prepared_statements (PgBouncer 1.21 or newer), or use the direct URL of the \
+                 database",
+            )
+            .into());
         }
         let settings = "select current_setting('fsync') = 'on' and current_setting('synchronous_commit') <> 'off', \
                         (select setting::bigint from pg_settings where name = 'statement_timeout')";
@@ -265,7 +265,7 @@ impl PostgresInTransaction {
 
     async fn run<O: Operation<PgConnection>>(&self, operation: &O) -> Result<O::Output, StoreError> {
         let mut connection = self.transaction.lock().await?;
-        Ok(operation.run(&mut connection, &self.sql).await?)
+        operation.run(&mut connection, &self.sql).await.map_err(|error| O::EFFECT.failed(error))
     }
 }
 
@@ -274,5 +274,26 @@ task_store!(PostgresInTransaction);
 impl fmt::Debug for PostgresInTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresInTransaction").field("names", &self.sql.names).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A host with a schema for each of its customers makes stores for many names.
+    #[tokio::test]
+    async fn stores_for_many_names_free_their_statements() {
+        let pool = PgPool::connect_lazy("postgres://nowhere.invalid/todo").expect("a URL");
+        let host = PostgresStore::new(pool);
+        let mut statements = Vec::new();
+        for number in 0..1000 {
+            let names = Names::new(format!("customer_{number}"), "tasks").expect("names");
+            let store = host.clone().with_names(names);
+            let secure = store.clone().with_row_security();
+            assert!(secure.sql.insert.as_str().contains(&format!(r#""customer_{number}"."tasks_insert""#)));
+            statements.extend([Arc::downgrade(&store.sql), Arc::downgrade(&secure.sql)]);
+        }
+        assert!(statements.iter().all(|statements| statements.upgrade().is_none()));
     }
 }

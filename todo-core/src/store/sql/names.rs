@@ -142,11 +142,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_could_leave_their_quotes_are_refused() {
+    fn names_that_could_end_their_quotes_are_rejected() {
         for wrong in ["", "1a", "Tasks", "ta-sks", "ta\"sks", "ta.sks", "ta sks", "tåsks", "x\0", &"x".repeat(31)] {
             assert!(Names::new(wrong, "tasks").is_err(), "{wrong:?}");
             assert!(Names::new("todo", wrong).is_err(), "{wrong:?}");
         }
         assert!(Names::new("_", "select").is_ok());
+    }
+
+    #[test]
+    fn a_value_is_not_searched_for_placeholders() {
+        #[cfg(feature = "postgres")]
+        let (dialect, tasks) = (Dialect::Postgres, r#""todo"."tasks""#);
+        #[cfg(not(feature = "postgres"))]
+        let (dialect, tasks) = (Dialect::Sqlite, r#""todo_tasks""#);
+        let names = Names::default().resolve(dialect);
+        let rendered = names.render_with("grant {tasks} to {role}, {unknown} {", &[("role", "{tasks}{role}{")]);
+        assert_eq!(rendered, format!("grant {tasks} to {{tasks}}{{role}}{{, {{unknown}} {{"));
     }
 }
