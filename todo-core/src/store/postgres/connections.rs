@@ -198,10 +198,10 @@ impl PostgresLease {
     async fn after(self, error: &sqlx::Error, is_repeated: bool) -> Option<Self> {
         match self {
             Self::Own(lease) => lease.finish(Err(error)),
-            Self::Host { mut connection, _slot } => match condition(error) {
+            Self::Host { mut connection, _slot: slot } => match condition(error) {
                 // The pool of the host may have many connections with such statements, so this one is repaired.
                 Condition::Outdated if is_repeated => match connection.clear_cached_statements().await {
-                    Ok(()) => return Some(Self::Host { connection, _slot }),
+                    Ok(()) => return Some(Self::Host { connection, _slot: slot }),
                     Err(_) => drop(connection.detach()),
                 },
                 // If the call is not repeated, another connection was no better.

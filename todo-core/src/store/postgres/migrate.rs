@@ -28,22 +28,23 @@ use super::{
 const LIMIT: Duration = Duration::from_secs(10);
 
 impl PostgresStore {
-    /// Brings schema and table to the newest version. It is safe to run this in many processes at once, and does
-    /// nothing when there is nothing to do.
+    /// Migrates schema and table to the newest version. It is safe to call this in many processes at once. If the tables are at
+    /// the newest version, it changes nothing.
     ///
-    /// It holds a lock of the session and sets something there, so it needs a direct connection, not a pooler in transaction mode.
+    /// It needs a direct connection, not a pooler in transaction mode, since it holds a lock of the session. Other calls wait
+    /// for it for at most a second at a time. If it is dropped or fails, no migration is half done.
     ///
     /// # Errors
     ///
-    /// The server cannot be reached, the user may not create the schema, the database was migrated by a newer version of
-    /// this library, or for ten seconds somebody else has held the tables ([`StoreError::Unavailable`]): a transaction
-    /// that reads them, or another migration. Calls of others are held up for a second at a time at most.
+    /// The server cannot be reached; another transaction or migration has held the tables for ten seconds
+    /// ([`StoreError::Unavailable`]); or the role may not create the schema, or a newer version of this library has migrated
+    /// the tables ([`StoreError::Setup`]).
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.run_migrations(migrate::newest_version(Dialect::Postgres), DataLoss::Refuse).await
     }
 
-    /// Brings schema and table to this version, which may be an older one. 0 removes the table, but not the schema, which
-    /// may hold what is not ours. Going back happens wholly or not at all.
+    /// Migrates schema and table to this version, which may be an older one. Version 0 is no table; the schema stays, since it
+    /// may contain other tables. Going back is one transaction.
     ///
     /// ```no_run
     /// # async fn back(store: todo_core::store::PostgresStore) -> Result<(), todo_core::store::StoreError> {
@@ -56,8 +57,8 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// As with [`migrate`](Self::migrate); or there is no such version; or there are tasks that would be lost, and
-    /// `loss` refuses that.
+    /// Those of [`migrate`](Self::migrate); or there is no such version, or there are tasks that it would delete, and `loss` is
+    /// [`DataLoss::Refuse`] ([`StoreError::Setup`]).
     pub async fn migrate_to(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         self.run_migrations(migrate::known_version(Dialect::Postgres, version)?, loss).await
     }
