@@ -69,7 +69,7 @@ async fn released_migrations_never_change() {
 
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tasks.db");
-    SqliteStore::open(&path).migrate().await.unwrap();
+    SqliteStore::open_lazy(&path).migrate().await.unwrap();
     let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
     let checksums = "select version, lower(substr(hex(checksum), 1, 32)) from todo_tasks_migrations order by version";
     let checksums: Vec<(i64, String)> = sqlx::query_as(checksums).fetch_all(&mut connection).await.unwrap();
@@ -229,7 +229,7 @@ async fn a_database_that_is_newer_is_left_alone() {
 async fn sqlite_goes_there_and_back_too() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tasks.db");
-    let store = SqliteStore::open(&path);
+    let store = SqliteStore::open_lazy(&path);
     store.migrate().await.unwrap();
     let tasks = create(store.clone()).await;
     let unknown = text(store.migrate_to(2, DataLoss::Refuse).await);
@@ -244,7 +244,7 @@ async fn sqlite_goes_there_and_back_too() {
 
     let moves: Vec<_> = (0..8)
         .map(|number| {
-            let store = SqliteStore::open(&path);
+            let store = SqliteStore::open_lazy(&path);
             tokio::spawn(async move {
                 if number % 2 == 0 { store.migrate().await } else { store.migrate_to(0, DataLoss::Refuse).await }
             })

@@ -88,9 +88,8 @@ async fn the_next_call_goes_on_connecting_where_another_has_left() {
     let database = todo_database().await;
     let proxy = Proxy::before(database.url()).await;
     proxy.set(Traffic::Held);
-    let mut options = PostgresOptions::default();
-    options.connect_timeout = Duration::from_millis(300);
-    let store = PostgresStore::connect(&proxy.url(), &options).unwrap();
+    let options = PostgresOptions::default().connect_timeout(Duration::from_millis(300));
+    let store = PostgresStore::connect_lazy(&proxy.url(), &options).unwrap();
     // Nobody waits for as long as the database takes to wake up.
     for _ in 0..3 {
         assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
@@ -141,9 +140,8 @@ async fn an_attempt_that_nobody_answers_does_not_keep_others_from_connecting() {
 async fn one_silent_connection_is_enough_to_give_up_all_that_were_idle_with_it() {
     let database = todo_database().await;
     let proxy = Proxy::before(database.url()).await;
-    let mut options = PostgresOptions::default();
-    options.statement_timeout = Some(Duration::from_millis(500));
-    let store = PostgresStore::connect(&proxy.url(), &options).unwrap();
+    let options = PostgresOptions::default().statement_timeout(Duration::from_millis(500));
+    let store = PostgresStore::connect_lazy(&proxy.url(), &options).unwrap();
     fill(&store, 8).await;
     proxy.set(Traffic::Silent);
     proxy.set(Traffic::Flows);
@@ -165,9 +163,8 @@ async fn a_write_that_is_not_answered_is_not_sent_again() {
     let database = todo_database().await;
     let mut admin = PgConnection::connect(database.url()).await.unwrap();
     let proxy = Proxy::before(database.url()).await;
-    let mut options = PostgresOptions::default();
-    options.statement_timeout = Some(Duration::from_millis(500));
-    let store = PostgresStore::connect(&proxy.url(), &options).unwrap();
+    let options = PostgresOptions::default().statement_timeout(Duration::from_millis(500));
+    let store = PostgresStore::connect_lazy(&proxy.url(), &options).unwrap();
     let task = tasks(&store).create(new_task("once")).await.unwrap();
     for _ in 0..3 {
         fill(&store, 1).await;

@@ -146,7 +146,7 @@ async fn a_pooler_that_mixes_statements_is_refused() {
     let database = testkit::stores::todo_database().await;
     let pooler = PgBouncer::mixing(database.url());
     for _ in 0..3 {
-        let store = PostgresStore::connect(&pooler.url(), &PostgresOptions::default()).unwrap();
+        let store = PostgresStore::connect_lazy(&pooler.url(), &PostgresOptions::default()).unwrap();
         match store.check().await {
             Err(StoreError::Backend(error)) => {
                 for what_helps in ["max_prepared_statements", "1.21", "direct URL"] {
@@ -161,10 +161,10 @@ async fn a_pooler_that_mixes_statements_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_tracks_statements_is_found_and_used() {
     let database = testkit::stores::todo_database().await;
-    let direct = PostgresStore::connect(database.url(), &PostgresOptions::default()).unwrap();
+    let direct = PostgresStore::connect_lazy(database.url(), &PostgresOptions::default()).unwrap();
     assert!(!direct.check().await.unwrap().pooled);
     let pooler = PgBouncer::tracking(database.url());
-    let store = PostgresStore::connect(&pooler.url(), &PostgresOptions::default()).unwrap();
+    let store = PostgresStore::connect_lazy(&pooler.url(), &PostgresOptions::default()).unwrap();
     assert!(store.check().await.unwrap().pooled);
 }
 
@@ -173,7 +173,7 @@ async fn a_pooler_that_tracks_statements_is_found_and_used() {
 async fn nothing_is_set_in_the_sessions_of_a_pooler() {
     let database = testkit::stores::todo_database().await;
     let pooler = PgBouncer::tracking(database.url());
-    let store = PostgresStore::connect(&pooler.url(), &PostgresOptions::default()).unwrap();
+    let store = PostgresStore::connect_lazy(&pooler.url(), &PostgresOptions::default()).unwrap();
     store.ping().await.unwrap();
     assert!(store.status().size > 0, "it has connected");
     for client in &mut every_session(&pooler).await {

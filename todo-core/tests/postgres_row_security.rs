@@ -15,8 +15,8 @@ use todo_core::{
     clock::Timestamp,
     conformance::store::cases,
     store::{
-        BatchStore as _, CoalescingOptions, CoalescingStore, Completion, Names, PostgresInTransaction, PostgresStore,
-        StoreError, TaskChange, TaskStore,
+        BatchStore as _, CoalescingOptions, CoalescingStore, Completion, Names, PostgresStore, StoreError, TaskChange,
+        TaskStore,
     },
 };
 
@@ -44,7 +44,8 @@ mod transaction_of_the_host {
     async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
         let walled = WalledDatabase::migrated().await;
         let pool = PgPool::connect(&walled.app).await.unwrap();
-        let store = PostgresInTransaction::new(pool.begin().await.unwrap()).with_row_security();
+        let store = PostgresStore::new(pool.clone()).with_row_security();
+        let store = store.in_transaction(pool.begin().await.unwrap());
         case(Arc::new(store.clone())).await;
         store.take().await.unwrap().commit().await.unwrap();
         pool.close().await;
@@ -449,7 +450,7 @@ async fn in_a_transaction_of_the_host_whom_it_had_bound_is_bound_again(walled: &
         if let Some(host) = host {
             bind(&mut transaction, host).await;
         }
-        let store = PostgresInTransaction::new(transaction).with_row_security();
+        let store = PostgresStore::new(pool.clone()).with_row_security().in_transaction(transaction);
         all_calls(&store).await;
         let mut transaction = store.take().await.unwrap();
         assert_eq!(bound(&mut transaction).await.as_deref(), host);
@@ -633,7 +634,7 @@ async fn other_names_have_walls_of_their_own() {
         store.check_tables().await.unwrap();
         all_calls(&store).await;
         let pool = PgPool::connect(&walled.app).await.unwrap();
-        let joined = PostgresInTransaction::with_names(pool.begin().await.unwrap(), &names).with_row_security();
+        let joined = store.in_transaction(pool.begin().await.unwrap());
         all_calls(&joined).await;
         joined.take().await.unwrap().rollback().await.unwrap();
         pool.close().await;

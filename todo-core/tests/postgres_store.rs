@@ -16,8 +16,8 @@ use todo_core::{
     Cursor, Description, Limit, NewTask, Patch, Task, TaskId, TaskQuery, Title, TodoService, UserId,
     clock::Timestamp,
     store::{
-        BatchStore as _, CoalescingOptions, CoalescingStore, Completion, Names, PostgresInTransaction, PostgresOptions,
-        PostgresStore, StoreError, TaskChange, TaskStore,
+        BatchStore as _, CoalescingOptions, CoalescingStore, Completion, Names, PostgresOptions, PostgresStore,
+        StoreError, TaskChange, TaskStore,
     },
 };
 use tokio::{
@@ -49,7 +49,7 @@ mod transaction_of_the_host {
     async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
         let database = todo_database().await;
         let pool = PgPool::connect(database.url()).await.unwrap();
-        let store = PostgresInTransaction::new(pool.begin().await.unwrap());
+        let store = PostgresStore::new(pool.clone()).in_transaction(pool.begin().await.unwrap());
         case(Arc::new(store.clone())).await;
         // It is still one that can commit.
         store.take().await.unwrap().commit().await.unwrap();
@@ -164,9 +164,8 @@ async fn one_call_with_row_security_is_one_round_trip() {
 
 /// One connection, so that the second round of calls finds all statements prepared.
 fn alone(wire: &Wire) -> PostgresStore {
-    let mut options = PostgresOptions::default();
-    options.max_connections = 1;
-    PostgresStore::connect(&wire.url, &options).unwrap()
+    let options = PostgresOptions::default().max_connections(1);
+    PostgresStore::connect_lazy(&wire.url, &options).unwrap()
 }
 
 async fn one_round_trip(wire: &Wire, store: PostgresStore) {
@@ -277,10 +276,9 @@ async fn kill_others(admin: &mut PgConnection) {
 async fn who_would_wait_behind_too_many_others_is_refused_at_once() {
     let database = todo_database().await;
     let mut admin = PgConnection::connect(database.url()).await.unwrap();
-    let mut options = PostgresOptions::default();
-    // Nobody is refused because he has waited for too long.
-    (options.max_connections, options.max_waiting, options.acquire_timeout) = (2, 3, Duration::from_mins(10));
-    let own = PostgresStore::connect(database.url(), &options).unwrap();
+    // No call fails because it has waited for too long.
+    let options = PostgresOptions::default().max_connections(2).max_waiting(3).acquire_timeout(Duration::from_mins(10));
+    let own = PostgresStore::connect_lazy(database.url(), &options).unwrap();
     let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_mins(10));
     let host = PostgresStore::new(pool.connect_lazy(database.url()).unwrap()).with_max_waiting(3);
     for store in [own, host] {
@@ -396,10 +394,10 @@ async fn no_call_waits_for_the_database_without_end() {
     let mut lock = admin.begin().await.unwrap();
     lock.execute(r#"lock table "todo"."tasks" in access exclusive mode"#).await.unwrap();
     let call = async |statement: Option<u64>, lock: Option<u64>| {
-        let mut options = PostgresOptions::default();
-        options.statement_timeout = statement.map(Duration::from_millis);
-        options.lock_timeout = lock.map(Duration::from_millis);
-        let store = PostgresStore::connect(database.url(), &options).unwrap();
+        let options = PostgresOptions::default()
+            .statement_timeout(statement.map(Duration::from_millis))
+            .lock_timeout(lock.map(Duration::from_millis));
+        let store = PostgresStore::connect_lazy(database.url(), &options).unwrap();
         let service = TodoService::new(store);
         tokio::time::timeout(Duration::from_secs(20), ann(&service).list(&TaskQuery::default())).await
     };
@@ -414,10 +412,9 @@ async fn no_call_waits_for_the_database_without_end() {
     // What was set is seen where it counts, and what the role has where nothing is set.
     let findings = connect(database.url()).check().await.unwrap();
     assert_eq!(findings.statement_timeout, Some(Duration::from_secs(5)));
-    let mut options = PostgresOptions::default();
-    options.statement_timeout = None;
+    let options = PostgresOptions::default().statement_timeout(None);
     let found = async |url: &str| {
-        let store = PostgresStore::connect(url, &options).unwrap();
+        let store = PostgresStore::connect_lazy(url, &options).unwrap();
         store.check().await.unwrap().statement_timeout
     };
     assert_eq!(found(database.url()).await, None);
@@ -429,12 +426,11 @@ async fn no_call_waits_for_the_database_without_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_has_no_limit_of_time() {
     let database = testkit::postgres::empty_database().await;
-    let mut options = PostgresOptions::default();
-    (options.statement_timeout, options.lock_timeout) =
-        (Some(Duration::from_millis(1)), Some(Duration::from_millis(1)));
+    let limit = Duration::from_millis(1);
+    let options = PostgresOptions::default().statement_timeout(limit).lock_timeout(limit);
     let starts: Vec<_> = (0..8)
         .map(|_| {
-            let store = PostgresStore::connect(database.url(), &options).unwrap();
+            let store = PostgresStore::connect_lazy(database.url(), &options).unwrap();
             tokio::spawn(async move { store.migrate().await })
         })
         .collect();
@@ -532,9 +528,8 @@ async fn a_batch_answers_what_single_calls_answer() {
 async fn a_batch_is_one_round_trip() {
     let database = todo_database().await;
     let wire = Wire::to(database.url()).await;
-    let mut options = PostgresOptions::default();
-    options.max_connections = 1;
-    let store = narrow(PostgresStore::connect(&wire.url, &options).unwrap());
+    let options = PostgresOptions::default().max_connections(1);
+    let store = narrow(PostgresStore::connect_lazy(&wire.url, &options).unwrap());
     let service = TodoService::new(store.clone());
     let tasks = ann(&service);
     let (_, query) = (tasks.create(new_task()).await.unwrap(), TaskQuery::default());
@@ -553,9 +548,8 @@ async fn a_batch_is_one_round_trip() {
 async fn a_task_that_somebody_holds_delays_only_who_wants_it() {
     let database = todo_database().await;
     let pool = PgPool::connect(database.url()).await.unwrap();
-    let mut options = PostgresOptions::default();
-    (options.lock_timeout, options.statement_timeout) = (None, None);
-    let store = narrow(PostgresStore::connect(database.url(), &options).unwrap());
+    let options = PostgresOptions::default().lock_timeout(None).statement_timeout(None);
+    let store = narrow(PostgresStore::connect_lazy(database.url(), &options).unwrap());
     let service = TodoService::new(store.clone());
     let held = ann(&service).create(new_task()).await.unwrap();
     let mut free = Vec::new();

@@ -12,9 +12,8 @@ use tokio::{
 };
 
 async fn check(url: &str, tls: TlsPolicy) -> Result<(), String> {
-    let mut options = PostgresOptions::default();
-    options.tls = tls;
-    match PostgresStore::connect(url, &options).unwrap().check().await {
+    let options = PostgresOptions::default().tls(tls);
+    match PostgresStore::connect_lazy(url, &options).unwrap().check().await {
         Ok(_) => Ok(()),
         // To wait would not help.
         Err(StoreError::Backend(error)) => Err(error.to_string()),
@@ -80,7 +79,7 @@ async fn the_name_of_the_host_is_shown_to_the_server() {
         hello.truncate(count);
         hello
     };
-    let store = PostgresStore::connect(
+    let store = PostgresStore::connect_lazy(
         &format!("postgres://ann:secret@localhost:{port}/todo?sslmode=verify-full"),
         &PostgresOptions::default(),
     );

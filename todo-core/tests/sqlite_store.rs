@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sqlx::{Connection as _, Executor as _, SqliteConnection, SqlitePool};
 use todo_core::{
     NewTask, TaskQuery, Title, TodoService, UserId,
-    store::{Names, SqliteInTransaction, SqliteStore, StoreError, TaskStore},
+    store::{Names, SqliteStore, StoreError, TaskStore},
 };
 
 mod own_connections {
@@ -20,9 +20,10 @@ mod transaction_of_the_host {
     async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("host.db");
-        SqliteStore::open(&path).migrate().await.unwrap();
+        let store = SqliteStore::open_lazy(&path);
+        store.migrate().await.unwrap();
         let pool = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
-        let store = SqliteInTransaction::new(pool.begin_with("BEGIN IMMEDIATE").await.unwrap()).await.unwrap();
+        let store = store.in_transaction(pool.begin_with("BEGIN IMMEDIATE").await.unwrap()).await.unwrap();
         case(Arc::new(store.clone())).await;
         // It is still one that can commit.
         store.take().await.unwrap().commit().await.unwrap();
@@ -37,16 +38,16 @@ mod transaction_of_the_host {
 async fn a_transaction_that_cannot_write_any_more_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("host.db");
-    let store = SqliteStore::open(&path);
+    let store = SqliteStore::open_lazy(&path);
     store.migrate().await.unwrap();
     let pool = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
     let mut late = pool.begin().await.unwrap();
     late.fetch_all("select * from todo_tasks").await.unwrap();
-    let service = TodoService::new(store);
+    let service = TodoService::new(store.clone());
     let ann = service.for_user(UserId::new("ann").unwrap());
     ann.create(NewTask::new(Title::new("First").unwrap())).await.unwrap();
-    // What it has read is no longer so.
-    let error = SqliteInTransaction::new(late).await.unwrap_err();
+    // What the transaction has read is outdated.
+    let error = store.in_transaction(late).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
 }
 
@@ -56,7 +57,7 @@ async fn many_first_starts_at_once_migrate_once() {
     // Each store has connections of its own, as each process would.
     let starts: Vec<_> = (0..12)
         .map(|_| {
-            let store = SqliteStore::open(directory.path().join("tasks.db"));
+            let store = SqliteStore::open_lazy(directory.path().join("tasks.db"));
             tokio::spawn(async move {
                 store.migrate().await?;
                 store.ping().await
@@ -72,10 +73,10 @@ async fn many_first_starts_at_once_migrate_once() {
 async fn several_processes_write_one_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tasks.db");
-    SqliteStore::open(&path).migrate().await.unwrap();
+    SqliteStore::open_lazy(&path).migrate().await.unwrap();
     let writers: Vec<_> = (0..4)
         .map(|number| {
-            let service = TodoService::new(SqliteStore::open(&path));
+            let service = TodoService::new(SqliteStore::open_lazy(&path));
             tokio::spawn(async move {
                 let tasks = service.for_user(UserId::new(format!("writer {number}")).unwrap());
                 for _ in 0..25 {
@@ -101,7 +102,10 @@ async fn instances_live_beside_each_other_and_beside_the_hosts_own_tables() {
     )
     .await
     .unwrap();
-    let stores = [SqliteStore::open(&path), SqliteStore::open(&path).with_names(Names::new("todo", "chores").unwrap())];
+    let stores = [
+        SqliteStore::open_lazy(&path),
+        SqliteStore::open_lazy(&path).with_names(Names::new("todo", "chores").unwrap()),
+    ];
     for store in &stores {
         store.migrate().await.unwrap();
         store.migrate().await.unwrap();
@@ -121,16 +125,16 @@ async fn instances_live_beside_each_other_and_beside_the_hosts_own_tables() {
 #[test]
 fn a_database_in_memory_is_refused() {
     for url in ["sqlite::memory:", "sqlite://:memory:", "sqlite://x?mode=memory", "sqlite://x?mode=ro", "mysql://x"] {
-        assert!(SqliteStore::connect(url).is_err(), "{url}");
+        assert!(SqliteStore::from_url(url).is_err(), "{url}");
     }
-    assert!(SqliteStore::connect("sqlite://tasks.db").is_ok());
+    assert!(SqliteStore::from_url("sqlite://tasks.db").is_ok());
 }
 
 #[tokio::test]
 async fn a_file_that_must_be_there_is_not_made() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tasks.db");
-    let store = SqliteStore::connect(&format!("sqlite://{}?mode=rw", path.display())).unwrap();
+    let store = SqliteStore::from_url(&format!("sqlite://{}?mode=rw", path.display())).unwrap();
     assert!(store.migrate().await.is_err());
     assert!(!path.exists());
 }

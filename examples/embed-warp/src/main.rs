@@ -13,7 +13,7 @@ fn setting(name: &str) -> Result<String, String> {
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "the user needs the address")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let store = SqliteStore::open("tasks.db"); // +
+    let store = SqliteStore::open_lazy("tasks.db"); // +
     store.migrate().await?; // +
     let todo = TodoApi::new(TodoService::new(store), JwtVerifier::hs256(setting("BETTER_AUTH_SECRET")?)?); // +
     let app = app(

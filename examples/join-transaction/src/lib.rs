@@ -9,7 +9,7 @@
 //! employee without checklist, or a checklist without employee, must never be.
 //!
 //! The way, the same on both databases: the host begins a transaction and writes what is its own; hands the
-//! transaction to [`SqliteInTransaction`] or [`PostgresInTransaction`], which are stores like any other;
+//! transaction to the store (`in_transaction`), which returns a store like any other for it;
 //! [`TodoService::with_store`] puts the rules of its service over that store; and when the tasks are written, the host takes
 //! the transaction back, and commits or rolls back.
 
@@ -38,8 +38,8 @@ pub struct Staff {
 
 #[derive(Clone, Debug)]
 enum Database {
-    Sqlite(SqlitePool),
-    Postgres(PgPool),
+    Sqlite(SqlitePool, SqliteStore),
+    Postgres(PgPool, PostgresStore),
 }
 
 impl Staff {
@@ -50,14 +50,14 @@ impl Staff {
     /// The database cannot be opened, or does not do as it is told.
     pub async fn open(url: &str) -> Result<Self, BoxError> {
         if url.starts_with("sqlite:") {
-            let tasks = SqliteStore::connect(url)?;
+            let tasks = SqliteStore::from_url(url)?;
             tasks.migrate().await?;
             let options = SqliteConnectOptions::from_str(url)?
                 .journal_mode(SqliteJournalMode::Wal)
                 .busy_timeout(Duration::from_secs(5));
             let pool = SqlitePool::connect_with(options).await?;
             pool.execute("create table if not exists employees (id integer primary key, name text not null)").await?;
-            Ok(Self { database: Database::Sqlite(pool), tasks: TodoService::new(tasks) })
+            Ok(Self { database: Database::Sqlite(pool, tasks.clone()), tasks: TodoService::new(tasks) })
         } else {
             let pool = PgPool::connect(url).await?;
             let tasks = PostgresStore::new(pool.clone());
@@ -69,7 +69,7 @@ impl Staff {
                  )",
             )
             .await?;
-            Ok(Self { database: Database::Postgres(pool), tasks: TodoService::new(tasks) })
+            Ok(Self { database: Database::Postgres(pool, tasks.clone()), tasks: TodoService::new(tasks) })
         }
     }
 
@@ -81,15 +81,15 @@ impl Staff {
     /// back then.
     pub async fn hire(&self, name: &str, checklist: &[&str]) -> Result<Hiring, BoxError> {
         let (id, joined): (i64, _) = match &self.database {
-            Database::Sqlite(pool) => {
+            Database::Sqlite(pool, store) => {
                 let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
                 let id = sqlx::query_scalar(INSERT).bind(name).fetch_one(&mut *transaction).await?;
-                (id, Joined::Sqlite(SqliteInTransaction::new(transaction).await?))
+                (id, Joined::Sqlite(store.in_transaction(transaction).await?))
             }
-            Database::Postgres(pool) => {
+            Database::Postgres(pool, store) => {
                 let mut transaction = pool.begin().await?;
                 let id = sqlx::query_scalar(INSERT).bind(name).fetch_one(&mut *transaction).await?;
-                (id, Joined::Postgres(PostgresInTransaction::new(transaction)))
+                (id, Joined::Postgres(store.in_transaction(transaction)))
             }
         };
         let employee = user_id(id)?;
@@ -112,8 +112,8 @@ impl Staff {
     pub async fn employees(&self) -> Result<Vec<(UserId, String)>, BoxError> {
         let select = "select id, name from employees order by id";
         let rows: Vec<(i64, String)> = match &self.database {
-            Database::Sqlite(pool) => sqlx::query_as(select).fetch_all(pool).await?,
-            Database::Postgres(pool) => sqlx::query_as(select).fetch_all(pool).await?,
+            Database::Sqlite(pool, _) => sqlx::query_as(select).fetch_all(pool).await?,
+            Database::Postgres(pool, _) => sqlx::query_as(select).fetch_all(pool).await?,
         };
         rows.into_iter().map(|(id, name)| Ok((user_id(id)?, name))).collect()
     }

@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .journal_mode(SqliteJournalMode::Wal)
         .busy_timeout(Duration::from_secs(5));
     let accounts = Accounts::open(SqlitePool::connect_with(options).await?, &origin, SystemClock).await?;
-    let tasks = SqliteStore::open(FILE);
+    let tasks = SqliteStore::open_lazy(FILE);
     tasks.migrate().await?;
 
     for name in ["ann", "bob"] {

@@ -119,7 +119,7 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
             if !*coalesce {
                 return Ok(Store::Postgres(store));
             }
-            let batching = CoalescingOptions::default().max_waiting(options.max_waiting);
+            let batching = CoalescingOptions::default().max_waiting(options.get_max_waiting());
             Ok(Store::Coalescing(CoalescingStore::with_options(store, &batching)))
         }
     }
@@ -165,7 +165,7 @@ pub(crate) async fn migrate(database: &Database, migration: &Migration) -> Resul
                 return Err(Failure::fatal(format!("cannot grant access to {url}: SQLite has no roles")));
             }
             let failed = |error| failed(url, &error);
-            let store = SqliteStore::connect(url).map_err(failed)?;
+            let store = SqliteStore::from_url(url).map_err(failed)?;
             let migrated = match migration.to {
                 None => store.migrate().await,
                 Some(version) => store.migrate_to(version, migration.loss).await,
@@ -209,7 +209,7 @@ async fn other_role(owner: &PostgresStore, url: &Secret, options: &PostgresOptio
 }
 
 fn connect(url: &Secret, options: &PostgresOptions, row_security: bool) -> Result<PostgresStore, StoreError> {
-    let store = PostgresStore::connect(url.reveal(), options)?;
+    let store = PostgresStore::connect_lazy(url.reveal(), options)?;
     Ok(if row_security { store.with_row_security() } else { store })
 }
 
@@ -222,7 +222,7 @@ pub(crate) fn migrated_url(database: &Database) -> String {
 }
 
 async fn open_sqlite(url: &str, max_waiting: Option<usize>) -> Result<SqliteStore, Failure> {
-    let store = SqliteStore::connect(url).map_err(|error| failed(url, &error))?;
+    let store = SqliteStore::from_url(url).map_err(|error| failed(url, &error))?;
     store.migrate().await.map_err(|error| failed(url, &error))?;
     Ok(match max_waiting {
         Some(count) => store.with_max_waiting(count),

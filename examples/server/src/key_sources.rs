@@ -90,8 +90,8 @@ fn read_key_set(path: &Path) -> Result<JwkSet, String> {
     Ok(set)
 }
 
-/// Adds issuers, audiences and subject. A key set needs issuer and audience, since only they distinguish an access token
-/// from other things that the same key signs.
+/// Adds issuers, audiences and subject. A key set needs issuer and audience, since only they distinguish an access
+/// token from other things that the same key signs.
 fn with_rules(mut source: KeySource, keys: &Keys) -> Result<KeySource, Vec<Problem>> {
     let default = keys.better_auth_origin();
     let mut missing = Vec::new();

@@ -12,8 +12,8 @@
 //! `todo-server help serve` lists the settings. The exit code is 0 for success (also after SIGTERM and SIGINT), 1 for a
 //! failure, and 2 for wrong settings or flags.
 //!
-//! This library is the program without its allocator: `main.rs` calls [`main`]. To use the todo API in a program of your
-//! own, use `todo-core` and an adapter instead; `examples/embed-axum` shows how. Public beside [`main`] is only
+//! This library is the program without its allocator: `main.rs` calls [`main`]. To use the todo API in a program of
+//! your own, use `todo-core` and an adapter instead; `examples/embed-axum` shows how. Public beside [`main`] is only
 //! [`connection`], for the fuzzer.
 
 mod app;

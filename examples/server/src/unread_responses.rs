@@ -1,9 +1,10 @@
 //! A limit on the responses that a client of HTTP/2 does not read.
 //!
 //! Over HTTP/1.1 a connection has one response at a time, and [`crate::connection`] closes the connection if the client
-//! does not read it. Over HTTP/2 a connection has up to 200 requests at a time, and the client chooses how many bytes of
-//! each response it accepts. A client that accepts none and requests page after page would make the server keep all of
-//! these pages in memory. So each connection counts the bytes of its unread responses, and past 8 MiB it responds 503.
+//! does not read it. Over HTTP/2 a connection has up to 200 requests at a time, and the client chooses how many bytes
+//! of each response it accepts. A client that accepts none and requests page after page would make the server keep all
+//! of these pages in memory. So each connection counts the bytes of its unread responses, and past 8 MiB it responds
+//! 503.
 
 use std::{
     pin::Pin,
@@ -18,7 +19,10 @@ use bytes::Bytes;
 use http::{Response, header::CONTENT_LENGTH};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
-use todo_core::{Error, api::problem, store::StoreError};
+use todo_core::{
+    api::{ApiError, problem},
+    store::StoreError,
+};
 use tower::BoxError;
 
 use crate::app::Body;
@@ -47,7 +51,8 @@ impl UnreadResponses {
         let unread = UnreadBytes { total: self.0.clone(), size };
         if before.saturating_add(size) > MAX_UNREAD {
             let error = StoreError::Unavailable("the client does not read the earlier responses".into());
-            return problem(ApiError::Store(error)).map(|body| Body::new(Full::new(body).map_err(BoxError::from)));
+            return problem(ApiError::Service(error.into()))
+                .map(|body| Body::new(Full::new(body).map_err(BoxError::from)));
         }
         response.map(|body| Body::new(SplitBody { body, rest: Bytes::new(), _unread: unread }))
     }
@@ -90,7 +95,8 @@ impl http_body::Body for SplitBody {
         }
         let size = self.rest.len().min(UNCOUNTED);
         let piece = self.rest.split_to(size);
-        // The connection holds the last piece when it is no longer counted. A copy does not keep the whole body in memory.
+        // The connection holds the last piece when it is no longer counted. A copy does not keep the whole body in
+        // memory.
         let piece = if self.rest.is_empty() { Bytes::copy_from_slice(&piece) } else { piece };
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }

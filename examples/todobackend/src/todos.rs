@@ -52,8 +52,8 @@ pub struct Todos {
 
 #[derive(Clone, Debug)]
 enum Database {
-    Sqlite(SqlitePool),
-    Postgres(PgPool),
+    Sqlite(SqlitePool, SqliteStore),
+    Postgres(PgPool, PostgresStore),
 }
 
 impl Todos {
@@ -64,20 +64,20 @@ impl Todos {
     /// The database cannot be opened, or does not do as it is told.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         if url.starts_with("sqlite:") {
-            let store = SqliteStore::connect(url)?;
+            let store = SqliteStore::from_url(url)?;
             store.migrate().await?;
             let options = SqliteConnectOptions::from_str(url)?
                 .journal_mode(SqliteJournalMode::Wal)
                 .busy_timeout(Duration::from_secs(5));
             let pool = SqlitePool::connect_with(options).await?;
             pool.execute(SQLITE_SCHEMA).await?;
-            Ok(Self { database: Database::Sqlite(pool), service: TodoService::new(store) })
+            Ok(Self { database: Database::Sqlite(pool, store.clone()), service: TodoService::new(store) })
         } else {
             let pool = PgPool::connect(url).await?;
             let store = PostgresStore::new(pool.clone());
             store.migrate().await?;
             pool.execute(POSTGRES_SCHEMA).await?;
-            Ok(Self { database: Database::Postgres(pool), service: TodoService::new(store) })
+            Ok(Self { database: Database::Postgres(pool, store.clone()), service: TodoService::new(store) })
         }
     }
 
@@ -146,8 +146,8 @@ impl Todos {
 
     async fn places(&self, owner: &UserId) -> Result<HashMap<Uuid, i64>, StoreError> {
         let places: Vec<(Uuid, i64)> = match &self.database {
-            Database::Sqlite(pool) => sqlx::query_as(ALL).bind(owner.as_str()).fetch_all(pool).await?,
-            Database::Postgres(pool) => sqlx::query_as(ALL).bind(owner.as_str()).fetch_all(pool).await?,
+            Database::Sqlite(pool, _) => sqlx::query_as(ALL).bind(owner.as_str()).fetch_all(pool).await?,
+            Database::Postgres(pool, _) => sqlx::query_as(ALL).bind(owner.as_str()).fetch_all(pool).await?,
         };
         Ok(places.into_iter().collect())
     }
@@ -155,17 +155,17 @@ impl Todos {
     async fn place(&self, owner: &UserId, id: TaskId) -> Result<Option<i64>, StoreError> {
         let (owner, id) = (owner.as_str(), id.as_uuid());
         Ok(match &self.database {
-            Database::Sqlite(pool) => sqlx::query_scalar(GET).bind(owner).bind(id).fetch_optional(pool).await?,
-            Database::Postgres(pool) => sqlx::query_scalar(GET).bind(owner).bind(id).fetch_optional(pool).await?,
+            Database::Sqlite(pool, _) => sqlx::query_scalar(GET).bind(owner).bind(id).fetch_optional(pool).await?,
+            Database::Postgres(pool, _) => sqlx::query_scalar(GET).bind(owner).bind(id).fetch_optional(pool).await?,
         })
     }
 
     async fn begin(&self) -> Result<Joined, StoreError> {
         Ok(match &self.database {
-            Database::Sqlite(pool) => {
-                Joined::Sqlite(SqliteInTransaction::new(pool.begin_with("BEGIN IMMEDIATE").await?).await?)
+            Database::Sqlite(pool, store) => {
+                Joined::Sqlite(store.in_transaction(pool.begin_with("BEGIN IMMEDIATE").await?).await?)
             }
-            Database::Postgres(pool) => Joined::Postgres(PostgresInTransaction::new(pool.begin().await?)),
+            Database::Postgres(pool, store) => Joined::Postgres(store.in_transaction(pool.begin().await?)),
         })
     }
 }

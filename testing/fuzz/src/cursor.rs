@@ -1,7 +1,8 @@
 //! Any query of a list, with any cursor.
 //!
-//! An accepted cursor has exactly one spelling. A page contains what the query asks for, and nothing of another owner. The
-//! response to an invalid query names every invalid parameter. The links of the pages lead to each task once, and end.
+//! An accepted cursor has exactly one spelling. A page contains what the query asks for, and nothing of another owner.
+//! The response to an invalid query names every invalid parameter. The links of the pages lead to each task once, and
+//! end.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -1,6 +1,7 @@
 //! Any text as a key set.
 //!
-//! `serde_json` sees the same keys, and the verifier accepts a token only if the key set contains the key that signed it.
+//! `serde_json` sees the same keys, and the verifier accepts a token only if the key set contains the key that signed
+//! it.
 
 use std::sync::LazyLock;
 

@@ -1,8 +1,9 @@
 //! Checks for arbitrary input: whatever bytes arrive, nothing panics, and the results are those of a second reading of
 //! the rules.
 //!
-//! Each module has a function `check`, which panics if one of its properties does not hold for these bytes. The crate in
-//! `targets/` gives them to libFuzzer (`scripts/fuzz`), and `tests/seeds.rs` runs them with every seed on stable Rust.
+//! Each module has a function `check`, which panics if one of its properties does not hold for these bytes. The crate
+//! in `targets/` gives them to libFuzzer (`scripts/fuzz`), and `tests/seeds.rs` runs them with every seed on stable
+//! Rust.
 //!
 //! | module | input |
 //! | --- | --- |

@@ -1,8 +1,8 @@
 //! Any requests of two users through `TodoApi::respond`, compared with a model of the acknowledged tasks.
 //!
-//! No response is 5xx, except that of a body which never ends. Each response has a status and a code of the API, with the
-//! headers of that status. Acknowledged tasks can be read back, by their owner only. A request for another user's task has
-//! the same response as a request for a task that does not exist.
+//! No response is 5xx, except that of a body which never ends. Each response has a status and a code of the API, with
+//! the headers of that status. Acknowledged tasks can be read back, by their owner only. A request for another user's
+//! task has the same response as a request for a task that does not exist.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -63,8 +63,8 @@ static VERIFIERS: LazyLock<[JwtVerifier; 4]> = LazyLock::new(|| {
     ]
 });
 
-/// Checks a token or the headers with it. The first byte of `data` chooses what the rest is, the second the verifier and
-/// the key.
+/// Checks a token or the headers with it. The first byte of `data` chooses what the rest is, the second the verifier
+/// and the key.
 ///
 /// # Panics
 ///

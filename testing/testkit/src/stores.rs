@@ -26,7 +26,7 @@ pub async fn memory(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
 /// If the file cannot be created.
 pub async fn sqlite(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = SqliteStore::open(directory.path().join("tasks.db"));
+    let store = SqliteStore::open_lazy(directory.path().join("tasks.db"));
     store.migrate().await.expect("the file can be created");
     case(Arc::new(store)).await;
 }
@@ -131,7 +131,7 @@ pub async fn postgres_with_row_security(case: impl AsyncFnOnce(Arc<dyn TaskStore
 /// If the URL is invalid.
 #[must_use]
 pub fn connect(url: &str) -> PostgresStore {
-    PostgresStore::connect(url, &PostgresOptions::default()).expect("a URL of PostgreSQL")
+    PostgresStore::connect_lazy(url, &PostgresOptions::default()).expect("a URL of PostgreSQL")
 }
 
 #[async_trait::async_trait]

@@ -110,7 +110,7 @@ async fn the_suite_notices_each_sqlite_statement_without_its_owner() {
     let count = AtomicUsize::new(0);
     let new_store = async |statements: Option<Statements>| {
         let file = directory.path().join(format!("{}.db", count.fetch_add(1, Ordering::Relaxed)));
-        let store = SqliteStore::open(file);
+        let store = SqliteStore::open_lazy(file);
         store.migrate().await.expect("migrated");
         match statements {
             Some(statements) => store.with_statements(statements),
@@ -129,7 +129,7 @@ async fn the_suite_notices_each_sqlite_statement_without_its_owner() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_suite_notices_each_postgres_statement_without_its_owner() {
     let database = testkit::stores::todo_database().await;
-    let connected = PostgresStore::connect(database.url(), &PostgresOptions::default()).expect("a URL");
+    let connected = PostgresStore::connect_lazy(database.url(), &PostgresOptions::default()).expect("a URL");
     let count = AtomicUsize::new(0);
     let new_store = async |render: Option<&dyn Fn(&Names) -> Statements>| {
         let schema = format!("todo_{}", count.fetch_add(1, Ordering::Relaxed));

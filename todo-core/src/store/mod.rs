@@ -24,7 +24,7 @@ pub use coalescing::{BatchError, BatchStore, CoalescingOptions, CoalescingStatus
 pub use error::StoreError;
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
-pub use postgres::{Findings, PostgresInTransaction, PostgresOptions, PostgresStore, TlsPolicy};
+pub use postgres::{CheckReport, PostgresInTransaction, PostgresOptions, PostgresStore, TlsPolicy};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use sql::{
     migrate::DataLoss,

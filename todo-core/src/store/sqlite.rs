@@ -52,7 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let directory = std::env::temp_dir().join(format!("todo-core-doc-{}", std::process::id()));
 /// # std::fs::create_dir_all(&directory)?;
-/// let store = SqliteStore::open(directory.join("tasks.db"));
+/// let store = SqliteStore::open_lazy(directory.join("tasks.db"));
 /// store.migrate().await?;
 /// # std::fs::remove_dir_all(&directory)?;
 /// # Ok(())
@@ -72,7 +72,7 @@ impl SqliteStore {
     }
 
     /// A store in this file, which is made at first use if it is not there.
-    pub fn open(path: impl AsRef<Path>) -> Self {
+    pub fn open_lazy(path: impl AsRef<Path>) -> Self {
         Self::with_options(SqliteConnectOptions::new().filename(path).create_if_missing(true))
     }
 
@@ -83,7 +83,7 @@ impl SqliteStore {
     ///
     /// It is no such URL, or it names no file (`sqlite::memory:`): a database in memory belongs to one connection, use
     /// [`MemoryStore`](super::MemoryStore).
-    pub fn connect(url: &str) -> Result<Self, StoreError> {
+    pub fn from_url(url: &str) -> Result<Self, StoreError> {
         let wrong = |reason: &str| StoreError::Backend(reason.into());
         if !url.starts_with("sqlite:") {
             return Err(wrong("a SQLite URL begins with sqlite:"));
@@ -128,6 +128,43 @@ impl SqliteStore {
             readers: self.readers.with_max_waiting(max_waiting),
             ..self
         }
+    }
+
+    /// Returns a store that works in a transaction of the host, with the names of this store.
+    ///
+    /// The transaction belongs to the same file. Begin it with `BEGIN IMMEDIATE` (`pool.begin_with("BEGIN IMMEDIATE")`), or it
+    /// may fail to write because another connection has written since it began.
+    ///
+    /// ```no_run
+    /// use todo_core::{NewTask, Title, TodoService, UserId, store::SqliteStore};
+    ///
+    /// # async fn hire(pool: sqlx::SqlitePool) -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = SqliteStore::open_lazy("tasks.db");
+    /// let service = TodoService::new(store.clone());
+    ///
+    /// let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    /// sqlx::query("insert into employees (name) values ('Ann')").execute(&mut *transaction).await?;
+    ///
+    /// let in_transaction = store.in_transaction(transaction).await?;
+    /// let tasks = service.with_store(in_transaction.clone());
+    /// tasks.for_user(UserId::new("ann")?).create(NewTask::new(Title::new("Sign the contract")?)).await?;
+    ///
+    /// in_transaction.take().await.ok_or("taken before")?.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The transaction cannot write: it did not begin with `BEGIN IMMEDIATE`, and another connection has written since
+    /// ([`StoreError::Unavailable`]).
+    pub async fn in_transaction(
+        &self,
+        mut transaction: sqlx::Transaction<'static, Sqlite>,
+    ) -> Result<SqliteInTransaction, StoreError> {
+        // A write of nothing takes the write lock, if the transaction does not have it yet.
+        sqlx::query(self.sql.lock.clone()).execute(&mut *transaction).await?;
+        Ok(SqliteInTransaction { transaction: HostTransaction::new(transaction), sql: self.sql.clone() })
     }
 
     /// What the connection that writes is doing now, for metrics. It waits for nothing.
@@ -251,28 +288,11 @@ impl SqliteStore {
 
 task_store!(SqliteStore);
 
-/// A store within a transaction of the host: what the host writes and what tasks become commit or roll back together.
+/// A store within a transaction of the host, made by [`SqliteStore::in_transaction`]: the host's rows and the tasks commit or
+/// roll back together.
 ///
-/// Begin the transaction with `BEGIN IMMEDIATE` (`pool.begin_with("BEGIN IMMEDIATE")`): one that begins otherwise may
-/// find out too late that another writer was first. Clones are the same store, so one goes into a
-/// [`TodoService`](crate::TodoService) and the other keeps the way back to the transaction. Calls run one after the
-/// other. After one that failed nothing is promised but that the transaction can be rolled back.
-///
-/// ```no_run
-/// use todo_core::{NewTask, Title, TodoService, UserId, store::SqliteInTransaction};
-///
-/// # async fn hire(pool: sqlx::SqlitePool, service: TodoService) -> Result<(), Box<dyn std::error::Error>> {
-/// let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-/// sqlx::query("insert into employees (name) values ('Ann')").execute(&mut *transaction).await?;
-///
-/// let store = SqliteInTransaction::new(transaction).await?;
-/// let tasks = service.with_store(store.clone());
-/// tasks.for_user(UserId::new("ann")?).create(NewTask::new(Title::new("Sign the contract")?)).await?;
-///
-/// store.take().await.ok_or("taken once")?.commit().await?;
-/// # Ok(())
-/// # }
-/// ```
+/// Clones are the same store, so that one goes into a [`TodoService`](crate::TodoService) and the other returns the
+/// transaction to the host. Calls run one after the other. After a call that failed, roll the transaction back.
 #[derive(Clone)]
 pub struct SqliteInTransaction {
     transaction: HostTransaction<Sqlite>,
@@ -280,32 +300,9 @@ pub struct SqliteInTransaction {
 }
 
 impl SqliteInTransaction {
-    /// A store within this transaction, with the default [`Names`].
+    /// Returns the transaction to the host, when the running call has ended. `None` if it was returned before.
     ///
-    /// # Errors
-    ///
-    /// The transaction cannot write: it was not begun with `BEGIN IMMEDIATE`, and another writer was first.
-    pub async fn new(transaction: sqlx::Transaction<'static, Sqlite>) -> Result<Self, StoreError> {
-        Self::with_names(transaction, &Names::default()).await
-    }
-
-    /// A store within this transaction, with other names for the table.
-    ///
-    /// # Errors
-    ///
-    /// The transaction cannot write: it was not begun with `BEGIN IMMEDIATE`, and another writer was first.
-    pub async fn with_names(
-        mut transaction: sqlx::Transaction<'static, Sqlite>,
-        names: &Names,
-    ) -> Result<Self, StoreError> {
-        let sql = Statements::new(Dialect::Sqlite, names.clone());
-        // A write that writes nothing takes the lock if the transaction does not have it.
-        sqlx::query(sql.lock.clone()).execute(&mut *transaction).await?;
-        Ok(Self { transaction: HostTransaction::new(transaction), sql })
-    }
-
-    /// Hands the transaction back, after the call that runs. `None` if it was handed back before; all later calls of
-    /// this store answer [`StoreError::Unavailable`].
+    /// Later calls of this store fail with [`StoreError::Unavailable`].
     pub async fn take(&self) -> Option<sqlx::Transaction<'static, Sqlite>> {
         self.transaction.take().await
     }
@@ -318,7 +315,7 @@ impl SqliteInTransaction {
 
 impl fmt::Debug for SqliteInTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SqliteInTransaction")
+        f.debug_struct("SqliteInTransaction").field("names", &self.sql.names).finish_non_exhaustive()
     }
 }
 
@@ -335,7 +332,7 @@ mod tests {
     #[tokio::test]
     async fn an_answered_write_survives_a_power_cut() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = SqliteStore::open(directory.path().join("tasks.db"));
+        let store = SqliteStore::open_lazy(directory.path().join("tasks.db"));
         store.migrate().await.expect("migrated");
         let mut writer = store.writer.lease().await.expect("a writer");
         let mode: String = sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *writer).await.expect("a mode");
@@ -347,7 +344,7 @@ mod tests {
     #[tokio::test]
     async fn a_closed_file_is_one_file() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = SqliteStore::open(directory.path().join("tasks.db"));
+        let store = SqliteStore::open_lazy(directory.path().join("tasks.db"));
         store.migrate().await.expect("migrated");
         store.ping().await.expect("an answer");
         let files = || std::fs::read_dir(directory.path()).expect("a directory").count();
@@ -360,7 +357,7 @@ mod tests {
     #[tokio::test]
     async fn more_writes_than_may_wait_are_refused_at_once_and_reads_are_not() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = SqliteStore::open(directory.path().join("tasks.db")).with_max_waiting(1);
+        let store = SqliteStore::open_lazy(directory.path().join("tasks.db")).with_max_waiting(1);
         store.migrate().await.expect("migrated");
         let owner = UserId::new("ann").expect("a user");
         let taken = store.writer.lease().await.expect("a writer");
@@ -379,7 +376,7 @@ mod tests {
     #[tokio::test]
     async fn readers_cannot_write() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = SqliteStore::open(directory.path().join("tasks.db"));
+        let store = SqliteStore::open_lazy(directory.path().join("tasks.db"));
         store.migrate().await.expect("migrated");
         let mut reader = store.readers.lease().await.expect("a reader");
         let owner = UserId::new("ann").expect("a user");

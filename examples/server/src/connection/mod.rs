@@ -11,7 +11,8 @@
 //! | a client that reads no byte of a response | 30 s |
 //! | a client that does not read the whole of what is written | 2 min |
 //!
-//! The time limit of a request is that of the API (`REQUEST_TIMEOUT_SECONDS`). Heads have at most 100 headers and 64 KiB.
+//! The time limit of a request is that of the API (`REQUEST_TIMEOUT_SECONDS`). Heads have at most 100 headers and 64
+//! KiB.
 
 use std::{
     future::Future,

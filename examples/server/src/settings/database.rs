@@ -75,31 +75,29 @@ impl Database {
         match self {
             // Each connection has the file, the write-ahead log and its index.
             Self::Sqlite { .. } => 16,
-            Self::Postgres { options, .. } => options.max_connections,
+            Self::Postgres { options, .. } => options.get_max_connections(),
         }
     }
 }
 
 fn postgres_options(sources: &mut Sources, max_waiting: Option<usize>) -> PostgresOptions {
-    let mut options = PostgresOptions::default();
     let tls = [("verify", TlsPolicy::Verify), ("as-written", TlsPolicy::AsWritten)];
-    options.tls = choice(sources, "DATABASE_TLS", tls);
-    // The check at start needs two connections at a time.
+    let mut options = PostgresOptions::default().tls(choice(sources, "DATABASE_TLS", tls));
+    // The check at start needs two at the same time.
     if let Some(count) = sources.read("DATABASE_MAX_CONNECTIONS", within(2..=1000)) {
-        options.max_connections = count;
+        options = options.max_connections(count);
     }
-    for (name, limit) in [
-        ("DATABASE_STATEMENT_TIMEOUT_SECONDS", &mut options.statement_timeout),
-        ("DATABASE_LOCK_TIMEOUT_SECONDS", &mut options.lock_timeout),
-    ] {
-        if let Some(seconds) = sources.read(name, within(0..=3600)) {
-            *limit = (seconds > 0).then(|| Duration::from_secs(seconds));
-        }
+    let limit = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
+    if let Some(seconds) = sources.read("DATABASE_STATEMENT_TIMEOUT_SECONDS", within(0..=3600)) {
+        options = options.statement_timeout(limit(seconds));
     }
-    if let Some(count) = max_waiting {
-        options.max_waiting = count;
+    if let Some(seconds) = sources.read("DATABASE_LOCK_TIMEOUT_SECONDS", within(0..=3600)) {
+        options = options.lock_timeout(limit(seconds));
     }
-    options
+    match max_waiting {
+        Some(count) => options.max_waiting(count),
+        None => options,
+    }
 }
 
 fn sqlite_url(url: &str) -> Result<String, String> {
@@ -107,7 +105,7 @@ fn sqlite_url(url: &str) -> Result<String, String> {
         return Err("must begin with postgres://, postgresql:// or sqlite://".to_owned());
     }
     // This parses the URL and opens nothing.
-    match SqliteStore::connect(url) {
+    match SqliteStore::from_url(url) {
         Ok(_) => Ok(url.to_owned()),
         Err(error) => Err(format!("cannot be used: {}", error_chain(&error))),
     }
@@ -123,7 +121,7 @@ fn postgres_url(url: &str, options: &PostgresOptions) -> Result<Secret, String> 
         return Err("must begin with postgres:// or postgresql://".to_owned());
     }
     // This parses the URL and opens nothing.
-    if let Err(error) = PostgresStore::connect(url, options) {
+    if let Err(error) = PostgresStore::connect_lazy(url, options) {
         return Err(format!("cannot be used: {}; {PASSWORD_HINT}", error_chain(&error)));
     }
     let parsed = Url::parse(url.trim()).map_err(|error| format!("cannot be used: {error}; {PASSWORD_HINT}"))?;

@@ -1,6 +1,7 @@
 //! Clients that try to exhaust memory, time or connections.
 //!
-//! Meanwhile other clients are served, the memory of the server stays within bounds, and afterwards everything is freed.
+//! Meanwhile other clients are served, the memory of the server stays within bounds, and afterwards everything is
+//! freed.
 
 use std::time::Duration;
 
@@ -75,8 +76,8 @@ fn allow_open_files(count: u64) {
     );
 }
 
-/// Sends the same bytes again and again without reading, until the server accepts no more. Returns how many bytes it has
-/// accepted, and the connection if it is still open.
+/// Sends the same bytes again and again without reading, until the server accepts no more. Returns how many bytes it
+/// has accepted, and the connection if it is still open.
 async fn flood(mut stream: TcpStream, bytes: &[u8], at_most: u64) -> (u64, Option<TcpStream>) {
     let mut sent = 0;
     while sent < at_most {

@@ -79,8 +79,8 @@ impl WithKeyServer {
         self.heads.lock().expect("no panic").iter().map(value_in).collect()
     }
 
-    /// Sends tokens with an unknown key id, each in another trace, until one of them causes a fetch. Returns the trace of
-    /// that request.
+    /// Sends tokens with an unknown key id, each in another trace, until one of them causes a fetch. Returns the trace
+    /// of that request.
     pub(crate) async fn fetch_for_a_request(&self) -> String {
         let token = self.token("unheard of");
         for number in 1_u128..1000 {

@@ -69,7 +69,7 @@ pub use options::{CoalescingOptions, CoalescingStatus};
 /// use todo_core::{TodoService, store::{CoalescingStore, PostgresOptions, PostgresStore}};
 ///
 /// # fn start() -> Result<TodoService, todo_core::store::StoreError> {
-/// let store = PostgresStore::connect("postgres://todo@localhost/todo", &PostgresOptions::default())?;
+/// let store = PostgresStore::connect_lazy("postgres://todo@localhost/todo", &PostgresOptions::default())?;
 /// let service = TodoService::new(CoalescingStore::new(store));
 /// # Ok(service)
 /// # }

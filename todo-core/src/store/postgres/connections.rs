@@ -45,7 +45,7 @@ impl Connections {
     /// Connections of the store itself, which are opened when they are first needed.
     pub(super) fn own(connect: PgConnectOptions, options: &PostgresOptions) -> Self {
         let session = Arc::new(Session::new(connect, options));
-        let size = options.max_connections.max(1);
+        let size = options.max_connections;
         let network = Network { max_age: options.max_lifetime, connect_timeout: options.connect_timeout };
         let connector = Box::new(Connecting::new(session.clone(), size));
         let pool = Pool::new(connector, size, options.acquire_timeout, Some(network));

@@ -69,7 +69,7 @@ operations!(PgConnection, time::OffsetDateTime);
 /// use todo_core::store::{PostgresOptions, PostgresStore};
 ///
 /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = PostgresStore::connect("postgres://todo@localhost/todo", &PostgresOptions::default())?;
+/// let store = PostgresStore::connect_lazy("postgres://todo@localhost/todo", &PostgresOptions::default())?;
 /// store.check().await?;
 /// store.migrate().await?;
 /// # Ok(())
@@ -84,7 +84,7 @@ pub struct PostgresStore {
 /// What [`PostgresStore::check`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Findings {
+pub struct CheckReport {
     /// Whether an answered write survives a crash of the server's machine: its settings `fsync` and
     /// `synchronous_commit` are on.
     pub durable: bool,
@@ -106,7 +106,7 @@ impl PostgresStore {
     /// The pool's own settings hold. By default sqlx asks a connection how it is before each use, which costs a round
     /// trip: `PgPoolOptions::test_before_acquire(false)` turns that off, and this store replaces dead connections
     /// itself. sqlx also asks, after the answer is out, when a connection is given back; a store that was made by
-    /// [`connect`](Self::connect) does neither.
+    /// [`connect_lazy`](Self::connect_lazy) does neither.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         Self::with_connections(Connections::host(pool))
@@ -118,7 +118,7 @@ impl PostgresStore {
     ///
     /// The URL is not one that sqlx understands (`postgres://user:password@host/database?...`). The text of the error
     /// does not repeat the URL.
-    pub fn connect(url: &str, options: &PostgresOptions) -> Result<Self, StoreError> {
+    pub fn connect_lazy(url: &str, options: &PostgresOptions) -> Result<Self, StoreError> {
         Ok(Self::with_connections(Connections::own(options::read_url(url, options.tls)?, options)))
     }
 
@@ -147,6 +147,33 @@ impl PostgresStore {
         Self { connections: self.connections.with_max_waiting(max_waiting), ..self }
     }
 
+    /// Returns a store that works in a transaction of the host, with the names and the row-level security of this store.
+    ///
+    /// The transaction belongs to the same database; it need not come from the connections of this store.
+    ///
+    /// ```no_run
+    /// use todo_core::{NewTask, Title, TodoService, UserId, store::PostgresStore};
+    ///
+    /// # async fn hire(pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = PostgresStore::new(pool.clone());
+    /// let service = TodoService::new(store.clone());
+    ///
+    /// let mut transaction = pool.begin().await?;
+    /// sqlx::query("insert into employees (name) values ('Ann')").execute(&mut *transaction).await?;
+    ///
+    /// let in_transaction = store.in_transaction(transaction);
+    /// let tasks = service.with_store(in_transaction.clone());
+    /// tasks.for_user(UserId::new("ann")?).create(NewTask::new(Title::new("Sign the contract")?)).await?;
+    ///
+    /// in_transaction.take().await.ok_or("taken before")?.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn in_transaction(&self, transaction: sqlx::Transaction<'static, Postgres>) -> PostgresInTransaction {
+        PostgresInTransaction { transaction: HostTransaction::new(transaction), sql: self.sql.clone() }
+    }
+
     /// What the connections are doing now, for metrics. It waits for nothing and asks the database nothing.
     ///
     /// Of the host's pool, size and idle connections are the pool's; waiting and refused calls are those of this store
@@ -162,13 +189,13 @@ impl PostgresStore {
     ///
     /// The server cannot be reached, or a pooler that mixes up the prepared statements of its clients stands before
     /// it ([`StoreError::Backend`], with a text that says so).
-    pub async fn check(&self) -> Result<Findings, StoreError> {
+    pub async fn check(&self) -> Result<CheckReport, StoreError> {
         let silent = |_| Err(StoreError::Unavailable("the server does not answer".into()));
         // As long as its two connections may take.
         timeout(2 * self.connections.connect_timeout(), self.look()).await.unwrap_or_else(silent)
     }
 
-    async fn look(&self) -> Result<Findings, StoreError> {
+    async fn look(&self) -> Result<CheckReport, StoreError> {
         let options = self.connections.connect_options();
         // Fresh ones, because sqlx names statements by counting, and the names must clash.
         let limit = self.connections.connect_timeout();
@@ -196,7 +223,7 @@ impl PostgresStore {
         };
         // That they are closed politely matters to nobody but the server's log.
         let _ = (one.close().await, other.close().await);
-        Ok(Findings { durable, pooled, statement_timeout })
+        Ok(CheckReport { durable, pooled, statement_timeout })
     }
 
     /// Closes the connections that this store opened; those of the host's pool stay.
@@ -219,27 +246,14 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
-/// A store within a transaction of the host: what the host writes and what tasks become commit or roll back together.
+/// A store within a transaction of the host, made by [`PostgresStore::in_transaction`]: the host's rows and the tasks commit
+/// or roll back together.
 ///
-/// Clones are the same store, so one goes into a [`TodoService`](crate::TodoService) and the other keeps the way back
-/// to the transaction. Calls run one after the other. After one that failed, PostgreSQL refuses all that follows in the
-/// transaction, and nothing is promised but that it can be rolled back.
+/// Clones are the same store, so that one goes into a [`TodoService`](crate::TodoService) and the other returns the
+/// transaction to the host. Calls run one after the other, and none is repeated. After a call that failed, PostgreSQL
+/// rejects every further statement of the transaction; roll it back.
 ///
-/// ```no_run
-/// use todo_core::{NewTask, Title, TodoService, UserId, store::{PostgresInTransaction, PostgresStore}};
-///
-/// # async fn hire(pool: sqlx::PgPool, service: TodoService) -> Result<(), Box<dyn std::error::Error>> {
-/// let mut transaction = pool.begin().await?;
-/// sqlx::query("insert into employees (name) values ('Ann')").execute(&mut *transaction).await?;
-///
-/// let store = PostgresInTransaction::new(transaction);
-/// let tasks = service.with_store(store.clone());
-/// tasks.for_user(UserId::new("ann")?).create(NewTask::new(Title::new("Sign the contract")?)).await?;
-///
-/// store.take().await.ok_or("taken once")?.commit().await?;
-/// # Ok(())
-/// # }
-/// ```
+/// With row-level security, the transaction has the same bound owner (`todo.user_id`) after a call as before.
 #[derive(Clone)]
 pub struct PostgresInTransaction {
     transaction: HostTransaction<Postgres>,
@@ -247,28 +261,9 @@ pub struct PostgresInTransaction {
 }
 
 impl PostgresInTransaction {
-    /// A store within this transaction, with the default [`Names`].
-    #[must_use]
-    pub fn new(transaction: sqlx::Transaction<'static, Postgres>) -> Self {
-        Self::with_names(transaction, &Names::default())
-    }
-
-    /// A store within this transaction, with other names for schema and table.
-    #[must_use]
-    pub fn with_names(transaction: sqlx::Transaction<'static, Postgres>, names: &Names) -> Self {
-        let sql = Statements::new(Dialect::Postgres, names.clone());
-        Self { transaction: HostTransaction::new(transaction), sql }
-    }
-
-    /// The same transaction, with row security as [`PostgresStore::with_row_security`] has it. After a call, the transaction
-    /// has the owner bound (`todo.user_id`) whom the host had bound before it, or nobody.
-    #[must_use]
-    pub fn with_row_security(self) -> Self {
-        Self { sql: Statements::with_row_security(self.sql.names.clone()), ..self }
-    }
-
-    /// Hands the transaction back, after the call that runs. `None` if it was handed back before; all later calls of
-    /// this store answer [`StoreError::Unavailable`].
+    /// Returns the transaction to the host, when the running call has ended. `None` if it was returned before.
+    ///
+    /// Later calls of this store fail with [`StoreError::Unavailable`].
     pub async fn take(&self) -> Option<sqlx::Transaction<'static, Postgres>> {
         self.transaction.take().await
     }
@@ -283,6 +278,6 @@ task_store!(PostgresInTransaction);
 
 impl fmt::Debug for PostgresInTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PostgresInTransaction")
+        f.debug_struct("PostgresInTransaction").field("names", &self.sql.names).finish_non_exhaustive()
     }
 }

@@ -8,38 +8,25 @@ use sqlx::{
 use super::super::{error::StoreError, sql::queue::MAX_WAITING};
 use crate::clock::Jitter;
 
-/// How a [`PostgresStore`](super::PostgresStore) uses its own connections.
+/// Settings for the connections that a [`PostgresStore`](super::PostgresStore) opens itself.
+///
+/// ```
+/// use std::time::Duration;
+/// use todo_core::store::PostgresOptions;
+///
+/// let options = PostgresOptions::default().max_connections(20).statement_timeout(Duration::from_secs(2));
+/// ```
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct PostgresOptions {
-    /// How many connections at most. Default: 10.
-    pub max_connections: usize,
-    /// How long a call waits until a connection is free before it answers [`StoreError::Unavailable`]. Default:
-    /// 3 seconds.
-    pub acquire_timeout: Duration,
-    /// How long a call waits for a new connection, as when the database has to wake up first. An attempt stays when
-    /// the call goes, for up to 15 seconds, and the next call goes on with it. It should be less than the patience of
-    /// the callers. Default: 8 seconds.
-    pub connect_timeout: Duration,
-    /// After how long a connection is replaced when it is next needed. Default: 30 minutes.
-    pub max_lifetime: Duration,
-    /// How many calls may wait for a connection. More answer [`StoreError::Unavailable`] at once, since they would wait
-    /// longer than their callers do. Default: 1024.
-    pub max_waiting: usize,
-    /// How long a statement may run before the server ends it and the call answers [`StoreError::Timeout`]: nobody waits
-    /// for it any longer. `None`: as the role or the URL has it. Default: 5 seconds.
-    ///
-    /// This and [`lock_timeout`](Self::lock_timeout) are set on each new connection, but not behind a pooler: there a
-    /// setting would stay with a connection that others use after us. Set them for the role instead
-    /// (`alter role todo set statement_timeout = '5s'`). Migrations run without them.
-    pub statement_timeout: Option<Duration>,
-    /// How long a statement may wait for a lock before the call answers [`StoreError::Unavailable`]. `None`: as the role
-    /// or the URL has it. Default: 2 seconds.
-    pub lock_timeout: Option<Duration>,
-    /// What to make of `sslmode=require`. Default: [`TlsPolicy::Verify`].
-    pub tls: TlsPolicy,
-    /// Spreads the pauses before something is tried again. Default: [`Jitter::shared`].
-    pub jitter: Jitter,
+    pub(super) max_connections: usize,
+    pub(super) acquire_timeout: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) max_lifetime: Duration,
+    pub(super) max_waiting: usize,
+    pub(super) statement_timeout: Option<Duration>,
+    pub(super) lock_timeout: Option<Duration>,
+    pub(super) tls: TlsPolicy,
+    pub(super) jitter: Jitter,
 }
 
 impl Default for PostgresOptions {
@@ -58,12 +45,92 @@ impl Default for PostgresOptions {
     }
 }
 
-/// What to make of a URL that asks for encryption without a check of the server's certificate (`sslmode=require` or
-/// `verify-ca`), which protects from nobody who can answer in the server's place.
+impl PostgresOptions {
+    /// Sets the maximum number of connections, which is at least 1. Default: 10.
+    #[must_use]
+    pub fn max_connections(self, count: usize) -> Self {
+        Self { max_connections: count.max(1), ..self }
+    }
+
+    /// Returns the maximum number of connections.
+    #[must_use]
+    pub fn get_max_connections(&self) -> usize {
+        self.max_connections
+    }
+
+    /// Sets how long a call waits until a connection is free before it fails with [`StoreError::Unavailable`]. Default:
+    /// 3 seconds.
+    #[must_use]
+    pub fn acquire_timeout(self, timeout: Duration) -> Self {
+        Self { acquire_timeout: timeout, ..self }
+    }
+
+    /// Sets how long a call waits for a new connection before it fails with [`StoreError::Unavailable`]. Default:
+    /// 8 seconds.
+    ///
+    /// A database may have to start first. If a call fails or is dropped, its attempt to connect goes on for up to
+    /// 15 seconds, and the next call continues it. So the timeout can be as short as callers wait.
+    #[must_use]
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        Self { connect_timeout: timeout, ..self }
+    }
+
+    /// Sets the age at which a connection is replaced when it is next needed. Default: 30 minutes.
+    #[must_use]
+    pub fn max_lifetime(self, age: Duration) -> Self {
+        Self { max_lifetime: age, ..self }
+    }
+
+    /// Sets how many calls may wait for a connection. Further calls fail with [`StoreError::Unavailable`] at once, since
+    /// they would wait longer than their callers do. Default: 1024.
+    #[must_use]
+    pub fn max_waiting(self, count: usize) -> Self {
+        Self { max_waiting: count, ..self }
+    }
+
+    /// Returns how many calls may wait for a connection.
+    #[must_use]
+    pub fn get_max_waiting(&self) -> usize {
+        self.max_waiting
+    }
+
+    /// Sets how long a statement may run before the server cancels it and the call fails with [`StoreError::Timeout`].
+    /// `None`: as set for the role or in the URL. Default: 5 seconds.
+    ///
+    /// This and [`lock_timeout`](Self::lock_timeout) are set on each new connection, but not behind a pooler, where the
+    /// setting would stay for other clients. There, set them for the role
+    /// (`alter role todo set statement_timeout = '5s'`). Migrations run without them.
+    #[must_use]
+    pub fn statement_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
+        Self { statement_timeout: timeout.into(), ..self }
+    }
+
+    /// Sets how long a statement may wait for a lock before the call fails with [`StoreError::Unavailable`]. `None`: as set
+    /// for the role or in the URL. Default: 2 seconds.
+    #[must_use]
+    pub fn lock_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
+        Self { lock_timeout: timeout.into(), ..self }
+    }
+
+    /// Sets how `sslmode=require` in the URL is understood. Default: [`TlsPolicy::Verify`].
+    #[must_use]
+    pub fn tls(self, policy: TlsPolicy) -> Self {
+        Self { tls: policy, ..self }
+    }
+
+    /// Sets the randomness of the pauses between retries. Default: [`Jitter::shared`].
+    #[must_use]
+    pub fn jitter(self, jitter: Jitter) -> Self {
+        Self { jitter, ..self }
+    }
+}
+
+/// How to treat a URL that asks for encryption without a full check of the server's certificate (`sslmode=require` or
+/// `verify-ca`). Without that check, another server can pose as the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsPolicy {
-    /// Raise it to `verify-full`, and say so in the log. The roots are those of Mozilla (`webpki-roots`); a private
-    /// authority is named in the URL by `sslrootcert`.
+    /// Use `verify-full` instead, and log a warning. The trusted authorities are those of Mozilla (`webpki-roots`); name a
+    /// private one in the URL with `sslrootcert`.
     #[default]
     Verify,
     /// Do as the URL says.
@@ -77,14 +144,15 @@ pub(super) fn read_url(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, St
     if url.contains("channel_binding=require") {
         tracing::warn!(
             target: "todo_core::store",
-            "the database URL asks for channel_binding=require, which the driver does not support: the connection is not bound"
+            "channel_binding=require in the database URL has no effect: the driver does not support channel binding"
         );
     }
     match (options.get_ssl_mode(), tls) {
         (PgSslMode::Require | PgSslMode::VerifyCa, TlsPolicy::Verify) => {
             tracing::warn!(
                 target: "todo_core::store",
-                "the database URL asks for encryption without a full check of the server's certificate: raised to sslmode=verify-full"
+                "sslmode=verify-full is used instead of the sslmode in the database URL, which does not fully check the \
+                 server's certificate"
             );
             Ok(options.ssl_mode(PgSslMode::VerifyFull))
         }
@@ -110,8 +178,8 @@ mod tests {
 
     #[test]
     fn the_error_for_a_wrong_url_does_not_repeat_the_url() {
-        let error = read_url("postgres://ann:hunter2@db:port/todo", TlsPolicy::Verify);
-        let text = format!("{:?}", error.expect_err("no URL"));
+        let error = read_url("postgres://ann:hunter2@db:port/todo", TlsPolicy::Verify).expect_err("no URL");
+        let text = format!("{error:?}");
         assert!(!text.contains("hunter2"), "{text}");
     }
 }

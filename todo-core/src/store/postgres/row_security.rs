@@ -41,12 +41,12 @@ impl PostgresStore {
     ///
     /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
     /// let options = PostgresOptions::default();
-    /// let owner = PostgresStore::connect("postgres://todo_owner@localhost/todo", &options)?.with_row_security();
+    /// let owner = PostgresStore::connect_lazy("postgres://todo_owner@localhost/todo", &options)?.with_row_security();
     /// owner.migrate().await?;
     /// owner.grant_to("todo_app").await?;
     /// owner.close().await;
     ///
-    /// let store = PostgresStore::connect("postgres://todo_app@localhost/todo", &options)?.with_row_security();
+    /// let store = PostgresStore::connect_lazy("postgres://todo_app@localhost/todo", &options)?.with_row_security();
     /// store.check_tables().await?;
     /// # Ok(())
     /// # }

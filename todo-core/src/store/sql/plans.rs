@@ -374,7 +374,7 @@ mod sqlite {
     async fn every_statement_is_one_search_of_its_index() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("tasks.db");
-        SqliteStore::open(&path).migrate().await.expect("a table");
+        SqliteStore::open_lazy(&path).migrate().await.expect("a table");
         let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.expect("a file");
         let sql = Statements::new(Dialect::Sqlite, Names::default());
         for (statement, expected) in cases(&sql) {

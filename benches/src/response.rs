@@ -1,28 +1,28 @@
-//! Reads an answer of HTTP/1.1 and judges it: a fast wrong answer is wrong.
+//! Reads a response of HTTP/1.1 and checks it, so that a fast wrong response does not count as a success.
 
 use memchr::memmem;
 
 use crate::workload::{Operation, PAGE, TITLE};
 
-/// What has been read of an answer.
+/// A response, as far as it has been received.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed<'a> {
-    /// There is more to come.
+    /// Incomplete.
     Partial,
-    /// All of it.
+    /// Complete.
     Whole {
         /// The status code.
         status: u16,
         /// The body.
         body: &'a [u8],
-        /// How many bytes head and body have together.
+        /// The number of bytes of head and body.
         length: usize,
     },
-    /// Not what this reads: no HTTP/1.1, or a body without a length.
+    /// Not supported: not HTTP/1.1, or a body without a length.
     Bad(&'static str),
 }
 
-/// Reads an answer, as far as it is there.
+/// Parses the bytes received so far.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Parsed<'_> {
     const START: &[u8] = b"HTTP/1.1 ";
@@ -34,7 +34,7 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
         return if bytes.len() > 16 * 1024 { Parsed::Bad("a head without an end") } else { Parsed::Partial };
     };
     let Some(status) = bytes.get(9..12).and_then(number).and_then(|status| u16::try_from(status).ok()) else {
-        return Parsed::Bad("a status that is no number");
+        return Parsed::Bad("a status that is not a number");
     };
     let mut length = None;
     let head = &bytes[..end];
@@ -47,10 +47,10 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
             if name.eq_ignore_ascii_case(b"content-length") {
                 length = number(value);
                 if length.is_none() {
-                    return Parsed::Bad("a length that is no number");
+                    return Parsed::Bad("a length that is not a number");
                 }
             } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-                return Parsed::Bad("a body in chunks");
+                return Parsed::Bad("a chunked body");
             }
         }
         at = (line_end < line.len()).then_some(before + 2 + line_end);
@@ -74,32 +74,32 @@ fn number(digits: &[u8]) -> Option<usize> {
     digits.iter().try_fold(0, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + usize::from(digit - b'0')))
 }
 
-/// What is thought of an answer.
+/// The result of checking a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is what was asked for.
+    /// The requested tasks.
     Right,
-    /// Another status than that of success.
+    /// A status other than that of success.
     Status,
-    /// It shows a task of another user.
+    /// A task of another user.
     Foreign,
-    /// It has not what was asked for.
+    /// Not the requested tasks.
     Wrong(&'static str),
 }
 
-/// Which answers are right.
+/// Checks responses.
 #[derive(Debug)]
-pub struct Judge {
+pub struct Checker {
     owner: memmem::Finder<'static>,
     id: memmem::Finder<'static>,
     title: memmem::Finder<'static>,
     looks_inside: bool,
 }
 
-impl Judge {
-    /// One that looks at status and body.
+impl Checker {
+    /// Checks status and body.
     #[must_use]
-    pub fn of_tasks() -> Self {
+    pub fn for_tasks() -> Self {
         Self {
             owner: memmem::Finder::new(b"\"user_id\":\""),
             id: memmem::Finder::new(b"{\"id\":\""),
@@ -108,17 +108,17 @@ impl Judge {
         }
     }
 
-    /// One that looks at the status alone, for a program that answers always the same.
+    /// Checks the status only, for a program with a constant response.
     #[must_use]
-    pub fn of_statuses() -> Self {
-        Self { looks_inside: false, ..Self::of_tasks() }
+    pub fn for_statuses() -> Self {
+        Self { looks_inside: false, ..Self::for_tasks() }
     }
 
-    /// Whether this is an answer to the operation, for this user, with this task where one is named.
+    /// Checks a response to this operation of this user, with this task if the operation has one.
     #[must_use]
-    pub fn judge(&self, operation: Operation, user: &str, task: &str, status: u16, body: &[u8]) -> Verdict {
+    pub fn check(&self, operation: Operation, user: &str, task: &str, status: u16, body: &[u8]) -> Verdict {
         let wanted = if operation == Operation::Create { 201 } else { 200 };
-        // Whatever the status: nobody may see what is another's.
+        // With any status: no response may contain a task of another user.
         let mut tasks = 0;
         if self.looks_inside {
             for at in self.owner.find_iter(body) {
@@ -161,21 +161,21 @@ mod tests {
     use super::*;
     use crate::workload::{task_id, user_id};
 
-    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length:  3 \r\nx: y\r\n\r\nabcHTTP/1.1 ";
+    const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length:  3 \r\nx: y\r\n\r\nabcHTTP/1.1 ";
 
     #[test]
-    fn an_answer_is_read_wherever_it_was_cut() {
-        let whole = ANSWER.len() - 9;
+    fn a_response_is_read_in_any_pieces() {
+        let whole = RESPONSE.len() - 9;
         for cut in 0..whole {
-            assert_eq!(parse(&ANSWER[..cut]), Parsed::Partial, "{cut}");
+            assert_eq!(parse(&RESPONSE[..cut]), Parsed::Partial, "{cut}");
         }
-        for cut in whole..=ANSWER.len() {
-            assert_eq!(parse(&ANSWER[..cut]), Parsed::Whole { status: 200, body: b"abc", length: whole });
+        for cut in whole..=RESPONSE.len() {
+            assert_eq!(parse(&RESPONSE[..cut]), Parsed::Whole { status: 200, body: b"abc", length: whole });
         }
     }
 
     #[test]
-    fn a_length_may_stand_anywhere_in_the_head() {
+    fn the_length_may_be_any_header_of_the_head() {
         for head in
             ["content-length: 1\r\na: b", "a: b\r\ncontent-length: 1", "x-content-length: 9\r\nCONTENT-LENGTH:1"]
         {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_guessed() {
+    fn unsupported_responses_are_reported() {
         for bytes in [
             "HTTP/1.0 200 OK\r\n",
             "SSH-2.0",
@@ -215,66 +215,66 @@ mod tests {
         format!("[{}]", tasks.join(","))
     }
 
-    fn judged(operation: Operation, status: u16, body: &str) -> Verdict {
-        Judge::of_tasks().judge(operation, &user_id(1), &task_id(1, 3), status, body.as_bytes())
+    fn checked(operation: Operation, status: u16, body: &str) -> Verdict {
+        Checker::for_tasks().check(operation, &user_id(1), &task_id(1, 3), status, body.as_bytes())
     }
 
     #[test]
-    fn right_answers_are_right() {
+    fn correct_responses_are_accepted() {
         let tasks: Vec<_> = (0..20).map(|number| task(1, number)).collect();
-        assert_eq!(judged(Operation::List, 200, &list(&tasks)), Verdict::Right);
-        assert_eq!(judged(Operation::Get, 200, &task(1, 3)), Verdict::Right);
-        assert_eq!(judged(Operation::Toggle, 200, &task(1, 3)), Verdict::Right);
-        assert_eq!(judged(Operation::Create, 201, &task(1, 99)), Verdict::Right);
+        assert_eq!(checked(Operation::List, 200, &list(&tasks)), Verdict::Right);
+        assert_eq!(checked(Operation::Get, 200, &task(1, 3)), Verdict::Right);
+        assert_eq!(checked(Operation::Toggle, 200, &task(1, 3)), Verdict::Right);
+        assert_eq!(checked(Operation::Create, 201, &task(1, 99)), Verdict::Right);
     }
 
     #[test]
-    fn a_task_of_another_user_is_noticed_wherever_it_is() {
-        for place in [0, 7, 19] {
+    fn a_task_of_another_user_is_found_anywhere() {
+        for position in [0, 7, 19] {
             let mut tasks: Vec<_> = (0..20).map(|number| task(1, number)).collect();
-            tasks[place] = task(2, 3);
-            assert_eq!(judged(Operation::List, 200, &list(&tasks)), Verdict::Foreign, "{place}");
+            tasks[position] = task(2, 3);
+            assert_eq!(checked(Operation::List, 200, &list(&tasks)), Verdict::Foreign, "{position}");
         }
         for operation in [Operation::Get, Operation::Toggle, Operation::Create] {
-            assert_eq!(judged(operation, 200, &task(2, 3)), Verdict::Foreign);
-            // In an error too.
-            assert_eq!(judged(operation, 500, &task(2, 3)), Verdict::Foreign);
+            assert_eq!(checked(operation, 200, &task(2, 3)), Verdict::Foreign);
+            // Also in an error.
+            assert_eq!(checked(operation, 500, &task(2, 3)), Verdict::Foreign);
         }
-        // A user whose name begins like the caller's is another user.
+        // A user whose id begins with the id of this user is another user.
         let longer = task(1, 3).replace(&user_id(1), &(user_id(1) + "0"));
-        assert_eq!(judged(Operation::Get, 200, &longer), Verdict::Foreign);
+        assert_eq!(checked(Operation::Get, 200, &longer), Verdict::Foreign);
     }
 
     #[test]
-    fn a_wrong_number_of_tasks_is_noticed() {
+    fn a_wrong_number_of_tasks_is_found() {
         for count in [0, 1, 19, 21] {
             let tasks: Vec<_> = (0..count).map(|number| task(1, number)).collect();
-            assert!(matches!(judged(Operation::List, 200, &list(&tasks)), Verdict::Wrong(_)), "{count}");
+            assert!(matches!(checked(Operation::List, 200, &list(&tasks)), Verdict::Wrong(_)), "{count}");
         }
-        assert!(matches!(judged(Operation::Get, 200, ""), Verdict::Wrong(_)));
-        assert!(matches!(judged(Operation::List, 200, &task(1, 3)), Verdict::Wrong(_)));
+        assert!(matches!(checked(Operation::Get, 200, ""), Verdict::Wrong(_)));
+        assert!(matches!(checked(Operation::List, 200, &task(1, 3)), Verdict::Wrong(_)));
         let without_owner = task(1, 3).replace("user_id", "owner");
-        assert!(matches!(judged(Operation::Get, 200, &without_owner), Verdict::Wrong(_)));
+        assert!(matches!(checked(Operation::Get, 200, &without_owner), Verdict::Wrong(_)));
     }
 
     #[test]
-    fn another_task_than_the_one_asked_for_is_noticed() {
+    fn a_task_other_than_the_requested_one_is_found() {
         for operation in [Operation::Get, Operation::Toggle] {
-            assert!(matches!(judged(operation, 200, &task(1, 4)), Verdict::Wrong(_)));
+            assert!(matches!(checked(operation, 200, &task(1, 4)), Verdict::Wrong(_)));
         }
         let other = task(1, 99).replace("milk", "wine");
-        assert!(matches!(judged(Operation::Create, 201, &other), Verdict::Wrong(_)));
+        assert!(matches!(checked(Operation::Create, 201, &other), Verdict::Wrong(_)));
     }
 
     #[test]
-    fn a_failure_is_noticed() {
+    fn an_error_status_is_found() {
         let tasks: Vec<_> = (0..20).map(|number| task(1, number)).collect();
         for status in [500, 503, 429, 404, 204] {
-            assert_eq!(judged(Operation::List, status, &list(&tasks)), Verdict::Status);
+            assert_eq!(checked(Operation::List, status, &list(&tasks)), Verdict::Status);
         }
-        assert_eq!(judged(Operation::Create, 200, &task(1, 3)), Verdict::Status);
-        let fixed = Judge::of_statuses();
-        assert_eq!(fixed.judge(Operation::List, "ann", "", 200, b"anything"), Verdict::Right);
-        assert_eq!(fixed.judge(Operation::List, "ann", "", 500, b"anything"), Verdict::Status);
+        assert_eq!(checked(Operation::Create, 200, &task(1, 3)), Verdict::Status);
+        let fixed = Checker::for_statuses();
+        assert_eq!(fixed.check(Operation::List, "ann", "", 200, b"anything"), Verdict::Right);
+        assert_eq!(fixed.check(Operation::List, "ann", "", 500, b"anything"), Verdict::Status);
     }
 }
