@@ -19,7 +19,7 @@ pub async fn create_project(
     let project: i64 = sqlx::query_scalar(insert).bind(name).fetch_one(&mut *transaction).await?;
 
     // A store that works in your transaction, with the names and settings of `store`.
-    let joined = todo_core::store::PostgresInTransaction::new(transaction);
+    let joined = store.in_transaction(transaction);
     let tasks = service.with_store(joined.clone());
     let task = tasks.for_user(owner).create(NewTask::new(Title::new(format!("Plan {name}"))?)).await?;
 

@@ -75,7 +75,7 @@ async fn the_tables_are_not_removed_while_a_table_of_the_host_needs_them() {
 async fn on_sqlite_the_rows_go_with_their_tasks_too() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", directory.path().join("host.db").display());
-    let store = SqliteStore::connect(&url).unwrap();
+    let store = SqliteStore::from_url(&url).unwrap();
     store.migrate().await.unwrap();
     let pool = SqlitePool::connect(&url).await.unwrap();
     let schema = SCHEMA.replace("uuid", "blob").replace("todo.tasks", "todo_tasks");
