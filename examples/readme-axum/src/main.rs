@@ -9,7 +9,7 @@ struct AppState {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let store = SqliteStore::open("tasks.db");
+    let store = SqliteStore::open_lazy("tasks.db");
     store.migrate().await?;
     // With Better Auth: JwtVerifier::better_auth("https://app.example.com")?
     let secret = std::env::var("BETTER_AUTH_SECRET").map_err(|_| "BETTER_AUTH_SECRET is not set")?;
