@@ -1,5 +1,5 @@
-//! What each framework adds to [`TodoApi::respond`]: the same request through its router, without a socket. The first
-//! of each group is `respond` alone.
+//! The cost of each framework around [`TodoApi::respond`]: the same request through its router, without a socket. The
+//! first bench of each group is `respond` alone.
 
 mod calls;
 mod settings;
@@ -23,7 +23,7 @@ fn adapters(criterion: &mut Criterion) {
     let poem = todo_poem::mount(poem::Route::new(), MOUNT, calls.api.clone());
 
     for (name, path) in [("list 20", "/tasks".to_owned()), ("get", format!("/tasks/{}", calls.ids[7]))] {
-        let resource = find_resource(RESOURCES, &path).expect("a path of ours");
+        let resource = find_resource(RESOURCES, &path).expect("a path of the API");
         let mut group = criterion.benchmark_group(format!("adapters/{name}"));
         group.bench_function("respond alone", |bencher| {
             bencher.to_async(&runtime).iter_batched(
@@ -61,7 +61,7 @@ fn adapters(criterion: &mut Criterion) {
                     request
                 },
                 async |request| {
-                    let response = poem.call(request).await.expect("an answer");
+                    let response = poem.call(request).await.expect("a response");
                     assert_eq!(response.status(), StatusCode::OK);
                 },
                 BatchSize::SmallInput,

@@ -1,4 +1,4 @@
-//! An API over the memory store, and requests to it.
+//! An API on the memory store, and requests for it.
 
 use bytes::Bytes;
 use http::{Method, Request, request::Builder};
@@ -17,7 +17,7 @@ use crate::tasks::{USER, fill};
 /// Where the API is mounted.
 pub(crate) const MOUNT: &str = "/api/v1";
 
-/// A user with 20 tasks, who has shown a token before.
+/// A user with 20 tasks, whose token is in the cache of the verifier.
 pub(crate) struct Calls {
     pub(crate) api: TodoApi,
     pub(crate) ids: Vec<TaskId>,
@@ -28,7 +28,7 @@ impl Calls {
     pub(crate) async fn prepare() -> Self {
         let app = "https://app.example.com";
         let key = SigningKey::ed25519();
-        // What Better Auth puts into a token.
+        // The claims of Better Auth.
         let claims = json!({
             "iat": now(), "exp": now() + 60 * 60, "sub": USER, "id": USER, "iss": app, "aud": app,
             "name": "Ann Example", "email": "ann@example.com", "emailVerified": true,
@@ -37,14 +37,14 @@ impl Calls {
         let token = key.token("1", &claims);
         let keys = JwkSet::from_json(&json!({ "keys": [key.jwk("1")] }).to_string()).expect("a key set");
         let source = KeySource::jwks(keys).issuers([app]).audiences([app]);
-        let verifier = JwtVerifier::builder().source(source).build().expect("a good source");
-        verifier.verify(&token).await.expect("a good token");
+        let verifier = JwtVerifier::builder().source(source).build().expect("a valid source");
+        verifier.verify(&token).await.expect("a valid token");
         let service = TodoService::new(MemoryStore::new());
         let ids = fill(&service, USER, 20).await;
         Self { api: TodoApi::new(service, verifier), ids, token }
     }
 
-    /// A request with what browsers send, for a path below the mount.
+    /// A request with the headers of a browser, for a path below the mount.
     pub(crate) fn request(&self, method: Method, path: &str) -> Builder {
         Request::builder()
             .method(method)

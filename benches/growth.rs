@@ -1,21 +1,20 @@
-//! Whether a page costs the same with ten million tasks as with ten thousand.
+//! Compares the cost of calls with ten thousand and with ten million tasks.
 //!
 //! ```text
 //! cargo bench -p todo-benches --bench growth              10^4 and 10^5 tasks, half a minute
 //! cargo bench -p todo-benches --bench growth -- --full    up to 10^7 tasks, ten minutes and 6 GB in the temporary folder
 //! ```
 //!
-//! A private PostgreSQL server gets one database for each size, and the same calls of [`PostgresStore`] are made on one
-//! after the other, round after round, so that whatever else the machine does falls on all of them. The tasks of all
-//! users lie in the order of their ids, as they would be written: those of one user are scattered.
+//! A private PostgreSQL server has one database for each size. Each round makes the same calls of [`PostgresStore`] on
+//! all of them, so that other load on the machine affects all of them. The tasks are stored in the order of their ids,
+//! so that those of one user are scattered.
 //!
-//! What is measured must be the same at each size, or the comparison says nothing. So every user has some 200 tasks or
-//! more (which makes fewer users where there are fewer tasks; 10,000 at most), and the large user, who has a tenth of
-//! all tasks and 100,000 at most, has 150 that are done. The last page of 100 is page 1000 if there are 100,000.
+//! The calls are comparable at each size: every user has about 200 tasks or more, so that smaller databases have fewer
+//! users (at most 10,000). One large user has a tenth of all tasks (at most 100,000), of which 150 are completed. The
+//! last page of 100 is page 1000 if there are 100,000.
 //!
-//! "Anybody" is any user in turn, and "regular" one of ten: between them lies what it costs that the server does not
-//! have the tasks of all users in its cache. Who wants to know what a larger cache does sets `TEST_DATABASE_URL` to a
-//! server that has one.
+//! "any user" is each user in turn, and "ten users" is one of ten: the difference is the cost of tasks that are not in
+//! the cache of the server. To measure with a larger cache, set `TEST_DATABASE_URL` to a server that has one.
 
 use std::{
     fmt::Write as _,
@@ -36,37 +35,37 @@ use tokio::runtime::Builder;
 
 const SIZES: [u32; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
 const ROUNDS: usize = 50;
-/// How often a call is made in a round, at each size.
+/// The number of calls in a round, for each call and size.
 const CALLS: usize = 40;
-/// How many times the cost at the smallest size a page may cost at any other.
+/// The maximum ratio of the cost of a page to its cost at the smallest size.
 const ALLOWED: f64 = 1.2;
 
 #[derive(Clone, Copy)]
 enum Call {
     Get,
-    Page { of: Whom, limit: u16 },
+    Page { of: Users, limit: u16 },
     LastPage,
     Done,
     Create,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Whom {
-    /// Whoever comes, of all users.
-    Anybody,
-    /// One of ten who come again and again.
-    Regular,
+enum Users {
+    /// Each user in turn.
+    All,
+    /// The same ten users again and again.
+    Ten,
 }
 
 const CALLED: [(&str, Call); 8] = [
-    ("get, anybody", Call::Get),
-    ("first 20, anybody", Call::Page { of: Whom::Anybody, limit: 20 }),
-    ("first 100, anybody", Call::Page { of: Whom::Anybody, limit: 100 }),
-    ("first 20, regular", Call::Page { of: Whom::Regular, limit: 20 }),
-    ("first 100, regular", Call::Page { of: Whom::Regular, limit: 100 }),
-    ("last 100, large", Call::LastPage),
-    ("100 done, large", Call::Done),
-    ("create, anybody", Call::Create),
+    ("get, any user", Call::Get),
+    ("first 20, any user", Call::Page { of: Users::All, limit: 20 }),
+    ("first 100, any user", Call::Page { of: Users::All, limit: 100 }),
+    ("first 20, ten users", Call::Page { of: Users::Ten, limit: 20 }),
+    ("first 100, ten users", Call::Page { of: Users::Ten, limit: 100 }),
+    ("last 100, large user", Call::LastPage),
+    ("100 done, large user", Call::Done),
+    ("create, any user", Call::Create),
 ];
 
 /// One database.
@@ -87,11 +86,11 @@ struct Size {
     times: [Vec<Duration>; CALLED.len()],
 }
 
-#[expect(clippy::print_stdout, reason = "a bench shows what it measured")]
+#[expect(clippy::print_stdout, reason = "a bench prints its results")]
 fn main() {
     let full = std::env::args().any(|argument| argument == "--full");
     let sizes = if full { &SIZES[..] } else { &SIZES[..2] };
-    // One thread, so that nothing but the call itself is measured.
+    // One thread, so that only the call itself is measured.
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     if let Err(error) = runtime.block_on(Source::find()) {
         println!("growth is NOT measured: {error}");
@@ -120,13 +119,13 @@ fn main() {
     println!("The whole report: {}", file.display());
 }
 
-/// All rounds, and what came of them.
+/// Runs all rounds and returns the report.
 async fn measure(sizes: &mut [Size]) -> Value {
     let load_before = load_average();
     let began = Instant::now();
-    // The first is not counted: it fills the caches, and lets the server choose its plans.
+    // The first round is not counted: it fills the caches, and the server chooses its plans.
     for round in 0..=ROUNDS {
-        // There and back, so that no size is always the one after the largest.
+        // In alternating order, so that no size always follows the largest.
         sizes.reverse();
         for size in &mut *sizes {
             size.round(round).await;
@@ -168,7 +167,7 @@ impl Size {
             .bind(i64::from(of_large_user - 101))
             .fetch_one(&mut connection)
             .await
-            .expect("there are so many");
+            .expect("enough tasks");
         let sample = r#"select user_id, id from "todo"."tasks" tablesample bernoulli ($1) where user_id <> $2
                         order by random() limit 2000"#;
         let sample: Vec<(String, Uuid)> = sqlx::query_as(sample)
@@ -179,7 +178,7 @@ impl Size {
             .expect("a sample");
         let bytes = "select pg_database_size(current_database())";
         let bytes = sqlx::query_scalar(bytes).fetch_one(&mut connection).await.expect("a size");
-        // Nothing here is done at once.
+        // The calls are made one after the other.
         let options = PostgresOptions::default().max_connections(1);
         Self {
             tasks,
@@ -199,9 +198,9 @@ impl Size {
     async fn round(&mut self, round: usize) {
         for (number, (_, call)) in CALLED.into_iter().enumerate() {
             for repetition in 0..CALLS {
-                let regular = matches!(call, Call::Page { of: Whom::Regular, .. });
+                let regular = matches!(call, Call::Page { of: Users::Ten, .. });
                 let among = if regular { &self.sample[..10] } else { &self.sample[..] };
-                // No call finds in the cache what the one before it has just read.
+                // So that no call reads what the previous one has read.
                 let (owner, id) = &among[(round * CALLS + repetition + number * 300) % among.len()];
                 let spent = self.call(call, owner, *id).await;
                 self.times[number].push(spent);
@@ -209,7 +208,7 @@ impl Size {
         }
     }
 
-    /// How long one call took. It is about this task of this user, if it is about any.
+    /// Measures one call, for this task of this user if the call has one.
     async fn call(&self, call: Call, owner: &UserId, id: TaskId) -> Duration {
         match call {
             Call::Get => {
@@ -253,7 +252,7 @@ impl Size {
         let start = Instant::now();
         let page = self.store.list(owner, &query).await;
         let spent = start.elapsed();
-        assert!(page.is_ok_and(|page| page.tasks.len() == usize::from(limit)), "the pages are full");
+        assert!(page.is_ok_and(|page| page.tasks.len() == usize::from(limit)), "full pages");
         spent
     }
 
@@ -280,14 +279,14 @@ impl Size {
     }
 }
 
-/// How large the cache of the server is.
+/// The size of the cache of the server.
 async fn shared_buffers() -> String {
     let url = testkit::postgres::server().await.url();
     let mut connection = PgConnection::connect(url).await.expect("a connection");
     sqlx::query_scalar("show shared_buffers").fetch_one(&mut connection).await.expect("a setting")
 }
 
-/// In microseconds, with one digit after the point.
+/// Microseconds with one decimal.
 fn percentile(times: &[Duration], percent: usize) -> f64 {
     let mut times = times.to_vec();
     times.sort_unstable();
@@ -295,7 +294,7 @@ fn percentile(times: &[Duration], percent: usize) -> f64 {
     (at.as_secs_f64() * 10_000_000.0).round() / 10.0
 }
 
-/// What else the machine does, where it tells.
+/// The load average of the machine, if the system has it.
 fn load_average() -> Option<f64> {
     fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
@@ -309,7 +308,7 @@ fn user_id(number: &str) -> String {
     format!("translate(md5(({number})::text), '0123456789abcdef', 'QwErTyUiOpAsDfGh')")
 }
 
-/// Puts the tasks into an empty table. The indexes are made afterwards, as they were before.
+/// Fills an empty table with the tasks. The indexes are dropped before and created again afterwards.
 async fn fill(connection: &mut PgConnection, tasks: u32, users: u32, of_large_user: u32) {
     let indexes: Vec<String> = sqlx::query_scalar(
         "select indexdef from pg_indexes where schemaname = 'todo' and tablename = 'tasks' and indexname <> 'tasks_pkey'",
@@ -359,11 +358,11 @@ async fn fill(connection: &mut PgConnection, tasks: u32, users: u32, of_large_us
     }
 }
 
-/// The report to look at.
+/// The report as a table.
 fn table(report: &Value) -> String {
     let sizes = report["sizes"].as_array().map_or(&[][..], Vec::as_slice);
     let mut text = format!(
-        "PostgreSQL {} with a cache of {}, load average {} before and {} after\n\n{:<20}",
+        "PostgreSQL {} with a cache of {}, load average {} before and {} after\n\n{:<22}",
         report["postgres"].as_str().unwrap_or_default(),
         report["shared_buffers"].as_str().unwrap_or_default(),
         report["load_average_before"],
@@ -375,7 +374,7 @@ fn table(report: &Value) -> String {
     }
     let mut too_much = Vec::new();
     for (number, (name, _)) in CALLED.iter().enumerate() {
-        let _ = write!(text, "\n{name:<20}");
+        let _ = write!(text, "\n{name:<22}");
         for size in sizes {
             let call = &size["calls"][number];
             let times = format!(

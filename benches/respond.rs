@@ -1,5 +1,5 @@
-//! What [`TodoApi::respond`] costs without a socket, a framework or a database: the token (seen before), the checks, a
-//! memory store, and the JSON.
+//! The cost of [`TodoApi::respond`] without a socket, a framework or a database: the token (in the cache), the checks,
+//! the memory store, and JSON.
 
 mod calls;
 mod settings;
@@ -16,15 +16,15 @@ use todo_core::api::{RESOURCES, Resource, TodoApi, find_resource};
 use calls::{Calls, MOUNT};
 use tasks::{USER, runtime, user};
 
-/// How many tasks are created before they are removed again.
+/// The number of tasks that are created before they are removed again.
 const CREATED: u64 = 1000;
 
-/// Makes a request to be measured.
+/// Makes a request for the measurement.
 type Make<'a> = &'a dyn Fn() -> Request<Full<Bytes>>;
 
 fn resource(request: &Request<Full<Bytes>>) -> &'static Resource {
     let path = request.uri().path().strip_prefix(MOUNT).expect("a path below the mount");
-    find_resource(RESOURCES, path).expect("a path of ours")
+    find_resource(RESOURCES, path).expect("a path of the API")
 }
 
 async fn answer(api: &TodoApi, request: Request<Full<Bytes>>, resource: &'static Resource, expected: StatusCode) {
@@ -75,7 +75,7 @@ fn respond(criterion: &mut Criterion) {
             );
         });
     }
-    // By itself, because the store would grow.
+    // Separately, since it removes the tasks again.
     let resource = resource(&create());
     group.bench_function("create", |bencher| {
         bencher.to_async(&runtime).iter_custom(async |iterations| {
@@ -95,7 +95,7 @@ fn respond(criterion: &mut Criterion) {
                 for id in ids {
                     let id =
                         id.to_str().ok().and_then(|path| path.strip_prefix("tasks/")?.parse().ok()).expect("an id");
-                    calls.api.service().for_user(user(USER)).delete(id).await.expect("it is there");
+                    calls.api.service().for_user(user(USER)).delete(id).await.expect("the task exists");
                 }
             }
             spent

@@ -1,12 +1,12 @@
-//! What the second wall costs: the same calls with row security and without, and what it would cost to bind the owner
-//! by statements of its own.
+//! The cost of row-level security: the same calls with it and without it, and with statements of their own that set the
+//! owner.
 //!
 //! ```text
 //! cargo bench -p todo-benches --bench row_security
 //! ```
 //!
-//! All calls are made as a role that owns nothing, one after the other, on a private PostgreSQL over TCP on this machine.
-//! The ways take turns, call by call, so that whatever else the machine does falls on all of them.
+//! All calls use a role that owns nothing, one after the other, on a private PostgreSQL over TCP on this machine. The
+//! variants alternate with each call, so that other load on the machine affects all of them.
 
 use std::{
     fmt::Write as _,
@@ -23,22 +23,22 @@ use todo_core::{
 use tokio::runtime::Builder;
 
 const ROUNDS: usize = 1000;
-/// Not counted: they fill the caches, and let the server choose its plans.
+/// Rounds that are not counted: they fill the caches, and the server chooses its plans.
 const WARM_UP: usize = 100;
 const USERS: usize = 500;
 const CALLS: [&str; 4] = ["get", "list of 20", "create", "toggle"];
 
-/// One way to the tasks.
-enum Way {
+/// A variant to access the tasks.
+enum Variant {
     Store(PostgresStore),
-    /// The statements of a store without row security, each in a transaction that binds the owner first, as one does it by
-    /// hand.
+    /// The statements of a store without row-level security, each in a transaction that sets the owner first, as in
+    /// handwritten code.
     Transactions(PgConnection),
 }
 
-#[expect(clippy::print_stdout, reason = "a bench shows what it measured")]
+#[expect(clippy::print_stdout, reason = "a bench prints its results")]
 fn main() {
-    // One thread, so that nothing but the call itself is measured.
+    // One thread, so that only the call itself is measured.
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     if let Err(error) = runtime.block_on(Source::find()) {
         println!("row_security is NOT measured: {error}");
@@ -50,31 +50,31 @@ fn main() {
 async fn measure() -> String {
     let (plain, walled) = (WalledDatabase::empty().await, WalledDatabase::migrated().await);
     let owner = connect(&plain.owner);
-    owner.migrate().await.expect("the owner may make a schema");
-    owner.grant_to(&plain.role("app")).await.expect("the owner may grant");
+    owner.migrate().await.expect("the owner creates the schema");
+    owner.grant_to(&plain.role("app")).await.expect("the owner grants access");
     let users: Vec<UserId> = (0..USERS).map(|number| UserId::new(format!("{number:0>32}")).expect("an id")).collect();
     for database in [&plain, &walled] {
         fill(&mut PgConnection::connect(database.database.url()).await.expect("a connection")).await;
     }
-    let mut ways = [
-        ("predicates alone", Way::Store(connect(&plain.app))),
-        ("functions alone", Way::Store(connect(walled.database.url()).with_row_security())),
-        ("both walls", Way::Store(connect(&walled.app).with_row_security())),
-        ("both, by transactions", Way::Transactions(PgConnection::connect(&walled.app).await.expect("a connection"))),
+    let mut variants = [
+        ("predicates only", Variant::Store(connect(&plain.app))),
+        ("functions only", Variant::Store(connect(walled.database.url()).with_row_security())),
+        ("functions and policies", Variant::Store(connect(&walled.app).with_row_security())),
+        ("owner set by hand", Variant::Transactions(PgConnection::connect(&walled.app).await.expect("a connection"))),
     ];
     let load = load_average();
-    let mut times: Vec<Vec<Vec<Duration>>> = vec![vec![Vec::new(); ways.len()]; CALLS.len()];
+    let mut times: Vec<Vec<Vec<Duration>>> = vec![vec![Vec::new(); variants.len()]; CALLS.len()];
     for round in 0..WARM_UP + ROUNDS {
         let owner = &users[round * 7 % USERS];
         for (call, times) in times.iter_mut().enumerate() {
-            // A write waits for the disk, so there are fewer.
+            // Writes wait for the disk, so there are fewer of them.
             let repetitions = if ["create", "toggle"].contains(&CALLS[call]) { 1 } else { 5 };
-            // Nobody is always the one after the slowest.
-            for turn in 0..ways.len() * repetitions {
-                let way = (round + turn) % ways.len();
-                let spent = ways[way].1.call(call, owner).await;
+            // The order rotates, so that no variant always follows the slowest.
+            for turn in 0..variants.len() * repetitions {
+                let variant = (round + turn) % variants.len();
+                let spent = variants[variant].1.call(call, owner).await;
                 if round >= WARM_UP {
-                    times[way].push(spent);
+                    times[variant].push(spent);
                 }
             }
         }
@@ -87,18 +87,20 @@ async fn measure() -> String {
         "",
     );
     text.extend(CALLS.map(|name| format!("{name:>26}")));
-    for (way, (name, _)) in ways.iter().enumerate() {
-        // Writing to a text does not fail.
+    for (variant, (name, _)) in variants.iter().enumerate() {
+        // Writing to a `String` does not fail.
         let _ = write!(text, "\n{name:<22}");
         for times in &times {
-            let at = |way: usize, share: usize| times[way][(times[way].len() - 1) * share / 100].as_secs_f64() * 1e6;
-            let (low, median) = (at(way, 10), at(way, 50));
+            let at = |variant: usize, share: usize| {
+                times[variant][(times[variant].len() - 1) * share / 100].as_secs_f64() * 1e6
+            };
+            let (low, median) = (at(variant, 10), at(variant, 50));
             let cell = format!("{low:.0}/{median:.0} x{:.2}/{:.2}", low / at(0, 10), median / at(0, 50));
             let _ = write!(text, "{cell:>26}");
         }
     }
-    for (_, way) in ways {
-        if let Way::Store(store) = way {
+    for (_, variant) in variants {
+        if let Variant::Store(store) = variant {
             store.close().await;
         }
     }
@@ -108,23 +110,19 @@ async fn measure() -> String {
 }
 
 fn connect(url: &str) -> PostgresStore {
-    // Nothing here is done at once.
+    // The calls are made one after the other.
     let options = PostgresOptions::default().max_connections(1);
     PostgresStore::connect_lazy(url, &options).expect("a URL")
 }
 
-/// Twenty tasks for everybody; the first of each has an id that can be known.
+/// Creates twenty tasks for each user. The id of the first one is computed from the user's number.
 async fn fill(connection: &mut PgConnection) {
     let fill = "insert into todo.tasks (user_id, id, title, created_at, updated_at) \
         select lpad(owner::text, 32, '0'), ('019aa3f0-5c00-7000-' || \
             case task when 0 then '8000-' || lpad(to_hex(owner), 12, '0') else '8001-' || lpad(to_hex(owner * 100 + task), 12, '0') end)::uuid, \
             'Buy the tickets for the train to the sea', now(), now() \
         from generate_series(0, 19) as task, generate_series(0, $1 - 1) as owner";
-    sqlx::query(fill)
-        .bind(i32::try_from(USERS).expect("few"))
-        .execute(&mut *connection)
-        .await
-        .expect("they are stored");
+    sqlx::query(fill).bind(i32::try_from(USERS).expect("few")).execute(&mut *connection).await.expect("stored tasks");
     connection.execute("vacuum analyze").await.expect("statistics");
 }
 
@@ -151,8 +149,8 @@ fn new_task(owner: &UserId, id: TaskId) -> Task {
     }
 }
 
-impl Way {
-    /// How long a call took.
+impl Variant {
+    /// Measures one call.
     async fn call(&mut self, call: usize, owner: &UserId) -> Duration {
         let new = new_task(owner, next());
         let query = TaskQuery { limit: Limit::new(20).expect("a limit"), ..TaskQuery::default() };
@@ -162,19 +160,19 @@ impl Way {
             Self::Store(store) => {
                 start = Instant::now();
                 match CALLS[call] {
-                    "get" => assert!(store.get(owner, known(owner)).await.expect("an answer").is_some()),
+                    "get" => assert!(store.get(owner, known(owner)).await.expect("a result").is_some()),
                     "list of 20" => {
-                        assert_eq!(store.list(owner, &query).await.expect("an answer").tasks.len(), 20);
+                        assert_eq!(store.list(owner, &query).await.expect("a result").tasks.len(), 20);
                     }
-                    "create" => assert!(store.insert(owner, &new).await.expect("an answer")),
+                    "create" => assert!(store.insert(owner, &new).await.expect("a result")),
                     _ => assert!(
-                        store.update(owner, known(owner), &toggle, new.created_at).await.expect("an answer").is_some()
+                        store.update(owner, known(owner), &toggle, new.created_at).await.expect("a result").is_some()
                     ),
                 }
             }
             Self::Transactions(connection) => {
                 start = Instant::now();
-                let done = within(connection, CALLS[call], owner, &new).await.expect("an answer");
+                let done = within(connection, CALLS[call], owner, &new).await.expect("a result");
                 assert!(if CALLS[call] == "list of 20" { done >= 20 } else { done == 1 }, "{done} rows");
             }
         }
@@ -182,7 +180,7 @@ impl Way {
     }
 }
 
-/// How many rows a statement is about, with the owner bound in the transaction before it: four round trips.
+/// Runs a statement after setting the owner in the same transaction: four round trips. Returns the number of rows.
 async fn within(connection: &mut PgConnection, call: &str, owner: &UserId, new: &Task) -> Result<u64, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     let bind = "select set_config('todo.user_id', $1, true)";

@@ -1,7 +1,7 @@
-//! What the operations of [`TodoService`] cost on each store, one call after the other.
+//! The cost of the operations of [`TodoService`] on each store, one call after the other.
 //!
-//! SQLite and PostgreSQL keep what they have answered: a write waits for the disk. PostgreSQL is a private server that
-//! is started for this (see `testkit::postgres`), reached over TCP on this machine.
+//! Writes on SQLite and PostgreSQL wait for the disk. PostgreSQL is a private server (see `testkit::postgres`), over
+//! TCP on this machine.
 
 mod settings;
 mod tasks;
@@ -26,7 +26,7 @@ const OF_MANY: &str = "Bx8Kq2LmNp4RsTuVwXyZaBcDeFgHiJkL";
 const MANY: usize = 10_000;
 const CREATOR: &str = "Cx8Kq2LmNp4RsTuVwXyZaBcDeFgHiJkL";
 
-/// How many tasks are created before they are removed again.
+/// The number of tasks that are created before they are removed again.
 const CREATED: u64 = 1000;
 
 fn memory(criterion: &mut Criterion) {
@@ -44,12 +44,12 @@ fn sqlite(criterion: &mut Criterion) {
     let service = TodoService::new(store.clone());
     runtime.block_on(async {
         store.migrate().await.expect("a table");
-        // In one transaction, or it would take a minute.
+        // In one transaction, since it would take a minute otherwise.
         let pool = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.expect("a connection");
         let transaction = pool.begin_with("begin immediate").await.expect("a transaction");
-        let within = store.in_transaction(transaction).await.expect("it can write");
+        let within = store.in_transaction(transaction).await.expect("a writable transaction");
         fill(&service.with_store(within.clone()), OF_MANY, MANY).await;
-        within.take().await.expect("it is there").commit().await.expect("it commits");
+        within.take().await.expect("the transaction").commit().await.expect("a commit");
         pool.close().await;
     });
     operations(criterion.benchmark_group("service/SQLite"), &runtime, &service);
@@ -69,7 +69,7 @@ fn postgres(criterion: &mut Criterion) {
         let pool = PgPool::connect(database.url()).await.expect("a connection");
         let within = store.in_transaction(pool.begin().await.expect("a transaction"));
         fill(&service.with_store(within.clone()), OF_MANY, MANY).await;
-        within.take().await.expect("it is there").commit().await.expect("it commits");
+        within.take().await.expect("the transaction").commit().await.expect("a commit");
         sqlx::query("vacuum analyze").execute(&pool).await.expect("statistics");
         pool.close().await;
     });
@@ -80,7 +80,7 @@ fn postgres(criterion: &mut Criterion) {
     });
 }
 
-#[expect(clippy::print_stderr, reason = "what is not measured must be seen by whoever reads the rest")]
+#[expect(clippy::print_stderr, reason = "the user must see what is not measured")]
 fn say(what: fmt::Arguments<'_>) {
     eprintln!("{what}");
 }
@@ -98,12 +98,12 @@ fn operations(mut group: BenchmarkGroup<'_, WallTime>, runtime: &Runtime, servic
         bencher.to_async(runtime).iter(async || list(&many, query(100)).await);
     });
     group.bench_function("get", |bencher| {
-        bencher.to_async(runtime).iter(async || few.get(id).await.expect("it is there"));
+        bencher.to_async(runtime).iter(async || few.get(id).await.expect("the task exists"));
     });
     group.bench_function("create", |bencher| bencher.to_async(runtime).iter_custom(|calls| create(service, calls)));
     group.bench_function("patch", |bencher| bencher.to_async(runtime).iter_custom(|calls| patch(&few, id, calls)));
     group.bench_function("toggle", |bencher| {
-        bencher.to_async(runtime).iter(async || few.toggle(id).await.expect("it is there"));
+        bencher.to_async(runtime).iter(async || few.toggle(id).await.expect("the task exists"));
     });
     group.finish();
 }
@@ -113,7 +113,7 @@ async fn list(tasks: &UserTasks<'_>, query: TaskQuery) {
     assert_eq!(page.tasks.len(), usize::from(query.limit.get()));
 }
 
-/// Creates tasks of a user who never has more than [`CREATED`].
+/// Creates tasks of a user with at most [`CREATED`] tasks.
 async fn create(service: &TodoService, calls: u64) -> Duration {
     let creator = service.for_user(user(CREATOR));
     let (mut spent, mut left) = (Duration::ZERO, calls);
@@ -122,15 +122,15 @@ async fn create(service: &TodoService, calls: u64) -> Duration {
         left -= new.len() as u64;
         let start = Instant::now();
         for task in new {
-            creator.create(task).await.expect("it is stored");
+            creator.create(task).await.expect("a stored task");
         }
         spent += start.elapsed();
-        creator.erase().await.expect("it is empty");
+        creator.erase().await.expect("an empty list");
     }
     spent
 }
 
-/// Each call is a change: the titles alternate.
+/// Each call changes the task, since the titles alternate.
 async fn patch(tasks: &UserTasks<'_>, id: TaskId, calls: u64) -> Duration {
     let patches = ["Buy milk", "Buy bread"].map(|title| TaskPatch {
         title: Some(Title::new(title).expect("a title")),
@@ -139,7 +139,7 @@ async fn patch(tasks: &UserTasks<'_>, id: TaskId, calls: u64) -> Duration {
     });
     let start = Instant::now();
     for patch in patches.iter().cycle().zip(0..calls).map(|(patch, _)| patch) {
-        tasks.patch(id, patch.clone()).await.expect("it is there");
+        tasks.patch(id, patch.clone()).await.expect("the task exists");
     }
     start.elapsed()
 }

@@ -1,13 +1,12 @@
-//! The same program as `baseline-sqlx`, with the fastest thing one can write by hand between axum and PostgreSQL:
-//! tokio-postgres, whose clients send a statement before the one before it has been answered.
+//! The same program as `baseline-sqlx`, with the fastest handwritten access to PostgreSQL: tokio-postgres, which
+//! pipelines statements on a connection.
 //!
-//! - four connections, shared by all requests in turn, the best of several numbers (`PIPELINES` tries others).
-//! - statements are prepared once for each connection, at the start.
-//! - the rest is as in `baseline-sqlx`: keys and rules made once, no copy of the caller's id, a thread for each core,
+//! - Four connections, used by the requests in turn: the best number in measurements (`PIPELINES` sets another).
+//! - Statements are prepared once for each connection, at the start.
+//! - The rest is as in `baseline-sqlx`: keys and rules are made once, the user's id is not copied, one thread per core,
 //!   `TCP_NODELAY`, no access log.
 //!
-//! What it gives up: a slow statement delays all that were sent behind it on the same connection, and a connection that
-//! breaks is not opened again.
+//! The price: a slow statement delays all later statements on its connection, and a broken connection is not reopened.
 
 use std::{
     env,
@@ -52,7 +51,8 @@ const INSERT: &str = "insert into todo.tasks \
     (user_id, id, title, description, completed, created_at, updated_at, version) \
     values ($1, $2, $3, $4, $5, $6, $6, 1)";
 
-// $3 title or null; $4 whether the description changes, $5 to what; $6 toggle; $7 completed or null; $8 now.
+// $3 title or null; $4 whether the description changes; $5 the new description; $6 toggle; $7 completed or null; $8
+// now.
 const UPDATE: &str = "update todo.tasks set \
     title = coalesce($3, title), \
     description = case when $4 then $5 else description end, \
@@ -88,7 +88,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         .with_state(Arc::new(App { pipelines, next: AtomicUsize::new(0), keys: Keys::from_environment()? }));
     let address = format!("{}:{}", env::var("HOST")?, env::var("PORT")?);
     let listener = TcpListener::bind(address).await?.tap_io(|stream| {
-        // A socket that cannot be told is slower, and no reason to stop.
+        // Without this option the socket only has a higher latency.
         let _ = stream.set_nodelay(true);
     });
     Ok(axum::serve(listener, app).await?)
@@ -101,7 +101,7 @@ struct App {
 }
 
 impl App {
-    /// Each in turn.
+    /// Used in turn.
     fn pipeline(&self) -> &Pipeline {
         &self.pipelines[self.next.fetch_add(1, Ordering::Relaxed) % self.pipelines.len()]
     }
@@ -134,7 +134,7 @@ impl Pipeline {
     }
 }
 
-/// Who may call.
+/// Verifies tokens.
 struct Keys {
     key: DecodingKey,
     rules: Validation,
@@ -164,7 +164,7 @@ impl Keys {
     }
 }
 
-/// The user that the token names.
+/// The user of the token.
 struct Caller(String);
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -266,7 +266,7 @@ async fn create(
 ) -> Result<Response, Failure> {
     let title = checked_title(&new.title)?;
     let description = checked_description(new.description)?;
-    #[expect(clippy::disallowed_methods, reason = "that rule is for the library")]
+    #[expect(clippy::disallowed_methods, reason = "the lint is for the library")]
     let (id, now) = (Uuid::now_v7(), now());
     let completed = new.completed.unwrap_or_default();
     let pipeline = app.pipeline();
@@ -296,13 +296,13 @@ async fn replace(
 struct TaskPatch {
     title: Option<String>,
     #[serde(default, deserialize_with = "present")]
-    #[expect(clippy::option_option, reason = "nothing, null and a text are three things")]
+    #[expect(clippy::option_option, reason = "absent, null and a text are three cases")]
     description: Option<Option<String>>,
     completed: Option<bool>,
 }
 
-/// Tells `null` from nothing at all.
-#[expect(clippy::option_option, reason = "nothing, null and a text are three things")]
+/// Distinguishes `null` from an absent field.
+#[expect(clippy::option_option, reason = "absent, null and a text are three cases")]
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Deserialize::deserialize(deserializer).map(Some)
 }
@@ -336,7 +336,7 @@ async fn complete(
     }
     let Completion { completed } = match &*body {
         [] => Completion::default(),
-        body => serde_json::from_slice(body).map_err(|_| Failure::Invalid("the body is not what it should be"))?,
+        body => serde_json::from_slice(body).map_err(|_| Failure::Invalid("the body is not valid"))?,
     };
     update(&app, &user, id, &Change { toggle: completed.is_none(), completed, ..Change::default() }).await
 }
@@ -381,9 +381,9 @@ async fn update(app: &App, user: &str, id: Uuid, change: &Change) -> Result<Resp
     Ok(Json(Task::of(user, &row.ok_or(Failure::NotFound)?)?).into_response())
 }
 
-/// The present moment with microseconds, as PostgreSQL keeps it.
+/// The current time in microseconds, the precision of PostgreSQL.
 fn now() -> OffsetDateTime {
-    #[expect(clippy::disallowed_methods, reason = "that rule is for the library")]
+    #[expect(clippy::disallowed_methods, reason = "the lint is for the library")]
     let now = OffsetDateTime::now_utc();
     now.replace_microsecond(now.microsecond()).unwrap_or(now)
 }
@@ -420,9 +420,9 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let (status, detail) = match self {
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "authentication is required"),
-            Self::NotFound => (StatusCode::NOT_FOUND, "there is no such task"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "task not found"),
             Self::Invalid(detail) => (StatusCode::UNPROCESSABLE_ENTITY, detail),
-            Self::Database => (StatusCode::INTERNAL_SERVER_ERROR, "something went wrong"),
+            Self::Database => (StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
         };
         let body = Json(serde_json::json!({ "detail": detail }));
         if status == StatusCode::UNAUTHORIZED {

@@ -1,15 +1,14 @@
-//! What a good engineer writes without us: axum, sqlx and jsonwebtoken, and nothing in between.
+//! A good handwritten program: axum, sqlx and jsonwebtoken.
 //!
-//! The same paths, the same JSON, the same table and the same statements as `todo-server`, one statement a request.
-//! What was tuned, so that nobody calls it a straw man:
+//! It has the same paths, JSON, table and statements as `todo-server`, with one statement per request. It is tuned:
 //!
-//! - the pool does not ask a connection how it is before each use (`test_before_acquire(false)`), opens all of its
-//!   connections at the start, and has 16 of them, the best of 10, 16 and 20 (`POOL_SIZE` tries others).
-//!   (sqlx asks once more when a connection is given back, after the answer is out; nobody can turn that off.)
-//! - statements are prepared once for each connection, which sqlx does by itself; their logging is off.
-//! - the key and the rules for tokens are made once; HS256, or `EdDSA` from a key set in a file.
-//! - rows become JSON without a copy of the caller's id; answers are written by `serde_json` into one buffer.
-//! - tokio has a thread for each core, sockets send at once (`TCP_NODELAY`), and there is no access log.
+//! - The pool does not test a connection before each use (`test_before_acquire(false)`). It opens all connections at
+//!   the start, and has 16 of them, the best of 10, 16 and 20 (`POOL_SIZE` sets another number). sqlx also tests a
+//!   connection when it is returned to the pool, after the response; there is no option for this.
+//! - sqlx prepares statements once for each connection. Their logging is off.
+//! - The key and the rules for tokens are made once: HS256, or `EdDSA` from a key set in a file.
+//! - Rows become JSON without a copy of the user's id. `serde_json` writes a response into one buffer.
+//! - tokio has one thread per core, sockets have `TCP_NODELAY`, and there is no access log.
 
 use std::{env, error::Error, fs, sync::Arc};
 
@@ -49,7 +48,8 @@ const INSERT: &str = "insert into todo.tasks \
     (user_id, id, title, description, completed, created_at, updated_at, version) \
     values ($1, $2, $3, $4, $5, $6, $6, 1)";
 
-// $3 title or null; $4 whether the description changes, $5 to what; $6 toggle; $7 completed or null; $8 now.
+// $3 title or null; $4 whether the description changes; $5 the new description; $6 toggle; $7 completed or null; $8
+// now.
 const UPDATE: &str = "update todo.tasks set \
     title = coalesce($3, title), \
     description = case when $4 then $5 else description end, \
@@ -88,7 +88,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         .with_state(App { pool, keys: Arc::new(Keys::from_environment()?) });
     let address = format!("{}:{}", env::var("HOST")?, env::var("PORT")?);
     let listener = TcpListener::bind(address).await?.tap_io(|stream| {
-        // A socket that cannot be told is slower, and no reason to stop.
+        // Without this option the socket only has a higher latency.
         let _ = stream.set_nodelay(true);
     });
     Ok(axum::serve(listener, app).await?)
@@ -100,7 +100,7 @@ struct App {
     keys: Arc<Keys>,
 }
 
-/// Who may call.
+/// Verifies tokens.
 struct Keys {
     key: DecodingKey,
     rules: Validation,
@@ -130,7 +130,7 @@ impl Keys {
     }
 }
 
-/// The user that the token names.
+/// The user of the token.
 struct Caller(String);
 
 impl FromRequestParts<App> for Caller {
@@ -221,7 +221,7 @@ struct NewTask {
 async fn create(State(app): State<App>, Caller(user): Caller, Json(new): Json<NewTask>) -> Result<Response, Failure> {
     let title = checked_title(&new.title)?;
     let description = checked_description(new.description)?;
-    #[expect(clippy::disallowed_methods, reason = "that rule is for the library")]
+    #[expect(clippy::disallowed_methods, reason = "the lint is for the library")]
     let (id, now) = (Uuid::now_v7(), now());
     let completed = new.completed.unwrap_or_default();
     sqlx::query(INSERT)
@@ -258,13 +258,13 @@ async fn replace(
 struct TaskPatch {
     title: Option<String>,
     #[serde(default, deserialize_with = "present")]
-    #[expect(clippy::option_option, reason = "nothing, null and a text are three things")]
+    #[expect(clippy::option_option, reason = "absent, null and a text are three cases")]
     description: Option<Option<String>>,
     completed: Option<bool>,
 }
 
-/// Tells `null` from nothing at all.
-#[expect(clippy::option_option, reason = "nothing, null and a text are three things")]
+/// Distinguishes `null` from an absent field.
+#[expect(clippy::option_option, reason = "absent, null and a text are three cases")]
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Deserialize::deserialize(deserializer).map(Some)
 }
@@ -298,7 +298,7 @@ async fn complete(
     }
     let Completion { completed } = match &*body {
         [] => Completion::default(),
-        body => serde_json::from_slice(body).map_err(|_| Failure::Invalid("the body is not what it should be"))?,
+        body => serde_json::from_slice(body).map_err(|_| Failure::Invalid("the body is not valid"))?,
     };
     update(&app, &user, id, &Change { toggle: completed.is_none(), completed, ..Change::default() }).await
 }
@@ -332,9 +332,9 @@ async fn update(app: &App, user: &str, id: Uuid, change: &Change) -> Result<Resp
     Ok(Json(Task::of(user, row.ok_or(Failure::NotFound)?)).into_response())
 }
 
-/// The present moment with microseconds, as PostgreSQL keeps it.
+/// The current time in microseconds, the precision of PostgreSQL.
 fn now() -> OffsetDateTime {
-    #[expect(clippy::disallowed_methods, reason = "that rule is for the library")]
+    #[expect(clippy::disallowed_methods, reason = "the lint is for the library")]
     let now = OffsetDateTime::now_utc();
     now.replace_microsecond(now.microsecond()).unwrap_or(now)
 }
@@ -371,9 +371,9 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let (status, detail) = match self {
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "authentication is required"),
-            Self::NotFound => (StatusCode::NOT_FOUND, "there is no such task"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "task not found"),
             Self::Invalid(detail) => (StatusCode::UNPROCESSABLE_ENTITY, detail),
-            Self::Database => (StatusCode::INTERNAL_SERVER_ERROR, "something went wrong"),
+            Self::Database => (StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
         };
         let body = Json(serde_json::json!({ "detail": detail }));
         if status == StatusCode::UNAUTHORIZED {

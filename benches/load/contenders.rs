@@ -13,14 +13,14 @@ use std::{
 
 use serde_json::{Value, json};
 use testkit::tokens::{SigningKey, now, secret_token};
-use todo_benches::{generator::ask, workload::user_id};
+use todo_benches::{generator::send, workload::user_id};
 
 use crate::options::{Framework, Options, TokenKind};
 
-/// What is compared with everything else.
+/// The program that all others are compared with.
 pub(crate) const BASE: &str = "baseline-sqlx";
 
-/// Something that is measured.
+/// A program that is measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Contender {
     pub(crate) name: String,
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     Pgbench { pipelined: bool },
 }
 
-/// In what todo-server differs from how it is by itself.
+/// A configuration of todo-server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Variant {
     Usual,
@@ -53,7 +53,7 @@ impl Contender {
         matches!(self.kind, Kind::Ours { .. })
     }
 
-    /// All that the options ask for, in the order of the tables.
+    /// The programs of these options, in the order of the tables.
     pub(crate) fn chosen(options: &Options, on_postgres: bool) -> Result<Vec<Self>, String> {
         let ours = |framework, variant| Kind::Ours { framework, variant };
         let frameworks = options.frameworks();
@@ -80,21 +80,22 @@ impl Contender {
         }
         let names: Vec<_> = all.iter().map(|contender| contender.name.clone()).collect();
         if let Some(unknown) = options.only.iter().find(|name| !names.contains(name)) {
-            return Err(format!("{unknown} is none of: {}", names.join(", ")));
+            return Err(format!("{unknown} is not one of: {}", names.join(", ")));
         }
         all.retain(|contender| options.only.is_empty() || options.only.contains(&contender.name));
         Ok(all)
     }
 }
 
-/// Where the programs are.
+/// The paths of the programs.
 #[derive(Debug)]
 pub(crate) struct Programs {
     pub(crate) todo_server: PathBuf,
 }
 
 impl Programs {
-    /// Builds todo-server as it is shipped, by the cargo that runs this.
+    /// Builds todo-server with the release profile, by the cargo that runs this. The baselines are built with the bench
+    /// profile, which has the same settings.
     pub(crate) fn build() -> Result<Self, String> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
         let mut build = Command::new(cargo)
@@ -104,7 +105,7 @@ impl Programs {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| format!("cannot run cargo: {error}"))?;
-        let messages = BufReader::new(build.stdout.take().ok_or("cargo says nothing")?);
+        let messages = BufReader::new(build.stdout.take().ok_or("cargo has no output")?);
         let executables = messages.lines().map_while(Result::ok).filter_map(|line| {
             let message: Value = serde_json::from_str(&line).ok()?;
             let is_ours = message["target"]["name"] == "todo-server";
@@ -119,7 +120,7 @@ impl Programs {
     }
 }
 
-/// Who signs the tokens, and what the servers have to know about it.
+/// The keys of the tokens, and the settings of the servers for them.
 #[derive(Debug)]
 pub(crate) struct Keys {
     secret: String,
@@ -167,7 +168,7 @@ impl Keys {
     }
 }
 
-/// A server that runs, until this is dropped.
+/// A running server. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
@@ -176,16 +177,16 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts a server; what it has to say goes to `log`.
+    /// Starts a server, with its output in the file `log`.
     pub(crate) fn start(kind: Kind, programs: &Programs, keys: &Keys, database: &str, log: &Path) -> io::Result<Self> {
         let program = match kind {
             Kind::Sqlx => Path::new(env!("CARGO_BIN_EXE_baseline-sqlx")),
             Kind::Pipelined => Path::new(env!("CARGO_BIN_EXE_baseline-pipelined")),
             Kind::Empty => Path::new(env!("CARGO_BIN_EXE_empty")),
             Kind::Ours { .. } => &programs.todo_server,
-            Kind::Pgbench { .. } => return Err(io::Error::other("pgbench is no server")),
+            Kind::Pgbench { .. } => return Err(io::Error::other("pgbench is not a server")),
         };
-        // Free a moment ago.
+        // Another program could take the port before the server does, which is unlikely.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let log = File::create(log)?;
         let mut command = Command::new(program);
@@ -195,12 +196,12 @@ impl Running {
             .env("PORT", address.port().to_string())
             .env("DATABASE_URL", database)
             .envs(keys.environment())
-            // Where there is no .env.
+            // A directory without a .env.
             .current_dir(keys.folder.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        // For whoever wants to see that the defaults are good.
+        // To measure with other values than the defaults.
         for name in ["POOL_SIZE", "PIPELINES", "DATABASE_MAX_CONNECTIONS", "TOKIO_WORKER_THREADS"] {
             if let Some(value) = env::var_os(name) {
                 command.env(name, value);
@@ -217,20 +218,20 @@ impl Running {
         Ok(Self { child: command.spawn()?, address, started })
     }
 
-    /// Waits for the first answer of 200 to this request, and says how long that took from the start of the process.
-    pub(crate) fn first_answer(&mut self, request: &[u8]) -> io::Result<Duration> {
+    /// Waits for the first 200 to this request. Returns the time since the start of the process.
+    pub(crate) fn first_response(&mut self, request: &[u8]) -> io::Result<Duration> {
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Err(io::Error::other(format!("the server has ended: {status}")));
             }
             if let Ok(mut stream) = TcpStream::connect(self.address) {
                 stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-                if let Ok((200, _)) = ask(&mut stream, request) {
+                if let Ok((200, _)) = send(&mut stream, request) {
                     return Ok(self.started.elapsed());
                 }
             }
             if self.started.elapsed() > Duration::from_secs(30) {
-                return Err(io::Error::other("the server does not answer with 200"));
+                return Err(io::Error::other("the server does not respond with 200"));
             }
             thread::sleep(Duration::from_micros(500));
         }
@@ -243,7 +244,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,8 +1,8 @@
 //! `cargo bench -p todo-benches --bench load`: todo-server against hand-written programs that do the same.
 //!
-//! `benches/README.md` says what is measured, how, and how to read it; `-- --help` lists the options.
+//! `benches/README.md` explains the measurement and its results; `-- --help` lists the options.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program may speak to its user")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program prints to its user")]
 
 mod contenders;
 mod options;
@@ -24,7 +24,7 @@ use crate::{
     options::Options,
     postgres::{Databases, Failure, Files},
     report::{PROMISE_MS, Report},
-    run::{Bench, Measured, Rest, usual},
+    run::{Bench, Footprint, Measured, usual},
 };
 
 fn main() -> ExitCode {
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     match measure(&options) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            eprintln!("load: some answers were wrong");
+            eprintln!("load: some responses were wrong");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -51,8 +51,8 @@ fn measure(options: &Options) -> Result<bool, Failure> {
     let on_postgres = matches!(databases, Databases::Postgres(_));
     if !on_postgres && !options.sqlite {
         println!(
-            "There are no PostgreSQL programs on this machine (`apt-get install postgresql` brings them), so this is \
-             todo-server on SQLite,\nwithout the programs it would be compared with: they know PostgreSQL alone.\n"
+            "PostgreSQL is not installed on this machine (install it with: apt-get install postgresql). todo-server is \
+             measured on SQLite,\nwithout the baselines, which support PostgreSQL only.\n"
         );
     }
     let contenders = Contender::chosen(options, on_postgres)?;
@@ -72,7 +72,8 @@ fn measure(options: &Options) -> Result<bool, Failure> {
     let pace = options.open.map_or(Pace::Closed, Pace::Open);
     let measured = rounds(&mut bench, &contenders, options.rounds(), pace)?;
     let open = open_rounds(&mut bench, &contenders, &measured)?;
-    let rest = if options.only.is_empty() && options.open.is_none() { rests(&mut bench)? } else { Vec::new() };
+    let footprints =
+        if options.only.is_empty() && options.open.is_none() { measure_footprints(&mut bench)? } else { Vec::new() };
     databases.close();
 
     let report = Report {
@@ -80,7 +81,7 @@ fn measure(options: &Options) -> Result<bool, Failure> {
         contenders,
         measured,
         open,
-        rest,
+        footprints,
         users: options.users,
         on_postgres,
         promise_p95_ms: PROMISE_MS,
@@ -93,8 +94,8 @@ fn measure(options: &Options) -> Result<bool, Failure> {
     Ok(report.is_right())
 }
 
-/// All contenders in turn, in each round another one first, so that neither a warm machine nor a tired one is always
-/// the same one's luck.
+/// Measures all contenders one after the other. Each round begins with another one, so that no contender always has the
+/// same position.
 fn rounds(bench: &mut Bench<'_>, contenders: &[Contender], rounds: u32, pace: Pace) -> Result<Vec<Measured>, Failure> {
     let mut all = Vec::new();
     let mut order = contenders.to_vec();
@@ -123,8 +124,7 @@ fn rounds(bench: &mut Bench<'_>, contenders: &[Contender], rounds: u32, pace: Pa
     Ok(all)
 }
 
-/// In the long form, once more at a pace that the baseline can just keep up with: how long requests take when nobody
-/// is overloaded.
+/// In the long form, measures once more at a rate that all programs can keep up with, for the latency without overload.
 fn open_rounds(
     bench: &mut Bench<'_>,
     contenders: &[Contender],
@@ -137,34 +137,34 @@ fn open_rounds(
     let base = measured.iter().filter(|one| one.contender == BASE || one.contender == usual().name);
     let Some(slowest) = Spread::of(base.map(|one| one.requests_per_second)) else { return Ok(Vec::new()) };
     let rate = (slowest.min * 0.7 / 100.0).floor().max(1.0) * 100.0;
-    eprintln!("load: now {rate:.0} requests a second");
-    let asked: Vec<_> = contenders
+    eprintln!("load: at {rate:.0} requests per second");
+    let chosen: Vec<_> = contenders
         .iter()
         .filter(|contender| {
             matches!(contender.kind, Kind::Sqlx | Kind::Pipelined | Kind::Ours { variant: Variant::Usual, .. })
         })
         .cloned()
         .collect();
-    rounds(bench, &asked, 1, Pace::Open(rate))
+    rounds(bench, &chosen, 1, Pace::Open(rate))
 }
 
-/// How servers start and what they need when nobody asks.
-fn rests(bench: &mut Bench<'_>) -> Result<Vec<Rest>, Failure> {
-    eprintln!("load: starting and resting");
+/// Measures the start of the servers and their memory without load.
+fn measure_footprints(bench: &mut Bench<'_>) -> Result<Vec<Footprint>, Failure> {
+    eprintln!("load: start and memory without load");
     let starts = if bench.options.is_short() { 3 } else { 9 };
-    let mut rests = vec![bench.rest(&usual(), starts)?];
+    let mut results = vec![bench.footprint(&usual(), starts)?];
     if matches!(bench.databases, Databases::Postgres(_)) {
         let mut files = Databases::Sqlite(Files::make(&bench.programs.todo_server)?);
         let mut on_sqlite = Bench { databases: &mut files, folder: bench.folder.clone(), ..*bench };
-        rests.push(on_sqlite.rest(&usual(), starts)?);
+        results.push(on_sqlite.footprint(&usual(), starts)?);
         for (name, kind) in [(BASE, Kind::Sqlx), ("baseline-pipelined", Kind::Pipelined)] {
-            rests.push(bench.rest(&Contender { name: name.to_owned(), kind }, starts)?);
+            results.push(bench.footprint(&Contender { name: name.to_owned(), kind }, starts)?);
         }
     }
-    Ok(rests)
+    Ok(results)
 }
 
-/// Where the results go: `load` in cargo's target folder.
+/// The folder of the results: `load` in cargo's target folder.
 fn folder() -> Result<PathBuf, Failure> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("there is no target folder")?;
     let folder = target.join("load");
@@ -172,7 +172,7 @@ fn folder() -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// Under which the numbers hold.
+/// The machine, the versions and the load of the measurement.
 fn conditions(options: &Options, databases: &mut Databases) -> Result<BTreeMap<&'static str, String>, Failure> {
     let said = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output();
@@ -191,7 +191,7 @@ fn conditions(options: &Options, databases: &mut Databases) -> Result<BTreeMap<&
         (
             "machine",
             format!(
-                "{}, {cores} cores that server, database and generator share; Linux {}; load at the beginning {}",
+                "{}, {cores} cores shared by server, database and generator; Linux {}; load at the beginning {}",
                 model.map_or("unknown processor", |(_, model)| model),
                 kernel.trim(),
                 load.split(' ').next().unwrap_or_default()
@@ -214,12 +214,12 @@ fn conditions(options: &Options, databases: &mut Databases) -> Result<BTreeMap<&
     ]))
 }
 
-/// A connection is an open file.
+/// Each connection is an open file.
 fn raise_open_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        eprintln!("load: the limit of open files stays as it is: {error}");
+        eprintln!("load: cannot raise the limit of open files: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The command line.
 
 use std::{env, ffi::OsString, time::Duration};
 
@@ -10,42 +10,42 @@ use testkit::process;
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(name = "cargo bench -p todo-benches --bench load --")]
 pub(crate) struct Options {
-    /// How often everything is measured; ratios are taken within a round [default: 5, short: 1]
+    /// Number of rounds; ratios are computed within a round [default: 5, short: 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
-    /// How long each is measured in a round, after a warm-up [default: 10, short: 4]
+    /// Duration of a measurement after the warm-up [default: 10, short: 4]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: Option<u64>,
-    /// How many users ask at once, each on its own connection
+    /// Number of users, each with its own connection
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) users: u32,
-    /// Only these, by the names in the table
+    /// Only these programs, by their names in the table
     #[arg(long, value_delimiter = ',', value_name = "A,B")]
     pub(crate) only: Vec<String>,
-    /// Once, for a few seconds, and only the programs that matter most
+    /// One round of a few seconds with the most important programs
     #[arg(long)]
     short: bool,
-    /// Of todo-server only with these frameworks [default: all, short: axum]
+    /// todo-server only with these frameworks [default: all, short: axum]
     #[arg(long, value_delimiter = ',')]
     framework: Vec<Framework>,
-    /// So many requests a second from all users together, instead of each asking as soon as it has its answer
+    /// This number of requests per second from all users together (open loop), instead of a closed loop
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub(crate) open: Option<f64>,
-    /// Which tokens the users have
+    /// The kind of tokens
     #[arg(long, value_enum, default_value_t = TokenKind::Hs256)]
     pub(crate) token: TokenKind,
-    /// On SQLite, which the baselines do not know, also where there is PostgreSQL
+    /// Use SQLite even if PostgreSQL is installed, without the baselines
     #[arg(long)]
     pub(crate) sqlite: bool,
-    /// Tables for a README
+    /// Print tables for a README
     #[arg(long)]
     pub(crate) markdown: bool,
-    /// As cargo says that this is `cargo bench`
+    /// Set by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
-    /// As for other benches: without one that is part of `load`, nothing is done
+    /// The filter of `cargo bench`: the bench runs only if one is part of `load`
     filter: Vec<String>,
-    /// Nobody asked for this by name.
+    /// Whether all benches are running, not this one by name.
     #[arg(skip)]
     by_the_way: bool,
 }
@@ -55,7 +55,7 @@ fn rate(text: &str) -> Result<f64, String> {
     if (1.0..=1e6).contains(&rate) { Ok(rate) } else { Err("must be from 1 to 1000000".to_owned()) }
 }
 
-/// A web framework that todo-server can use.
+/// A web framework of todo-server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Framework {
     Axum,
@@ -73,7 +73,7 @@ impl Framework {
     }
 }
 
-/// How tokens are signed.
+/// How the tokens are signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TokenKind {
     /// A shared secret.
@@ -83,8 +83,8 @@ pub(crate) enum TokenKind {
 }
 
 impl Options {
-    /// `None`: there is nothing to do. `cargo test --benches` and nextest start this program too, but without
-    /// `--bench`; and what others' filters and flags mean is not for us to say.
+    /// Returns `None` if there is nothing to measure. `cargo test --benches` and nextest start this program too, but
+    /// without `--bench`, and with filters and flags for other benches.
     pub(crate) fn read() -> Option<Self> {
         let arguments: Vec<OsString> = env::args_os().collect();
         if !arguments.iter().any(|argument| argument == "--bench") {
@@ -126,12 +126,11 @@ impl Options {
     }
 }
 
-/// Whether cargo was told to run this bench (`--bench load`), or runs all there are. Its command line is the only one
-/// that knows.
+/// Whether cargo runs this bench only (`--bench load`). Only the command line of cargo shows this.
 fn asked_by_name() -> bool {
     let Ok(cargo) = process::parent(std::process::id()) else { return false };
     let line = std::fs::read(format!("/proc/{cargo}/cmdline")).unwrap_or_default();
     line.split(|byte| *byte == 0).any(|argument| argument == b"load" || argument == b"--bench=load")
-        // Started by hand, not by cargo.
+        // Not started by cargo.
         || !line.split(|byte| *byte == 0).any(|argument| argument == b"bench")
 }

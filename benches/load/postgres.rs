@@ -1,4 +1,5 @@
-//! Databases with ten thousand users, a fresh one for each measurement: on PostgreSQL, or where there is none on SQLite.
+//! Databases with ten thousand users, a new one for each measurement: on PostgreSQL if it is installed, otherwise on
+//! SQLite.
 
 use std::{
     fs, io,
@@ -21,11 +22,11 @@ use todo_benches::{
 };
 use tokio::runtime::Runtime;
 
-/// What differs from how PostgreSQL is by itself, for everybody: room for all rows, and no checkpoint that only one of
-/// the contenders would have to bear. `fsync` and `synchronous_commit` are on.
+/// Settings other than the defaults of PostgreSQL: memory for all rows, and no checkpoint in the middle of a
+/// measurement. `fsync` and `synchronous_commit` are on.
 const SETTINGS: &str = "shared_buffers = 256MB\nmax_wal_size = 4GB\ncheckpoint_timeout = 30min";
 
-/// Which settings are told to the reader.
+/// The settings in the report.
 const SHOWN: [&str; 8] = [
     "server_version",
     "fsync",
@@ -39,13 +40,13 @@ const SHOWN: [&str; 8] = [
 
 pub(crate) type Failure = Box<dyn std::error::Error>;
 
-/// Where databases come from.
+/// The source of the databases.
 pub(crate) enum Databases {
     Postgres(Cluster),
     Sqlite(Files),
 }
 
-/// The address of a database that is there for one measurement.
+/// A database for one measurement.
 #[derive(Debug)]
 pub(crate) struct Fresh {
     pub(crate) url: String,
@@ -53,7 +54,7 @@ pub(crate) struct Fresh {
 }
 
 impl Databases {
-    /// A private PostgreSQL of the programs on this machine, else SQLite.
+    /// Starts a private PostgreSQL server, or uses SQLite.
     pub(crate) fn open(sqlite: bool, todo_server: &Path) -> Result<Self, Failure> {
         if !sqlite && let Some(cluster) = Cluster::start(todo_server)? {
             return Ok(Self::Postgres(cluster));
@@ -75,7 +76,7 @@ impl Databases {
         }
     }
 
-    /// The processor time that the database has used by now; SQLite's is the server's.
+    /// The processor time of the database so far. That of SQLite belongs to the server.
     pub(crate) fn cpu(&self) -> Duration {
         match self {
             Self::Postgres(cluster) => cpu_of_family(cluster.postmaster),
@@ -83,7 +84,7 @@ impl Databases {
         }
     }
 
-    /// What the database has in memory now, what is shared counted once; SQLite's is the server's.
+    /// The memory of the database, with shared memory counted once. That of SQLite belongs to the server.
     pub(crate) fn memory_kib(&self) -> Option<u64> {
         match self {
             Self::Postgres(cluster) => Some(memory_of_family_kib(cluster.postmaster)),
@@ -91,7 +92,7 @@ impl Databases {
         }
     }
 
-    /// What a reader should know about it.
+    /// A description for the report.
     pub(crate) fn description(&mut self) -> Result<String, Failure> {
         match self {
             Self::Postgres(cluster) => cluster.description(),
@@ -112,7 +113,7 @@ fn migrate(todo_server: &Path, url: &str) -> Result<(), Failure> {
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into()) }
 }
 
-/// A PostgreSQL server of our own.
+/// A private PostgreSQL server.
 pub(crate) struct Cluster {
     server: Server,
     runtime: Runtime,
@@ -157,7 +158,7 @@ impl Cluster {
         })
     }
 
-    /// A copy of the template, written to the disk, so that nobody has to do that while he is measured.
+    /// A copy of the template. A checkpoint writes it to disk before the measurement.
     fn fresh(&mut self) -> Result<Fresh, Failure> {
         self.made += 1;
         let name = format!("load_{}", self.made);
@@ -175,7 +176,7 @@ impl Cluster {
                     query_scalar("select current_setting($1)").bind(name).fetch_one(&mut connection).await?;
                 settings.push(format!("{name} = {value}"));
             }
-            // What a commit costs says whether the disk is asked at all.
+            // The duration of a commit shows whether it waits for the disk.
             raw_sql("create table commits (n int)").execute(&mut connection).await?;
             let mut times = Vec::new();
             for n in 0..200 {
@@ -191,7 +192,7 @@ impl Cluster {
         Ok(format!("PostgreSQL, {}; one commit of one connection takes {commit:.2} ms", settings.join(", ")))
     }
 
-    /// The statements of the load, sent by pgbench: how many there are in a second.
+    /// Sends the statements of the load with pgbench. Returns their number per second.
     pub(crate) fn pgbench(&self, fresh: &Fresh, run: Pgbench) -> Result<f64, Failure> {
         let folder = tempfile::tempdir()?;
         let mut command = Command::new(self.programs.join("pgbench"));
@@ -211,9 +212,9 @@ impl Cluster {
             1.0
         };
         // postgres://postgres:password@127.0.0.1:port/postgres
-        let (who, server) = self.server.url().rsplit_once('@').ok_or("an address without a user")?;
-        let password = who.rsplit_once(':').ok_or("an address without a password")?.1;
-        let port = server.split(['/', ':']).nth(1).ok_or("an address without a port")?;
+        let (user, server) = self.server.url().rsplit_once('@').ok_or("a URL without a user")?;
+        let password = user.rsplit_once(':').ok_or("a URL without a password")?.1;
+        let port = server.split(['/', ':']).nth(1).ok_or("a URL without a port")?;
         let output = command
             .args(["-h", "127.0.0.1", "-p", port, "-U", "postgres", &fresh.name])
             .env("PGPASSWORD", password)
@@ -227,7 +228,7 @@ impl Cluster {
     }
 }
 
-/// What pgbench is to do.
+/// A run of pgbench.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pgbench {
     pub(crate) pipelined: bool,
@@ -235,7 +236,7 @@ pub(crate) struct Pgbench {
     pub(crate) duration: Duration,
 }
 
-/// A user and one of the first tasks, as the load draws them; the suffix tells several draws apart.
+/// Variables of pgbench for a random user and one of the user's initial tasks. The suffix makes their names unique.
 fn draw(suffix: &str, users: u32) -> String {
     format!(
         "\\set u{suffix} 1000000000 + random(0, {})\n\\set t{suffix} 100000000000 + (:u{suffix} - 1000000000) * 100 + random(0, 19)\n",
@@ -268,15 +269,15 @@ fn statement(operation: Operation, suffix: &str) -> String {
 
 const PIPELINED: u64 = 20;
 
-/// The same mix, twenty statements at a time. They commit together.
+/// The same mix in pipelines of twenty statements, which are one transaction.
 fn pipeline(users: u32) -> String {
     let operations: Vec<_> = Operation::ALL
         .into_iter()
         .flat_map(|operation| std::iter::repeat_n(operation, usize::try_from(operation.percent() / 5).unwrap_or(0)))
         .collect();
-    let draws: String = (0..operations.len()).map(|place| draw(&place.to_string(), users)).collect();
+    let draws: String = (0..operations.len()).map(|index| draw(&index.to_string(), users)).collect();
     let statements: String =
-        operations.iter().enumerate().map(|(place, operation)| statement(*operation, &place.to_string())).collect();
+        operations.iter().enumerate().map(|(index, operation)| statement(*operation, &index.to_string())).collect();
     format!("{draws}\\startpipeline\n{statements}\\endpipeline\n")
 }
 

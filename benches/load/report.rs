@@ -1,4 +1,4 @@
-//! What is told at the end: tables, whether the promise was kept, a file for programs and a picture.
+//! The report: tables, whether the promise is kept, a JSON file and a picture.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -11,28 +11,28 @@ use todo_benches::{
 
 use crate::{
     contenders::{BASE, Contender},
-    run::{Measured, Rest},
+    run::{Footprint, Measured},
 };
 
-/// What is promised: 95 of 100 requests of every operation take no longer, with all users at once.
+/// The promised 95th percentile of every operation with all users at once.
 pub(crate) const PROMISE_MS: f64 = 200.0;
 
-/// All that was found out.
+/// All results.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) conditions: BTreeMap<&'static str, String>,
     #[serde(skip)]
     pub(crate) contenders: Vec<Contender>,
     pub(crate) measured: Vec<Measured>,
-    /// At an open pace, where that was an addition.
+    /// The additional measurements in an open loop.
     pub(crate) open: Vec<Measured>,
-    pub(crate) rest: Vec<Rest>,
+    pub(crate) footprints: Vec<Footprint>,
     pub(crate) users: u32,
     pub(crate) on_postgres: bool,
     pub(crate) promise_p95_ms: f64,
 }
 
-/// A column: what it is called, and what it shows of a contender.
+/// A column: its name, and its value for a contender.
 type Metric = fn(&Measured) -> Option<f64>;
 
 impl Report {
@@ -44,7 +44,7 @@ impl Report {
         Spread::of(Self::of(measured, name).filter_map(metric))
     }
 
-    /// Ratios to the baseline, each within a round.
+    /// Ratios to the baseline, each computed within a round.
     fn ratio(measured: &[Measured], name: &str, metric: Metric) -> Option<Spread> {
         Spread::of_ratios(Self::of(measured, name).map(|one| {
             let base = Self::of(measured, BASE).find(|base| base.round == one.round);
@@ -52,7 +52,7 @@ impl Report {
         }))
     }
 
-    /// The tables and what follows from them, for a terminal or for a README.
+    /// The tables and the verdicts, for a terminal or for a README.
     pub(crate) fn text(&self, markdown: bool) -> String {
         let mut text = String::new();
         for (name, value) in &self.conditions {
@@ -64,12 +64,12 @@ impl Report {
             heading(
                 &mut text,
                 markdown,
-                &format!("{rate:.0} requests a second, whether or not they are answered in time"),
+                &format!("{rate:.0} requests per second, independent of the responses (open loop)"),
             );
             self.add_tables(&mut text, &self.open, markdown);
         }
-        if !self.rest.is_empty() {
-            heading(&mut text, markdown, "Start and rest");
+        if !self.footprints.is_empty() {
+            heading(&mut text, markdown, "Start and memory without load");
             text += &table(&self.rest_rows(), markdown);
         }
         text.push('\n');
@@ -80,8 +80,8 @@ impl Report {
     fn add(&self, text: &mut String, measured: &[Measured], markdown: bool) {
         let rounds = measured.iter().map(|one| one.round).max().unwrap_or(0);
         let pace = match measured.first().and_then(|one| one.offered) {
-            None => "each asking again as soon as it has its answer".to_owned(),
-            Some(rate) => format!("{rate:.0} requests a second"),
+            None => "each sending a request after each response (closed loop)".to_owned(),
+            Some(rate) => format!("{rate:.0} requests per second"),
         };
         heading(
             text,
@@ -142,8 +142,8 @@ impl Report {
             Self::ratio(measured, name, metric).map_or_else(none, |ratio| format!("{:.2}x", ratio.median))
         };
         let rate: Metric = |one| Some(one.requests_per_second);
-        let asks = |one: &Measured| one.all.count > 0;
-        let has_latencies = Self::of(measured, name).any(asks);
+        let has_requests = |one: &Measured| one.all.count > 0;
+        let has_latencies = Self::of(measured, name).any(has_requests);
         let latency = |metric: Metric| if has_latencies { value(metric, 1) } else { none() };
         let sum = |count: fn(&Measured) -> u64| {
             if has_latencies { Self::of(measured, name).map(count).sum::<u64>().to_string() } else { none() }
@@ -205,22 +205,22 @@ impl Report {
             "connections",
             "idle with these MiB",
         ])];
-        rows.extend(self.rest.iter().map(|rest| {
-            let Spread { median, min, max } = rest.first_answer_ms;
+        rows.extend(self.footprints.iter().map(|footprint| {
+            let Spread { median, min, max } = footprint.first_answer_ms;
             vec![
-                rest.contender.clone(),
-                rest.database.to_owned(),
+                footprint.contender.clone(),
+                footprint.database.to_owned(),
                 format!("{median:.0} ({min:.0}..{max:.0})"),
-                rest.starts.to_string(),
-                format!("{:.1}", rest.idle_mib),
-                rest.connections.to_string(),
-                format!("{:.1}", rest.idle_with_connections_mib),
+                footprint.starts.to_string(),
+                format!("{:.1}", footprint.idle_mib),
+                footprint.connections.to_string(),
+                format!("{:.1}", footprint.idle_with_connections_mib),
             ]
         }));
         rows
     }
 
-    /// Of all of our own measurements, which one was the worst.
+    /// The worst measurement of todo-server.
     fn verdict(&self) -> String {
         let ours = || {
             let all = self.measured.iter().chain(&self.open);
@@ -236,8 +236,8 @@ impl Report {
                 text,
                 "{}: p95 under {PROMISE_MS:.0} ms for every operation of every todo-server in every round, with {} \
                  users (worst: {p95:.1} ms, {operation}, {}, round {})",
-                // One file that is written to for one user after the other is not for a thousand.
-                if self.on_postgres { passed(p95 < PROMISE_MS) } else { "on SQLite there is no promise" },
+                // SQLite has one writer, which is not meant for a thousand users.
+                if self.on_postgres { passed(p95 < PROMISE_MS) } else { "no promise on SQLite" },
                 self.users,
                 one.contender,
                 one.round
@@ -246,8 +246,8 @@ impl Report {
             let (errors, violations) = (ours().map(errors).sum::<u64>(), ours().map(|one| one.violations).sum::<u64>());
             let _ = writeln!(
                 text,
-                "{}: {errors} errors and {violations} answers with a task of another user, of {requests} answers of \
-                 todo-server, each of which was looked at",
+                "{}: {errors} errors and {violations} responses with a task of another user, in {requests} responses of \
+                 todo-server, all of which were checked",
                 passed(errors + violations == 0)
             );
         }
@@ -260,12 +260,12 @@ impl Report {
         text
     }
 
-    /// Whether all answers were right, whoever gave them. How fast they were is for the reader to judge.
+    /// Whether all responses of all programs were correct. The reader judges their latency.
     pub(crate) fn is_right(&self) -> bool {
         self.measured.iter().chain(&self.open).all(|one| errors(one) + one.violations == 0)
     }
 
-    /// The distributions of all rounds together.
+    /// The latency distributions of all rounds together.
     pub(crate) fn picture(&self) -> String {
         let curves: Vec<_> = self
             .contenders
@@ -281,8 +281,8 @@ impl Report {
             })
             .collect();
         let pace = match self.measured.first().and_then(|one| one.offered) {
-            None => "each asking again as soon as it has its answer".to_owned(),
-            Some(rate) => format!("{rate:.0} requests a second"),
+            None => "each sending a request after each response (closed loop)".to_owned(),
+            Some(rate) => format!("{rate:.0} requests per second"),
         };
         let subtitle =
             format!("{} users, {pace}: 60 % lists of 20 tasks, 25 % get, 10 % create, 5 % toggle", self.users);
@@ -311,7 +311,8 @@ fn heading(text: &mut String, markdown: bool, heading: &str) {
     let _ = write!(text, "\n{mark}{heading}\n\n");
 }
 
-/// Rows of one length, the first of which are the names of the columns. Numbers stand at the right.
+/// Formats a table. All rows have the same length; the first has the names of the columns. Numbers are aligned to the
+/// right.
 fn table(rows: &[Vec<String>], markdown: bool) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<_> =

@@ -13,9 +13,9 @@ use std::{
 use serde::Serialize;
 use testkit::process;
 use todo_benches::{
-    answer::Judge,
-    generator::{Edge, Pace, Plan, ask, run},
+    generator::{Edge, Pace, Plan, run, send},
     measure::{Latencies, Spread, Summary, float},
+    response::Checker,
     workload::{Operation, User},
 };
 
@@ -25,24 +25,24 @@ use crate::{
     postgres::{Databases, Failure, Pgbench},
 };
 
-/// All that a measurement needs.
+/// The resources of a measurement.
 pub(crate) struct Bench<'a> {
     pub(crate) options: &'a Options,
     pub(crate) programs: &'a Programs,
     pub(crate) keys: &'a Keys,
-    /// One for each user.
+    /// A token for each user.
     pub(crate) tokens: &'a [String],
     pub(crate) databases: &'a mut Databases,
-    /// Where the servers' logs go.
+    /// The folder of the servers' logs.
     pub(crate) folder: PathBuf,
 }
 
-/// What came of one contender in one round.
+/// The result of one contender in one round.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Measured {
     pub(crate) contender: String,
     pub(crate) round: u32,
-    /// Requests in a second at an open pace; nothing at a closed one.
+    /// The rate of an open loop; `None` for a closed loop.
     pub(crate) offered: Option<f64>,
     pub(crate) requests_per_second: f64,
     pub(crate) operations: BTreeMap<&'static str, Summary>,
@@ -51,26 +51,27 @@ pub(crate) struct Measured {
     pub(crate) errors: u64,
     pub(crate) violations: u64,
     pub(crate) examples: Vec<String>,
-    /// Processor seconds for a thousand requests.
+    /// Processor seconds per thousand requests.
     pub(crate) server_cpu: Option<f64>,
     pub(crate) database_cpu: Option<f64>,
-    /// Resident, at most, and of the database the sum of Pss at the end.
+    /// The peak of the resident memory; for the database, the sum of Pss at the end.
     pub(crate) server_mib: Option<f64>,
     pub(crate) database_mib: Option<f64>,
-    /// Share of one processor.
+    /// As a share of one processor.
     pub(crate) generator_cpu: Option<f64>,
-    /// Share of one processor that nobody here has used: other programs, the host of a virtual machine, and interrupts.
+    /// Processor time outside of the measurement: other programs, the host of the virtual machine, interrupts. As a
+    /// share of one processor.
     pub(crate) elsewhere_cpu: Option<f64>,
-    /// The slowest of the probes that were sent twice a second, and how many of them failed.
+    /// The maximum latency of the probes, which are sent twice per second, and the number of failed ones.
     pub(crate) health_max_ms: Option<f64>,
     pub(crate) health_failures: u64,
     #[serde(skip)]
     pub(crate) latencies: Latencies,
 }
 
-/// How a server starts and rests.
+/// The start of a server and its memory without load.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Rest {
+pub(crate) struct Footprint {
     pub(crate) contender: String,
     pub(crate) database: &'static str,
     pub(crate) first_answer_ms: Spread,
@@ -88,7 +89,7 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-/// What had been used at a moment, or between two.
+/// Processor times at a moment, or between two moments.
 #[derive(Clone, Copy)]
 struct Used {
     at: Instant,
@@ -108,7 +109,7 @@ impl Bench<'_> {
         Running::start(contender.kind, self.programs, self.keys, database, &log)
     }
 
-    /// Measures a contender once, on a database of its own.
+    /// Measures a contender once, on a new database.
     pub(crate) fn measure(&mut self, contender: &Contender, round: u32, pace: Pace) -> Result<Measured, Failure> {
         let fresh = self.databases.fresh()?;
         let mut measured = match contender.kind {
@@ -124,10 +125,10 @@ impl Bench<'_> {
     fn load(&mut self, contender: &Contender, database: &str, pace: Pace) -> Result<Measured, Failure> {
         let users: Vec<_> = (0..self.options.users).map(|number| self.user(number)).collect();
         let mut server = self.start(contender, database)?;
-        server.first_answer(users[0].list())?;
+        server.first_response(users[0].list())?;
         let (id, address) = (server.id(), server.address);
         let plan = Plan { address, warm_up: self.options.warm_up(), window: self.options.window(), pace };
-        let judge = if contender.kind == Kind::Empty { Judge::of_statuses() } else { Judge::of_tasks() };
+        let checker = if contender.kind == Kind::Empty { Checker::for_statuses() } else { Checker::for_tasks() };
 
         let (mut edges, mut memory) = (Vec::new(), None);
         let databases = &*self.databases;
@@ -146,7 +147,7 @@ impl Bench<'_> {
         let stop = AtomicBool::new(false);
         let (outcome, health) = thread::scope(|scope| {
             let health = scope.spawn(|| probe(address, plan.warm_up, &stop));
-            let outcome = run(plan, users, &judge, &mut observe);
+            let outcome = run(plan, users, &checker, &mut observe);
             stop.store(true, Ordering::Relaxed);
             (outcome, health.join())
         });
@@ -162,7 +163,7 @@ impl Bench<'_> {
             machine: end.machine.saturating_sub(begin.machine),
         };
         let share = |used: Duration| used.as_secs_f64() / (end.at - begin.at).as_secs_f64();
-        let per_thousand = |used: Duration| used.as_secs_f64() * 1000.0 / float(outcome.answers.max(1));
+        let per_thousand = |used: Duration| used.as_secs_f64() * 1000.0 / float(outcome.responses.max(1));
         let needs_no_database = contender.kind == Kind::Empty;
         let (server_kib, database_kib) = memory.unwrap_or_default();
         Ok(Measured {
@@ -205,31 +206,31 @@ impl Bench<'_> {
         })
     }
 
-    /// How long a server takes to its first answer, and what it has in memory when nobody asks anything.
-    pub(crate) fn rest(&mut self, contender: &Contender, starts: usize) -> Result<Rest, Failure> {
+    /// Measures the time to the first response, and the memory without load.
+    pub(crate) fn footprint(&mut self, contender: &Contender, starts: usize) -> Result<Footprint, Failure> {
         let database = if matches!(self.databases, Databases::Postgres(_)) { "PostgreSQL" } else { "SQLite" };
         let fresh = self.databases.fresh()?;
         let first = self.user(0);
         let mut times = Vec::new();
         for _ in 1..starts {
-            times.push(milliseconds(self.start(contender, &fresh.url)?.first_answer(first.list())?));
+            times.push(milliseconds(self.start(contender, &fresh.url)?.first_response(first.list())?));
         }
         let mut server = self.start(contender, &fresh.url)?;
-        times.push(milliseconds(server.first_answer(first.list())?));
+        times.push(milliseconds(server.first_response(first.list())?));
         thread::sleep(Duration::from_secs(1));
         let idle = process::resident_kib(server.id());
         let mut connections = Vec::new();
         for number in 0..self.options.users {
             let mut stream = TcpStream::connect(server.address)?;
             stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-            ask(&mut stream, self.user(number).list())?;
+            send(&mut stream, self.user(number).list())?;
             connections.push(stream);
         }
         thread::sleep(Duration::from_secs(1));
-        let rest = Rest {
+        let footprint = Footprint {
             contender: contender.name.clone(),
             database,
-            first_answer_ms: Spread::of(times).ok_or("no start at all")?,
+            first_answer_ms: Spread::of(times).ok_or("no start was measured")?,
             starts,
             idle_mib: mib(idle),
             connections: self.options.users,
@@ -237,11 +238,11 @@ impl Bench<'_> {
         };
         drop((server, connections));
         self.databases.discard(&fresh)?;
-        Ok(rest)
+        Ok(footprint)
     }
 }
 
-/// todo-server as it is, whoever takes part in the load.
+/// todo-server with axum and its defaults.
 pub(crate) fn usual() -> Contender {
     let kind = Kind::Ours { framework: Framework::Axum, variant: Variant::Usual };
     Contender { name: "todo-server".to_owned(), kind }
@@ -253,7 +254,7 @@ struct Health {
     failures: u64,
 }
 
-/// Asks twice a second whether the server is alive, as an orchestrator does that would restart it if not.
+/// Sends a liveness probe twice per second, like an orchestrator.
 fn probe(address: SocketAddr, warm_up: Duration, stop: &AtomicBool) -> Health {
     thread::sleep(warm_up);
     let mut health = Health::default();
@@ -265,16 +266,16 @@ fn probe(address: SocketAddr, warm_up: Duration, stop: &AtomicBool) -> Health {
             stream.set_read_timeout(Some(Duration::from_secs(10)))?;
             Ok(stream)
         };
-        let answer = kept.take().map_or_else(connect, Ok).and_then(|mut stream: TcpStream| {
-            let (status, _) = ask(&mut stream, b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")?;
+        let response = kept.take().map_or_else(connect, Ok).and_then(|mut stream: TcpStream| {
+            let (status, _) = send(&mut stream, b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")?;
             Ok::<_, io::Error>((status, stream))
         });
-        // The end of the load is no failure, and neither is what was asked before and answered after it.
+        // A probe that is interrupted by the end of the load is not a failure.
         if stop.load(Ordering::Relaxed) {
             break;
         }
         health.slowest = health.slowest.max(asked.elapsed());
-        match answer {
+        match response {
             Ok((200, stream)) => kept = Some(stream),
             _ => health.failures += 1,
         }

@@ -1,7 +1,7 @@
 //! A thousand users on one thread.
 //!
-//! Every user has a connection that stays open, and waits for the answer before the next request is sent. There is no
-//! queue, no task and no copy in between: what the generator takes from the processors is taken from what it measures.
+//! Each user has a connection that stays open, and sends the next request after the response to the one before. There
+//! are no queues, no tasks and no copies, since the generator shares the processors with the programs that it measures.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,35 +13,35 @@ use std::{
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
 use crate::{
-    answer::{Judge, Parsed, Verdict, parse},
     measure::{Latencies, float},
+    response::{Checker, Parsed, Verdict, parse},
     workload::{Operation, User, task_id},
 };
 
-/// When a user asks.
+/// When users send requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// As soon as the answer to the request before is there: the server decides how many requests there are.
+    /// As soon as the response to the previous request has been received (closed loop): the server determines the rate.
     Closed,
-    /// So many requests come in a second, from all users together, whether or not the server keeps up. A latency
-    /// counts from the moment when the request should have been sent, so that waiting for a free user is part of it.
+    /// At this number of requests per second from all users together, whether or not the server keeps up (open loop).
+    /// The latency of a request begins when it should have been sent, so that it includes the wait for a free user.
     Open(f64),
 }
 
-/// What is to be done.
+/// The plan of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Where the server listens.
+    /// The address of the server.
     pub address: SocketAddr,
-    /// How long it runs before anything is measured.
+    /// How long the load runs before the measurement.
     pub warm_up: Duration,
-    /// How long it is measured.
+    /// The duration of the measurement.
     pub window: Duration,
-    /// When a user asks.
+    /// When users send requests.
     pub pace: Pace,
 }
 
-/// A moment at which the caller may look at the clocks of processes.
+/// A moment at which the caller reads the processor times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edge {
     /// The measurement begins.
@@ -50,39 +50,39 @@ pub enum Edge {
     End,
 }
 
-/// What came of it.
+/// The result of a measurement.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// By [`Operation::index`].
     pub latencies: [Latencies; 4],
-    /// How many answers came while it was measured, right or wrong.
-    pub answers: u64,
-    /// How long it was measured.
+    /// The number of responses in the measurement, correct or not.
+    pub responses: u64,
+    /// The duration of the measurement.
     pub elapsed: Duration,
-    /// How often there was which status, in all the time.
+    /// The number of responses by status, including the warm-up.
     pub statuses: BTreeMap<u16, u64>,
-    /// Answers with a status that was not to be expected.
+    /// Responses with an unexpected status.
     pub failures: u64,
-    /// Answers that show a task of another user.
+    /// Responses with a task of another user.
     pub violations: u64,
-    /// Answers that are not what was asked for.
+    /// Responses without the requested tasks.
     pub wrong: u64,
-    /// Connections that broke, and answers that could not be read.
+    /// Broken connections and unsupported responses.
     pub broken: u64,
-    /// Requests that had waited for five seconds, or nearly from the beginning, when the load ended.
+    /// Requests without a response that were at least five seconds old at the end, or almost as old as the load.
     pub unanswered: u64,
-    /// Some of what went wrong, in words.
+    /// Descriptions of some errors.
     pub examples: Vec<String>,
 }
 
 impl Outcome {
-    /// Answers in a second.
+    /// Responses per second.
     #[must_use]
     pub fn throughput(&self) -> f64 {
-        float(self.answers) / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+        float(self.responses) / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// All that went wrong, but violations.
+    /// The number of errors without violations.
     #[must_use]
     pub const fn errors(&self) -> u64 {
         self.failures + self.wrong + self.broken + self.unanswered
@@ -108,8 +108,8 @@ impl Outcome {
 ///
 /// # Errors
 ///
-/// The server cannot be reached, or nearly nothing but errors comes back.
-pub fn run(plan: Plan, users: Vec<User>, judge: &Judge, observe: &mut dyn FnMut(Edge)) -> io::Result<Outcome> {
+/// The server is unreachable, or almost all responses are errors.
+pub fn run(plan: Plan, users: Vec<User>, checker: &Checker, observe: &mut dyn FnMut(Edge)) -> io::Result<Outcome> {
     let poll = Poll::new()?;
     let mut connections = Vec::with_capacity(users.len());
     for user in users {
@@ -127,7 +127,7 @@ pub fn run(plan: Plan, users: Vec<User>, judge: &Judge, observe: &mut dyn FnMut(
         poll,
         connections,
         scratch: vec![0; 64 * 1024].into_boxed_slice(),
-        judge,
+        checker,
         outcome: Outcome::default(),
     };
     load.run(observe)?;
@@ -138,7 +138,7 @@ struct Connection {
     stream: TcpStream,
     user: User,
     sent: Option<Sent>,
-    /// The beginning of an answer that came in several pieces.
+    /// The beginning of a response that arrives in several pieces.
     received: Vec<u8>,
 }
 
@@ -146,7 +146,7 @@ struct Connection {
 struct Sent {
     operation: Operation,
     task: u32,
-    /// From when its latency counts.
+    /// The beginning of its latency.
     at: Instant,
 }
 
@@ -154,14 +154,14 @@ struct Load<'a> {
     plan: Plan,
     begin: Instant,
     end: Instant,
-    /// With an open pace: who has nothing to do, and which requests should have been sent already.
+    /// In an open loop: the users without a request, and the requests that are late.
     idle: VecDeque<usize>,
     late: VecDeque<Instant>,
     next_arrival: Instant,
     poll: Poll,
     connections: Vec<Connection>,
     scratch: Box<[u8]>,
-    judge: &'a Judge,
+    checker: &'a Checker,
     outcome: Outcome,
 }
 
@@ -196,7 +196,8 @@ impl Load<'_> {
         self.finish(&mut events)
     }
 
-    /// With an open pace, what should have been asked within the measurement is still part of it.
+    /// In an open loop, waits for the requests that were due within the measurement. Then counts requests without a
+    /// response.
     fn finish(&mut self, events: &mut Events) -> io::Result<()> {
         if self.plan.pace != Pace::Closed {
             let deadline = Instant::now() + Duration::from_secs(10);
@@ -210,12 +211,12 @@ impl Load<'_> {
         let old = sent.chain(self.late.iter().copied()).filter(|at| now - *at >= long).count();
         self.outcome.unanswered = old.try_into().unwrap_or(u64::MAX);
         if old > 0 {
-            self.outcome.example(|| format!("{old} requests had no answer after {long:?}"));
+            self.outcome.example(|| format!("{old} requests had no response after {long:?}"));
         }
         Ok(())
     }
 
-    /// Sends what should have been sent by now, if somebody has nothing else to do.
+    /// Sends the requests that are due, if users are free.
     fn arrive(&mut self, now: Instant, rate: f64) {
         let pause = Duration::from_secs_f64(1.0 / rate.max(1.0));
         while self.next_arrival <= now && self.next_arrival < self.end {
@@ -227,7 +228,7 @@ impl Load<'_> {
         }
     }
 
-    /// Reads the answers that are there, and sends what follows.
+    /// Reads the received responses and sends the next requests.
     fn turn(&mut self, events: &mut Events, patience: Duration) -> io::Result<()> {
         match self.poll.poll(events, Some(patience)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -244,16 +245,16 @@ impl Load<'_> {
         let connection = &mut self.connections[index];
         let request = connection.user.next_request();
         connection.sent = Some(Sent { operation: request.operation, task: request.task, at });
-        // A request is smaller than any buffer of a socket, and there is one at a time: all of it is taken, or the
-        // connection is broken, which reading it will tell.
+        // A request fits into the buffer of any socket, and there is one at a time. So it is written whole, or the
+        // connection is broken, which the next read reports.
         let length = request.bytes.len();
         if !matches!(connection.stream.write(request.bytes), Ok(written) if written == length) {
             let _ = connection.stream.shutdown(net::Shutdown::Both);
         }
     }
 
-    /// What a user does who has an answer.
-    fn go_on(&mut self, index: usize) {
+    /// Continues with a user after a response.
+    fn continue_with(&mut self, index: usize) {
         match self.plan.pace {
             Pace::Closed => self.send(index, Instant::now()),
             Pace::Open(_) => match self.late.pop_front() {
@@ -274,9 +275,9 @@ impl Load<'_> {
                 Err(_) => return self.reconnect(index, "a connection broke"),
             };
             let Some(sent) = connection.sent else {
-                return self.reconnect(index, "an answer to nothing");
+                return self.reconnect(index, "a response without a request");
             };
-            // Mostly an answer comes in one piece, and nothing is copied.
+            // Most responses arrive in one piece, which is not copied.
             let in_pieces = !connection.received.is_empty();
             if in_pieces {
                 connection.received.extend_from_slice(&self.scratch[..count]);
@@ -290,11 +291,11 @@ impl Load<'_> {
                 }
                 Parsed::Bad(why) => return self.reconnect(index, why),
                 Parsed::Whole { length, .. } if length != bytes.len() => {
-                    return self.reconnect(index, "more than one answer");
+                    return self.reconnect(index, "more than one response");
                 }
                 Parsed::Whole { status, body, .. } => {
                     let now = Instant::now();
-                    note(&mut self.outcome, self.judge, &connection.user, sent, status, body);
+                    record(&mut self.outcome, self.checker, &connection.user, sent, status, body);
                     let is_measured = match self.plan.pace {
                         Pace::Closed => now >= self.begin && now <= self.end,
                         Pace::Open(_) => sent.at >= self.begin && sent.at < self.end,
@@ -303,12 +304,12 @@ impl Load<'_> {
                         self.outcome.latencies[sent.operation.index()].record(now - sent.at);
                     }
                     if now >= self.begin && now <= self.end {
-                        self.outcome.answers += 1;
+                        self.outcome.responses += 1;
                     }
                     connection.sent = None;
                     connection.received.clear();
-                    self.go_on(index);
-                    // There can be nothing more to read before the next answer, which is another event.
+                    self.continue_with(index);
+                    // Nothing more can arrive before the next response, which is another event.
                     return Ok(());
                 }
             }
@@ -328,7 +329,7 @@ impl Load<'_> {
         let _ = self.poll.registry().deregister(&mut old);
         connection.received.clear();
         connection.sent = None;
-        self.go_on(index);
+        self.continue_with(index);
         Ok(())
     }
 }
@@ -342,10 +343,10 @@ fn connect(poll: &Poll, address: SocketAddr, index: usize) -> io::Result<TcpStre
     Ok(stream)
 }
 
-fn note(outcome: &mut Outcome, judge: &Judge, user: &User, sent: Sent, status: u16, body: &[u8]) {
+fn record(outcome: &mut Outcome, checker: &Checker, user: &User, sent: Sent, status: u16, body: &[u8]) {
     *outcome.statuses.entry(status).or_default() += 1;
     let task = task_id(user.number(), sent.task);
-    let why = match judge.judge(sent.operation, user.id(), &task, status, body) {
+    let why = match checker.check(sent.operation, user.id(), &task, status, body) {
         Verdict::Right => return,
         Verdict::Status => {
             outcome.failures += 1;
@@ -366,12 +367,12 @@ fn note(outcome: &mut Outcome, judge: &Judge, user: &User, sent: Sent, status: u
     });
 }
 
-/// Sends a request on a connection of one's own and waits for the answer: status and body.
+/// Sends a request on a separate connection and waits for the response. Returns status and body.
 ///
 /// # Errors
 ///
-/// The connection broke, nothing came in time, or it is no answer.
-pub fn ask(stream: &mut net::TcpStream, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+/// The connection broke, no response arrived in time, or the response is not supported.
+pub fn send(stream: &mut net::TcpStream, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     stream.write_all(request)?;
     let mut received = Vec::new();
     let mut piece = [0; 16 * 1024];
@@ -396,23 +397,22 @@ mod tests {
     use super::*;
     use crate::workload::{PAGE, TITLE, user_id};
 
-    /// A server of the tasks of these tests: `answer` is given the first line of a request and the name of the user,
-    /// which is the token.
-    fn serve(answer: impl Fn(&str, &str) -> (u16, String) + Clone + Send + 'static) -> SocketAddr {
+    /// A server for these tests: `response` gets the first line of a request and the user, which is the token.
+    fn serve(respond: impl Fn(&str, &str) -> (u16, String) + Clone + Send + 'static) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (mut stream, answer) = (stream.unwrap(), answer.clone());
+                let (mut stream, respond) = (stream.unwrap(), respond.clone());
                 stream.set_nodelay(true).unwrap();
                 thread::spawn(move || {
                     let mut buffer = [0; 4096];
                     while let Ok(count @ 1..) = stream.read(&mut buffer) {
                         let request = String::from_utf8_lossy(&buffer[..count]).into_owned();
                         let user = request.split("Bearer ").nth(1).unwrap().lines().next().unwrap();
-                        let (status, body) = answer(request.lines().next().unwrap(), user);
+                        let (status, body) = respond(request.lines().next().unwrap(), user);
                         let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", body.len());
-                        // In two pieces, as it happens.
+                        // In two pieces.
                         let whole = head + &body;
                         let (one, other) = whole.split_at(whole.len() / 2);
                         stream.write_all(one.as_bytes()).unwrap();
@@ -428,7 +428,7 @@ mod tests {
         format!(r#"{{"id":"{id}","user_id":"{user}","title":"{TITLE}"}}"#)
     }
 
-    /// As it should be.
+    /// The correct response.
     fn honest(line: &str, user: &str) -> (u16, String) {
         let some = task_id(0, 0);
         match line.split(' ').collect::<Vec<_>>()[..] {
@@ -443,48 +443,48 @@ mod tests {
         let plan = Plan { address, warm_up: Duration::from_millis(50), window: Duration::from_millis(300), pace };
         let users = (0..5).map(|number| User::new(number, &user_id(number))).collect();
         let mut edges = Vec::new();
-        let outcome = run(plan, users, &Judge::of_tasks(), &mut |edge| edges.push(edge)).unwrap();
+        let outcome = run(plan, users, &Checker::for_tasks(), &mut |edge| edges.push(edge)).unwrap();
         assert_eq!(edges, [Edge::Begin, Edge::End]);
         outcome
     }
 
     #[test]
-    fn an_honest_server_is_found_honest() {
+    fn a_correct_server_has_no_errors() {
         let outcome = outcome_of(serve(honest), Pace::Closed);
         assert_eq!((outcome.errors(), outcome.violations), (0, 0), "{:?}", outcome.examples);
-        assert!(outcome.answers > 20 && outcome.all().count() == outcome.answers);
+        assert!(outcome.responses > 20 && outcome.all().count() == outcome.responses);
         assert!(outcome.latencies.iter().all(|latencies| latencies.count() > 0));
         assert_eq!(outcome.statuses.keys().copied().collect::<Vec<_>>(), [200, 201]);
     }
 
     #[test]
-    fn a_server_that_shows_tasks_of_others_is_found_out() {
+    fn tasks_of_other_users_are_counted_as_violations() {
         let other = user_id(77);
         let outcome = outcome_of(
             serve(move |line, user| {
                 let (status, body) = honest(line, user);
-                // One of twenty, to one of five.
+                // One of twenty tasks, for one of five users.
                 (status, if user == user_id(3) { body.replacen(user, &other, 1) } else { body })
             }),
             Pace::Closed,
         );
-        assert!(outcome.violations > 0 && outcome.violations < outcome.answers);
+        assert!(outcome.violations > 0 && outcome.violations < outcome.responses);
         assert_eq!(outcome.errors(), 0);
     }
 
     #[test]
-    fn a_server_that_forgets_a_task_is_found_out() {
+    fn a_missing_task_is_counted_as_wrong() {
         let short = |line: &str, user: &str| {
             let (status, body) = honest(line, user);
             (status, body.replacen(&(task(&task_id(0, 0), user) + ","), "", 1))
         };
         let outcome = outcome_of(serve(short), Pace::Closed);
-        assert!(outcome.wrong > 0 && outcome.wrong < outcome.answers);
+        assert!(outcome.wrong > 0 && outcome.wrong < outcome.responses);
         assert_eq!((outcome.failures, outcome.violations), (0, 0));
     }
 
     #[test]
-    fn a_server_that_fails_is_found_out() {
+    fn an_error_status_is_counted_as_a_failure() {
         let failing =
             |line: &str, user: &str| if line.starts_with("POST") { (500, String::new()) } else { honest(line, user) };
         let outcome = outcome_of(serve(failing), Pace::Closed);
@@ -494,17 +494,17 @@ mod tests {
     }
 
     #[test]
-    fn an_open_pace_keeps_its_rate() {
+    fn an_open_loop_keeps_its_rate() {
         let outcome = outcome_of(serve(honest), Pace::Open(200.0));
-        // 300 ms at 200 in a second.
+        // 300 ms at 200 per second.
         let count = outcome.all().count();
         assert!((55..=65).contains(&count), "{count}");
         assert_eq!((outcome.errors(), outcome.violations), (0, 0), "{:?}", outcome.examples);
     }
 
     #[test]
-    fn waiting_for_a_free_user_is_part_of_the_latency() {
-        // 5 users of 50 ms can ask 100 times in a second; 200 would like to.
+    fn the_latency_includes_the_wait_for_a_free_user() {
+        // 5 users with 50 ms per request reach 100 requests per second; 200 are due.
         let slow = |line: &str, user: &str| {
             thread::sleep(Duration::from_millis(50));
             honest(line, user)
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_answers_nothing_is_found_out() {
+    fn a_missing_response_is_counted() {
         let silent = |_: &str, user: &str| {
             if user == user_id(2) {
                 thread::sleep(Duration::from_secs(5));
@@ -528,13 +528,13 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_hangs_up_is_given_up() {
+    fn a_server_that_closes_every_connection_is_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || listener.incoming().for_each(drop));
         let plan = Plan { address, warm_up: Duration::ZERO, window: Duration::from_secs(5), pace: Pace::Closed };
         let users = vec![User::new(0, "token")];
-        let error = run(plan, users, &Judge::of_tasks(), &mut |_| {}).unwrap_err();
+        let error = run(plan, users, &Checker::for_tasks(), &mut |_| {}).unwrap_err();
         assert!(error.to_string().contains("broke"), "{error}");
     }
 }

@@ -1,14 +1,14 @@
-//! The parts of the load test, `cargo bench -p todo-benches --bench load`, that can be wrong without anybody seeing it,
-//! with tests of their own.
+//! Parts of the load test (`cargo bench -p todo-benches --bench load`) whose mistakes would not be visible in its
+//! results. They are in a library so that they have tests.
 //!
-//! - [`workload`]: who asks for what, as bytes that are ready to be sent.
-//! - [`answer`]: reads an answer and judges it, so that a fast wrong answer counts as wrong.
+//! - [`workload`]: the requests of each user, as bytes.
+//! - [`response`]: reads a response and checks it.
 //! - [`generator`]: a thousand users on one thread.
 //! - [`measure`]: percentiles, medians, and ratios within a round.
-//! - [`plot`]: distributions of latencies as a picture.
+//! - [`plot`]: latency distributions as a picture.
 
-pub mod answer;
 pub mod generator;
 pub mod measure;
 pub mod plot;
+pub mod response;
 pub mod workload;

@@ -3,14 +3,14 @@
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// A number that is small enough for its digits to matter.
+/// Converts a count for a division.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "nothing that is counted here comes near 2^52")]
+#[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
 pub const fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// Latencies, with three digits, up to two minutes.
+/// Latencies up to two minutes, with three significant digits.
 #[derive(Clone, Debug)]
 pub struct Latencies(Histogram<u64>);
 
@@ -22,29 +22,29 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// Notes one. Longer ones count as two minutes.
+    /// Records a latency. A longer one counts as two minutes.
     pub fn record(&mut self, latency: std::time::Duration) {
         self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1));
     }
 
-    /// Notes all of another's.
+    /// Records all latencies of `other`.
     pub fn add(&mut self, other: &Self) {
         self.0.add(&other.0).unwrap_or_else(|_| unreachable!("all have the same bounds"));
     }
 
-    /// How many there are.
+    /// The number of latencies.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// So many milliseconds are not exceeded by this share of all; 0 if there are none.
+    /// The quantile in milliseconds; 0 without latencies.
     #[must_use]
     pub fn quantile(&self, share: f64) -> f64 {
         if self.0.is_empty() { 0.0 } else { float(self.0.value_at_quantile(share)) / 1000.0 }
     }
 
-    /// The numbers that are shown of them.
+    /// The percentiles for the tables.
     #[must_use]
     pub fn summary(&self) -> Summary {
         Summary {
@@ -56,9 +56,8 @@ impl Latencies {
         }
     }
 
-    /// Shares and milliseconds for a curve, closer to one another where it becomes interesting: from about the tenth
-    /// percentile (the very fastest say nothing) to the last that is more than a single request. A share is written
-    /// as the number of nines in it: 1 is 90 %, 2 is 99 %.
+    /// Points of a curve, closer to each other at high percentiles: from about the tenth percentile to the last one
+    /// that is more than a single request. The first number is that of nines in the percentile: 1 is 90 %, 2 is 99 %.
     #[must_use]
     pub fn curve(&self) -> Vec<(f64, f64)> {
         let last = float(self.count()).max(1.0).log10();
@@ -70,31 +69,31 @@ impl Latencies {
 /// Latencies in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
-    /// Of how many requests.
+    /// The number of requests.
     pub count: u64,
-    /// Half of them took no longer.
+    /// The median.
     pub p50_ms: f64,
-    /// 95 of 100 took no longer.
+    /// The 95th percentile.
     pub p95_ms: f64,
-    /// 99 of 100 took no longer.
+    /// The 99th percentile.
     pub p99_ms: f64,
-    /// None took longer.
+    /// The maximum.
     pub max_ms: f64,
 }
 
-/// A value in each round: the one in the middle, and the two at the ends.
+/// Median, minimum and maximum of a value over the rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// Half of the rounds are above, half below.
+    /// The median.
     pub median: f64,
-    /// The least.
+    /// The minimum.
     pub min: f64,
-    /// The greatest.
+    /// The maximum.
     pub max: f64,
 }
 
 impl Spread {
-    /// The spread of these values; `None` of none.
+    /// The spread of these values; `None` without values.
     #[must_use]
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<_> = values.into_iter().collect();
@@ -109,8 +108,7 @@ impl Spread {
         Some(Self { median, min, max })
     }
 
-    /// The spread of ratios, each between values of one round. Rounds where either is missing, or where there is
-    /// nothing to divide by, do not count.
+    /// The spread of ratios within a round. Rounds in which a value is missing or the divisor is 0 are skipped.
     #[must_use]
     pub fn of_ratios(rounds: impl IntoIterator<Item = (Option<f64>, Option<f64>)>) -> Option<Self> {
         let ratios = rounds.into_iter().filter_map(|(value, base)| Some((value?, base?)));
@@ -125,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_those_of_what_was_recorded() {
+    fn percentiles_are_those_of_the_recorded_latencies() {
         let mut latencies = Latencies::default();
         assert_eq!(latencies.summary(), Summary::default());
         for millisecond in 1..=100 {
@@ -145,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_ends_where_one_request_decides() {
+    fn a_curve_ends_before_the_percentile_of_a_single_request() {
         let mut latencies = Latencies::default();
         for _ in 0..1000 {
             latencies.record(Duration::from_millis(5));
@@ -158,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_the_one_in_the_middle() {
+    fn the_median_is_the_middle_value() {
         assert_eq!(Spread::of([]), None);
         assert_eq!(Spread::of([3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
         assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
@@ -166,7 +164,8 @@ mod tests {
 
     #[test]
     fn ratios_are_taken_within_a_round() {
-        // The machine became twice as slow, and then one did not run at all: the ratio stays.
+        // In the second round the machine is half as fast, and in the third one value is missing: the ratio is the
+        // same.
         let rounds = [(Some(20.0), Some(10.0)), (Some(10.0), Some(5.0)), (None, Some(7.0)), (Some(9.0), None)];
         assert_eq!(Spread::of_ratios(rounds), Some(Spread { median: 2.0, min: 2.0, max: 2.0 }));
         assert_eq!(Spread::of_ratios([(Some(1.0), Some(0.0))]), None);

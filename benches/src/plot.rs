@@ -1,17 +1,17 @@
-//! Distributions of latencies as a picture (SVG), for the eye: percentiles to the right, each step a tenth of the
-//! requests that are left, and milliseconds upwards, both logarithmic.
+//! Latency distributions as a picture (SVG). The horizontal axis has percentiles, where each step is a tenth of the
+//! remaining requests; the vertical axis has milliseconds. Both are logarithmic.
 
 use std::fmt::Write as _;
 
 /// A distribution.
 #[derive(Clone, Debug)]
 pub struct Curve {
-    /// Whose it is.
+    /// The name in the picture.
     pub name: String,
-    /// Pairs as [`Latencies::curve`](crate::measure::Latencies::curve) makes them: 1 is the 90th percentile, 2 the
-    /// 99th; and milliseconds.
+    /// Points as [`Latencies::curve`](crate::measure::Latencies::curve) returns them: nines of the percentile, and
+    /// milliseconds.
     pub points: Vec<(f64, f64)>,
-    /// A broken line, for what is only a limit.
+    /// Whether the line is dashed.
     pub is_dashed: bool,
 }
 
@@ -22,13 +22,13 @@ const RIGHT: f64 = 720.0;
 const TOP: f64 = 84.0;
 const BOTTOM: f64 = 476.0;
 
-/// Told apart by those who see colours in another way, too (Okabe and Ito).
+/// Colours that colour-blind readers can distinguish (Okabe and Ito).
 const COLORS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a5195", "#b8860b", "#56b4e9", "#555555"];
 
 const PERCENTILES: [(&str, f64); 7] =
     [("10", 0.1), ("50", 0.5), ("90", 0.9), ("95", 0.95), ("99", 0.99), ("99.9", 0.999), ("99.99", 0.9999)];
 
-/// The picture. `limit` is drawn across it, in milliseconds.
+/// Draws the picture, with a line at `limit` milliseconds.
 #[must_use]
 pub fn svg(title: &str, subtitle: &str, curves: &[Curve], limit: f64) -> String {
     let nines = curves.iter().flat_map(|curve| &curve.points).map(|point| point.0).fold(1.0, f64::max);
@@ -39,7 +39,7 @@ pub fn svg(title: &str, subtitle: &str, curves: &[Curve], limit: f64) -> String 
         high: step_above(values().fold(limit * 1.5, f64::max)),
     };
     let mut picture = String::new();
-    // Writing to a text does not fail.
+    // Writing to a `String` does not fail.
     let _ = draw(&mut picture, title, subtitle, curves, limit, &scale);
     picture
 }
@@ -77,7 +77,7 @@ fn draw(
             continue;
         }
         let x = scale.x(nines);
-        // The one that is judged.
+        // The percentile of the limit.
         let color = if label == "95" { "#999" } else { "#e4e4e4" };
         writeln!(
             out,
@@ -90,8 +90,8 @@ fn draw(
     writeln!(out, r#"<text x="{LEFT}" y="{:.1}" text-anchor="end">ms</text>"#, TOP - 10.0)?;
     let ends: Vec<_> = curves.iter().map(|curve| curve.points.last().map_or(BOTTOM, |last| scale.y(last.1))).collect();
     let labels = spaced(&ends, 19.0, TOP, BOTTOM);
-    for (place, (curve, label)) in curves.iter().zip(labels).enumerate() {
-        let color = COLORS[place % COLORS.len()];
+    for (index, (curve, label)) in curves.iter().zip(labels).enumerate() {
+        let color = COLORS[index % COLORS.len()];
         let dashes = if curve.is_dashed { r#" stroke-dasharray="7 4""# } else { "" };
         let mut path = String::new();
         for (index, (nines, value)) in curve.points.iter().enumerate() {
@@ -118,7 +118,7 @@ fn draw(
             escaped(&curve.name)
         )?;
     }
-    // Last, so that it can be read whatever runs through it.
+    // Last, so that no curve covers it.
     let y = scale.y(limit);
     writeln!(
         out,
@@ -149,7 +149,7 @@ impl Scale {
 /// 1, 2, 5, 10, 20, 50 and so on.
 fn steps(low: f64, high: f64) -> Vec<f64> {
     let all = (-3..6).flat_map(|power| [1.0, 2.0, 5.0].map(|digit: f64| digit * 10_f64.powi(power)));
-    // 0.1 is not quite a tenth.
+    // 0.1 is not exactly a tenth.
     let all = all.map(|value| (value * 1000.0).round() / 1000.0);
     all.filter(|value| *value >= low * 0.999 && *value <= high * 1.001).collect()
 }
@@ -162,8 +162,8 @@ fn step_above(value: f64) -> f64 {
     steps(value, f64::INFINITY).first().copied().unwrap_or(1e6)
 }
 
-/// Heights for labels near those that they would like to have, at least `distance` from one another, in the same
-/// order from top to bottom, and within the bounds as long as there is room.
+/// Heights of labels, close to the wanted heights, at least `distance` apart, in the same order from top to bottom, and
+/// within the bounds as long as there is space.
 fn spaced(wanted: &[f64], distance: f64, top: f64, bottom: f64) -> Vec<f64> {
     let mut order: Vec<_> = (0..wanted.len()).collect();
     order.sort_by(|a, b| wanted[*a].total_cmp(&wanted[*b]));
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_tenth_of_what_is_left_is_as_wide_as_the_one_before() {
+    fn each_tenth_of_the_remaining_requests_has_the_same_width() {
         let scale = Scale { nines: 4.0, low: 1.0, high: 1000.0 };
         let x: Vec<_> = [0.0, 0.9, 0.99, 0.999].map(|share: f64| scale.x(-(1.0 - share).log10())).into();
         assert!((x[0] - LEFT).abs() < 0.01);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_axis_holds_all_values_and_the_limit() {
+    fn the_axis_covers_all_values_and_the_limit() {
         assert_eq!((step_below(3.7), step_above(3.7)), (2.0, 5.0));
         assert_eq!((step_below(200.0), step_above(200.0)), (200.0, 200.0));
         assert_eq!(steps(1.0, 20.0), [1.0, 2.0, 5.0, 10.0, 20.0]);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_at_all_is_a_picture_too() {
+    fn a_picture_without_curves_is_valid() {
         let empty = Curve { name: "none".into(), points: Vec::new(), is_dashed: true };
         let zero = Curve { name: "zero".into(), points: vec![(0.0, 0.0)], is_dashed: true };
         for curves in [&[][..], &[empty, zero]] {

@@ -1,39 +1,39 @@
-//! Who asks for what. Users and tasks have names that can be reckoned, so that the database can be filled by one
-//! statement, and so that everybody knows whose task is whose.
+//! The requests of each user. The ids of users and tasks are computed from their numbers, so that one statement can
+//! fill the database, and so that the owner of each task is known.
 
 use std::fmt;
 
-/// How many users there are in the database.
+/// The number of users in the database.
 pub const USERS: u32 = 10_000;
-/// How many tasks each of them has at the beginning.
+/// The number of tasks of each user at the beginning.
 pub const TASKS: u32 = 20;
-/// How many tasks a list shows.
+/// The number of tasks in a list.
 pub const PAGE: usize = 20;
 
-/// What a user asks for.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// `GET /api/tasks?limit=20`.
     List,
-    /// `GET /api/tasks/{id}` of one of the tasks of the beginning.
+    /// `GET /api/tasks/{id}` of one of the initial tasks.
     Get,
     /// `POST /api/tasks`.
     Create,
-    /// `PATCH /api/tasks/{id}/complete` of one of the tasks of the beginning.
+    /// `PATCH /api/tasks/{id}/complete` of one of the initial tasks.
     Toggle,
 }
 
 impl Operation {
-    /// All of them, in the order of [`index`](Self::index).
+    /// All operations, in the order of [`index`](Self::index).
     pub const ALL: [Self; 4] = [Self::List, Self::Get, Self::Create, Self::Toggle];
 
-    /// Its place in tables.
+    /// The index in arrays.
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// What it is called in tables.
+    /// The name in tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ impl Operation {
         }
     }
 
-    /// In how many of a hundred requests it is asked for.
+    /// The number of such requests among a hundred.
     #[must_use]
     pub const fn percent(self) -> u64 {
         match self {
@@ -67,20 +67,20 @@ impl Operation {
     }
 }
 
-/// The name of a user: 32 letters and digits, as Better Auth has them.
+/// The id of a user: 32 letters and digits, like those of Better Auth.
 #[must_use]
 pub fn user_id(user: u32) -> String {
     format!("userOfTheLoadTest00000{}", 1_000_000_000 + user)
 }
 
-/// The name of one of the first [`TASKS`] tasks of a user: a UUID of version 7, older than all that are made today.
+/// The id of one of the first [`TASKS`] tasks of a user: a UUID of version 7, older than those of new tasks.
 #[must_use]
 pub fn task_id(user: u32, task: u32) -> String {
     format!("01900000-0000-7000-8000-{}", 100_000_000_000 + u64::from(user) * 100 + u64::from(task))
 }
 
-/// Fills the empty table `todo.tasks` of PostgreSQL. Users take turns, as in life: the tasks of one are not neighbours
-/// on the disk.
+/// SQL that fills the empty table `todo.tasks` of PostgreSQL. The users alternate, so that the tasks of one user are
+/// not next to each other on disk.
 #[must_use]
 pub fn fill_postgres() -> String {
     format!(
@@ -96,7 +96,7 @@ pub fn fill_postgres() -> String {
     )
 }
 
-/// Fills the empty table `todo_tasks` of SQLite with the same.
+/// SQL that fills the empty table `todo_tasks` of SQLite with the same tasks.
 #[must_use]
 pub fn fill_sqlite() -> String {
     format!(
@@ -113,10 +113,10 @@ pub fn fill_sqlite() -> String {
     )
 }
 
-/// The title of all that is created.
+/// The title of all created tasks.
 pub const TITLE: &str = "Buy milk, bread and something for the guests";
 
-/// Requests of one user: which comes next is drawn, in the same order at every run.
+/// The requests of one user, in a random order that is the same in each run.
 pub struct User {
     number: u32,
     id: String,
@@ -125,24 +125,24 @@ pub struct User {
     get: Vec<u8>,
     create: Vec<u8>,
     toggle: Vec<u8>,
-    /// Where in `get` and `toggle` the name of the task stands.
+    /// The position of the task's id in `get` and `toggle`.
     name_in_get: usize,
     name_in_toggle: usize,
 }
 
-/// A request that is about to be sent.
+/// A request to send.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// What is asked for.
+    /// The operation.
     pub operation: Operation,
-    /// Which of the first tasks, where one is named.
+    /// The number of the task, if the operation has one.
     pub task: u32,
-    /// All of it.
+    /// The bytes of the request.
     pub bytes: &'a [u8],
 }
 
 impl User {
-    /// The user of this number, with a token.
+    /// Creates the requests of this user.
     #[must_use]
     pub fn new(number: u32, token: &str) -> Self {
         let head = |line: &str, more: &str| {
@@ -167,35 +167,35 @@ impl User {
         }
     }
 
-    /// Whose tasks the answers have to show.
+    /// The user's id, which is the owner of all tasks in the responses.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The number that names are reckoned from.
+    /// The user's number.
     #[must_use]
     pub const fn number(&self) -> u32 {
         self.number
     }
 
-    /// What this user asks for next.
+    /// The next request.
     pub fn next_request(&mut self) -> Request<'_> {
         let operation = Operation::drawn(&mut self.random);
         let task = u32::try_from(self.random.below(u64::from(TASKS))).unwrap_or(0);
-        let (bytes, place) = match operation {
+        let (bytes, position) = match operation {
             Operation::List => (&mut self.list, None),
             Operation::Create => (&mut self.create, None),
             Operation::Get => (&mut self.get, Some(self.name_in_get)),
             Operation::Toggle => (&mut self.toggle, Some(self.name_in_toggle)),
         };
-        if let Some(place) = place {
-            bytes[place..place + 36].copy_from_slice(task_id(self.number, task).as_bytes());
+        if let Some(position) = position {
+            bytes[position..position + 36].copy_from_slice(task_id(self.number, task).as_bytes());
         }
         Request { operation, task, bytes }
     }
 
-    /// A list, out of turn.
+    /// A list, outside of the random order.
     #[must_use]
     pub fn list(&self) -> &[u8] {
         &self.list
@@ -209,12 +209,12 @@ impl fmt::Debug for User {
     }
 }
 
-/// `SplitMix64`: as good as is needed here, and the same everywhere.
+/// `SplitMix64`: sufficient here, and the same on every machine.
 #[derive(Debug)]
 struct Random(u64);
 
 impl Random {
-    /// Neighbouring seeds must not follow one another in the same row of numbers.
+    /// Mixes the seed, since neighbouring seeds would otherwise give shifted copies of one sequence.
     fn new(seed: u64) -> Self {
         let mut first = Self(seed);
         Self(first.next())
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_as_long_as_real_ones() {
+    fn ids_are_as_long_as_real_ones() {
         assert_eq!(user_id(0).len(), 32);
         assert_eq!(user_id(USERS - 1).len(), 32);
         for id in [task_id(0, 0), task_id(USERS - 1, TASKS - 1)] {
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mix_is_as_announced() {
+    fn the_mix_of_operations_is_as_documented() {
         let mut counts = [0_u32; 4];
         for number in 0..100 {
             let mut user = User::new(number, "token");
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_names_the_task_that_it_says() {
+    fn a_request_contains_the_id_of_its_task() {
         let mut user = User::new(7, "token");
         let mut seen = [false; 4];
         for _ in 0..1000 {
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn every_run_is_the_same_and_every_user_another() {
+    fn runs_are_the_same_and_users_differ() {
         let drawn = |number| {
             let mut user = User::new(number, "token");
             let mut next = || {

@@ -7,10 +7,15 @@
 //! let app: axum::Router = axum::Router::new().nest("/api/v1", todo_axum::router(api));
 //! ```
 //!
-//! The router brings its own 405s and error bodies, and answers 404 where a path is only nearly one of its own (a
-//! trailing slash, an empty segment). All other paths are left to your fallback.
+//! The router responds to unsupported methods (405) and to paths that almost match, such as those with a trailing slash or
+//! an empty segment (404). Your fallback handles all other paths.
 //!
-//! Your own handlers learn who is asking by taking a [`CurrentUser`].
+//! Your own handlers get the caller by extracting [`CurrentUser`].
+//!
+//! # Body limits
+//!
+//! [`TodoApi::with_body_limit`] sets the maximum body size. A lower limit of a layer around the router, such as
+//! `tower_http::limit::RequestBodyLimitLayer`, also leads to 413. axum's `DefaultBodyLimit` has no effect on the router.
 
 use axum::{
     Router,
@@ -25,39 +30,42 @@ use todo_core::{
     auth::Identity,
 };
 
-/// Every path of the API, for any host state; nest it under any prefix, or merge it at the root.
+/// Returns a router with the paths of the API, for any state of the host. Nest it under a prefix, or merge it at the root.
 pub fn router<S: Clone + Send + Sync + 'static>(api: TodoApi) -> Router<S> {
     routes(api, RESOURCES)
 }
 
-/// The health probes, `/health` and `/health/ready`, for the root of a server.
+/// Returns a router with the health probes `/health` and `/health/ready`, for the root of a server.
 pub fn probes<S: Clone + Send + Sync + 'static>(api: TodoApi) -> Router<S> {
     routes(api, PROBES)
 }
 
-/// The documentation for the root of a server: the OpenAPI document at `/openapi.json`, and a page that shows it at
-/// `/docs`. Where the API is mounted is said by [`TodoApi::with_mount`].
+/// Returns a router with the documentation, for the root of a server: the OpenAPI document at `/openapi.json` and a page
+/// that shows it at `/docs`.
+///
+/// [`TodoApi::with_mount`] sets the prefix of the API in the document.
 #[cfg(feature = "openapi")]
 pub fn docs<S: Clone + Send + Sync + 'static>(api: TodoApi) -> Router<S> {
     routes(api, todo_core::api::DOCS)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "a router owns what it serves")]
+#[expect(clippy::needless_pass_by_value, reason = "the router takes ownership of the API")]
 fn routes<S: Clone + Send + Sync + 'static>(api: TodoApi, resources: &'static [Resource]) -> Router<S> {
     resources.iter().fold(Router::new(), |router, resource| {
         let api = api.clone();
-        let answer = async move |request: Request| api.respond(resource, request).await.map(Body::from);
-        // axum matches to the letter, so what is only nearly our path needs routes of its own to be answered by us.
+        let respond = async move |request: Request| api.respond(resource, request).await.map(Body::from);
+        // axum matches exactly, so paths that almost match need routes of their own to get the API's 404.
         resource
             .near_misses()
-            .fold(router, |router, path| router.route(&path, any(answer.clone())))
-            .route(resource.path, any(answer))
+            .fold(router, |router, path| router.route(&path, any(respond.clone())))
+            .route(resource.path, any(respond))
     })
 }
 
-/// Who is asking, for the host's own handlers. Whoever is not known gets the same 401 as from the API.
+/// Extracts the authenticated caller in a host's own handlers.
 ///
-/// The host's state must give the [`TodoApi`], by [`FromRef`]; axum derives that with its feature `macros`.
+/// A request without a valid credential is rejected with the same response as by the API. The state of the host must
+/// contain the [`TodoApi`] and implement [`FromRef`] for it, which axum derives with its feature `macros`.
 ///
 /// ```
 /// use axum::{Router, extract::FromRef, routing::get};
@@ -90,7 +98,7 @@ where
     }
 }
 
-// Tests the example of the README.
+// Compiles the example in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

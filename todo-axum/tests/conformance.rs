@@ -1,4 +1,4 @@
-//! The suite for adapters through real axum, over real sockets, on every store.
+//! The test suite for adapters, served by axum over real sockets, with every store.
 
 use axum::{Router, routing::get};
 use todo_core::api::TodoApi;
@@ -23,7 +23,7 @@ mod memory {
 
     todo_core::api_conformance!(with_app);
 
-    /// It asks no store, so once is enough.
+    /// The documentation uses no store, so one is enough.
     #[cfg(feature = "openapi")]
     mod docs {
         todo_core::docs_conformance!(super::with_app);

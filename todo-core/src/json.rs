@@ -1,5 +1,5 @@
-//! JSON values that remember duplicate members. serde's own values silently keep the last of them, and which one counts
-//! is exactly what an attacker likes two readers to disagree on.
+//! JSON values that keep duplicate members, so that they can be rejected. The values of `serde_json` keep only the last
+//! duplicate. Parsers that keep different duplicates read different values from the same text, which attackers exploit.
 
 use std::fmt;
 
@@ -19,12 +19,12 @@ pub(crate) enum Json {
 }
 
 impl Json {
-    /// Reads one value and nothing after it. Nesting is limited (to 128 levels) by `serde_json`.
+    /// Parses one value; text after it is an error. `serde_json` limits the nesting to 128 levels.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(text)
     }
 
-    /// The members, if this is an object that has none twice, here or anywhere within.
+    /// Returns the members if this is an object without duplicate members at any depth.
     pub(crate) fn into_unambiguous_object(self) -> Option<Vec<(String, Self)>> {
         if !self.is_unambiguous() {
             return None;
@@ -62,7 +62,7 @@ impl Json {
     }
 }
 
-/// The member of that name.
+/// Returns the member with this name.
 pub(crate) fn get<'a>(members: &'a [(String, Json)], name: &str) -> Option<&'a Json> {
     members.iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
@@ -134,18 +134,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn duplicate_members_are_remembered_and_found_at_any_depth() {
+    fn duplicate_members_are_found_at_any_depth() {
         let parse = |text: &str| Json::parse(text.as_bytes()).expect("JSON");
         assert!(parse(r#"{"a":1,"b":{"a":2}}"#).into_unambiguous_object().is_some());
         assert!(parse(r#"{"a":1,"a":1}"#).into_unambiguous_object().is_none());
-        // The same name, written differently.
+        // The same name with an escape.
         assert!(parse(r#"{"a":1,"\u0061":1}"#).into_unambiguous_object().is_none());
         assert!(parse(r#"{"x":[{"a":1,"b":2,"a":3}]}"#).into_unambiguous_object().is_none());
         assert!(parse("[]").into_unambiguous_object().is_none());
     }
 
     #[test]
-    fn what_is_no_json_is_refused() {
+    fn invalid_json_is_rejected() {
         for wrong in ["", "{", r#"{"a":1}x"#, "{'a':1}", r#""\ud800""#, "\u{feff}{}", "NaN", "01", &"[".repeat(200)] {
             assert!(Json::parse(wrong.as_bytes()).is_err(), "{wrong:?}");
         }

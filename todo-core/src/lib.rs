@@ -1,17 +1,26 @@
-//! A secure multi-user todo backend as a library: tasks, owners, tokens, stores and the HTTP wire, without a framework.
+//! A multi-user todo backend as a library: tasks and their owners, stores, authentication and an HTTP API, for a host with
+//! any web framework.
 //!
-//! Three layers, each usable without the one above it:
+//! A host mounts the API into its own server with `todo-axum`, `todo-warp` or `todo-poem`, or calls the service from its
+//! own handlers. Each user can access only their own tasks.
 //!
-//! 1. [`store`]: where tasks live. [`MemoryStore`](store::MemoryStore) is always there;
-//!    `SqliteStore` and `PostgresStore` come with the features `sqlite` and `postgres`.
-//! 2. [`TodoService`]: the operations and their rules. Every one of them hangs on
-//!    [`for_user`](TodoService::for_user), so none can be called without saying whose tasks are meant.
-//! 3. [`api`]: the wire. [`TodoApi`](api::TodoApi) answers an [`http::Request`] with an [`http::Response`]; the
-//!    crates `todo-axum`, `todo-warp` and `todo-poem` mount it. Who is asking is decided by an
-//!    [`Authenticator`](auth::Authenticator), usually a [`JwtVerifier`](auth::JwtVerifier).
+//! The crate has four parts. Each can be used without those below it:
+//!
+//! - [`store`] stores tasks: in memory ([`MemoryStore`](store::MemoryStore)), in SQLite (`SqliteStore`) or in PostgreSQL
+//!   (`PostgresStore`). A host can implement [`TaskStore`](store::TaskStore) for another database.
+//! - [`TodoService`] has the operations on tasks. Every operation belongs to a user, whom
+//!   [`for_user`](TodoService::for_user) takes, so code cannot access tasks without naming their owner.
+//! - [`auth`] authenticates callers. [`JwtVerifier`](auth::JwtVerifier) verifies JSON Web Tokens, such as those of Better
+//!   Auth. A host with sessions or API keys implements [`Authenticator`](auth::Authenticator). A
+//!   [`Gate`](auth::Gate) can reject authenticated callers, such as disabled users.
+//! - [`api`] is the HTTP API. [`TodoApi`](api::TodoApi) responds to an [`http::Request`] with an [`http::Response`].
+//!
+//! # Examples
+//!
+//! The service, called from a host's own code:
 //!
 //! ```
-//! use todo_core::{NewTask, Title, TodoService, UserId, store::MemoryStore};
+//! use todo_core::{Error, NewTask, Title, TodoService, UserId, store::MemoryStore};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,9 +30,19 @@
 //! assert!(ann.toggle(task.id).await?.completed);
 //!
 //! let bob = service.for_user(UserId::new("bob")?);
-//! assert!(bob.get(task.id).await.is_err());
+//! assert!(matches!(bob.get(task.id).await, Err(Error::TaskNotFound)));
 //! # Ok(())
 //! # }
+//! ```
+//!
+//! The API, ready to be mounted by an adapter:
+//!
+//! ```
+//! use todo_core::{TodoService, api::TodoApi, auth::JwtVerifier, store::MemoryStore};
+//!
+//! let verifier = JwtVerifier::hs256("a secret of thirty-two bytes or more")?;
+//! let api = TodoApi::new(TodoService::new(MemoryStore::new()), verifier);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Features
@@ -31,19 +50,19 @@
 //! | feature | adds |
 //! | --- | --- |
 //! | `postgres` | `store::PostgresStore` |
-//! | `sqlite` | `store::SqliteStore`, with SQLite itself compiled in |
-//! | `remote-jwks` | `auth::RemoteJwks`: keys that are fetched from the issuer; `auth::JwtVerifier::better_auth` |
-//! | `rate-limit` | `auth::RateLimiter`: a gate that limits how often each user may ask |
-//! | `openapi` | `api::openapi`: the OpenAPI document, and a page that shows it, served at `api::DOCS` |
-//! | `conformance` | the suites that every store and every adapter passes, for those who write another |
+//! | `sqlite` | `store::SqliteStore`, with SQLite compiled in |
+//! | `remote-jwks` | `auth::RemoteJwks`, keys fetched from the issuer of the tokens, and `auth::JwtVerifier::better_auth` |
+//! | `rate-limit` | `auth::RateLimiter`, a gate that limits the request rate of each user |
+//! | `openapi` | `api::openapi`, the OpenAPI document, and `api::DOCS`, the paths of the document and of a page that shows it |
+//! | `conformance` | `conformance`, test suites for your own stores and adapters |
 //!
-//! The library opens no port, installs no logger and no panic hook, starts no task in the background and reads no
+//! # Side effects
+//!
+//! The library opens no port, installs no logger or panic hook, spawns no background task on its own and reads no
 //! environment variable.
 //!
-//! # Tracing
-//!
-//! Spans and events go to `tracing` under the targets `todo_core::api`, `todo_core::auth` and `todo_core::store`.
-//! None of them carries a token, a claim, a title or a description.
+//! Its tracing spans and events have the targets `todo_core::api`, `todo_core::auth` and `todo_core::store`. They contain
+//! no tokens, claims, titles or descriptions.
 
 pub mod api;
 pub mod auth;
@@ -55,6 +74,7 @@ mod json;
 mod service;
 pub mod store;
 mod task;
+mod timestamp;
 
 pub use error::Error;
 pub use service::{TodoService, UserTasks};
@@ -63,7 +83,7 @@ pub use task::{
     TaskReplacement, Title, UserId,
 };
 
-// Tests the example of the README.
+// Compiles and runs the example in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

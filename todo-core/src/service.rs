@@ -8,16 +8,17 @@ use crate::{
     store::{Completion, TaskChange, TaskStore},
 };
 
-/// A call of the store, in a span of its own for whoever traces.
+/// Calls the store in a tracing span of its own.
 macro_rules! traced {
     ($operation:literal, $call:expr) => {
         $call.instrument(tracing::debug_span!(target: "todo_core::store", "store", operation = $operation)).await
     };
 }
 
-/// The operations on tasks and the rules that they follow, over any store.
+/// The operations on tasks, over any store.
 ///
-/// It is cheap to clone, and clones are the same service.
+/// Every operation belongs to a user: [`for_user`](Self::for_user) returns that user's [`UserTasks`]. Cloning is cheap, and
+/// clones share the store.
 #[derive(Clone, Debug)]
 pub struct TodoService {
     store: Arc<dyn TaskStore>,
@@ -26,55 +27,59 @@ pub struct TodoService {
 }
 
 impl TodoService {
-    /// A service over this store, with the system's clock and identifiers of UUID version 7.
+    /// Creates a service over a store, with the system clock and ids of UUID version 7.
     pub fn new(store: impl TaskStore + 'static) -> Self {
         Self { store: Arc::new(store), clock: Arc::new(SystemClock), ids: Arc::new(UuidV7::shared()) }
     }
 
-    /// The same rules, clock and identifiers over another store: one that joins a transaction of the host, say.
+    /// Returns a service with the clock and the id generator of this one, over another store.
+    ///
+    /// With a store that joins a transaction of the host, such as `PostgresInTransaction`, tasks are written in that
+    /// transaction.
     #[must_use]
     pub fn with_store(&self, store: impl TaskStore + 'static) -> Self {
         Self { store: Arc::new(store), ..self.clone() }
     }
 
-    /// The same service by another clock.
+    /// Returns this service with another clock.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// The same service with identifiers from another source.
+    /// Returns this service with another id generator.
     #[must_use]
     pub fn with_ids(mut self, ids: impl IdGenerator + 'static) -> Self {
         self.ids = Arc::new(ids);
         self
     }
 
-    /// Not the `Arc`, which is a store too, and would put each call into a box more.
+    /// The store itself. A call on the `Arc`, which is a store too, would allocate one more future.
     fn store(&self) -> &dyn TaskStore {
         &*self.store
     }
 
-    /// The tasks of this user. There is no other way to a task.
+    /// Returns the tasks of this user. There is no other way to access tasks.
     #[must_use]
     pub fn for_user(&self, user_id: UserId) -> UserTasks<'_> {
         UserTasks { service: self, owner: user_id }
     }
 
-    /// Whether the store answers, for a readiness probe.
+    /// Checks that the store responds, for a readiness probe.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`]: it does not.
+    /// [`Error::Store`] if it does not.
     pub async fn ping(&self) -> Result<(), Error> {
         Ok(traced!("ping", self.store().ping())?)
     }
 }
 
-/// One user's tasks, and all that can be done with them.
+/// The tasks of one user, and the operations on them.
 ///
-/// Every operation fails with [`Error::Store`] if the store does; the errors below come beside that.
+/// Every operation fails with [`Error::Store`] if the store fails. The sections "Errors" of the methods list the other
+/// errors.
 #[derive(Clone, Debug)]
 pub struct UserTasks<'a> {
     service: &'a TodoService,
@@ -82,22 +87,22 @@ pub struct UserTasks<'a> {
 }
 
 impl UserTasks<'_> {
-    /// Whose tasks these are.
+    /// Returns the user.
     #[must_use]
     pub fn owner(&self) -> &UserId {
         &self.owner
     }
 
-    /// A page of the tasks, newest first.
+    /// Returns a page of tasks, newest first.
     ///
     /// # Errors
     ///
-    /// Only those of the store.
+    /// Only [`Error::Store`].
     pub async fn list(&self, query: &TaskQuery) -> Result<Page, Error> {
         Ok(traced!("list", self.service.store().list(&self.owner, query))?)
     }
 
-    /// The task.
+    /// Returns a task.
     ///
     /// # Errors
     ///
@@ -106,11 +111,11 @@ impl UserTasks<'_> {
         traced!("get", self.service.store().get(&self.owner, id))?.ok_or(Error::TaskNotFound)
     }
 
-    /// Adds a task.
+    /// Creates a task.
     ///
     /// # Errors
     ///
-    /// [`Error::IdsExhausted`]: the source of identifiers gave out several that this user has already.
+    /// [`Error::IdsExhausted`]: the id generator returned several ids in a row that this user's tasks already have.
     pub async fn create(&self, new: NewTask) -> Result<Task, Error> {
         let now = self.service.clock.now();
         let mut task = Task {
@@ -123,7 +128,7 @@ impl UserTasks<'_> {
             updated_at: now,
             version: 1,
         };
-        // A second process may, once in many lives, have made the same identifier.
+        // Another process may have generated the same id, which is extremely unlikely.
         for _ in 0..3 {
             if traced!("insert", self.service.store().insert(&self.owner, &task))? {
                 return Ok(task);
@@ -133,7 +138,7 @@ impl UserTasks<'_> {
         Err(Error::IdsExhausted)
     }
 
-    /// Puts other content in the place of a task's.
+    /// Replaces the content of a task.
     ///
     /// # Errors
     ///
@@ -142,7 +147,7 @@ impl UserTasks<'_> {
         self.change(id, &replacement.into()).await
     }
 
-    /// Changes parts of a task.
+    /// Changes some fields of a task.
     ///
     /// # Errors
     ///
@@ -151,8 +156,9 @@ impl UserTasks<'_> {
         self.change(id, &patch.into()).await
     }
 
-    /// Makes a done task open and an open one done. To do it twice is to do nothing; to retry it is not safe, for that
-    /// there is [`set_completed`](Self::set_completed).
+    /// Completes an open task and reopens a completed one.
+    ///
+    /// A retry may toggle the task twice. [`set_completed`](Self::set_completed) is safe to retry.
     ///
     /// # Errors
     ///
@@ -161,7 +167,7 @@ impl UserTasks<'_> {
         self.change(id, &TaskChange::completion(Completion::Toggle)).await
     }
 
-    /// Makes a task done or open.
+    /// Completes (`true`) or reopens (`false`) a task. It is safe to retry.
     ///
     /// # Errors
     ///
@@ -170,7 +176,7 @@ impl UserTasks<'_> {
         self.change(id, &TaskChange::completion(Completion::Set(completed))).await
     }
 
-    /// Removes a task.
+    /// Deletes a task.
     ///
     /// # Errors
     ///
@@ -179,11 +185,11 @@ impl UserTasks<'_> {
         if traced!("delete", self.service.store().delete(&self.owner, id))? { Ok(()) } else { Err(Error::TaskNotFound) }
     }
 
-    /// Removes all of the user's tasks, for the deletion of an account, and answers how many there were.
+    /// Deletes all tasks of the user, for the deletion of an account, and returns how many there were.
     ///
     /// # Errors
     ///
-    /// Only those of the store.
+    /// Only [`Error::Store`].
     pub async fn erase(&self) -> Result<u64, Error> {
         Ok(traced!("erase", self.service.store().erase(&self.owner))?)
     }

@@ -1,5 +1,5 @@
-//! The suite for adapters on the core alone, with the smallest adapter there can be: what fails here is no framework's
-//! doing.
+//! The test suite for adapters on the core alone, without a framework. A case that fails here is not the fault of a
+//! framework.
 
 use async_trait::async_trait;
 use bytes::Bytes;

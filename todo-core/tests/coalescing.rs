@@ -1,10 +1,9 @@
-//! What [`CoalescingStore`] does with calls that wait, seen from a store that notes what it is sent and answers when it is
-//! told to.
+//! Tests [`CoalescingStore`] with a store that records every statement and runs it when the test allows it.
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -21,49 +20,52 @@ use todo_core::{
         TaskStore,
     },
 };
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
 
 mod one_statement_at_a_time {
     use super::*;
 
     async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
-        case(Arc::new(CoalescingStore::with_options(Noting::open(), &narrow()))).await;
+        case(Arc::new(CoalescingStore::with_options(RecordingStore::open(), &narrow()))).await;
     }
 
     todo_core::store_conformance!(with_store);
 }
 
-/// Two statements at once are as few as there can be: one that reads, one that writes.
+/// The smallest limits: one read and one write at a time.
 fn narrow() -> CoalescingOptions {
-    let mut options = CoalescingOptions::default();
-    (options.reads, options.writes) = (1, 1);
-    options
+    CoalescingOptions::default().concurrent_reads(1).concurrent_writes(1)
 }
 
-/// What a batch is to come to, instead of what it asks for.
+/// How a batch fails.
 enum Fault {
-    /// Nothing happens, and that is known.
+    /// Nothing was applied, and the database says so.
     RolledBack,
-    /// It happens, but the answer is lost.
-    AnswerLost,
-    /// Everybody gets what belongs to the next.
+    /// The batch was applied, but the result is lost.
+    ResultLost,
+    /// Each call gets the result of the next call.
     MixedUp,
-    /// One answer too few.
+    /// One result is missing.
     Short,
     Panic,
 }
 
-/// Keeps tasks in memory, one pass of the gate for each statement.
+/// Records its statements. Each statement needs a permit before it runs on a [`MemoryStore`].
 #[derive(Clone, Debug)]
-struct Noting(Arc<Inner>);
+struct RecordingStore(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     memory: MemoryStore,
-    gate: Semaphore,
+    permits: Semaphore,
     sent: Mutex<Vec<(&'static str, Vec<UserId>)>>,
     faults: Mutex<VecDeque<Fault>>,
     batching: AtomicBool,
+    /// Owners whose tasks another transaction has locked.
+    locked: watch::Sender<HashSet<UserId>>,
 }
 
 impl std::fmt::Debug for Fault {
@@ -72,36 +74,49 @@ impl std::fmt::Debug for Fault {
     }
 }
 
-impl Noting {
-    /// One that answers at once.
+impl RecordingStore {
+    /// Runs every statement at once.
     fn open() -> Self {
-        Self::with_gate(Semaphore::MAX_PERMITS)
+        Self::with_permits(Semaphore::MAX_PERMITS)
     }
 
-    /// One that answers nothing until it is let.
+    /// Runs no statement before [`let_through`](Self::let_through).
     fn closed() -> Self {
-        Self::with_gate(0)
+        Self::with_permits(0)
     }
 
-    fn with_gate(passes: usize) -> Self {
+    fn with_permits(permits: usize) -> Self {
         Self(Arc::new(Inner {
             memory: MemoryStore::new(),
-            gate: Semaphore::new(passes),
+            permits: Semaphore::new(permits),
             sent: Mutex::default(),
             faults: Mutex::default(),
             batching: AtomicBool::new(true),
+            locked: watch::Sender::default(),
         }))
     }
 
     fn let_through(&self, statements: usize) {
-        self.0.gate.add_permits(statements);
+        self.0.permits.add_permits(statements);
     }
 
     fn fault(&self, fault: Fault) {
         self.0.faults.lock().unwrap().push_back(fault);
     }
 
-    /// The statements so far: what they do, and for whom.
+    fn lock(&self, name: &str) {
+        self.0.locked.send_modify(|locked| assert!(locked.insert(user(name))));
+    }
+
+    fn unlock(&self, name: &str) {
+        self.0.locked.send_modify(|locked| assert!(locked.remove(&user(name))));
+    }
+
+    fn is_locked(&self, owner: &UserId) -> bool {
+        self.0.locked.borrow().contains(owner)
+    }
+
+    /// The statements so far, each with its owners.
     fn sent(&self) -> Vec<(&'static str, Vec<String>)> {
         let sent = self.0.sent.lock().unwrap();
         sent.iter().map(|(what, owners)| (*what, owners.iter().map(ToString::to_string).collect())).collect()
@@ -113,37 +128,37 @@ impl Noting {
 
     async fn statement(&self, what: &'static str, owners: Vec<&UserId>) {
         self.0.sent.lock().unwrap().push((what, owners.into_iter().cloned().collect()));
-        self.0.gate.acquire().await.unwrap().forget();
+        self.0.permits.acquire().await.unwrap().forget();
     }
 
     async fn batch<T>(
         &self,
         what: &'static str,
         owners: Vec<&UserId>,
-        answers: impl Future<Output = Vec<T>>,
+        results: impl Future<Output = Vec<T>>,
     ) -> Result<Vec<T>, BatchError> {
         self.statement(what, owners).await;
         let fault = self.0.faults.lock().unwrap().pop_front();
         match fault {
-            None => Ok(answers.await),
+            None => Ok(results.await),
             Some(Fault::RolledBack) => Err(BatchError::RolledBack(StoreError::Backend("a check was violated".into()))),
-            Some(Fault::AnswerLost) => {
-                answers.await;
+            Some(Fault::ResultLost) => {
+                results.await;
                 Err(StoreError::Unavailable("the connection broke".into()).into())
             }
             Some(Fault::MixedUp) => {
-                let mut answers = answers.await;
-                answers.rotate_left(1);
-                Ok(answers)
+                let mut results = results.await;
+                results.rotate_left(1);
+                Ok(results)
             }
-            Some(Fault::Short) => Ok(answers.await.split_off(1)),
-            Some(Fault::Panic) => panic!("as told"),
+            Some(Fault::Short) => Ok(results.await.split_off(1)),
+            Some(Fault::Panic) => panic!("injected"),
         }
     }
 }
 
 #[async_trait]
-impl TaskStore for Noting {
+impl TaskStore for RecordingStore {
     async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError> {
         self.statement("insert", vec![owner]).await;
         self.0.memory.insert(owner, task).await
@@ -167,6 +182,7 @@ impl TaskStore for Noting {
         now: Timestamp,
     ) -> Result<Option<Task>, StoreError> {
         self.statement("update", vec![owner]).await;
+        self.0.locked.subscribe().wait_for(|locked| !locked.contains(owner)).await.unwrap();
         self.0.memory.update(owner, id, change, now).await
     }
 
@@ -184,23 +200,23 @@ impl TaskStore for Noting {
     }
 }
 
-/// The same call on the memory, for each.
+/// Runs each call of a batch on the memory store.
 macro_rules! each {
-    ($self:ident, $what:literal, $calls:ident, $call:pat => $answer:expr) => {{
+    ($self:ident, $what:literal, $calls:ident, $call:pat => $result:expr) => {{
         let owners = $calls.iter().map(|call| call.0).collect();
-        let answers = async {
-            let mut answers = Vec::new();
+        let results = async {
+            let mut results = Vec::new();
             for $call in $calls {
-                answers.push($answer.await.unwrap());
+                results.push($result.await.unwrap());
             }
-            answers
+            results
         };
-        $self.batch($what, owners, answers).await
+        $self.batch($what, owners, results).await
     }};
 }
 
 #[async_trait]
-impl BatchStore for Noting {
+impl BatchStore for RecordingStore {
     fn is_batching(&self) -> bool {
         self.0.batching.load(Ordering::SeqCst)
     }
@@ -222,25 +238,31 @@ impl BatchStore for Noting {
         &self,
         calls: &[(&UserId, TaskId, &TaskChange, Timestamp)],
     ) -> Result<Vec<Option<Task>>, BatchError> {
-        assert!(calls.is_sorted_by(|a, b| (a.0, a.1) < (b.0, b.1)), "sorted, and no task twice");
-        each!(self, "update many", calls, (owner, id, change, now) => self.0.memory.update(owner, *id, change, *now))
+        assert!(calls.is_sorted_by(|a, b| (a.0, a.1) < (b.0, b.1)), "sorted, without duplicates");
+        each!(self, "update many", calls, (owner, id, change, now) => async {
+            if self.is_locked(owner) { Ok(None) } else { self.0.memory.update(owner, *id, change, *now).await }
+        })
     }
 
     async fn delete_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<bool>, BatchError> {
-        assert!(calls.is_sorted_by(|a, b| a < b), "sorted, and no task twice");
+        assert!(calls.is_sorted_by(|a, b| a < b), "sorted, without duplicates");
         each!(self, "delete many", calls, (owner, id) => self.0.memory.delete(owner, *id))
     }
 }
 
-type Coalescing = CoalescingStore<Noting>;
+type Coalescing = CoalescingStore<RecordingStore>;
 
 fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
 }
 
-/// A store that is let through so far, with one task of each of these users, all of one id.
+/// A store that runs no statement yet, with one task for each user. All tasks have the same id.
 async fn with_tasks(users: &[&str]) -> (Coalescing, TaskId) {
-    let store = CoalescingStore::with_options(Noting::closed(), &narrow());
+    with_tasks_and_options(users, &narrow()).await
+}
+
+async fn with_tasks_and_options(users: &[&str], options: &CoalescingOptions) -> (Coalescing, TaskId) {
+    let store = CoalescingStore::with_options(RecordingStore::closed(), options);
     let id = TaskId::from(uuid::Uuid::from_u128(7));
     for name in users {
         let now = Timestamp::from_unix_seconds(1);
@@ -278,7 +300,7 @@ fn list(store: &Coalescing, name: &str, limit: u16) -> JoinHandle<Result<Page, S
     tokio::spawn(async move { store.list(&owner, &query).await })
 }
 
-/// Lets the other tasks run until this is so.
+/// Lets the other tasks run until the condition is true.
 async fn until(condition: impl Fn() -> bool) {
     for _ in 0..10_000 {
         if condition() {
@@ -286,7 +308,7 @@ async fn until(condition: impl Fn() -> bool) {
         }
         tokio::task::yield_now().await;
     }
-    panic!("it never came to that");
+    panic!("the condition did not become true");
 }
 
 async fn until_waiting(store: &Coalescing, calls: usize) {
@@ -297,12 +319,12 @@ async fn until_sent(store: &Coalescing, statements: usize) {
     until(|| store.inner().sent().len() == statements).await;
 }
 
-fn title_of(answer: Result<Option<Task>, StoreError>) -> String {
-    answer.unwrap().unwrap().title.to_string()
+fn title_of(result: Result<Option<Task>, StoreError>) -> String {
+    result.unwrap().unwrap().title.to_string()
 }
 
 #[tokio::test]
-async fn calls_that_wait_share_a_statement_and_others_do_not() {
+async fn only_waiting_calls_are_batched() {
     let users = ["ann", "bob", "cleo", "dan"];
     let (store, id) = with_tasks(&users).await;
     let first = get(&store, "ann", id);
@@ -323,7 +345,7 @@ async fn calls_that_wait_share_a_statement_and_others_do_not() {
         expected.map(|(what, whose)| (what, whose.into_iter().map(str::to_owned).collect()))
     );
 
-    // Nobody waits any more: again by itself.
+    // No other call is waiting, so this one is sent alone.
     store.inner().let_through(1);
     get(&store, "dan", id).await.unwrap().unwrap();
     assert_eq!(store.inner().last().0, "get");
@@ -344,7 +366,7 @@ async fn reads_do_not_wait_for_writes() {
 }
 
 #[tokio::test]
-async fn who_goes_away_before_the_batch_is_sent_is_not_in_it() {
+async fn a_dropped_call_is_not_part_of_the_batch() {
     let (store, id) = with_tasks(&["ann", "bob", "cleo", "dan"]).await;
     let first = get(&store, "ann", id);
     until_sent(&store, 1).await;
@@ -363,7 +385,7 @@ async fn who_goes_away_before_the_batch_is_sent_is_not_in_it() {
 }
 
 #[tokio::test]
-async fn if_the_first_to_wait_has_gone_another_leads() {
+async fn if_the_first_waiting_call_is_dropped_another_one_leads() {
     let (store, id) = with_tasks(&["ann", "bob", "cleo"]).await;
     let first = get(&store, "ann", id);
     until_sent(&store, 1).await;
@@ -379,7 +401,7 @@ async fn if_the_first_to_wait_has_gone_another_leads() {
 }
 
 #[tokio::test]
-async fn a_leader_that_goes_away_in_the_middle_costs_the_others_nothing() {
+async fn if_the_driver_of_a_batch_is_dropped_another_member_takes_over() {
     let (store, id) = with_tasks(&["ann", "bob", "cleo", "dan"]).await;
     let first = toggle(&store, "ann", id);
     until_sent(&store, 1).await;
@@ -390,7 +412,7 @@ async fn a_leader_that_goes_away_in_the_middle_costs_the_others_nothing() {
     store.inner().let_through(1);
     first.await.unwrap().unwrap();
     until_sent(&store, 2).await;
-    // Bob came first, so it is his task that drives the batch; after him cleo's, then dan's.
+    // The call of bob is the first, so it drives the batch. Then cleo's call takes over, then dan's.
     for leader in [bob, cleo] {
         leader.abort();
         let _ = leader.await;
@@ -401,14 +423,14 @@ async fn a_leader_that_goes_away_in_the_middle_costs_the_others_nothing() {
     store.inner().let_through(1);
     let dan = dan.await.unwrap().unwrap().unwrap();
     assert!(dan.completed && dan.version == 2);
-    assert_eq!(store.inner().sent().len(), 2, "and nothing is sent twice");
+    assert_eq!(store.inner().sent().len(), 2, "the batch is sent once");
     for name in ["bob", "cleo"] {
         assert_eq!(store.inner().0.memory.get(&user(name), id).await.unwrap().unwrap().version, 2);
     }
 }
 
 #[tokio::test]
-async fn a_batch_that_nobody_waits_for_ends_and_the_next_begins() {
+async fn a_batch_without_callers_frees_its_slot() {
     let (store, id) = with_tasks(&["ann", "bob", "cleo", "dan"]).await;
     let first = get(&store, "ann", id);
     until_sent(&store, 1).await;
@@ -447,13 +469,13 @@ async fn two_writes_to_one_task_are_never_in_one_batch() {
 }
 
 #[tokio::test]
-async fn a_read_joins_only_what_is_sent_after_it_was_asked() {
+async fn a_read_only_joins_statements_that_are_sent_after_it() {
     let (store, id) = with_tasks(&["ann", "bob"]).await;
     let reads = [get(&store, "ann", id), get(&store, "ann", id), get(&store, "bob", id)];
     until_waiting(&store, 2).await;
     store.inner().let_through(1);
     until_sent(&store, 2).await;
-    // The batch is on its way. What is written now is not in it, and who asks now reads it.
+    // The batch has been sent. It does not contain this write, and later reads must return it.
     store
         .inner()
         .0
@@ -472,7 +494,7 @@ async fn a_read_joins_only_what_is_sent_after_it_was_asked() {
 }
 
 #[tokio::test]
-async fn a_batch_that_was_rolled_back_is_done_one_by_one() {
+async fn the_calls_of_a_rolled_back_batch_are_retried_alone() {
     let (store, id) = with_tasks(&["ann", "bob", "cleo"]).await;
     let first = toggle(&store, "ann", id);
     until_sent(&store, 1).await;
@@ -489,13 +511,13 @@ async fn a_batch_that_was_rolled_back_is_done_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_batch_whose_fate_is_unknown_is_not_repeated() {
+async fn a_batch_whose_result_is_lost_is_not_retried() {
     let (store, id) = with_tasks(&["ann", "bob", "cleo"]).await;
     let first = toggle(&store, "ann", id);
     until_sent(&store, 1).await;
     let others = [toggle(&store, "bob", id), toggle(&store, "cleo", id)];
     until_waiting(&store, 2).await;
-    store.inner().fault(Fault::AnswerLost);
+    store.inner().fault(Fault::ResultLost);
     store.inner().let_through(100);
     first.await.unwrap().unwrap();
     for other in others {
@@ -506,7 +528,7 @@ async fn a_batch_whose_fate_is_unknown_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn what_belongs_to_another_never_leaves_the_store() {
+async fn a_result_of_another_owner_is_never_returned() {
     let users = ["ann", "bob", "cleo"];
     for fault in [|| Fault::MixedUp, || Fault::Short] {
         let (store, id) = with_tasks(&users).await;
@@ -521,8 +543,8 @@ async fn what_belongs_to_another_never_leaves_the_store() {
         store.inner().let_through(100);
         first.0.await.unwrap().unwrap();
         first.1.await.unwrap().unwrap();
-        for answer in gets.into_iter().chain(toggles) {
-            assert!(matches!(answer.await.unwrap(), Err(StoreError::Backend(_))));
+        for result in gets.into_iter().chain(toggles) {
+            assert!(matches!(result.await.unwrap(), Err(StoreError::Backend(_))));
         }
 
         let (store, _) = with_tasks(&users).await;
@@ -533,14 +555,14 @@ async fn what_belongs_to_another_never_leaves_the_store() {
         store.inner().fault(fault());
         store.inner().let_through(100);
         first.await.unwrap().unwrap();
-        for answer in lists {
-            assert!(matches!(answer.await.unwrap(), Err(StoreError::Backend(_))));
+        for result in lists {
+            assert!(matches!(result.await.unwrap(), Err(StoreError::Backend(_))));
         }
     }
 }
 
 #[tokio::test]
-async fn a_batch_that_panics_fails_its_calls_and_no_others() {
+async fn a_batch_that_panics_fails_only_its_own_calls() {
     let (store, id) = with_tasks(&["ann", "bob", "cleo"]).await;
     let first = get(&store, "ann", id);
     until_sent(&store, 1).await;
@@ -556,7 +578,7 @@ async fn a_batch_that_panics_fails_its_calls_and_no_others() {
 }
 
 #[tokio::test]
-async fn many_long_lists_keep_no_other_call_waiting() {
+async fn long_lists_do_not_delay_other_reads() {
     let (store, id) = with_tasks(&["ann"]).await;
     let first = list(&store, "ann", 200);
     until_sent(&store, 1).await;
@@ -564,7 +586,7 @@ async fn many_long_lists_keep_no_other_call_waiting() {
     until_waiting(&store, 100).await;
     let (short, one) = (list(&store, "ann", 20), get(&store, "ann", id));
     until_waiting(&store, 102).await;
-    // The long lists have every other turn, so these two are among the next four statements.
+    // Long lists get every other statement, so these two calls are among the next four statements.
     store.inner().let_through(5);
     short.await.unwrap().unwrap();
     one.await.unwrap().unwrap();
@@ -574,11 +596,11 @@ async fn many_long_lists_keep_no_other_call_waiting() {
     }
     first.await.unwrap().unwrap();
     let longest = store.inner().sent().iter().map(|(_, owners)| owners.len()).max();
-    assert_eq!(longest, Some(10), "a batch answers 2048 rows at most");
+    assert_eq!(longest, Some(10), "a batch returns at most 2048 rows");
 }
 
 #[tokio::test]
-async fn a_batch_has_an_upper_limit() {
+async fn a_batch_has_a_maximum_size() {
     let (store, id) = with_tasks(&["ann"]).await;
     let first = get(&store, "ann", id);
     until_sent(&store, 1).await;
@@ -594,10 +616,9 @@ async fn a_batch_has_an_upper_limit() {
 }
 
 #[tokio::test]
-async fn when_too_many_wait_the_next_is_told_at_once() {
-    let mut options = narrow();
-    options.max_waiting = 2;
-    let store = CoalescingStore::with_options(Noting::closed(), &options);
+async fn a_call_is_rejected_when_the_queue_is_full() {
+    let options = narrow().max_waiting(2);
+    let store = CoalescingStore::with_options(RecordingStore::closed(), &options);
     let id = TaskId::from(uuid::Uuid::nil());
     let waiting = [get(&store, "ann", id), get(&store, "ann", id), get(&store, "ann", id)];
     until_waiting(&store, 2).await;
@@ -611,14 +632,14 @@ async fn when_too_many_wait_the_next_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_too_long_is_told_so_and_nothing_is_sent_for_it() {
+async fn a_call_that_times_out_in_the_queue_is_never_sent() {
     let (store, id) = with_tasks(&["ann", "bob", "cay"]).await;
     let under_way = get(&store, "ann", id);
     until_sent(&store, 1).await;
     for late in [get(&store, "bob", id), get(&store, "cay", id)] {
         assert!(matches!(late.await.unwrap(), Err(StoreError::Unavailable(_))));
     }
-    assert!(!under_way.is_finished(), "what is under way is the store's to end");
+    assert!(!under_way.is_finished(), "a statement that was sent has no time limit here");
     store.inner().let_through(100);
     assert_eq!(title_of(under_way.await.unwrap()), "Of ann");
     assert_eq!(title_of(get(&store, "cay", id).await.unwrap()), "Of cay");
@@ -627,7 +648,80 @@ async fn who_waits_for_too_long_is_told_so_and_nothing_is_sent_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_part_of_a_statement_waits_for_its_end() {
+async fn calls_that_timed_out_no_longer_count_as_waiting() {
+    let options = narrow().max_waiting(2);
+    let store = CoalescingStore::with_options(RecordingStore::closed(), &options);
+    let id = TaskId::from(uuid::Uuid::nil());
+    let stalled = get(&store, "ann", id);
+    until_sent(&store, 1).await;
+    for _ in 0..3 {
+        let calls = [get(&store, "bob", id), get(&store, "cay", id)];
+        until_waiting(&store, 2).await;
+        for call in calls {
+            assert!(matches!(call.await.unwrap(), Err(StoreError::Unavailable(_))));
+        }
+        let status = store.status();
+        assert_eq!((status.waiting, status.refused), (0, 0));
+    }
+    assert!(!stalled.is_finished());
+}
+
+#[tokio::test]
+async fn calls_that_were_dropped_no_longer_count_as_waiting() {
+    let options = narrow().max_waiting(2);
+    let store = CoalescingStore::with_options(RecordingStore::closed(), &options);
+    let id = TaskId::from(uuid::Uuid::nil());
+    let stalled = get(&store, "ann", id);
+    until_sent(&store, 1).await;
+    for _ in 0..3 {
+        let calls = [get(&store, "bob", id), get(&store, "cay", id)];
+        until_waiting(&store, 2).await;
+        for call in calls {
+            call.abort();
+            assert!(call.await.unwrap_err().is_cancelled());
+        }
+        let status = store.status();
+        assert_eq!((status.waiting, status.refused), (0, 0));
+    }
+    assert!(!stalled.is_finished());
+}
+
+#[tokio::test]
+async fn writes_that_wait_for_a_locked_task_are_counted_and_limited() {
+    let options = narrow().max_waiting(2).max_blocked_writes(1);
+    let (store, id) = with_tasks_and_options(&["ann", "bob", "cay"], &options).await;
+    store.inner().lock("ann");
+    let mut blocked = Vec::new();
+    // Ann's first call gets the only slot and sends its statement. Two calls wait for the slot. The fourth is rejected.
+    let mut sent = 0;
+    for (waiting, statements) in [(0, 3), (1, 2), (2, 2), (2, 2)] {
+        // Bob's statement runs, so the calls of Ann and Cay wait and form a batch. The batch skips Ann's locked task.
+        let before = store.status().waiting;
+        let running = toggle(&store, "bob", id);
+        until_sent(&store, sent + 1).await;
+        blocked.push(toggle(&store, "ann", id));
+        let other = toggle(&store, "cay", id);
+        until_waiting(&store, before + 2).await;
+        store.inner().let_through(statements);
+        running.await.unwrap().unwrap();
+        other.await.unwrap().unwrap();
+        sent += statements;
+        until_sent(&store, sent).await;
+        until_waiting(&store, waiting).await;
+    }
+    let rejected = blocked.pop().unwrap();
+    assert!(matches!(rejected.await.unwrap(), Err(StoreError::Unavailable(_))));
+    assert_eq!(store.status().refused, 1);
+    store.inner().unlock("ann");
+    store.inner().let_through(10);
+    for call in blocked {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(store.status().waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_in_a_sent_batch_has_no_time_limit() {
     let (store, id) = with_tasks(&["ann", "bob", "cay"]).await;
     let calls = [get(&store, "ann", id), get(&store, "bob", id), get(&store, "cay", id)];
     until_waiting(&store, 2).await;
@@ -641,8 +735,8 @@ async fn who_is_part_of_a_statement_waits_for_its_end() {
 }
 
 #[tokio::test]
-async fn a_store_that_does_not_batch_gets_every_call_by_itself() {
-    let store = CoalescingStore::with_options(Noting::closed(), &narrow());
+async fn a_store_without_batching_gets_every_call_unchanged() {
+    let store = CoalescingStore::with_options(RecordingStore::closed(), &narrow());
     store.inner().0.batching.store(false, Ordering::SeqCst);
     let id = TaskId::from(uuid::Uuid::nil());
     let calls: Vec<_> = (0..10).map(|_| get(&store, "ann", id)).collect();
@@ -653,10 +747,10 @@ async fn a_store_that_does_not_batch_gets_every_call_by_itself() {
     }
 }
 
-/// Callers of many owners who share their ids, come, go away in the middle, and check all they get.
+/// Callers of many owners call at the same time, drop some of their calls, and check every result.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_storm_everybody_gets_what_is_theirs() {
-    let store = CoalescingStore::with_options(Noting::open(), &narrow());
+async fn under_load_every_owner_gets_only_own_tasks() {
+    let store = CoalescingStore::with_options(RecordingStore::open(), &narrow());
     let service = TodoService::new(store.clone());
     let users: Vec<_> = (0..50).map(|number| user(&format!("user {number}"))).collect();
     let callers = users.iter().map(|owner| {
@@ -670,7 +764,7 @@ async fn under_storm_everybody_gets_what_is_theirs() {
                 let is_own =
                     |task: &Task| task.user_id == owner && task.title.as_str().starts_with(&format!("{owner} "));
                 assert_eq!(tasks.get(task.id).await.unwrap(), task);
-                // Somebody who does not wait for the answer.
+                // A caller that does not wait for the result.
                 let _ = tokio::time::timeout(Duration::ZERO, tasks.toggle(task.id)).await;
                 let page = tasks.list(&TaskQuery::default()).await.unwrap();
                 assert!(page.tasks.iter().all(is_own) && page.tasks[0].id == task.id);

@@ -1,4 +1,4 @@
-//! What a host's log gets to see: where, what, how it ended; and no secrets.
+//! Logs, time limits and readiness of the API: what is logged, and that no secrets are.
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
@@ -24,7 +24,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 const SECRET: &str = "a secret of thirty-two bytes or more";
 
-/// A store that says nothing, or fails with a cause.
+/// A store whose calls never return, or fail with a cause.
 #[derive(Debug)]
 enum Broken {
     Hangs,
@@ -32,7 +32,7 @@ enum Broken {
 }
 
 impl Broken {
-    async fn answer<T>(&self) -> Result<T, StoreError> {
+    async fn result<T>(&self) -> Result<T, StoreError> {
         match self {
             Self::Hangs => std::future::pending().await,
             Self::Fails => Err(StoreError::Backend("relation \"todo.tasks\" does not exist".into())),
@@ -43,31 +43,31 @@ impl Broken {
 #[async_trait]
 impl TaskStore for Broken {
     async fn insert(&self, _: &UserId, _: &Task) -> Result<bool, StoreError> {
-        self.answer().await
+        self.result().await
     }
 
     async fn get(&self, _: &UserId, _: TaskId) -> Result<Option<Task>, StoreError> {
-        self.answer().await
+        self.result().await
     }
 
     async fn list(&self, _: &UserId, _: &TaskQuery) -> Result<Page, StoreError> {
-        self.answer().await
+        self.result().await
     }
 
     async fn update(&self, _: &UserId, _: TaskId, _: &TaskChange, _: Timestamp) -> Result<Option<Task>, StoreError> {
-        self.answer().await
+        self.result().await
     }
 
     async fn delete(&self, _: &UserId, _: TaskId) -> Result<bool, StoreError> {
-        self.answer().await
+        self.result().await
     }
 
     async fn erase(&self, _: &UserId) -> Result<u64, StoreError> {
-        self.answer().await
+        self.result().await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.answer().await
+        self.result().await
     }
 }
 
@@ -119,7 +119,7 @@ async fn respond(api: &TodoApi, request: Request<Full<Bytes>>) -> Response<Bytes
     api.respond(resource, request).await
 }
 
-/// What is logged at the lowest level while this runs.
+/// Returns what is logged while this runs, at all levels.
 fn logged(run: impl AsyncFnOnce()) -> String {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
@@ -136,7 +136,7 @@ fn logged(run: impl AsyncFnOnce()) -> String {
 }
 
 #[test]
-fn a_span_names_the_path_template_and_the_operation() {
+fn the_span_has_the_path_template_and_the_operation() {
     let log = logged(async || {
         let api = api(MemoryStore::new());
         respond(&api, request("GET", "/ann/tasks/019aa3f0-5c00-7000-8000-000000000000?x=1", "")).await;
@@ -152,7 +152,7 @@ fn a_span_names_the_path_template_and_the_operation() {
 }
 
 #[test]
-fn our_faults_are_logged_with_their_causes_which_no_caller_sees() {
+fn causes_of_server_errors_are_logged_and_not_sent() {
     let log = logged(async || {
         let response = respond(&api(Broken::Fails), request("GET", "/tasks", "")).await;
         assert!(!String::from_utf8_lossy(response.body()).contains("relation"));
@@ -161,7 +161,7 @@ fn our_faults_are_logged_with_their_causes_which_no_caller_sees() {
 }
 
 #[test]
-fn no_secret_reaches_the_log() {
+fn secrets_are_not_logged() {
     let log = logged(async || {
         let api = api(MemoryStore::new());
         let body = r#"{"title":"The title of mine","description":"The description of mine"}"#;
@@ -179,7 +179,7 @@ fn no_secret_reaches_the_log() {
 }
 
 #[tokio::test]
-async fn the_error_rides_in_the_extensions() {
+async fn responses_carry_the_error_in_their_extensions() {
     let api = api(Broken::Fails);
     let response = respond(&api, request("GET", "/tasks", "")).await;
     let error = response.extensions().get::<Arc<ApiError>>().expect("an error");
@@ -191,7 +191,7 @@ async fn the_error_rides_in_the_extensions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_takes_too_long_is_answered() {
+async fn a_request_over_the_time_limit_times_out() {
     let api = api(Broken::Hangs).with_timeout(Duration::from_secs(7));
     let start = tokio::time::Instant::now();
     let response = respond(&api, request("GET", "/tasks", "")).await;
@@ -202,7 +202,7 @@ async fn a_request_that_takes_too_long_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_never_comes_is_not_waited_for_for_ever() {
+async fn a_body_that_does_not_arrive_times_out() {
     let api = api(MemoryStore::new());
     let (head, _) = request("POST", "/tasks", "").into_parts();
     let body = StreamBody::new(futures_util::stream::pending::<Result<Bytes, io::Error>>());
@@ -211,12 +211,12 @@ async fn a_body_that_never_comes_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
-async fn a_body_without_a_length_is_limited_while_it_arrives() {
+async fn a_body_without_a_length_is_limited_while_it_is_read() {
     let api = api(MemoryStore::new()).with_body_limit(1000);
     let (head, _) = request("POST", "/tasks", "").into_parts();
     let taken = Arc::new(Mutex::new(0));
     let counter = taken.clone();
-    // It would never end.
+    // An endless body.
     let pieces = futures_util::stream::repeat_with(move || {
         *counter.lock().unwrap() += 1;
         Ok::<_, io::Error>(Bytes::from_static(&[b' '; 100]))
@@ -226,12 +226,12 @@ async fn a_body_without_a_length_is_limited_while_it_arrives() {
     assert_eq!(*taken.lock().unwrap(), 11);
 }
 
-/// Somebody who knows nobody, and knows that.
+/// An authenticator that accepts no caller and is not ready.
 #[derive(Debug)]
-struct Locked;
+struct NotReady;
 
 #[async_trait]
-impl Authenticator for Locked {
+impl Authenticator for NotReady {
     async fn authenticate(&self, _: &http::request::Parts) -> Result<Identity, AuthError> {
         Err(AuthError::Missing)
     }
@@ -260,13 +260,13 @@ fn not_ready(failed: &str) -> (u16, String) {
 }
 
 #[test]
-fn a_probe_tells_which_part_fails_and_the_log_why() {
+fn a_probe_names_the_failed_parts_and_logs_the_causes() {
     let log = logged(async || {
-        let locked = |store: Broken| TodoApi::new(TodoService::new(store), Locked);
+        let without_keys = |store: Broken| TodoApi::new(TodoService::new(store), NotReady);
         assert_eq!(probe(&api(Broken::Fails)).await, not_ready(r#""store""#));
-        assert_eq!(probe(&locked(Broken::Fails)).await, not_ready(r#""store","keys""#));
-        let keyless = TodoApi::new(TodoService::new(MemoryStore::new()), Locked);
-        assert_eq!(probe(&keyless).await, not_ready(r#""keys""#));
+        assert_eq!(probe(&without_keys(Broken::Fails)).await, not_ready(r#""store","keys""#));
+        let only_store = TodoApi::new(TodoService::new(MemoryStore::new()), NotReady);
+        assert_eq!(probe(&only_store).await, not_ready(r#""keys""#));
         let ready = r#"{"status":"ready","store":"ok","keys":"ok"}"#;
         assert_eq!(probe(&api(MemoryStore::new())).await, (200, ready.to_owned()));
     });
@@ -274,15 +274,15 @@ fn a_probe_tells_which_part_fails_and_the_log_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_part_that_does_not_answer_a_probe_is_not_waited_for() {
+async fn a_slow_part_fails_the_probe_after_two_seconds() {
     let start = tokio::time::Instant::now();
     assert_eq!(probe(&api(Broken::Hangs)).await, not_ready(r#""store""#));
     assert_eq!(start.elapsed(), Duration::from_secs(2));
 }
 
-/// Were the limit of the request first, the answer would not say which part it was.
+/// If the request timed out first, the response could not name the failed part.
 #[tokio::test(start_paused = true)]
-async fn a_probe_with_little_time_tells_which_part_fails() {
+async fn a_probe_with_a_short_time_limit_names_the_failed_part() {
     let api = api(Broken::Hangs).with_timeout(Duration::from_secs(1));
     assert_eq!(probe(&api).await, not_ready(r#""store""#));
 }

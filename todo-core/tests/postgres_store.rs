@@ -75,8 +75,7 @@ mod coalescing {
 
 /// One read and one write at a time, so that nearly all concurrent calls are batched.
 fn narrow(store: PostgresStore) -> CoalescingStore<PostgresStore> {
-    let mut options = CoalescingOptions::default();
-    (options.reads, options.writes) = (1, 1);
+    let options = CoalescingOptions::default().concurrent_reads(1).concurrent_writes(1);
     CoalescingStore::with_options(store, &options)
 }
 

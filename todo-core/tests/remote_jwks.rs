@@ -1,4 +1,4 @@
-//! Key sets that are fetched, from a real HTTP server that misbehaves in every way.
+//! Tests remote key sets with an HTTP server that fails in many ways.
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
@@ -24,40 +24,40 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const ISSUER: &str = "https://app.example.com";
 
-/// A key server: how often it was asked, and what it answers.
+/// A key server that counts requests and sends a configurable response.
 #[derive(Clone)]
 struct KeyServer(Arc<State>);
 
 struct State {
     fetches: AtomicUsize,
     last_request: Mutex<String>,
-    answer: Mutex<Answer>,
+    response: Mutex<Response>,
     server: Mutex<Option<Server>>,
 }
 
 #[derive(Clone)]
-enum Answer {
+enum Response {
     Text(String),
     Hang,
     Close,
 }
 
-fn http(status: &str, headers: &str, body: &str) -> Answer {
+fn http(status: &str, headers: &str, body: &str) -> Response {
     let length = body.len();
-    Answer::Text(format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n{body}"))
+    Response::Text(format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n{body}"))
 }
 
-fn jwks(keys: &[(&str, &SigningKey)]) -> Answer {
+fn jwks(keys: &[(&str, &SigningKey)]) -> Response {
     let keys: Vec<Value> = keys.iter().map(|(kid, key)| key.jwk(kid)).collect();
     http("200 OK", "content-type: application/json\r\n", &json!({ "keys": keys }).to_string())
 }
 
 impl KeyServer {
-    async fn start(answer: Answer) -> Self {
+    async fn start(response: Response) -> Self {
         let own = Self(Arc::new(State {
             fetches: AtomicUsize::new(0),
             last_request: Mutex::default(),
-            answer: Mutex::new(answer),
+            response: Mutex::new(response),
             server: Mutex::default(),
         }));
         let state = Arc::downgrade(&own.0);
@@ -75,11 +75,11 @@ impl KeyServer {
                     }
                     state.fetches.fetch_add(1, Ordering::SeqCst);
                     *state.last_request.lock().unwrap() = String::from_utf8(request).unwrap();
-                    let answer = state.answer.lock().unwrap().clone();
-                    match answer {
-                        Answer::Text(text) => drop(connection.write_all(text.as_bytes()).await),
-                        Answer::Hang => std::future::pending().await,
-                        Answer::Close => {}
+                    let response = state.response.lock().unwrap().clone();
+                    match response {
+                        Response::Text(text) => drop(connection.write_all(text.as_bytes()).await),
+                        Response::Hang => std::future::pending().await,
+                        Response::Close => {}
                     }
                 });
             }
@@ -93,8 +93,8 @@ impl KeyServer {
         format!("http://{}/api/auth/jwks", self.0.server.lock().unwrap().as_ref().unwrap().address())
     }
 
-    fn answer(&self, answer: Answer) {
-        *self.0.answer.lock().unwrap() = answer;
+    fn respond_with(&self, response: Response) {
+        *self.0.response.lock().unwrap() = response;
     }
 
     fn fetches(&self) -> usize {
@@ -110,12 +110,12 @@ struct Setup {
 }
 
 impl Setup {
-    async fn new(answer: Answer) -> Self {
-        Self::with(answer, |builder| builder).await
+    async fn new(response: Response) -> Self {
+        Self::with(response, |builder| builder).await
     }
 
-    async fn with(answer: Answer, settings: impl FnOnce(RemoteJwksBuilder) -> RemoteJwksBuilder) -> Self {
-        let server = KeyServer::start(answer).await;
+    async fn with(response: Response, settings: impl FnOnce(RemoteJwksBuilder) -> RemoteJwksBuilder) -> Self {
+        let server = KeyServer::start(response).await;
         let clock = Arc::new(FixedClock::at(Timestamp::from_unix_seconds(1_763_712_000)));
         let keys = settings(RemoteJwks::builder(server.url()).clock(clock.clone())).build().unwrap();
         let source = KeySource::remote(keys.clone()).issuers([ISSUER]).audiences([ISSUER]);
@@ -127,7 +127,7 @@ impl Setup {
         self.clock.set(self.clock.now().plus(Duration::from_secs(seconds)));
     }
 
-    /// A token that is good for a day.
+    /// A token that is valid for a day.
     fn token(&self, kid: &str, key: &SigningKey) -> String {
         let exp = self.clock.now().unix_seconds() + 86_400;
         key.token(kid, &json!({"sub": "ann", "iss": ISSUER, "aud": ISSUER, "exp": exp}))
@@ -137,14 +137,14 @@ impl Setup {
         assert_eq!(self.verifier.verify(token).await.unwrap().user_id.as_str(), "ann");
     }
 
-    async fn refuses(&self, token: &str, refusal: Refusal) {
+    async fn rejects(&self, token: &str, refusal: Refusal) {
         match self.verifier.verify(token).await {
             Err(AuthError::Invalid(reason)) => assert_eq!(reason, refusal),
             other => panic!("{other:?}"),
         }
     }
 
-    /// After how many seconds to come back.
+    /// Verifies that the keys are unavailable, and returns when to retry, in seconds.
     async fn unavailable(&self, token: &str) -> u64 {
         match self.verifier.verify(token).await {
             Err(AuthError::Unavailable { retry_after, .. }) => retry_after.as_secs(),
@@ -154,7 +154,7 @@ impl Setup {
 }
 
 #[tokio::test]
-async fn the_first_token_fetches_the_set_and_others_do_not() {
+async fn only_the_first_token_causes_a_fetch() {
     let key = SigningKey::ed25519();
     let setup = Setup::new(jwks(&[("a", &key)])).await;
     assert_eq!(setup.server.fetches(), 0, "nothing is fetched before it is needed");
@@ -167,60 +167,60 @@ async fn the_first_token_fetches_the_set_and_others_do_not() {
 }
 
 #[tokio::test]
-async fn a_start_does_not_need_the_key_server() {
+async fn keys_are_fetched_once_the_key_server_responds() {
     let key = SigningKey::ed25519();
-    let setup = Setup::new(Answer::Close).await;
+    let setup = Setup::new(Response::Close).await;
     let token = setup.token("a", &key);
     assert_eq!(setup.unavailable(&token).await, 10);
-    setup.server.answer(jwks(&[("a", &key)]));
+    setup.server.respond_with(jwks(&[("a", &key)]));
     setup.advance(4);
-    assert_eq!(setup.unavailable(&token).await, 6, "not asked again so soon");
+    assert_eq!(setup.unavailable(&token).await, 6, "the next fetch is not allowed yet");
     assert_eq!(setup.server.fetches(), 1);
     setup.advance(6);
     setup.accepts(&token).await;
 }
 
 #[tokio::test]
-async fn a_new_key_counts_at_once() {
+async fn a_new_key_is_accepted_at_once() {
     let (old, new) = (SigningKey::ed25519(), SigningKey::es256());
     let setup = Setup::new(jwks(&[("old", &old)])).await;
     setup.accepts(&setup.token("old", &old)).await;
     setup.advance(11);
-    setup.server.answer(jwks(&[("old", &old), ("new", &new)]));
+    setup.server.respond_with(jwks(&[("old", &old), ("new", &new)]));
     setup.accepts(&setup.token("new", &new)).await;
     setup.accepts(&setup.token("old", &old)).await;
     assert_eq!(setup.server.fetches(), 2);
 }
 
 #[tokio::test]
-async fn a_new_key_within_the_pause_is_not_called_invalid() {
+async fn an_unknown_key_is_503_while_no_fetch_is_allowed() {
     let (old, new) = (SigningKey::ed25519(), SigningKey::ed25519());
     let setup = Setup::new(jwks(&[("old", &old)])).await;
     setup.accepts(&setup.token("old", &old)).await;
-    setup.server.answer(jwks(&[("new", &new)]));
+    setup.server.respond_with(jwks(&[("new", &new)]));
     setup.advance(3);
     let token = setup.token("new", &new);
     assert_eq!(setup.unavailable(&token).await, 7);
     setup.advance(7);
     setup.accepts(&token).await;
     setup.advance(10);
-    setup.refuses(&setup.token("unheard of", &new), Refusal::UnknownKey).await;
+    setup.rejects(&setup.token("unheard of", &new), Refusal::UnknownKey).await;
 }
 
 #[tokio::test]
-async fn all_who_wait_share_one_fetch() {
+async fn concurrent_requests_share_a_fetch() {
     let (old, new) = (SigningKey::ed25519(), SigningKey::ed25519());
     let setup = Setup::new(jwks(&[("old", &old)])).await;
     setup.accepts(&setup.token("old", &old)).await;
     setup.advance(11);
-    setup.server.answer(jwks(&[("new", &new)]));
+    setup.server.respond_with(jwks(&[("new", &new)]));
     let tokens: Vec<_> = (0..100).map(|_| setup.token("new", &new)).collect();
     futures_util::future::join_all(tokens.iter().map(|token| setup.accepts(token))).await;
     assert_eq!(setup.server.fetches(), 2);
 }
 
 #[tokio::test]
-async fn the_host_adds_headers_to_each_fetch_as_they_are_then() {
+async fn the_headers_of_the_host_are_sent_with_each_fetch() {
     tokio::task_local! { static CALLER: &'static str; }
     let key = SigningKey::ed25519();
     let asked = Arc::new(AtomicUsize::new(0));
@@ -230,9 +230,9 @@ async fn the_host_adds_headers_to_each_fetch_as_they_are_then() {
     let setup = Setup::with(jwks(&[("a", &key)]), move |builder| {
         builder.headers(move || {
             counted.fetch_add(1, Ordering::SeqCst);
-            // A host may look at the set meanwhile.
+            // A host may ask for the status in this function.
             assert!(own.lock().unwrap().as_ref().is_none_or(|keys| keys.status().keys <= 1));
-            let caller = CALLER.try_with(|caller| *caller).unwrap_or("nobody");
+            let caller = CALLER.try_with(|caller| *caller).unwrap_or("none");
             let mut secret = HeaderValue::from_static("the-key-of-this-service");
             secret.set_sensitive(true);
             HeaderMap::from_iter([
@@ -252,12 +252,16 @@ async fn the_host_adds_headers_to_each_fetch_as_they_are_then() {
     CALLER.scope("ann", accepted(0)).await;
     assert!(last().contains("\r\nx-api-key: the-key-of-this-service\r\nx-caller: ann\r\n"), "{}", last());
     CALLER.scope("bob", accepted(1)).await;
-    assert_eq!((asked.load(Ordering::SeqCst), setup.server.fetches()), (1, 1), "only for a fetch");
+    assert_eq!(
+        (asked.load(Ordering::SeqCst), setup.server.fetches()),
+        (1, 1),
+        "the function is called once for each fetch"
+    );
 
     let offered = json!({ "keys": [key.jwk("a")] }).to_string();
-    setup.server.answer(http("200 OK", "etag: \"ours\"\r\n", &offered));
+    setup.server.respond_with(http("200 OK", "etag: \"ours\"\r\n", &offered));
     accepted(60).await;
-    assert!(last().contains("x-caller: nobody\r\n") && last().contains("if-none-match: \"theirs\"\r\n"), "{}", last());
+    assert!(last().contains("x-caller: none\r\n") && last().contains("if-none-match: \"theirs\"\r\n"), "{}", last());
     accepted(60).await;
     assert_eq!(last().matches("if-none-match: ").count(), 1, "{}", last());
     assert!(last().contains("if-none-match: \"ours\"\r\n"), "{}", last());
@@ -265,7 +269,7 @@ async fn the_host_adds_headers_to_each_fetch_as_they_are_then() {
 }
 
 #[tokio::test]
-async fn random_kids_cause_one_fetch_in_ten_seconds_and_disturb_nobody() {
+async fn random_kids_cause_one_fetch_in_ten_seconds() {
     let key = SigningKey::ed25519();
     let setup = Setup::new(jwks(&[("a", &key)])).await;
     let good = setup.token("a", &key);
@@ -287,56 +291,56 @@ async fn random_kids_cause_one_fetch_in_ten_seconds_and_disturb_nobody() {
 }
 
 #[tokio::test]
-async fn a_fetch_is_not_spent_on_a_token_that_no_key_makes_good() {
+async fn a_token_with_invalid_claims_causes_no_fetch() {
     let key = SigningKey::ed25519();
     let setup = Setup::new(jwks(&[("a", &key)])).await;
     setup.accepts(&setup.token("a", &key)).await;
     setup.advance(11);
     let now = setup.clock.now().unix_seconds();
     let foreign = json!({"sub": "ann", "iss": "https://elsewhere.example", "aud": ISSUER, "exp": now + 60});
-    setup.refuses(&key.token("b", &foreign), Refusal::Issuer).await;
+    setup.rejects(&key.token("b", &foreign), Refusal::Issuer).await;
     let old = json!({"sub": "ann", "iss": ISSUER, "aud": ISSUER, "exp": now - 60});
     assert!(matches!(setup.verifier.verify(&key.token("b", &old)).await, Err(AuthError::Expired)));
     assert_eq!(setup.server.fetches(), 1);
 }
 
 #[tokio::test]
-async fn a_removed_key_stops_counting_within_a_minute() {
+async fn a_removed_key_is_rejected_within_a_minute() {
     let (removed, kept) = (SigningKey::ed25519(), SigningKey::ed25519());
     let setup = Setup::new(jwks(&[("removed", &removed), ("kept", &kept)])).await;
     let (token, other) = (setup.token("removed", &removed), setup.token("kept", &kept));
     setup.accepts(&token).await;
     setup.accepts(&other).await;
-    setup.server.answer(jwks(&[("kept", &kept)]));
+    setup.server.respond_with(jwks(&[("kept", &kept)]));
     setup.advance(29);
     setup.accepts(&token).await;
     setup.advance(31);
-    // The very token that was remembered as good, and one that was not.
-    setup.refuses(&token, Refusal::UnknownKey).await;
+    // First a token that is in the cache, then one that is not.
+    setup.rejects(&token, Refusal::UnknownKey).await;
     setup.advance(10);
-    setup.refuses(&setup.token("removed", &removed), Refusal::UnknownKey).await;
+    setup.rejects(&setup.token("removed", &removed), Refusal::UnknownKey).await;
     setup.accepts(&other).await;
 }
 
 #[tokio::test]
-async fn a_key_that_was_replaced_under_its_name_does_not_count() {
+async fn a_key_that_was_replaced_under_the_same_kid_is_rejected() {
     let (old, new) = (SigningKey::ed25519(), SigningKey::ed25519());
     let setup = Setup::new(jwks(&[("1", &old)])).await;
     let token = setup.token("1", &old);
     setup.accepts(&token).await;
-    setup.server.answer(jwks(&[("1", &new)]));
+    setup.server.respond_with(jwks(&[("1", &new)]));
     setup.advance(60);
-    setup.refuses(&token, Refusal::Signature).await;
+    setup.rejects(&token, Refusal::Signature).await;
     setup.accepts(&setup.token("1", &new)).await;
 }
 
 #[tokio::test]
-async fn an_outage_is_survived_for_an_hour_and_is_no_401_after() {
+async fn keys_are_used_for_an_hour_of_outage_and_then_unavailable() {
     let key = SigningKey::ed25519();
     let setup = Setup::new(jwks(&[("a", &key)])).await;
     let token = setup.token("a", &key);
     setup.accepts(&token).await;
-    setup.server.answer(Answer::Close);
+    setup.server.respond_with(Response::Close);
     for _ in 0..59 {
         setup.advance(60);
         setup.accepts(&token).await;
@@ -344,23 +348,23 @@ async fn an_outage_is_survived_for_an_hour_and_is_no_401_after() {
     }
     setup.advance(60);
     assert!(setup.unavailable(&token).await >= 1);
-    // An unknown key may be a new one.
+    // An unknown key may be new.
     assert!(setup.unavailable(&setup.token("b", &key)).await >= 1);
-    setup.server.answer(jwks(&[("a", &key)]));
+    setup.server.respond_with(jwks(&[("a", &key)]));
     setup.advance(10);
     setup.accepts(&token).await;
 }
 
 #[tokio::test]
-async fn a_key_server_that_hangs_makes_nobody_wait_twice() {
+async fn at_most_one_request_waits_for_a_key_server_that_hangs() {
     let key = SigningKey::ed25519();
     let setup = Setup::with(jwks(&[("a", &key)]), |keys| keys.timeout(Duration::from_millis(300))).await;
     let tokens: Vec<_> = (0..50).map(|_| setup.token("a", &key)).collect();
     setup.accepts(&tokens[0]).await;
-    setup.server.answer(Answer::Hang);
+    setup.server.respond_with(Response::Hang);
     for seconds in [30, 10, 10, 10, 10, 10] {
         setup.advance(seconds);
-        // One of them waits for the fetch; the others are served meanwhile.
+        // One request waits for the fetch. The others use the keys that are there.
         let served = Mutex::new(Vec::new());
         let start = Instant::now();
         futures_util::future::join_all(tokens.iter().map(async |token| {
@@ -375,46 +379,46 @@ async fn a_key_server_that_hangs_makes_nobody_wait_twice() {
 }
 
 #[tokio::test]
-async fn a_caller_who_goes_away_does_not_end_the_fetch() {
+async fn a_fetch_goes_on_if_its_first_request_is_dropped() {
     let (old, new) = (SigningKey::ed25519(), SigningKey::ed25519());
     let setup = Setup::new(jwks(&[("old", &old)])).await;
     setup.accepts(&setup.token("old", &old)).await;
     setup.advance(11);
-    setup.server.answer(jwks(&[("new", &new)]));
-    // A stranger starts the fetch, and hangs up before the answer.
-    let stranger = setup.token("stranger", &new);
-    assert!(futures_util::FutureExt::now_or_never(setup.verifier.verify(&stranger)).is_none());
-    // It goes on with whoever needs it next.
+    setup.server.respond_with(jwks(&[("new", &new)]));
+    // One request starts the fetch and is dropped.
+    let dropped = setup.token("dropped", &new);
+    assert!(futures_util::FutureExt::now_or_never(setup.verifier.verify(&dropped)).is_none());
+    // The next request that needs the keys waits for the same fetch.
     setup.accepts(&setup.token("new", &new)).await;
     assert_eq!(setup.server.fetches(), 2);
 }
 
 #[tokio::test]
-async fn an_empty_set_is_an_answer() {
+async fn an_empty_set_is_a_valid_response() {
     let key = SigningKey::ed25519();
     let setup = Setup::new(jwks(&[])).await;
     let token = setup.token("a", &key);
-    setup.refuses(&token, Refusal::UnknownKey).await;
-    assert_eq!(setup.unavailable(&token).await, 10, "a newer key may exist by now");
-    setup.server.answer(jwks(&[("a", &key)]));
+    setup.rejects(&token, Refusal::UnknownKey).await;
+    assert_eq!(setup.unavailable(&token).await, 10, "the key may be new");
+    setup.server.respond_with(jwks(&[("a", &key)]));
     setup.advance(10);
     setup.accepts(&token).await;
-    // It replaces what was there, as any set does.
-    setup.server.answer(jwks(&[]));
+    // An empty set also replaces the previous keys.
+    setup.server.respond_with(jwks(&[]));
     setup.advance(60);
     assert!(setup.verifier.verify(&token).await.is_err());
 }
 
 #[tokio::test]
-async fn what_is_no_key_set_leaves_the_last_good_one() {
+async fn a_failed_fetch_keeps_the_last_keys() {
     let key = SigningKey::ed25519();
     let setup = Setup::new(jwks(&[("a", &key)])).await;
     let token = setup.token("a", &key);
     setup.accepts(&token).await;
     let huge = format!(r#"{{"keys":[],"padding":"{}"}}"#, "x".repeat(1024 * 1024));
-    let Answer::Text(elsewhere) = jwks(&[]) else { unreachable!() };
-    let elsewhere = KeyServer::start(Answer::Text(elsewhere)).await;
-    let answers = [
+    let Response::Text(elsewhere) = jwks(&[]) else { unreachable!() };
+    let elsewhere = KeyServer::start(Response::Text(elsewhere)).await;
+    let responses = [
         http("200 OK", "", "<html>"),
         http("200 OK", "", "[]"),
         http("200 OK", "", r#"{"keys":{}}"#),
@@ -423,10 +427,10 @@ async fn what_is_no_key_set_leaves_the_last_good_one() {
         http("302 Found", &format!("location: {}\r\n", elsewhere.url()), ""),
         http("404 Not Found", "", ""),
         http("500 Internal Server Error", "", ""),
-        Answer::Close,
+        Response::Close,
     ];
-    for answer in answers {
-        setup.server.answer(answer);
+    for response in responses {
+        setup.server.respond_with(response);
         setup.advance(60);
         assert!(setup.keys.refresh().await.is_err());
         setup.accepts(&token).await;
@@ -435,26 +439,26 @@ async fn what_is_no_key_set_leaves_the_last_good_one() {
 }
 
 #[tokio::test]
-async fn a_key_server_that_is_overrun_is_left_alone_as_long_as_it_asks() {
+async fn retry_after_of_the_key_server_is_honoured() {
     let key = SigningKey::ed25519();
     for header in ["x-retry-after", "Retry-After"] {
         let setup = Setup::new(http("429 Too Many Requests", &format!("{header}: 45\r\n"), "{}")).await;
         let token = setup.token("a", &key);
         assert_eq!(setup.unavailable(&token).await, 45);
-        setup.server.answer(jwks(&[("a", &key)]));
+        setup.server.respond_with(jwks(&[("a", &key)]));
         setup.advance(44);
         assert_eq!(setup.unavailable(&token).await, 1);
         assert_eq!(setup.server.fetches(), 1);
         setup.advance(1);
         setup.accepts(&token).await;
     }
-    // But not for ever.
+    // The wait is limited to 5 minutes.
     let setup = Setup::new(http("429 Too Many Requests", "retry-after: 86400\r\n", "")).await;
     assert_eq!(setup.unavailable(&setup.token("a", &key)).await, 300);
 }
 
 #[tokio::test]
-async fn conditional_requests_are_used_where_they_are_offered() {
+async fn requests_are_conditional_if_the_key_server_supports_it() {
     let key = SigningKey::ed25519();
     let body = json!({"keys": [key.jwk("a")]}).to_string();
     let setup =
@@ -462,7 +466,7 @@ async fn conditional_requests_are_used_where_they_are_offered() {
     let token = setup.token("a", &key);
     setup.accepts(&token).await;
     assert!(!setup.server.0.last_request.lock().unwrap().contains("if-none-match"));
-    setup.server.answer(http("304 Not Modified", "", ""));
+    setup.server.respond_with(http("304 Not Modified", "", ""));
     for _ in 0..3 {
         setup.advance(60);
         setup.accepts(&token).await;
@@ -476,7 +480,7 @@ async fn conditional_requests_are_used_where_they_are_offered() {
 }
 
 #[tokio::test]
-async fn issuers_with_the_same_kid_are_not_mixed_up() {
+async fn keys_of_issuers_with_the_same_kid_are_not_mixed_up() {
     let (ours, theirs) = (SigningKey::ed25519(), SigningKey::ed25519());
     let servers = [KeyServer::start(jwks(&[("1", &ours)])).await, KeyServer::start(jwks(&[("1", &theirs)])).await];
     let other = "https://other.example.com";
@@ -496,7 +500,7 @@ async fn issuers_with_the_same_kid_are_not_mixed_up() {
 }
 
 #[tokio::test]
-async fn a_task_keeps_the_set_up_to_date_until_its_handle_is_dropped() {
+async fn the_refresh_task_runs_until_its_handle_is_dropped() {
     let (old, new) = (SigningKey::ed25519(), SigningKey::ed25519());
     let server = KeyServer::start(jwks(&[("old", &old)])).await;
     let keys = RemoteJwks::builder(server.url())
@@ -506,7 +510,7 @@ async fn a_task_keeps_the_set_up_to_date_until_its_handle_is_dropped() {
         .unwrap();
     let task = keys.spawn_refresh();
     wait_for(|| server.fetches() >= 3).await;
-    server.answer(jwks(&[("new", &new)]));
+    server.respond_with(jwks(&[("new", &new)]));
     let seen = server.fetches();
     wait_for(|| server.fetches() > seen).await;
     drop(task);
@@ -523,11 +527,11 @@ async fn wait_for(condition: impl Fn() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("it did not happen");
+    panic!("the condition did not become true");
 }
 
 #[tokio::test]
-async fn a_host_may_drive_the_refresh() {
+async fn a_host_can_refresh_the_keys() {
     let key = SigningKey::ed25519();
     let setup = Setup::new(jwks(&[("a", &key)])).await;
     setup.keys.refresh().await.unwrap();
@@ -537,19 +541,19 @@ async fn a_host_may_drive_the_refresh() {
 }
 
 #[tokio::test]
-async fn a_clock_that_goes_backwards_does_not_keep_an_old_set() {
+async fn the_keys_are_fetched_if_the_clock_goes_backwards() {
     let (old, new) = (SigningKey::ed25519(), SigningKey::ed25519());
     let setup = Setup::new(jwks(&[("a", &old)])).await;
     let token = setup.token("a", &old);
     setup.accepts(&token).await;
-    setup.server.answer(jwks(&[("b", &new)]));
+    setup.server.respond_with(jwks(&[("b", &new)]));
     setup.clock.set(setup.clock.now().minus(Duration::from_hours(24)));
-    setup.refuses(&token, Refusal::UnknownKey).await;
+    setup.rejects(&token, Refusal::UnknownKey).await;
     setup.accepts(&setup.token("b", &new)).await;
 }
 
 #[test]
-fn keys_come_over_https_or_from_this_machine() {
+fn http_to_another_machine_must_be_allowed() {
     let build = |url: &str| RemoteJwks::builder(url).build().map(|_| ());
     for good in ["https://a.example/jwks", "http://localhost:3000/x", "http://127.0.0.1/x", "http://[::1]:3000/x"] {
         assert_eq!(build(good), Ok(()), "{good}");
@@ -566,22 +570,24 @@ fn keys_come_over_https_or_from_this_machine() {
         assert_eq!(build(wrong), Err(InvalidSource::Url), "{wrong}");
     }
     assert!(RemoteJwks::builder("http://auth.internal:3000/jwks").allow_insecure_http().build().is_ok());
+    assert!(matches!(JwtVerifier::better_auth("http://a.example"), Err(InvalidSource::Url)));
 }
 
 #[test]
-fn a_proxy_of_the_environment_is_not_asked_for_keys() {
-    // The environment of a process is given to it at its start, so this program runs once more. Nobody listens there.
+fn proxies_of_the_environment_are_not_used() {
+    // The environment is set at the start of a process, so this test starts its program again. The proxy does not
+    // exist.
     let mut again = std::process::Command::new(std::env::current_exe().unwrap());
     for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
         again.env(name, "http://127.0.0.1:9");
     }
-    let output = again.args(["--exact", "the_first_token_fetches_the_set_and_others_do_not"]).output().unwrap();
+    let output = again.args(["--exact", "only_the_first_token_causes_a_fetch"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
 }
 
 #[tokio::test]
-async fn the_status_tells_how_old_the_set_is_and_how_often_it_was_fetched() {
+async fn the_status_contains_age_and_fetches() {
     let key = SigningKey::ed25519();
     let setup = Setup::new(http("500 Internal Server Error", "", "")).await;
     let status = || setup.verifier.key_sets().next().unwrap();
@@ -592,34 +598,34 @@ async fn the_status_tells_how_old_the_set_is_and_how_often_it_was_fetched() {
     setup.keys.refresh().await.unwrap_err();
     assert_eq!(seen(status()), (None, false, 0, 1, 1));
     setup.advance(10);
-    setup.server.answer(jwks(&[("1", &key)]));
+    setup.server.respond_with(jwks(&[("1", &key)]));
     setup.keys.refresh().await.unwrap();
     setup.advance(20);
     assert_eq!(seen(status()), (Some(20), true, 1, 2, 1));
-    setup.server.answer(Answer::Close);
+    setup.server.respond_with(Response::Close);
     setup.keys.refresh().await.unwrap_err();
     assert_eq!(seen(status()), (Some(20), true, 1, 3, 2));
     setup.advance(3600);
-    assert_eq!(seen(status()), (Some(3620), false, 1, 3, 2), "too old to count");
+    assert_eq!(seen(status()), (Some(3620), false, 1, 3, 2), "the keys are too old");
 }
 
 #[tokio::test]
-async fn a_verifier_is_ready_while_it_has_a_usable_set_and_fetches_the_first_itself() {
+async fn a_verifier_is_ready_if_it_has_keys_or_can_fetch_them() {
     let key = SigningKey::ed25519();
-    let setup = Setup::new(Answer::Close).await;
+    let setup = Setup::new(Response::Close).await;
     let unavailable = |ready: Result<(), AuthError>| matches!(ready, Err(AuthError::Unavailable { .. }));
     assert!(unavailable(setup.verifier.ready().await), "never fetched");
-    setup.server.answer(jwks(&[("1", &key)]));
+    setup.server.respond_with(jwks(&[("1", &key)]));
     setup.advance(10);
     setup.verifier.ready().await.unwrap();
     assert_eq!(setup.server.fetches(), 2);
-    // It is no reason for a fetch that somebody probes.
+    // A probe does not cause a fetch while there are usable keys.
     setup.advance(50 * 60);
-    setup.server.answer(Answer::Close);
+    setup.server.respond_with(Response::Close);
     setup.verifier.ready().await.unwrap();
     assert_eq!(setup.server.fetches(), 2);
     setup.advance(11 * 60);
-    assert!(unavailable(setup.verifier.ready().await), "too old to count");
+    assert!(unavailable(setup.verifier.ready().await), "the keys are too old");
     let secret = KeySource::secrets(["a secret of thirty-two bytes or more"]).unwrap();
     let remote = KeySource::remote(setup.keys.clone()).issuers([ISSUER]).audiences([ISSUER]);
     JwtVerifier::builder().source(remote).source(secret).build().unwrap().ready().await.unwrap();

@@ -1,4 +1,4 @@
-//! A token from a cookie: which cookie counts, and for whose writes.
+//! Tests tokens in cookies: which cookie is read, and from which origins writes are accepted.
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
@@ -40,7 +40,7 @@ async fn user(verifier: &JwtVerifier, method: &str, headers: &[(&str, &str)]) ->
 }
 
 #[tokio::test]
-async fn a_cookie_counts_for_reads_and_for_writes_of_the_sites_own_pages() {
+async fn a_cookie_is_accepted_for_reads_and_for_writes_of_the_own_origin() {
     let verifier = verifier(APP);
     let cookie = format!("theme=dark; __Secure-better-auth.session_data={}; x=y", token("ann"));
     assert_eq!(user(&verifier, "GET", &[("cookie", &cookie)]).await.unwrap(), "ann");
@@ -56,14 +56,14 @@ async fn a_cookie_counts_for_reads_and_for_writes_of_the_sites_own_pages() {
     for method in ["POST", "PUT", "PATCH", "DELETE"] {
         for headers in foreign {
             let headers = [headers, &[("cookie", cookie.as_str())]].concat();
-            let refused = user(&verifier, method, &headers).await;
-            assert!(matches!(refused, Err(AuthError::ForeignOrigin)), "{method} {headers:?}: {refused:?}");
+            let rejected = user(&verifier, method, &headers).await;
+            assert!(matches!(rejected, Err(AuthError::ForeignOrigin)), "{method} {headers:?}: {rejected:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_site_over_https_trusts_only_the_cookie_that_nobody_else_can_set() {
+async fn with_https_only_the_cookie_with_the_secure_prefix_is_read() {
     let cookie = format!("better-auth.session_data={}", token("planted"));
     let missing = user(&verifier(APP), "GET", &[("cookie", &cookie)]).await;
     assert!(matches!(missing, Err(AuthError::Missing)), "{missing:?}");
@@ -74,43 +74,43 @@ async fn a_site_over_https_trusts_only_the_cookie_that_nobody_else_can_set() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_was_split_is_put_together() {
+async fn a_split_cookie_is_joined() {
     let verifier = verifier(APP);
     let token = token("ann");
     let name = "__Secure-better-auth.session_data";
     let (one, two) = token.split_at(100);
     let split = format!("{name}.1={two}; {name}.0={one}");
     assert_eq!(user(&verifier, "GET", &[("cookie", &split)]).await.unwrap(), "ann");
-    // In several headers too, as HTTP/2 sends them.
+    // HTTP/2 clients send several `cookie` headers.
     let (first, second) = (format!("{name}.0={one}"), format!("{name}.1={two}"));
     assert_eq!(user(&verifier, "GET", &[("cookie", &first), ("cookie", &second)]).await.unwrap(), "ann");
     let gap = format!("{name}.0={one}; {name}.2={two}");
-    let refused = user(&verifier, "GET", &[("cookie", &gap)]).await;
-    assert!(matches!(refused, Err(AuthError::Invalid(Refusal::Malformed | Refusal::Signature))), "{refused:?}");
+    let rejected = user(&verifier, "GET", &[("cookie", &gap)]).await;
+    assert!(matches!(rejected, Err(AuthError::Invalid(Refusal::Malformed | Refusal::Signature))), "{rejected:?}");
 }
 
 #[tokio::test]
-async fn of_two_cookies_with_one_name_none_counts() {
+async fn two_cookies_with_the_same_name_are_rejected() {
     let name = "__Secure-better-auth.session_data";
     let cookie = format!("{name}={}; {name}={}", token("ann"), token("bob"));
-    let refused = user(&verifier(APP), "GET", &[("cookie", &cookie)]).await;
-    assert!(matches!(refused, Err(AuthError::Missing)), "{refused:?}");
+    let rejected = user(&verifier(APP), "GET", &[("cookie", &cookie)]).await;
+    assert!(matches!(rejected, Err(AuthError::Missing)), "{rejected:?}");
 }
 
 #[tokio::test]
-async fn a_bearer_token_goes_before_a_cookie_even_if_it_is_bad() {
+async fn a_cookie_is_ignored_if_there_is_a_bearer_token() {
     let verifier = verifier(APP);
     let cookie = format!("__Secure-better-auth.session_data={}", token("ann"));
     let bearer = format!("Bearer {}", token("bob"));
     let headers = [("cookie", cookie.as_str()), ("authorization", bearer.as_str())];
     assert_eq!(user(&verifier, "POST", &headers).await.unwrap(), "bob");
     let headers = [("cookie", cookie.as_str()), ("authorization", "Bearer nonsense")];
-    let refused = user(&verifier, "GET", &headers).await;
-    assert!(matches!(refused, Err(AuthError::Invalid(Refusal::Malformed))), "{refused:?}");
+    let rejected = user(&verifier, "GET", &headers).await;
+    assert!(matches!(rejected, Err(AuthError::Invalid(Refusal::Malformed))), "{rejected:?}");
 }
 
 #[tokio::test]
-async fn without_leave_a_cookie_is_nothing() {
+async fn cookies_are_ignored_by_default() {
     let source = KeySource::secrets([SECRET]).unwrap().shape(Shape::CookieCache);
     let verifier = JwtVerifier::builder().source(source).build().unwrap();
     let cookie = format!("__Secure-better-auth.session_data={}", token("ann"));

@@ -1,6 +1,7 @@
-//! Whoever has a token can change its text in any way. No changed text is a token.
+//! Property tests: a token that was changed in any way is rejected.
 //!
-//! One exception is known, and no chance finds it: the second way to write an ECDSA signature; see `jwt.rs`.
+//! The second form of an ECDSA signature is the only exception, and random changes do not find it (see
+//! `jwt/algorithms.rs`).
 
 use base64::{
     Engine as _,
@@ -38,13 +39,13 @@ enum Mutation {
     Repeat(Index, Index),
     ChangeCase(Index),
     ChangeCaseOfAll,
-    /// One part goes to where another is.
+    /// Two parts are exchanged.
     SwapParts(Index, Index),
-    /// One part is that of another good token.
+    /// One part is replaced by that of another valid token.
     TakePart(Index),
-    /// Header or claims, meaning the same in another spelling.
+    /// Header or claims are encoded in another way.
     Respell(bool, Spelling),
-    /// The last letter of a part, with the same bytes in it.
+    /// The unused bits in the last character of a part are changed.
     SpareBits(Index, u8),
 }
 
@@ -168,7 +169,7 @@ impl Mutation {
 }
 
 impl Spelling {
-    /// The same JSON, or the same bytes, in other letters.
+    /// Encodes the same JSON in another way.
     fn apply(self, part: &str) -> String {
         let Some(bytes) = URL_SAFE_NO_PAD.decode(part).ok() else { return part.to_owned() };
         let Ok(value) = serde_json::from_slice::<Value>(&bytes) else { return part.to_owned() };
@@ -190,7 +191,7 @@ impl Spelling {
     }
 }
 
-/// A verifier, and good tokens of two users.
+/// A verifier, and valid tokens of two users.
 struct Case {
     verifier: JwtVerifier,
     ann: String,
@@ -201,7 +202,7 @@ impl Case {
     fn new(source: KeySource, sign: impl Fn(&Value) -> String) -> Self {
         let source = source.issuers(["issuer"]).audiences(["audience"]);
         let clock = FixedClock::at(Timestamp::from_unix_seconds(NOW));
-        let verifier = JwtVerifier::builder().source(source).clock(clock).build().expect("a good source");
+        let verifier = JwtVerifier::builder().source(source).clock(clock).build().expect("the source is valid");
         let [ann, bob] = ["ann", "bob"].map(|user| sign(&claims(user)));
         Self { verifier, ann, bob }
     }
@@ -216,14 +217,14 @@ impl Case {
         let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
         proptest!(config, |(mutations in prop::collection::vec(mutation(), 1..4))| {
             let mutated = mutations.iter().fold(self.ann.clone(), |token, mutation| mutation.apply(&token, &self.bob));
-            let answer = self.verifier.verify(&mutated).now_or_never().expect("no key has to be fetched");
-            match answer {
+            let result = self.verifier.verify(&mutated).now_or_never().expect("no key has to be fetched");
+            match result {
                 Ok(identity) => {
                     let user = if mutated == self.ann { "ann" } else { "bob" };
                     prop_assert!([&self.ann, &self.bob].contains(&&mutated), "{mutated} is accepted");
                     prop_assert_eq!(identity.user_id.as_str(), user);
                 }
-                // It is always the form, the key or the signature: what it claims is never looked at.
+                // The reason is always the form, the key or the signature, because claims are checked after them.
                 Err(AuthError::Invalid(
                     Refusal::TooLong
                     | Refusal::Malformed
@@ -242,7 +243,7 @@ impl Case {
 
 #[test]
 fn no_changed_hs256_token_is_accepted() {
-    let source = KeySource::secrets([SECRET]).expect("a good secret");
+    let source = KeySource::secrets([SECRET]).expect("the secret is valid");
     Case::new(source, |claims| hs256(SECRET.as_bytes(), &header("HS256").to_string(), &claims.to_string())).check(3000);
 }
 
@@ -262,7 +263,7 @@ fn no_changed_rs256_token_is_accepted() {
 }
 
 #[test]
-fn every_single_bit_counts() {
+fn a_token_with_any_bit_flipped_is_rejected() {
     let key = SigningKey::ed25519();
     let case = Case::of_key(&key);
     let letters = case.ann.as_bytes();
@@ -271,8 +272,8 @@ fn every_single_bit_counts() {
             let mut changed = letters.to_vec();
             changed[at] ^= 1 << bit;
             let changed = String::from_utf8(changed).expect("ASCII");
-            let answer = case.verifier.verify(&changed).now_or_never().expect("no key has to be fetched");
-            assert!(matches!(answer, Err(AuthError::Invalid(_))), "{answer:?} for bit {bit} of letter {at}: {changed}");
+            let result = case.verifier.verify(&changed).now_or_never().expect("no key has to be fetched");
+            assert!(matches!(result, Err(AuthError::Invalid(_))), "{result:?} for bit {bit} of byte {at}: {changed}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The vectors of Wycheproof for JSON Web Signatures and Keys. See `vectors/wycheproof/SOURCE.md` for where they are
-//! from, and where we disagree with them.
+//! Runs the test vectors of Wycheproof for JSON Web Signatures and Keys. `vectors/wycheproof/SOURCE.md` describes their
+//! origin and the vectors with which we disagree.
 //!
-//! Their payloads are `foo` and the like, so no token of theirs ever names a user. That a signature was found good is
-//! seen from the reason for which the token is refused then: the payload, where the same token with the keys of somebody
-//! else is refused for its signature.
+//! The payloads are not claims (`foo`, for example), so every token is rejected. The reason tells whether the signature
+//! was accepted: then the payload is the reason, and the same token is rejected for its signature if other keys are
+//! configured.
 //!
 //! `cargo test --test wycheproof -- --nocapture` shows the counts.
 
@@ -27,14 +27,14 @@ const SIGNATURE: &str = include_str!("vectors/wycheproof/json_web_signature_test
 const KEY: &str = include_str!("vectors/wycheproof/json_web_key_test.json");
 const CRYPTO: &str = include_str!("vectors/wycheproof/json_web_crypto_test.json");
 
-/// What becomes of a vector with us.
+/// What the verifier does with a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// The signature is good, and the payload is base64url.
+enum Outcome {
+    /// The signature is valid, and the payload is base64url.
     Accepted,
-    /// It is not.
-    Refused,
-    /// The keys cannot be configured, so nothing is accepted.
+    /// The signature or the payload is not valid.
+    Rejected,
+    /// The keys cannot be configured.
     NotConfigurable,
 }
 
@@ -43,16 +43,16 @@ struct Vector {
     comment: String,
     valid: bool,
     token: String,
-    verdict: Verdict,
+    outcome: Outcome,
 }
 
-/// The keys of a group as they would be configured: public ones only, where there are any.
+/// A source with the keys of a group: the public keys, if the group has any.
 fn configure(group: &Value) -> Option<KeySource> {
     let keys = group.get("public").or(group.get("private")).expect("keys");
     let set = if keys.get("keys").is_some() { keys.clone() } else { json!({ "keys": [keys] }) };
     let members = set["keys"].as_array().expect("keys");
     let kids: std::collections::BTreeSet<_> = members.iter().map(|key| key["kid"].as_str()).collect();
-    // A list of secrets has no names. What depends on names has to be given as a document.
+    // A list of secrets has no `kid`s. A group in which `kid`s matter is configured as a document.
     let secrets = members.iter().all(|key| key["kty"] == "oct" && key["alg"] == "HS256") && kids.len() == members.len();
     if secrets {
         let secrets =
@@ -74,34 +74,35 @@ fn configure(group: &Value) -> Option<KeySource> {
     }
 }
 
-/// As many keys of the same kinds and under the same names, but somebody else's.
-fn strangers(group: &Value) -> KeySource {
+/// A source with other keys of the same types and with the same `kid`s.
+fn other_keys(group: &Value) -> KeySource {
     static RSA: LazyLock<SigningKey> = LazyLock::new(SigningKey::rsa2048);
     let Some(keys) = group.get("public") else {
-        return KeySource::secrets(["nobody signs with this secret of over thirty-two bytes"]).expect("a good secret");
+        return KeySource::secrets(["no token is signed with this secret of over thirty-two bytes"])
+            .expect("the secret is valid");
     };
     let keys = keys.get("keys").and_then(Value::as_array).cloned().unwrap_or_else(|| vec![keys.clone()]);
-    let strangers: Vec<Value> = keys
+    let others: Vec<Value> = keys
         .iter()
         .map(|key| {
-            let mut stranger = match key["crv"].as_str() {
+            let mut other = match key["crv"].as_str() {
                 Some("P-521") => SigningKey::es512().jwk(""),
                 Some(_) => SigningKey::es256().jwk(""),
                 None => RSA.jwk(""),
             };
-            stranger["kid"] = key["kid"].clone();
+            other["kid"] = key["kid"].clone();
             if let Some(alg) = key.get("alg").filter(|_| key["kty"] == "RSA") {
-                stranger["alg"] = alg.clone();
+                other["alg"] = alg.clone();
             }
-            stranger
+            other
         })
         .collect();
-    let set = JwkSet::from_json(&json!({ "keys": strangers }).to_string()).expect("a key set");
+    let set = JwkSet::from_json(&json!({ "keys": others }).to_string()).expect("a key set");
     KeySource::jwks(set).any_issuer().any_audience()
 }
 
 fn verifier(source: KeySource) -> JwtVerifier {
-    JwtVerifier::builder().source(source).build().expect("a good source")
+    JwtVerifier::builder().source(source).build().expect("the source is valid")
 }
 
 fn refusal(verifier: &JwtVerifier, token: &str) -> Refusal {
@@ -111,19 +112,19 @@ fn refusal(verifier: &JwtVerifier, token: &str) -> Refusal {
     }
 }
 
-fn judge(verifier: Option<&JwtVerifier>, strangers: &JwtVerifier, token: &str) -> Verdict {
+fn outcome(verifier: Option<&JwtVerifier>, others: &JwtVerifier, token: &str) -> Outcome {
     let Some(verifier) = verifier else {
-        return Verdict::NotConfigurable;
+        return Outcome::NotConfigurable;
     };
-    // How the payload is written is looked at after the signature, and a wrong spelling has no name of its own.
+    // A payload that is not base64url is rejected after the signature, with the same reason as one that is not JSON.
     let payload_is_base64url = token.split('.').nth(1).is_some_and(|payload| URL_SAFE_NO_PAD.decode(payload).is_ok());
-    let signature_is_good = match (refusal(verifier, token), refusal(strangers, token)) {
+    let signature_is_good = match (refusal(verifier, token), refusal(others, token)) {
         (Refusal::Malformed, Refusal::Signature) => true,
         (Refusal::Malformed, Refusal::Malformed)
         | (Refusal::Signature | Refusal::UnknownKey | Refusal::Algorithm | Refusal::Type, _) => false,
         other => panic!("{other:?} for {token}"),
     };
-    if signature_is_good && payload_is_base64url { Verdict::Accepted } else { Verdict::Refused }
+    if signature_is_good && payload_is_base64url { Outcome::Accepted } else { Outcome::Rejected }
 }
 
 fn groups(file: &str) -> Vec<Value> {
@@ -134,7 +135,7 @@ fn groups(file: &str) -> Vec<Value> {
 /// The tests of a group that are tokens, with their text.
 fn tokens(group: &Value) -> Vec<(&Value, String)> {
     let tests = group["tests"].as_array().expect("tests").iter();
-    // In one or two, the other serialization, which is an object.
+    // Some have the JSON serialization, which is an object.
     let text = |jws: &Value| jws.as_str().map_or_else(|| jws.to_string(), str::to_owned);
     tests.filter_map(|test| test.get("jws").map(|jws| (test, text(jws)))).collect()
 }
@@ -147,13 +148,13 @@ fn run(file: &str) -> Vec<Vector> {
             continue;
         }
         let ours = configure(&group).map(verifier);
-        let strangers = verifier(strangers(&group));
+        let others = verifier(other_keys(&group));
         for (test, token) in tokens {
             vectors.push(Vector {
                 id: test["tcId"].as_u64().expect("a number"),
                 comment: format!("{} {}", group["comment"], test["comment"]),
                 valid: test["result"] == "valid",
-                verdict: judge(ours.as_ref(), &strangers, &token),
+                outcome: outcome(ours.as_ref(), &others, &token),
                 token,
             });
         }
@@ -163,50 +164,50 @@ fn run(file: &str) -> Vec<Vector> {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
-    /// Valid ones.
+    /// Valid vectors that are accepted.
     accepted: usize,
-    /// Invalid ones.
-    refused: usize,
-    /// Invalid ones whose keys cannot even be configured.
+    /// Invalid vectors that are rejected.
+    rejected: usize,
+    /// Invalid vectors whose keys cannot be configured.
     not_configurable: usize,
-    /// Valid ones of an algorithm that we do not claim.
-    not_claimed: usize,
-    /// Those where we disagree.
+    /// Valid vectors of an algorithm that is not supported.
+    unsupported: usize,
+    /// Vectors with which we disagree.
     waived: usize,
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { accepted, refused, not_configurable, not_claimed, waived } = self;
-        let all = accepted + refused + not_configurable + not_claimed + waived;
+        let Self { accepted, rejected, not_configurable, unsupported, waived } = self;
+        let all = accepted + rejected + not_configurable + unsupported + waived;
         write!(
             f,
-            "{all} vectors: {accepted} valid ones accepted, {refused} invalid ones refused, {not_configurable} invalid \
-             ones not even configurable, {not_claimed} valid ones of algorithms that are not claimed, {waived} waived"
+            "{all} vectors: {accepted} valid and accepted, {rejected} invalid and rejected, {not_configurable} invalid \
+             and not configurable, {unsupported} valid of unsupported algorithms, {waived} waived"
         )
     }
 }
 
-/// Counts what is as the vectors say. What is not must be among the waivers, and they must all be needed.
-fn count(name: &str, vectors: &[Vector], waivers: &[(u64, Verdict)], not_claimed: &[u64]) -> Counts {
+/// Counts the vectors whose outcome is as expected. Every other vector needs a waiver, and every waiver is needed.
+fn count(name: &str, vectors: &[Vector], waivers: &[(u64, Outcome)], unsupported: &[u64]) -> Counts {
     let mut counts = Counts::default();
     for vector in vectors {
-        let Vector { id, comment, valid, token, verdict } = vector;
+        let Vector { id, comment, valid, token, outcome } = vector;
         if let Some((_, expected)) = waivers.iter().find(|(waived, _)| waived == id) {
-            assert_eq!(verdict, expected, "{id} {comment}: {token}");
-            assert_ne!(*valid, *verdict == Verdict::Accepted, "{id} {comment} needs no waiver");
+            assert_eq!(outcome, expected, "{id} {comment}: {token}");
+            assert_ne!(*valid, *outcome == Outcome::Accepted, "{id} {comment} needs no waiver");
             counts.waived += 1;
             continue;
         }
-        match (valid, verdict) {
-            (true, Verdict::Accepted) => counts.accepted += 1,
-            (true, Verdict::NotConfigurable) if not_claimed.contains(id) => counts.not_claimed += 1,
-            (false, Verdict::Refused) => counts.refused += 1,
-            (false, Verdict::NotConfigurable) => counts.not_configurable += 1,
-            _ => panic!("{id} {comment} is said to be valid: {valid}, and is {verdict:?}: {token}"),
+        match (valid, outcome) {
+            (true, Outcome::Accepted) => counts.accepted += 1,
+            (true, Outcome::NotConfigurable) if unsupported.contains(id) => counts.unsupported += 1,
+            (false, Outcome::Rejected) => counts.rejected += 1,
+            (false, Outcome::NotConfigurable) => counts.not_configurable += 1,
+            _ => panic!("{id} {comment}: valid is {valid}, but the outcome is {outcome:?}: {token}"),
         }
     }
-    #[expect(clippy::print_stdout, reason = "for whoever wants to see them")]
+    #[expect(clippy::print_stdout, reason = "shown with --nocapture")]
     {
         println!("{name}: {counts}");
     }
@@ -214,66 +215,66 @@ fn count(name: &str, vectors: &[Vector], waivers: &[(u64, Verdict)], not_claimed
 }
 
 #[test]
-fn signatures_are_judged_as_wycheproof_does() {
+fn signatures_have_the_expected_outcome() {
     let waivers = [
         // The key is for another algorithm than the header names, or for one that does not exist.
-        (346, Verdict::Refused),
-        (350, Verdict::Refused),
-        (347, Verdict::Refused),
-        (351, Verdict::Refused),
-        // The same token and key as in 357, which is valid.
-        (367, Verdict::Accepted),
-        (370, Verdict::Accepted),
-        // A letter that is none of base64url.
-        (372, Verdict::Refused),
-        (373, Verdict::Refused),
+        (346, Outcome::Rejected),
+        (350, Outcome::Rejected),
+        (347, Outcome::Rejected),
+        (351, Outcome::Rejected),
+        // The same token and key as in vector 357, which is valid.
+        (367, Outcome::Accepted),
+        (370, Outcome::Accepted),
+        // A character that is not base64url.
+        (372, Outcome::Rejected),
+        (373, Outcome::Rejected),
     ];
     let counts = count("json_web_signature", &run(SIGNATURE), &waivers, &[]);
-    assert_eq!(counts, Counts { accepted: 40, refused: 353, waived: 8, ..Counts::default() });
+    assert_eq!(counts, Counts { accepted: 40, rejected: 353, waived: 8, ..Counts::default() });
 }
 
 #[test]
-fn keys_are_judged_as_wycheproof_does() {
+fn keys_have_the_expected_outcome() {
     let counts = count("json_web_key", &run(KEY), &[], &[14, 15]);
-    let expected = Counts { accepted: 3, refused: 11, not_configurable: 10, not_claimed: 2, waived: 0 };
+    let expected = Counts { accepted: 3, rejected: 11, not_configurable: 10, unsupported: 2, waived: 0 };
     assert_eq!(counts, expected);
 }
 
 #[test]
-fn the_tokens_among_the_older_vectors_are_judged_as_wycheproof_does() {
+fn tokens_of_the_older_vectors_have_the_expected_outcome() {
     let counts = count("json_web_crypto", &run(CRYPTO), &[], &[]);
-    assert_eq!(counts, Counts { accepted: 4, refused: 44, not_configurable: 1, ..Counts::default() });
+    assert_eq!(counts, Counts { accepted: 4, rejected: 44, not_configurable: 1, ..Counts::default() });
 }
 
 #[test]
-fn the_contradiction_for_which_two_waivers_are_needed_is_there() {
+fn two_waivers_contradict_a_valid_vector() {
     let vectors = run(SIGNATURE);
     let token = |id| &vectors.iter().find(|vector| vector.id == id).expect("the vector").token;
     assert_eq!(token(357), token(367));
     assert_eq!(token(357), token(370));
 }
 
-/// The yardstick of these tests: it must be able to tell.
+/// Tests [`outcome`], on which the other tests rely.
 #[test]
-fn a_good_signature_is_told_from_a_wrong_one() {
+fn valid_and_invalid_signatures_have_different_outcomes() {
     let key = SigningKey::es256();
     let group = json!({ "public": key.jwk("1") });
     let ours = configure(&group).map(verifier);
-    let strangers = verifier(strangers(&group));
+    let others = verifier(other_keys(&group));
     let good = key.sign("ES256", r#"{"alg":"ES256","kid":"1"}"#, "foo");
-    assert_eq!(judge(ours.as_ref(), &strangers, &good), Verdict::Accepted);
+    assert_eq!(outcome(ours.as_ref(), &others, &good), Outcome::Accepted);
     let (signed, _) = good.rsplit_once('.').expect("a signature");
-    assert_eq!(judge(ours.as_ref(), &strangers, &format!("{signed}.{}", base64url([1; 64]))), Verdict::Refused);
-    assert_eq!(judge(ours.as_ref(), &strangers, &good.replacen('.', ".A", 1)), Verdict::Refused);
-    assert_eq!(judge(ours.as_ref(), &strangers, "foo"), Verdict::Refused);
+    assert_eq!(outcome(ours.as_ref(), &others, &format!("{signed}.{}", base64url([1; 64]))), Outcome::Rejected);
+    assert_eq!(outcome(ours.as_ref(), &others, &good.replacen('.', ".A", 1)), Outcome::Rejected);
+    assert_eq!(outcome(ours.as_ref(), &others, "foo"), Outcome::Rejected);
 }
 
 #[tokio::test]
-async fn no_token_of_wycheproof_lets_anybody_in() {
-    let mut answered = 0;
+async fn no_token_of_wycheproof_authenticates_a_request() {
+    let mut tested = 0;
     for group in [SIGNATURE, KEY, CRYPTO].into_iter().flat_map(groups) {
-        // Where the keys cannot be configured, the server has others.
-        let verifier = verifier(configure(&group).unwrap_or_else(|| strangers(&group)));
+        // If the keys cannot be configured, other keys are used.
+        let verifier = verifier(configure(&group).unwrap_or_else(|| other_keys(&group)));
         let api = TodoApi::new(TodoService::new(MemoryStore::new()), verifier);
         for (test, token) in tokens(&group) {
             let header = HeaderValue::try_from(format!("Bearer {token}")).expect("visible letters");
@@ -286,8 +287,8 @@ async fn no_token_of_wycheproof_lets_anybody_in() {
                 assert_eq!(response.status(), expected, "{path} {test}");
                 assert!(!response.body().is_empty());
             }
-            answered += 1;
+            tested += 1;
         }
     }
-    assert_eq!(answered, 401 + 26 + 49);
+    assert_eq!(tested, 401 + 26 + 49);
 }

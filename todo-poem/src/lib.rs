@@ -7,10 +7,15 @@
 //! let app = todo_poem::mount(poem::Route::new(), "/api/v1", api);
 //! ```
 //!
-//! The paths bring their own 405s and error bodies, and answer 404 where a path is only nearly one of them (a trailing
-//! slash, an empty segment). All other paths are left to your route.
+//! The mounted paths respond to unsupported methods (405) and to paths that almost match, such as those with a trailing
+//! slash or an empty segment (404). Your route handles all other paths.
 //!
-//! Your own handlers learn who is asking by taking a [`CurrentUser`].
+//! Your own handlers get the caller by extracting [`CurrentUser`].
+//!
+//! # Body limits
+//!
+//! [`TodoApi::with_body_limit`] sets the maximum body size. Do not put poem's `SizeLimit` around the mounted paths: it
+//! rejects every request without a `content-length`, including GET, with 411.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -20,44 +25,46 @@ use todo_core::{
     auth::Identity,
 };
 
-/// Adds every path of the API to a route, below a prefix: `/api/v1`, or nothing for the root.
+/// Adds the paths of the API to a route, below a prefix such as `/api/v1`, or an empty prefix for the root.
 ///
-/// This is not `nest`, because that answers a path which is no UTF-8 once decoded with an error of its own.
+/// It does not use [`Route::nest`], which responds with an error of its own to paths that are not UTF-8 when decoded.
 ///
 /// # Panics
 ///
-/// As [`Route::at`] does: the prefix does not begin with a slash, or the route has one of the paths already.
+/// Like [`Route::at`], if the prefix does not start with a slash or if the route already has one of the paths.
 #[must_use]
 pub fn mount(route: Route, prefix: &str, api: TodoApi) -> Route {
     add(route, prefix, api, RESOURCES)
 }
 
-/// Adds the health probes, `/health` and `/health/ready`, to the route of a server.
+/// Adds the health probes `/health` and `/health/ready` to the root route of a server.
 ///
 /// # Panics
 ///
-/// As [`Route::at`] does: the route has one of the paths already.
+/// Like [`Route::at`], if the route already has one of the paths.
 #[must_use]
 pub fn probes(route: Route, api: TodoApi) -> Route {
     add(route, "", api, PROBES)
 }
 
-/// Adds the documentation to the route of a server: the OpenAPI document at `/openapi.json`, and a page that shows it at
-/// `/docs`. Where the API is mounted is said by [`TodoApi::with_mount`].
+/// Adds the documentation to the root route of a server: the OpenAPI document at `/openapi.json` and a page that shows it
+/// at `/docs`.
+///
+/// [`TodoApi::with_mount`] sets the prefix of the API in the document.
 ///
 /// # Panics
 ///
-/// As [`Route::at`] does: the route has one of the paths already.
+/// Like [`Route::at`], if the route already has one of the paths.
 #[cfg(feature = "openapi")]
 #[must_use]
 pub fn docs(route: Route, api: TodoApi) -> Route {
     add(route, "", api, todo_core::api::DOCS)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "a route owns what it serves")]
+#[expect(clippy::needless_pass_by_value, reason = "the route takes ownership of the API")]
 fn add(route: Route, prefix: &str, api: TodoApi, resources: &'static [Resource]) -> Route {
     resources.iter().fold(route, |route, resource| {
-        // poem lets a parameter match nothing, and cannot be told of an empty segment otherwise.
+        // In poem a parameter also matches an empty segment, and a path with an empty segment cannot be registered.
         let paths = resource.near_misses().filter(|path| !path.contains("//")).chain([resource.path.to_owned()]);
         paths.fold(route, |route, path| route.at(template(prefix, &path), endpoint(api.clone(), resource)))
     })
@@ -73,7 +80,7 @@ fn endpoint(api: TodoApi, resource: &'static Resource) -> impl Endpoint<Output =
     })
 }
 
-/// An answer of the core as one of poem, for a host that answers with [`problem`] itself.
+/// Converts a response of the core to one of poem, for a host that calls [`problem`] itself.
 ///
 /// ```
 /// use todo_core::api::{ApiError, problem};
@@ -86,14 +93,15 @@ pub fn response(response: http::Response<Bytes>) -> Response {
     response.map(|body| Full::new(body).map_err(std::io::Error::other)).into()
 }
 
-/// poem writes `{id}` as `:id`.
+/// Converts a path template to poem's syntax, which is `:id` for `{id}`.
 fn template(prefix: &str, path: &str) -> String {
     format!("{prefix}{}", path.replace('{', ":").replace('}', ""))
 }
 
-/// Who is asking, for the host's own handlers. Whoever is not known gets the same 401 as from the API.
+/// Extracts the authenticated caller in a host's own handlers.
 ///
-/// The [`TodoApi`] must be among the request's data, by [`poem::EndpointExt::data`].
+/// A request without a valid credential is rejected with the same response as by the API. The [`TodoApi`] must be among the
+/// request's data, see [`poem::EndpointExt::data`].
 ///
 /// ```
 /// use poem::{EndpointExt, Route, get, handler};
@@ -114,7 +122,7 @@ pub struct CurrentUser(pub Identity);
 
 impl<'a> FromRequest<'a> for CurrentUser {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
-        // poem's own error, for a host that forgot `.data(api)`.
+        // Fails with an error of poem if the host forgot `.data(api)`.
         let Data(api) = Data::<&TodoApi>::from_request_without_body(request).await?;
         let mut head = http::Request::new(()).into_parts().0;
         head.method = request.method().clone();
@@ -127,7 +135,7 @@ impl<'a> FromRequest<'a> for CurrentUser {
     }
 }
 
-// Tests the example of the README.
+// Compiles the example in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

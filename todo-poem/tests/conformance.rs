@@ -1,4 +1,4 @@
-//! The suite for adapters through real poem, over real sockets, on every store.
+//! The test suite for adapters, served by poem over real sockets, with every store.
 
 use poem::{Route, endpoint::make_sync, get, listener::TcpAcceptor};
 use todo_core::api::TodoApi;
@@ -22,7 +22,7 @@ mod memory {
 
     todo_core::api_conformance!(with_app);
 
-    /// It asks no store, so once is enough.
+    /// The documentation uses no store, so one is enough.
     #[cfg(feature = "openapi")]
     mod docs {
         todo_core::docs_conformance!(super::with_app);

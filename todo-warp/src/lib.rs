@@ -8,11 +8,16 @@
 //! let app = warp::path!("api" / "v1" / ..).and(todo_warp::filter(api));
 //! ```
 //!
-//! All answers are replies, never rejections: no `recover` of yours changes them. The filter answers 404 where a path
-//! is only nearly one of its own (a trailing slash, an empty segment); all other paths it leaves, with the body
-//! untouched, to your other filters.
+//! All responses are replies and not rejections, so your `recover` does not change them. The filter responds to paths that
+//! almost match, such as those with a trailing slash or an empty segment, with 404. It rejects all other paths without
+//! reading the body, so that your other filters can handle them.
 //!
-//! Your own handlers learn who is asking by [`current_user`].
+//! Your own handlers get the caller from [`current_user`].
+//!
+//! # Body limits
+//!
+//! [`TodoApi::with_body_limit`] sets the maximum body size. Do not put `warp::body::content_length_limit` before the
+//! filter: it rejects every request without a `content-length`, including GET, with 411.
 
 use std::future::ready;
 
@@ -28,20 +33,22 @@ use warp::{
     path::{FullPath, Tail},
 };
 
-/// Every path of the API; put any path before it.
+/// Returns a filter for the paths of the API. Put a path filter with any prefix before it.
 #[must_use]
 pub fn filter(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
     matching(api, RESOURCES)
 }
 
-/// The health probes, `/health` and `/health/ready`, for the root of a server.
+/// Returns a filter for the health probes `/health` and `/health/ready`, for the root of a server.
 #[must_use]
 pub fn probes(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
     matching(api, PROBES)
 }
 
-/// The documentation for the root of a server: the OpenAPI document at `/openapi.json`, and a page that shows it at
-/// `/docs`. Where the API is mounted is said by [`TodoApi::with_mount`].
+/// Returns a filter for the documentation, for the root of a server: the OpenAPI document at `/openapi.json` and a page
+/// that shows it at `/docs`.
+///
+/// [`TodoApi::with_mount`] sets the prefix of the API in the document.
 #[cfg(feature = "openapi")]
 #[must_use]
 pub fn docs(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
@@ -49,10 +56,10 @@ pub fn docs(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
 }
 
 fn matching(api: TodoApi, resources: &'static [Resource]) -> BoxedFilter<(Response<Bytes>,)> {
-    // Nothing is left of the path, so it is not ours. To ask for the tail then is a panic in warp 0.4.3 if there is no
-    // path at all (`CONNECT todo.example:443`): https://github.com/seanmonstar/warp/issues/1166.
+    // `path::tail` panics in warp 0.4.3 if the request has no path (`CONNECT todo.example:443`), so it is not called at the
+    // end of the path: https://github.com/seanmonstar/warp/issues/1166.
     let tail = warp::path::end().map(|| None).or(warp::path::tail().map(Some)).unify();
-    // By the path alone, before the body is taken: a filter after us may want it.
+    // Rejects by the path before it takes the body, because a later filter may need the body.
     let resource = tail.and_then(move |tail: Option<Tail>| {
         let resource = tail.and_then(|tail| find_resource(resources, &format!("/{}", tail.as_str())));
         ready(resource.ok_or_else(warp::reject::not_found))
@@ -67,7 +74,7 @@ fn matching(api: TodoApi, resources: &'static [Resource]) -> BoxedFilter<(Respon
         .boxed()
 }
 
-/// The head of the request, put together again: warp shows it in pieces.
+/// Rebuilds the head of the request, which warp exposes in parts.
 fn head() -> impl Filter<Extract = (Request<()>,), Error = Rejection> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method().and(warp::path::full()).and(query).and(warp::header::headers_cloned()).and_then(
@@ -81,8 +88,10 @@ fn head() -> impl Filter<Extract = (Request<()>,), Error = Rejection> + Clone {
     )
 }
 
-/// Who is asking, for the host's own handlers; or the answer for whoever is not known, which is the same 401 as from
-/// the API. Both are replies, so a handler maps the one and passes on the other.
+/// Returns a filter that authenticates the caller for a host's own handlers.
+///
+/// It extracts the caller, or the response to a request without a valid credential, which is the same as the API's. A
+/// handler maps the first and returns the second.
 ///
 /// ```
 /// use warp::Filter as _;
@@ -103,10 +112,10 @@ pub fn current_user(api: TodoApi) -> BoxedFilter<(CurrentUser,)> {
         .boxed()
 }
 
-/// What [`current_user`] gives to a handler.
+/// The caller, or the response to a request without a valid credential. [`current_user`] extracts it.
 pub type CurrentUser = Result<Identity, Response<Bytes>>;
 
-// Tests the example of the README.
+// Compiles the example in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,8 +1,8 @@
-//! A guest book over poem, and the todo API in it. The book was there first: take away the lines that end in `// +`,
-//! here and in `main.rs`, and it is what it was.
+//! A guest book with poem that embeds the todo API. The lines that end in `// +`, here and in `main.rs`, embed the API;
+//! without them, the guest book works as before.
 //!
 //! ```sh
-//! export BETTER_AUTH_SECRET=$(openssl rand -hex 32)   # the secret of whoever signs your users in
+//! export BETTER_AUTH_SECRET=$(openssl rand -hex 32)   # the secret that signs your users' tokens
 //! cargo run -p embed-poem
 //! token=$(cargo run -q -p todo-server -- token --user ann)
 //! curl -H "authorization: Bearer $token" --json '{"title": "Buy milk"}' localhost:8000/api/v1/tasks
@@ -10,8 +10,8 @@
 //! curl localhost:8000/guests
 //! ```
 //!
-//! The book now knows its guests: whoever signs it is asked for the same token as at the API, and refused in the same
-//! words. Reading it takes no token, and unknown paths are answered by the book, as before.
+//! Signing the guest book now requires the same token as the API, and a request without one gets the same response.
+//! Reading it requires no token, and unknown paths get the guest book's 404, as before.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,14 +20,14 @@ use poem::{
     http::StatusCode, web::Data,
 };
 
-/// How many entries the book has room for.
-const PAGES: usize = 1000;
+/// The maximum number of entries.
+const MAX_ENTRIES: usize = 1000;
 
-/// What the guests have written, oldest first.
+/// The entries of the guests, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Guests(Arc<Mutex<Vec<String>>>);
 
-/// The whole service.
+/// The guest book with the API.
 #[must_use]
 pub fn app(
     guests: Guests,
@@ -37,10 +37,10 @@ pub fn app(
     let app = todo_poem::mount(app, "/api/v1", todo.clone()); // +
     app.data(guests)
         .data(todo) // +
-        .catch_error(async |_: NotFoundError| answer(StatusCode::NOT_FOUND, "The book has no such page.\n"))
+        .catch_error(async |_: NotFoundError| respond(StatusCode::NOT_FOUND, "The guest book has no such page.\n"))
 }
 
-fn answer(status: StatusCode, text: &'static str) -> Response {
+fn respond(status: StatusCode, text: &'static str) -> Response {
     text.with_status(status).into_response()
 }
 
@@ -57,10 +57,10 @@ fn sign(
 ) -> Response {
     entry.insert_str(0, &format!("{}: ", user.user_id)); // +
     let mut entries = guests.0.lock().unwrap_or_else(PoisonError::into_inner);
-    if entries.len() == PAGES {
-        return answer(StatusCode::CONFLICT, "The book is full.\n");
+    if entries.len() == MAX_ENTRIES {
+        return respond(StatusCode::CONFLICT, "The guest book is full.\n");
     }
     entry.push('\n');
     entries.push(entry);
-    answer(StatusCode::CREATED, "Thank you.\n")
+    respond(StatusCode::CREATED, "Thank you.\n")
 }

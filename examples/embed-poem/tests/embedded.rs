@@ -1,7 +1,4 @@
-//! The guest book over real poem and real sockets. The cases are the same for all three frameworks.
-
-#[path = "../../embed-axum/tests/cases/mod.rs"]
-mod cases;
+//! The guest book served by poem over real sockets. The cases are the same for all three frameworks.
 
 use embed_poem::{Guests, app};
 use poem::{Server, listener::TcpAcceptor};
@@ -13,3 +10,5 @@ async fn serve(listener: TcpListener, todo: TodoApi) {
     let app = app(Guests::default(), todo);
     Server::new_with_acceptor(acceptor).run(app).await.expect("the listener accepts");
 }
+
+testkit::embedding_cases!(serve);

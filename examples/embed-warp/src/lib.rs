@@ -1,8 +1,8 @@
-//! A guest book over warp, and the todo API in it. The book was there first: take away the lines that end in `// +`,
-//! here and in `main.rs`, and it is what it was.
+//! A guest book with warp that embeds the todo API. The lines that end in `// +`, here and in `main.rs`, embed the API;
+//! without them, the guest book works as before.
 //!
 //! ```sh
-//! export BETTER_AUTH_SECRET=$(openssl rand -hex 32)   # the secret of whoever signs your users in
+//! export BETTER_AUTH_SECRET=$(openssl rand -hex 32)   # the secret that signs your users' tokens
 //! cargo run -p embed-warp
 //! token=$(cargo run -q -p todo-server -- token --user ann)
 //! curl -H "authorization: Bearer $token" --json '{"title": "Buy milk"}' localhost:8000/api/v1/tasks
@@ -10,8 +10,8 @@
 //! curl localhost:8000/guests
 //! ```
 //!
-//! The book now knows its guests: whoever signs it is asked for the same token as at the API, and refused in the same
-//! words. Reading it takes no token, and unknown paths are answered by the book, as before.
+//! Signing the guest book now requires the same token as the API, and a request without one gets the same response.
+//! Reading it requires no token, and unknown paths get the guest book's 404, as before.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,14 +23,14 @@ use warp::{
     reply::with_status,
 };
 
-/// How many entries the book has room for.
-const PAGES: usize = 1000;
+/// The maximum number of entries.
+const MAX_ENTRIES: usize = 1000;
 
-/// What the guests have written, oldest first.
+/// The entries of the guests, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Guests(Arc<Mutex<Vec<String>>>);
 
-/// The whole service.
+/// The guest book with the API.
 pub fn app(
     guests: Guests,
     todo: todo_core::api::TodoApi, // +
@@ -48,13 +48,13 @@ pub fn app(
         .boxed()
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "a filter gives what it extracts")]
+#[expect(clippy::needless_pass_by_value, reason = "a filter passes extracted values by value")]
 fn read(guests: Guests) -> String {
     guests.0.lock().unwrap_or_else(PoisonError::into_inner).concat()
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "a filter gives what it extracts")]
-#[expect(clippy::result_large_err, reason = "a refusal is an answer like any other")]
+#[expect(clippy::needless_pass_by_value, reason = "a filter passes extracted values by value")]
+#[expect(clippy::result_large_err, reason = "the error is a response")]
 fn sign(
     guests: Guests,
     user: todo_warp::CurrentUser, // +
@@ -63,8 +63,8 @@ fn sign(
     let mut entry = String::from_utf8_lossy(&entry).into_owned();
     entry.insert_str(0, &format!("{}: ", user?.user_id)); // +
     let mut entries = guests.0.lock().unwrap_or_else(PoisonError::into_inner);
-    if entries.len() == PAGES {
-        let mut full = Response::new(Bytes::from("The book is full.\n"));
+    if entries.len() == MAX_ENTRIES {
+        let mut full = Response::new(Bytes::from("The guest book is full.\n"));
         *full.status_mut() = StatusCode::CONFLICT;
         return Err(full);
     }
@@ -75,7 +75,7 @@ fn sign(
 
 async fn no_such_page(rejection: Rejection) -> Result<impl Reply, Rejection> {
     if rejection.is_not_found() {
-        Ok(with_status("The book has no such page.\n", StatusCode::NOT_FOUND))
+        Ok(with_status("The guest book has no such page.\n", StatusCode::NOT_FOUND))
     } else {
         Err(rejection)
     }

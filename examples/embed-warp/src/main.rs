@@ -1,4 +1,4 @@
-//! Serves the guest book, and in it the todo API: `BETTER_AUTH_SECRET=... cargo run -p embed-warp`
+//! Serves the guest book with the todo API: `BETTER_AUTH_SECRET=... cargo run -p embed-warp`
 
 use std::{env, error::Error};
 
@@ -11,7 +11,7 @@ fn setting(name: &str) -> Result<String, String> {
 }
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "whoever starts it wants to know where it listens")]
+#[expect(clippy::print_stdout, reason = "the user needs the address")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let store = SqliteStore::open_lazy("tasks.db"); // +
     store.migrate().await?; // +

@@ -1,7 +1,4 @@
-//! The guest book over real warp and real sockets. The cases are the same for all three frameworks.
-
-#[path = "../../embed-axum/tests/cases/mod.rs"]
-mod cases;
+//! The guest book served by warp over real sockets. The cases are the same for all three frameworks.
 
 use embed_warp::{Guests, app};
 use todo_core::api::TodoApi;
@@ -10,3 +7,5 @@ use tokio::net::TcpListener;
 async fn serve(listener: TcpListener, todo: TodoApi) {
     warp::serve(app(Guests::default(), todo)).incoming(listener).run().await;
 }
+
+testkit::embedding_cases!(serve);

@@ -1,5 +1,4 @@
-//! The API in one of the web frameworks, with what the host adds around it: CORS, and an answer where there was a
-//! panic.
+//! The API in one of the web frameworks, with the middleware around it: CORS, and a 500 after a panic.
 
 use std::{any::Any, convert::Infallible, sync::Arc, time::Duration};
 
@@ -20,81 +19,100 @@ use tower_http::{
     cors::{AllowOrigin, CorsLayer},
 };
 
-/// The name of a request, in both directions.
+/// Identifies a request in the log; in requests and responses.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// The body of a response, of whatever framework.
+/// The body of a response of any framework.
 pub(crate) type Body = tower_http::body::UnsyncBoxBody<Bytes, BoxError>;
 
-/// What answers the requests of all connections.
+/// The service that responds to the requests of all connections.
 pub(crate) type App<B = Incoming> = BoxCloneSyncService<Request<B>, Response<Body>, Infallible>;
 
-/// A web framework. To add one: a variant, its name below, a feature of this crate, and a function that mounts the API
-/// (two, for builds with and without the feature).
+/// A web framework of this build. To add one: a variant with its cargo feature, its name in [`Self::NAMES`] and
+/// [`Self::name`], and a function that mounts the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framework {
+    #[cfg(feature = "axum")]
     Axum,
+    #[cfg(feature = "poem")]
     Poem,
+    #[cfg(feature = "warp")]
     Warp,
 }
 
+#[cfg(not(any(feature = "axum", feature = "poem", feature = "warp")))]
+compile_error!("todo-server needs a web framework: enable at least one of its features axum, poem and warp");
+
 impl Framework {
+    /// The names of all frameworks, also of those that are not in this build. Each is also the name of its feature.
+    const NAMES: [&str; 3] = ["axum", "poem", "warp"];
+
+    /// The frameworks of this build.
+    const ALL: &[Self] = &[
+        #[cfg(feature = "axum")]
+        Self::Axum,
+        #[cfg(feature = "poem")]
+        Self::Poem,
+        #[cfg(feature = "warp")]
+        Self::Warp,
+    ];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
+            #[cfg(feature = "axum")]
             Self::Axum => "axum",
+            #[cfg(feature = "poem")]
             Self::Poem => "poem",
+            #[cfg(feature = "warp")]
             Self::Warp => "warp",
         }
     }
 
-    /// The framework of this name, or why there is none.
+    /// The framework of this name. The error says why there is none.
     pub(crate) fn from_name(name: &str) -> Result<Self, String> {
-        let (framework, is_built) = match name {
-            "axum" => (Self::Axum, cfg!(feature = "axum")),
-            "poem" => (Self::Poem, cfg!(feature = "poem")),
-            "warp" => (Self::Warp, cfg!(feature = "warp")),
-            _ => return Err(format!("{} is none of: axum, poem, warp", crate::settings::shown(name))),
-        };
-        if is_built {
-            Ok(framework)
+        if let Some(framework) = Self::ALL.iter().find(|framework| framework.name() == name) {
+            return Ok(*framework);
+        }
+        if Self::NAMES.contains(&name) {
+            Err(format!("{name} is not in this build; build todo-server with `--features {name}`"))
         } else {
-            Err(format!("{name} is not in this build; build it with `--features {name}`"))
+            Err(format!("{} is not one of: {}", crate::settings::quoted(name), Self::NAMES.join(", ")))
         }
     }
 }
 
-/// Where the API is; it is at `/api` as well.
+/// Where the API is mounted. It is mounted at `/api` as well.
 pub(crate) const MOUNT: &str = "/api/v1";
 
-/// The API at `/api` and `/api/v1`, probes and documentation at the root, and a 404 like that of the API everywhere else.
+/// The API at `/api` and `/api/v1`, probes and documentation at the root. All other paths are a 404 in the format of
+/// the API.
 pub(crate) fn app(framework: Framework, api: TodoApi, origins: &[HeaderValue]) -> App {
     let api = api.with_mount(MOUNT);
     match framework {
-        Framework::Axum => layered(axum(api), origins),
-        Framework::Poem => layered(poem(api), origins),
-        Framework::Warp => layered(warp(api), origins),
+        #[cfg(feature = "axum")]
+        Framework::Axum => axum(api, origins),
+        #[cfg(feature = "poem")]
+        Framework::Poem => poem(api, origins),
+        #[cfg(feature = "warp")]
+        Framework::Warp => warp(api, origins),
     }
 }
 
 #[cfg(feature = "axum")]
-fn axum(api: TodoApi) -> axum::Router {
-    axum::Router::new()
+fn axum(api: TodoApi, origins: &[HeaderValue]) -> App {
+    let router = axum::Router::new()
         .nest("/api", todo_axum::router(api.clone()))
         .nest(MOUNT, todo_axum::router(api.clone()))
         .merge(todo_axum::probes(api.clone()))
         .merge(todo_axum::docs(api))
-        .fallback(async || problem(ApiError::NotFound).map(axum::body::Body::from))
-}
-
-#[cfg(not(feature = "axum"))]
-fn axum(_: TodoApi) -> impl Framed {
-    service_fn(not_built)
+        .fallback(async || problem(ApiError::NotFound).map(axum::body::Body::from));
+    with_middleware(router, origins)
 }
 
 #[cfg(feature = "poem")]
-fn poem(api: TodoApi) -> impl Framed {
+fn poem(api: TodoApi, origins: &[HeaderValue]) -> App {
     use poem::{
         Endpoint as _, Route,
         error::NotFoundError,
@@ -103,34 +121,29 @@ fn poem(api: TodoApi) -> impl Framed {
 
     let route = todo_poem::mount(Route::new(), MOUNT, api.clone());
     let route = todo_poem::probes(todo_poem::mount(route, "/api", api.clone()), api.clone());
-    let route = todo_poem::docs(route, api);
-    let route = std::sync::Arc::new(route);
-    service_fn(move |request: Request<Incoming>| {
+    let route = Arc::new(todo_poem::docs(route, api));
+    let service = service_fn(move |request: Request<Incoming>| {
         let route = route.clone();
         async move {
-            // Neither address matters to the API.
+            // The API does not use the addresses.
             let request = (request, LocalAddr::default(), RemoteAddr::default(), http::uri::Scheme::HTTP);
             let response = match route.call(poem::Request::from(request)).await {
                 Ok(response) => response,
-                // Not a route for the rest: CONNECT has no path at all.
+                // Not a fallback route, since a CONNECT request has no path that poem could route.
                 Err(error) if error.is::<NotFoundError>() => todo_poem::response(problem(ApiError::NotFound)),
                 Err(error) => error.into_response(),
             };
             Ok::<_, Infallible>(Response::from(response))
         }
-    })
-}
-
-#[cfg(not(feature = "poem"))]
-fn poem(_: TodoApi) -> impl Framed {
-    service_fn(not_built)
+    });
+    with_middleware(service, origins)
 }
 
 #[cfg(feature = "warp")]
-fn warp(api: TodoApi) -> impl Framed {
+fn warp(api: TodoApi, origins: &[HeaderValue]) -> App {
     use warp::Filter as _;
 
-    let app = warp::path!("api" / "v1" / ..)
+    let filter = warp::path!("api" / "v1" / ..)
         .and(todo_warp::filter(api.clone()))
         .or(warp::path!("api" / ..).and(todo_warp::filter(api.clone())))
         .unify()
@@ -141,59 +154,25 @@ fn warp(api: TodoApi) -> impl Framed {
         .or(warp::any().map(|| problem(ApiError::NotFound)))
         .unify()
         .boxed();
-    warp::service(app)
+    with_middleware(warp::service(filter), origins)
 }
 
-#[cfg(not(feature = "warp"))]
-fn warp(_: TodoApi) -> impl Framed {
-    service_fn(not_built)
-}
-
-/// What every framework is from outside.
-trait Framed:
-    Service<Request<Incoming>, Response = Response<Self::Answer>, Error = Infallible, Future: Send>
-    + Clone
-    + Send
-    + Sync
-    + 'static
-{
-    type Answer: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
-}
-
-impl<S, B> Framed for S
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    type Answer = B;
-}
-
-/// Stands where a framework would, in a build without it, whose settings refuse to name it.
-#[cfg(not(all(feature = "axum", feature = "poem", feature = "warp")))]
-async fn not_built(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(problem(ApiError::Internal("the framework is not in this build")).map(Full::new))
-}
-
-/// Puts CORS and the answer to a panic around an app.
-fn layered<S, B, R>(app: S, origins: &[HeaderValue]) -> App<R>
+/// Adds CORS and the response to a panic.
+fn with_middleware<S, B, R>(app: S, origins: &[HeaderValue]) -> App<R>
 where
     R: Send + 'static,
     S: Service<Request<R>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    // Shared, because the layer of CORS has lists of headers, and each connection and request has its clone of all this.
-    let app = Arc::new(CatchPanicLayer::custom(after_panic).layer(app));
+    // Shared, since the CORS layer owns lists of headers, and each connection and request clones all of this.
+    let app = Arc::new(CatchPanicLayer::custom(respond_to_panic).layer(app));
     let with_cors = Arc::new(cors(origins).layer((*app).clone()));
     BoxCloneSyncService::new(service_fn(move |request: Request<R>| {
-        // CORS is about scripts in browsers, which send `Origin`. (That this makes answers differ need not be told to
-        // caches by `Vary`: ours are not to be stored.) And the layer takes every OPTIONS for a preflight.
-        let asks_itself =
+        // CORS concerns scripts in browsers, which send `Origin`. (`Vary` need not tell caches of the difference, since
+        // no response may be stored.) The layer would treat every OPTIONS request as a preflight.
+        let skips_cors =
             !request.headers().contains_key(ORIGIN) || (request.method() == Method::OPTIONS && !is_preflight(&request));
-        let chosen = if asks_itself { Ok((*app).clone()) } else { Err((*with_cors).clone()) };
+        let chosen = if skips_cors { Ok((*app).clone()) } else { Err((*with_cors).clone()) };
         async move {
             match chosen {
                 Ok(app) => app.oneshot(request).await,
@@ -203,14 +182,14 @@ where
     }))
 }
 
-/// Whether a browser asks beforehand what a script may do (Fetch standard, "CORS-preflight request").
+/// Whether this is a CORS preflight request (Fetch standard, "CORS-preflight request").
 fn is_preflight<R>(request: &Request<R>) -> bool {
     request.headers().contains_key(ORIGIN) && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 fn cors(origins: &[HeaderValue]) -> CorsLayer {
     CorsLayer::new()
-        // A list, also if it has one entry: a foreign origin is told nothing.
+        // A list even for one origin: with a single value the layer would send that value to every origin.
         .allow_origin(AllowOrigin::list(origins.iter().cloned()))
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, X_REQUEST_ID])
@@ -227,8 +206,8 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         .max_age(Duration::from_hours(1))
 }
 
-/// The panic itself is in the log already, by the hook of [`crate::telemetry`].
-fn after_panic(_: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
+/// The panic hook of [`crate::telemetry`] has logged the panic.
+fn respond_to_panic(_: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
     problem(ApiError::Internal("a request panicked")).map(Full::new)
 }
 
@@ -242,45 +221,58 @@ mod tests {
 
     use super::*;
 
-    const OURS: HeaderValue = HeaderValue::from_static("https://app.example.com");
+    const ALLOWED_ORIGIN: HeaderValue = HeaderValue::from_static("https://app.example.com");
 
     async fn call(app: App<()>, request: http::request::Builder) -> Response<Body> {
         let Ok(response) = app.oneshot(request.body(()).expect("a request")).await;
         response
     }
 
-    fn app_that(answer: impl Fn() -> Response<Full<Bytes>> + Clone + Send + Sync + 'static) -> App<()> {
+    fn app_that(respond: impl Fn() -> Response<Full<Bytes>> + Clone + Send + Sync + 'static) -> App<()> {
         let app = service_fn(move |_: Request<()>| {
-            let answer = answer.clone();
-            async move { Ok::<_, Infallible>(answer()) }
+            let respond = respond.clone();
+            async move { Ok::<_, Infallible>(respond()) }
         });
-        layered(app, &[OURS])
+        with_middleware(app, &[ALLOWED_ORIGIN])
     }
 
     #[tokio::test]
-    async fn a_panic_is_a_problem_that_scripts_may_read() {
+    async fn a_panic_is_a_500_problem_with_cors_headers() {
         let app = app_that(|| panic!("the title was secret"));
-        let response = call(app, Request::get("/").header(ORIGIN, OURS)).await;
+        let response = call(app, Request::get("/").header(ORIGIN, ALLOWED_ORIGIN)).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
-        assert_eq!(response.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], OURS);
+        assert_eq!(response.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], ALLOWED_ORIGIN);
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         let body = String::from_utf8_lossy(&body);
         assert!(body.contains(r#""code":"internal""#) && !body.contains("secret"), "{body}");
     }
 
     #[tokio::test]
-    async fn only_a_preflight_is_answered_in_the_place_of_the_app() {
-        let answer = || {
+    async fn of_options_requests_the_cors_layer_responds_only_to_preflights() {
+        let respond = || {
             let mut response = Response::new(Full::default());
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
             response
         };
-        let options = || Request::options("/").header(ORIGIN, OURS);
-        let plain = call(app_that(answer), options()).await;
+        let options = || Request::options("/").header(ORIGIN, ALLOWED_ORIGIN);
+        let plain = call(app_that(respond), options()).await;
         assert_eq!(plain.headers()[ALLOW], "GET");
-        let preflight = call(app_that(answer), options().header(ACCESS_CONTROL_REQUEST_METHOD, "PUT")).await;
+        let preflight = call(app_that(respond), options().header(ACCESS_CONTROL_REQUEST_METHOD, "PUT")).await;
         assert!(preflight.headers().contains_key(ACCESS_CONTROL_ALLOW_METHODS));
         assert!(!preflight.headers().contains_key(ALLOW));
+    }
+
+    #[test]
+    fn an_unknown_framework_is_rejected_with_the_known_names() {
+        for framework in Framework::ALL {
+            assert_eq!(Framework::from_name(framework.name()), Ok(*framework));
+        }
+        assert_eq!(Framework::from_name("rocket"), Err("\"rocket\" is not one of: axum, poem, warp".to_owned()));
+        for name in Framework::NAMES {
+            if let Err(problem) = Framework::from_name(name) {
+                assert!(problem.contains(&format!("--features {name}")), "{problem}");
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Opening the database: looking whether it can be used, and bringing it to the newest version.
+//! Opens, checks and migrates the database.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use todo_core::{
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    failure::Failure,
-    settings::{Database, Hidden, causes},
+    failure::{Failure, error_chain},
+    settings::{Database, Secret},
 };
 
-/// How long a database that does not answer is waited for at start: it may have been started together with us.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to retry while the database is unreachable. It may have been started together with the server.
+const RETRY_FOR: Duration = Duration::from_secs(10);
 
-/// The longest pause between two attempts.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The maximum pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// An open store, ready for use.
+/// An open store.
 #[derive(Clone, Debug)]
 pub(crate) enum Store {
     Sqlite(SqliteStore),
@@ -40,7 +40,7 @@ impl Store {
         }
     }
 
-    /// The pools of connections and what they are doing.
+    /// The name and the state of each connection pool.
     pub(crate) fn pools(&self) -> Vec<(&'static str, PoolStatus)> {
         match self {
             Self::Sqlite(store) => vec![("readers", store.readers_status()), ("writer", store.writer_status())],
@@ -49,7 +49,7 @@ impl Store {
         }
     }
 
-    /// How calls share statements, if they do.
+    /// The state of statement batching, if it is on.
     pub(crate) fn coalescing(&self) -> Option<CoalescingStatus> {
         match self {
             Self::Sqlite(_) | Self::Postgres(_) => None,
@@ -66,88 +66,88 @@ impl Store {
     }
 }
 
-/// Opens the store, checks it and migrates it.
+/// Opens the database, checks it and migrates it.
 pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
     match database {
         Database::Sqlite { url, is_default, max_waiting } => {
             if *is_default {
-                tracing::info!("DATABASE_URL is not set: tasks are kept in todo.db in the current directory");
+                tracing::info!("DATABASE_URL is not set; tasks are stored in todo.db in the current directory");
             }
             Ok(Store::Sqlite(open_sqlite(url, *max_waiting).await?))
         }
         Database::Postgres { url, direct, options, coalesce, row_security } => {
-            let failed = |error| failed(&url.as_masked_url(), &error);
+            let failed = |error| failed(&url.masked_url(), &error);
             let store = connect(url, options, *row_security).map_err(failed)?;
-            let findings = patiently(async || store.check().await).await.map_err(failed)?;
+            let report = retry_while_unreachable(async || store.check().await).await.map_err(failed)?;
             tracing::info!(
-                database = url.as_masked_url(),
-                durable = findings.durable,
-                pooled = findings.pooled,
+                database = url.masked_url(),
+                durable = report.durable,
+                pooled = report.pooled,
                 "connected to PostgreSQL"
             );
-            if !findings.durable {
+            if !report.durable {
                 tracing::warn!(
-                    "fsync or synchronous_commit is off in this database: answered writes may be lost in a crash"
+                    "fsync or synchronous_commit is off in this database: acknowledged writes may be lost in a crash"
                 );
             }
-            if findings.statement_timeout.is_none() {
+            if report.statement_timeout.is_none() {
                 tracing::warn!(
-                    "a statement may run for ever in this database; set a limit for the role of this server: \
-                     alter role .. set statement_timeout = '5s'; alter role .. set lock_timeout = '2s'"
+                    "statements have no time limit in this database; set one for the role of this server: alter role \
+                     .. set statement_timeout = '5s'; alter role .. set lock_timeout = '2s'"
                 );
             }
-            // With row security this role is not the one to migrate.
+            // With row-level security, the role of DATABASE_URL does not own the tables and cannot migrate.
             let may_migrate = !row_security || direct.is_some();
-            if findings.pooled && direct.is_none() && may_migrate {
+            if report.pooled && direct.is_none() && may_migrate {
                 tracing::warn!(
-                    "a connection pooler stands before this database; migrations need DATABASE_DIRECT_URL to go around it"
+                    "DATABASE_URL goes through a connection pooler; set DATABASE_DIRECT_URL, since a migration needs a \
+                     direct connection"
                 );
             }
-            // Before it is turned on: from then on it holds for servers that run already, too.
+            // Before the migration enables row-level security, since it then applies to running servers as well.
             if *row_security {
-                store.check_role().await.map_err(|error| refused(url, &error, true))?;
+                store.check_role().await.map_err(|error| unusable(url, &error, true))?;
             }
             if may_migrate && let Err(failure) = migrate(database, &Migration::default()).await {
-                // Who may not migrate may be one who was to use row security.
-                if let Err(complaint @ StoreError::Setup(_)) = store.check_tables().await {
-                    tracing::warn!("{}; {}", causes(&complaint), hint(*row_security));
+                // A role that may not migrate may be the role of a server with row-level security.
+                if let Err(error @ StoreError::Setup(_)) = store.check_tables().await {
+                    tracing::warn!("{}; {}", error_chain(&error), hint(*row_security));
                 }
                 return Err(failure);
             }
-            store.check_tables().await.map_err(|error| refused(url, &error, *row_security))?;
+            store.check_tables().await.map_err(|error| unusable(url, &error, *row_security))?;
             if !*coalesce {
                 return Ok(Store::Postgres(store));
             }
-            let mut joining = CoalescingOptions::default();
-            joining.max_waiting = options.get_max_waiting();
-            Ok(Store::Coalescing(CoalescingStore::with_options(store, &joining)))
+            let batching = CoalescingOptions::default().max_waiting(options.get_max_waiting());
+            Ok(Store::Coalescing(CoalescingStore::with_options(store, &batching)))
         }
     }
 }
 
-fn refused(url: &Hidden, error: &StoreError, row_security: bool) -> Failure {
-    let (database, hint) = (url.as_masked_url(), hint(row_security));
-    Failure::fatal(format!("cannot use the database {database}: {}; {hint}", causes(error)))
+fn unusable(url: &Secret, error: &StoreError, row_security: bool) -> Failure {
+    let (database, hint) = (url.masked_url(), hint(row_security));
+    Failure::fatal(format!("cannot use the database {database}: {}; {hint}", error_chain(error)))
 }
 
-/// What may help if the tables are not as they have to be.
+/// What to change if the role or the tables are not as the settings need them.
 fn hint(row_security: bool) -> &'static str {
     if row_security {
-        "with ROW_SECURITY=on, DATABASE_URL is of a role that owns nothing, and DATABASE_DIRECT_URL of the owner of the same \
-         tables, who migrates and grants at start; or beforehand, with ROW_SECURITY=on and the owner's DATABASE_URL: \
-         todo-server migrate --grant-to <role>"
+        "ROW_SECURITY=on needs a DATABASE_URL with a role that does not own the tables, and the DATABASE_DIRECT_URL of \
+         the owner, which migrates and grants at start. Without DATABASE_DIRECT_URL, run once with the owner's URL: \
+         DATABASE_URL=.. ROW_SECURITY=on todo-server migrate --grant-to <role>"
     } else {
-        "if row security is to be used, set ROW_SECURITY=on"
+        "if this database uses row-level security, set ROW_SECURITY=on"
     }
 }
 
-/// What `migrate` was asked for, beside the settings.
+/// The options of the command `migrate`.
 #[derive(Clone, Debug)]
 pub(crate) struct Migration {
-    /// To which version; the newest, if not said.
+    /// The target version; `None` is the newest.
     pub(crate) to: Option<u32>,
     pub(crate) loss: DataLoss,
-    /// Who is let in.
+    /// The role to which access is granted.
     pub(crate) grant_to: Option<String>,
 }
 
@@ -157,12 +157,12 @@ impl Default for Migration {
     }
 }
 
-/// Brings the database to the newest version, or the one that is asked for, over the direct address if there is one.
+/// Migrates the database, over the direct URL if there is one.
 pub(crate) async fn migrate(database: &Database, migration: &Migration) -> Result<(), Failure> {
     match database {
         Database::Sqlite { url, .. } => {
             if migration.grant_to.is_some() {
-                return Err(Failure::fatal(format!("SQLite has no roles, so nothing of {url} can be granted to one")));
+                return Err(Failure::fatal(format!("cannot grant access to {url}: SQLite has no roles")));
             }
             let failed = |error| failed(url, &error);
             let store = SqliteStore::from_url(url).map_err(failed)?;
@@ -174,22 +174,22 @@ pub(crate) async fn migrate(database: &Database, migration: &Migration) -> Resul
             migrated.map_err(failed)
         }
         Database::Postgres { url, direct, options, row_security, .. } => {
-            let address = direct.as_ref().unwrap_or(url);
-            let failed = |error| failed(&address.as_masked_url(), &error);
-            let store = connect(address, options, *row_security).map_err(failed)?;
-            let migrated = patiently(async || match migration.to {
+            let owner_url = direct.as_ref().unwrap_or(url);
+            let failed = |error| failed(&owner_url.masked_url(), &error);
+            let store = connect(owner_url, options, *row_security).map_err(failed)?;
+            let migrated = retry_while_unreachable(async || match migration.to {
                 None => store.migrate().await,
                 Some(version) => store.migrate_to(version, migration.loss).await,
             });
             migrated.await.map_err(failed)?;
-            let user = match (&migration.grant_to, direct) {
+            let role = match (&migration.grant_to, direct) {
                 (Some(role), _) => Some(role.clone()),
                 (None, Some(_)) if *row_security && migration.to.is_none() => other_role(&store, url, options).await?,
                 _ => None,
             };
-            if let Some(user) = user {
-                store.grant_to(&user).await.map_err(failed)?;
-                tracing::info!(role = user, "granted what a server needs");
+            if let Some(role) = role {
+                store.grant_to(&role).await.map_err(failed)?;
+                tracing::info!(role, "granted access to the tables");
             }
             store.close().await;
             Ok(())
@@ -197,27 +197,27 @@ pub(crate) async fn migrate(database: &Database, migration: &Migration) -> Resul
     }
 }
 
-/// The role at this address, if it is another one than that of the owner. The database is asked, since behind a pooler the
-/// URL may have another name for it.
-async fn other_role(owner: &PostgresStore, url: &Hidden, options: &PostgresOptions) -> Result<Option<String>, Failure> {
-    let failed = |error| failed(&url.as_masked_url(), &error);
+/// The role of `url`, if it is not the owner's. The database is asked for it, since a pooler may use another role than
+/// its URL names.
+async fn other_role(owner: &PostgresStore, url: &Secret, options: &PostgresOptions) -> Result<Option<String>, Failure> {
+    let failed = |error| failed(&url.masked_url(), &error);
     let store = connect(url, options, true).map_err(failed)?;
-    let role = patiently(async || store.role().await).await.map_err(failed)?;
+    let role = retry_while_unreachable(async || store.role().await).await.map_err(failed)?;
     store.close().await;
-    let own = owner.role().await.map_err(failed)?;
-    Ok((role != own).then_some(role))
+    let owner = owner.role().await.map_err(failed)?;
+    Ok((role != owner).then_some(role))
 }
 
-fn connect(url: &Hidden, options: &PostgresOptions, row_security: bool) -> Result<PostgresStore, StoreError> {
+fn connect(url: &Secret, options: &PostgresOptions, row_security: bool) -> Result<PostgresStore, StoreError> {
     let store = PostgresStore::connect_lazy(url.reveal(), options)?;
     Ok(if row_security { store.with_row_security() } else { store })
 }
 
-/// The database in a message.
-pub(crate) fn name(database: &Database) -> String {
+/// The URL of the migrated database, without its password.
+pub(crate) fn migrated_url(database: &Database) -> String {
     match database {
         Database::Sqlite { url, .. } => url.clone(),
-        Database::Postgres { url, direct, .. } => direct.as_ref().map_or(url.as_masked_url(), Hidden::as_masked_url),
+        Database::Postgres { url, direct, .. } => direct.as_ref().unwrap_or(url).masked_url(),
     }
 }
 
@@ -231,18 +231,18 @@ async fn open_sqlite(url: &str, max_waiting: Option<usize>) -> Result<SqliteStor
 }
 
 fn failed(database: &str, error: &StoreError) -> Failure {
-    Failure::fatal(format!("cannot use the database {database}: {}", causes(error)))
+    Failure::fatal(format!("cannot use the database {database}: {}", error_chain(error)))
 }
 
-/// Tries again for a while, if it is only that the database cannot be reached.
-async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    let deadline = Instant::now() + PATIENCE;
+/// Retries for [`RETRY_FOR`] while the database is unreachable.
+async fn retry_while_unreachable<T>(attempt: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let deadline = Instant::now() + RETRY_FOR;
     loop {
         match attempt().await {
             Err(error @ (StoreError::Unavailable(_) | StoreError::Interrupted(_))) if Instant::now() < deadline => {
-                tracing::warn!(error = causes(&error), "the database cannot be reached; trying again");
-                // Many servers may have been started together.
-                sleep(Jitter::shared().spread(PAUSE)).await;
+                tracing::warn!(error = error_chain(&error), "the database is unreachable; retrying");
+                // At random, since many servers may have been started together.
+                sleep(Jitter::shared().spread(MAX_PAUSE)).await;
             }
             result => return result,
         }

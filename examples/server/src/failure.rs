@@ -1,15 +1,15 @@
-//! Why the program ends before somebody asked it to.
+//! The failure of a command, and how errors are printed.
 
-use std::process::ExitCode;
+use std::{error::Error, process::ExitCode};
 
 use crate::settings::Mistakes;
 
-/// Why a command has not done what it was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The settings are wrong; to try again does not help. Exit code 2, as for wrong flags.
+    /// Settings are wrong, so a retry does not help. Exit code 2, like wrong flags.
     Settings(Mistakes),
-    /// Something else. Exit code 1.
+    /// Anything else. Exit code 1.
     Fatal(String),
 }
 
@@ -18,8 +18,8 @@ impl Failure {
         Self::Fatal(message.into())
     }
 
-    /// Tells the person who started the program, and answers the exit code.
-    #[expect(clippy::print_stderr, reason = "before logs begin there is no other way to speak")]
+    /// Prints the failure to standard error, or logs it if logging has started. Returns the exit code.
+    #[expect(clippy::print_stderr, reason = "logging may not have started")]
     pub(crate) fn report(self) -> ExitCode {
         match self {
             Self::Settings(mistakes) => {
@@ -27,7 +27,6 @@ impl Failure {
                 ExitCode::from(2)
             }
             Self::Fatal(message) => {
-                // In the form of the other logs, if there are any.
                 if tracing::enabled!(tracing::Level::ERROR) {
                     tracing::error!("{message}");
                 } else {
@@ -42,5 +41,55 @@ impl Failure {
 impl From<Mistakes> for Failure {
     fn from(mistakes: Mistakes) -> Self {
         Self::Settings(mistakes)
+    }
+}
+
+/// The error and the chain of its sources, each text once: "cannot connect: connection refused".
+///
+/// Errors of `todo-core` contain no password of a URL, so the result may be logged.
+pub(crate) fn error_chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        // Some errors include the text of their source.
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nested(&'static str, Option<Box<Nested>>);
+
+    impl fmt::Display for Nested {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Nested {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_deref().map(|source| source as _)
+        }
+    }
+
+    #[test]
+    fn each_text_of_an_error_chain_is_printed_once() {
+        let refused = || Some(Box::new(Nested("connection refused", None)));
+        assert_eq!(error_chain(&Nested("no sources", None)), "no sources");
+        assert_eq!(error_chain(&Nested("cannot connect", refused())), "cannot connect: connection refused");
+        let with_source_text = Nested("cannot connect: connection refused", refused());
+        assert_eq!(error_chain(&with_source_text), "cannot connect: connection refused");
+        let three = Nested("not migrated", Some(Box::new(Nested("cannot connect", refused()))));
+        assert_eq!(error_chain(&three), "not migrated: cannot connect: connection refused");
     }
 }

@@ -1,6 +1,7 @@
-//! Traces for a collector (OpenTelemetry, OTLP over HTTP), as the variables that the OpenTelemetry specification names
-//! say: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER` and so on. Without an endpoint nothing
-//! is recorded.
+//! Exports traces to an OpenTelemetry collector (OTLP over HTTP).
+//!
+//! The standard variables of OpenTelemetry configure it: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`,
+//! `OTEL_TRACES_SAMPLER` and so on. Without an endpoint nothing is recorded.
 
 use opentelemetry::{
     Context, Value,
@@ -14,36 +15,33 @@ use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
 use crate::trace::{self, Current, Parent, TRACESTATE, TraceId};
 
-/// The target of the span around each request. It is for traces alone: lines in the log have one of their own, with
-/// less in it.
+/// The target of the exported span of a request. The log has another span, with fewer fields.
 pub(crate) const TARGET: &str = "todo_server::otel";
 
-/// Whether this is a span of ours: the request, or a call of the store. Events are for the log.
-fn is_recorded(metadata: &Metadata<'_>) -> bool {
-    let ours = match metadata.target() {
+/// Whether a span is exported: that of a request, or of a call of the store.
+fn is_exported(metadata: &Metadata<'_>) -> bool {
+    let has_target = match metadata.target() {
         "todo_core::store" => *metadata.level() <= Level::DEBUG,
         target => target == TARGET,
     };
-    ours && metadata.is_span()
+    has_target && metadata.is_span()
 }
 
-/// What records and sends spans.
+/// Records and sends spans, if the environment has an endpoint.
 #[derive(Debug)]
 pub(crate) struct Exporter(Option<SdkTracerProvider>);
 
 impl Exporter {
-    /// An exporter as the environment says; or why there is none.
-    pub(crate) fn of_environment() -> Result<Self, String> {
+    /// Reads the variables of OpenTelemetry.
+    pub(crate) fn from_environment() -> Result<Self, String> {
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let endpoint = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"].into_iter().any(is_set);
         let disabled = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
         if !endpoint || disabled {
             return Ok(Self(None));
         }
-        let exporter = SpanExporter::builder()
-            .with_http()
-            .build()
-            .map_err(|error| format!("the exporter of traces cannot be made: {error}"))?;
+        let exporter =
+            SpanExporter::builder().with_http().build().map_err(|error| format!("cannot export traces: {error}"))?;
         let mut resource = Resource::builder();
         if !is_set("OTEL_SERVICE_NAME") {
             resource = resource.with_service_name("todo-server");
@@ -53,7 +51,7 @@ impl Exporter {
         Ok(Self(Some(provider)))
     }
 
-    /// The layer that hands spans to the exporter, if there is one.
+    /// The layer that passes spans to the exporter, if there is one.
     pub(crate) fn layer<S>(&self) -> Option<impl Layer<S> + use<S>>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -65,21 +63,21 @@ impl Exporter {
             .with_threads(false)
             .with_target(false)
             .with_tracked_inactivity(false);
-        Some(layer.with_filter(filter_fn(is_recorded)))
+        Some(layer.with_filter(filter_fn(is_exported)))
     }
 
-    /// Sends what is left, and waits for that.
+    /// Sends the remaining spans.
     pub(crate) async fn finish(self) {
         if let Some(provider) = self.0 {
             let ended = tokio::task::spawn_blocking(move || provider.shutdown()).await;
             if let Ok(Err(error)) = ended {
-                tracing::warn!(%error, "the last traces were not sent");
+                tracing::warn!(%error, "cannot send the last traces");
             }
         }
     }
 }
 
-/// The span of a request, if requests are recorded, and its trace.
+/// The exported span of a request and its trace; `None` if requests are not exported.
 pub(crate) fn begin(
     parent: Option<Parent>,
     states: &http::HeaderMap,
@@ -99,7 +97,7 @@ pub(crate) fn begin(
             true,
             state(states),
         );
-        // It was made a line above, so that it can have a parent.
+        // This fails only for spans that have been used.
         let _ = span.set_parent(Context::new().with_remote_span_context(caller));
     }
     span.set_attribute("http.request.method", method.to_owned());
@@ -110,18 +108,18 @@ pub(crate) fn begin(
         trace: TraceId(u128::from_be_bytes(own.trace_id().to_bytes())),
         span: Some(u64::from_be_bytes(own.span_id().to_bytes())),
         flags: own.trace_flags().to_u8(),
-        state: trace::passed_on(own.trace_state().header()),
+        state: trace::forwarded_state(own.trace_state().header()),
     };
     Some((span, current))
 }
 
-/// What tracers of others have to say to one another. What cannot be understood is left out.
+/// The `tracestate` of the request. An invalid one is ignored.
 fn state(headers: &http::HeaderMap) -> TraceState {
     let lists: Vec<_> = headers.get_all(TRACESTATE).iter().filter_map(|list| list.to_str().ok()).collect();
     lists.join(",").parse().unwrap_or_default()
 }
 
-/// How a request has ended.
+/// Adds the outcome of the request to its exported span.
 pub(crate) fn end(span: &Span, status: http::StatusCode) {
     span.set_attribute("http.response.status_code", Value::I64(status.as_u16().into()));
     if status.is_server_error() {

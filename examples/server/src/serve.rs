@@ -1,46 +1,42 @@
 //! Listening, accepting and stopping.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
-use http::Request;
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::{conn::auto, graceful::GracefulShutdown},
-};
+use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::watch,
     time::{Instant, sleep},
 };
+use tower::BoxError;
 
 use crate::{
     app::App,
-    connection::{Activity, Limited, builder},
-    crowd::Crowd,
-    failure::Failure,
-    settings::causes,
+    connection::ConnectionServer,
+    connection_limit::ConnectionLimit,
+    failure::{Failure, error_chain},
     telemetry,
-    untaken::Untaken,
+    unread_responses::UnreadResponses,
 };
 
-/// Opens the port.
+/// Opens the port of the API.
 pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     bind(address, "HOST", "--port").await
 }
 
-/// Opens a port that these two settings choose.
+/// Opens a port. An error message names the two settings, by which another address or port can be chosen.
 pub(crate) async fn bind(address: SocketAddr, host: &str, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         let port = address.port();
         Failure::fatal(match error.kind() {
             io::ErrorKind::AddrInUse => format!(
-                "port {port} is taken by another program; choose another one: {flag} {}",
+                "port {port} is in use by another program; choose another port: {flag} {}",
                 if port == u16::MAX { port - 1 } else { port + 1 }
             ),
             io::ErrorKind::AddrNotAvailable => format!(
-                "this machine has no address {}; {host}=127.0.0.1 is this machine alone, {host}=0.0.0.0 all its networks",
+                "this machine does not have the address {}; use {host}=127.0.0.1 for this machine only, or {host}=0.0.0.0 for \
+                 all networks",
                 address.ip()
             ),
             _ => format!("cannot listen on {address}: {error}"),
@@ -48,24 +44,25 @@ pub(crate) async fn bind(address: SocketAddr, host: &str, flag: &str) -> Result<
     })
 }
 
-/// Room for so many connections, or for as many as there may be open files, less those that others need.
-pub(crate) fn crowd(wanted: usize, others: usize) -> Crowd {
-    let Some(files) = raise_open_file_limit() else { return Crowd::of_at_most(wanted) };
-    let possible = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(others + OTHER_FILES).max(1);
-    if possible < wanted {
+/// The limit of connections: `max`, or fewer if the limit of open files, less `other_files`, is lower.
+pub(crate) fn connection_limit(max: usize, other_files: usize) -> ConnectionLimit {
+    let Some(files) = raise_open_file_limit() else { return ConnectionLimit::new(max) };
+    let possible = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(other_files + OTHER_FILES).max(1);
+    if possible < max {
         tracing::warn!(
             open_files = files,
-            "as the limit of open files is, there can be {possible} connections at once, not {wanted}"
+            max_connections = possible,
+            "the limit of open files is too low for MAX_CONNECTIONS={max}; at most {possible} connections are accepted"
         );
     }
-    Crowd::of_at_most(wanted.min(possible))
+    ConnectionLimit::new(max.min(possible))
 }
 
-/// What is open beside connections: logs, listeners, files of SQLite, whoever looks at metrics, a fetch of keys.
+/// Files that are open beside connections: logs, listeners, scrapes of metrics, a fetch of keys.
 const OTHER_FILES: usize = 64;
 
-/// A connection is an open file, and the usual limit of 1024 is there for programs older than `poll`. Answers the
-/// limit, if there is one.
+/// Raises the limit of open files to its maximum, since each connection is an open file and the usual limit of 1024 is
+/// only a default for programs that use `select`. Returns the limit, or `None` if there is none.
 fn raise_open_file_limit() -> Option<u64> {
     #[cfg(unix)]
     {
@@ -73,7 +70,7 @@ fn raise_open_file_limit() -> Option<u64> {
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = limit.maximum;
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::debug!(%error, "the limit of open files stays as it is");
+            tracing::debug!(%error, "cannot raise the limit of open files");
         }
         getrlimit(Resource::Nofile).current
     }
@@ -81,31 +78,33 @@ fn raise_open_file_limit() -> Option<u64> {
     None
 }
 
-/// The signals that ask to stop (SIGTERM, SIGINT), from the moment this is made.
+/// The number of stop signals (SIGTERM, SIGINT) since this was made.
 #[derive(Clone, Debug)]
 pub(crate) struct StopSignals(watch::Receiver<u32>);
 
 impl StopSignals {
-    /// Begins to listen to signals. Within a runtime only.
-    pub(crate) fn subscribe() -> io::Result<Self> {
+    /// Starts to count signals. Must be called in a tokio runtime.
+    pub(crate) fn subscribe() -> Result<Self, Failure> {
         let (count, signals) = watch::channel(0);
-        tokio::spawn(count_signals(count)?);
+        let counting =
+            count_signals(count).map_err(|error| Failure::fatal(format!("cannot handle stop signals: {error}")))?;
+        tokio::spawn(counting);
         Ok(Self(signals))
     }
 
-    /// Somebody asks to stop.
-    pub(crate) async fn asked(&mut self) {
-        self.count_to(1).await;
+    /// Waits for the first signal, which asks for a graceful stop.
+    pub(crate) async fn first(&mut self) {
+        self.at_least(1).await;
     }
 
-    /// Somebody asks again, and means at once.
-    async fn insisted(&mut self) {
-        self.count_to(2).await;
+    /// Waits for the second signal, which stops at once.
+    async fn second(&mut self) {
+        self.at_least(2).await;
     }
 
-    async fn count_to(&mut self, wanted: u32) {
+    async fn at_least(&mut self, wanted: u32) {
         if self.0.wait_for(|count| *count >= wanted).await.is_err() {
-            // Nobody listens to signals any more, so there will not be one.
+            // Signals are no longer counted, so none will arrive.
             std::future::pending::<()>().await;
         }
     }
@@ -127,7 +126,7 @@ fn count_signals(count: watch::Sender<u32>) -> io::Result<impl Future<Output = (
 }
 
 #[cfg(not(unix))]
-#[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+#[expect(clippy::unnecessary_wraps, reason = "on Unix it can fail")]
 fn count_signals(count: watch::Sender<u32>) -> io::Result<impl Future<Output = ()>> {
     Ok(async move {
         while tokio::signal::ctrl_c().await.is_ok() {
@@ -136,94 +135,86 @@ fn count_signals(count: watch::Sender<u32>) -> io::Result<impl Future<Output = (
     })
 }
 
-/// Serves until asked to stop, then finishes what is in flight, for `grace` at most.
+/// Serves until the first stop signal, then finishes open requests for at most `grace`.
 ///
-/// While there are as many connections as there may be, others wait in the queue of the system.
-pub(crate) async fn serve(listener: TcpListener, app: App, crowd: Crowd, mut stop: StopSignals, grace: Duration) {
-    let server = builder();
+/// At the connection limit further connections wait in the listen queue of the operating system.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    app: App,
+    limit: ConnectionLimit,
+    mut stop: StopSignals,
+    grace: Duration,
+) {
+    let server = ConnectionServer::default().with_limit(limit.clone());
     let connections = GracefulShutdown::new();
-    let mut told = None;
+    let mut last_warning = None;
     loop {
-        let place = match crowd.place_now() {
-            Some(place) => place,
+        let slot = match limit.try_acquire() {
+            Some(slot) => slot,
             None => {
-                // Once a minute, or the log is the next thing that is too full.
-                if told.is_none_or(|moment: Instant| moment.elapsed() > Duration::from_mins(1)) {
-                    told = Some(Instant::now());
-                    tracing::warn!(limit = crowd.limit(), "as many connections as there may be; others wait");
+                // At most once a minute, since the log would fill up otherwise.
+                if last_warning.is_none_or(|moment: Instant| moment.elapsed() > Duration::from_mins(1)) {
+                    last_warning = Some(Instant::now());
+                    tracing::warn!(limit = limit.max(), "the connection limit is reached; further connections wait");
                 }
                 tokio::select! {
-                    place = crowd.place() => place,
-                    () = stop.asked() => break,
+                    slot = limit.acquire() => slot,
+                    () = stop.first() => break,
                 }
             }
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.asked() => break,
+            () = stop.first() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
-                // Answers are small and written whole: nothing is gained by waiting for more.
+                // Responses are small and written whole, so a delay gains nothing.
                 let _ = stream.set_nodelay(true);
-                let activity = Activity::among(crowd.clone());
-                let taken = place.taken_in(&crowd);
-                let connection = connection(&server, &connections, stream, activity, app.clone());
+                let open = slot.occupy();
+                let connection = connections.watch(connection(&server, stream, app.clone()));
                 tokio::spawn(async move {
-                    let _taken = taken;
+                    let _open = open;
                     if let Err(error) = connection.await {
-                        tracing::debug!(%peer, error = causes(&*error), "a connection has broken off");
+                        tracing::debug!(%peer, error = error_chain(&*error), "connection closed with an error");
                     }
                 });
             }
-            // The connection is gone already; the next one need not be.
-            Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection was not accepted"),
-            // Most likely too many open files. Others close soon.
+            Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "connection not accepted"),
+            // Most likely too many files are open. Other connections will be closed soon.
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections now; trying again");
+                tracing::warn!(%error, "cannot accept connections; retrying");
                 tokio::select! {
                     () = sleep(Duration::from_millis(500)) => {}
-                    () = stop.asked() => break,
+                    () = stop.first() => break,
                 }
             }
         }
     }
     drop(listener);
-    tracing::info!("stopping: finishing {} open connections", connections.count());
+    tracing::info!(connections = connections.count(), "stopping: finishing open requests");
     let mut finished = pin!(connections.shutdown());
     tokio::select! {
         () = &mut finished => tracing::info!("stopped"),
-        () = sleep(grace) => tracing::warn!("stopped, although some requests were not finished in {grace:?}"),
-        () = stop.insisted() => tracing::warn!("stopped at once, as asked for the second time"),
+        () = sleep(grace) => tracing::warn!("stopped before all requests were finished, after {grace:?}"),
+        () = stop.second() => tracing::warn!("stopped at once after a second signal"),
     }
 }
 
-/// Serves one connection to its end.
+/// Serves one connection.
 fn connection<S>(
-    server: &auto::Builder<TokioExecutor>,
-    connections: &GracefulShutdown,
+    server: &ConnectionServer,
     stream: S,
-    activity: Activity,
     app: App,
-) -> impl Future<Output = Result<(), tower::BoxError>> + Send + use<S>
+) -> impl GracefulConnection<Error = BoxError> + Send + use<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Arc::new(activity);
-    let untaken = Untaken::default();
-    let stream = Limited::new(stream, activity.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
-        let busy = activity.begin(request.version());
-        let answer = telemetry::observe(app.clone(), request, untaken.clone());
-        async move {
-            let answer = answer.await;
-            drop(busy);
-            answer
-        }
-    });
-    connections.watch(server.serve_connection(TokioIo::new(stream), service).into_owned())
+    let unread = UnreadResponses::default();
+    server.serve(stream, move |request| telemetry::observe(app.clone(), request, unread.clone()))
 }
 
+/// Whether only this connection failed, so that the next one may be accepted at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -236,64 +227,67 @@ mod tests {
     use std::convert::Infallible;
 
     use bytes::Bytes;
-    use http::Response;
+    use http::{Request, Response};
     use http_body_util::{BodyExt as _, Empty};
-    use hyper::client::conn::{http1, http2};
+    use hyper::{
+        body::Incoming,
+        client::conn::{http1, http2},
+    };
+    use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::io::{DuplexStream, duplex};
     use tower::{service_fn, util::BoxCloneSyncService};
 
     use super::*;
     use crate::app::Body;
 
-    /// Serves a connection with an app that takes a while, as a store does. Answers our end of it.
-    fn served() -> (DuplexStream, tokio::task::JoinHandle<Duration>) {
-        let (ours, theirs) = duplex(64 * 1024);
+    /// Serves a connection with an app that is as slow as a store. Returns the client's end, and how long the
+    /// connection was open.
+    fn serve_slow_app() -> (DuplexStream, tokio::task::JoinHandle<Duration>) {
+        let (client, stream) = duplex(64 * 1024);
         let app = BoxCloneSyncService::new(service_fn(async |_: Request<Incoming>| {
             sleep(Duration::from_millis(20)).await;
             Ok::<_, Infallible>(Response::new(Body::default()))
         }));
-        let connections = GracefulShutdown::new();
-        let connection = connection(&builder(), &connections, theirs, Activity::default(), app);
-        let lasting = async move {
+        let connection = connection(&ConnectionServer::default(), stream, app);
+        let open_for = async move {
             let began = Instant::now();
             let _ = connection.await;
-            drop(connections);
             began.elapsed()
         };
-        (ours, tokio::spawn(lasting))
+        (client, tokio::spawn(open_for))
     }
 
     fn request() -> Request<Empty<Bytes>> {
         Request::get("http://localhost/").body(Empty::new()).expect("a request")
     }
 
-    /// One request at the beginning and one after a minute; the connection then rests to its end.
-    macro_rules! lasts_through_two_requests {
-        ($sender:expr, $driver:expr, $lasting:expr) => {{
+    /// One request at once and one after a minute; then the connection is idle until the server closes it.
+    macro_rules! is_open_for_two_requests {
+        ($sender:expr, $driver:expr, $open_for:expr) => {{
             tokio::spawn($driver);
             for _ in 0..2 {
-                let response = $sender.send_request(request()).await.expect("an answer");
+                let response = $sender.send_request(request()).await.expect("a response");
                 response.into_body().collect().await.expect("a body");
                 sleep(Duration::from_mins(1)).await;
             }
-            let lasted = $lasting.await.expect("no panic");
+            let open_for = $open_for.await.expect("no panic");
             let expected = Duration::from_mins(1) + Duration::from_secs(75);
-            assert!(lasted >= expected && lasted < expected + Duration::from_secs(1), "{lasted:?}");
+            assert!(open_for >= expected && open_for < expected + Duration::from_secs(1), "{open_for:?}");
         }};
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_ends_when_it_has_rested_for_long() {
-        let (stream, lasting) = served();
+    async fn an_idle_connection_of_http_1_is_closed_after_its_last_request() {
+        let (stream, open_for) = serve_slow_app();
         let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await.expect("a connection");
-        lasts_through_two_requests!(sender, driver, lasting);
+        is_open_for_two_requests!(sender, driver, open_for);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_of_http_2_ends_when_it_has_rested_for_long() {
-        let (stream, lasting) = served();
+    async fn an_idle_connection_of_http_2_is_closed_after_its_last_request() {
+        let (stream, open_for) = serve_slow_app();
         let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream));
         let (mut sender, driver) = handshake.await.expect("a connection");
-        lasts_through_two_requests!(sender, driver, lasting);
+        is_open_for_two_requests!(sender, driver, open_for);
     }
 }

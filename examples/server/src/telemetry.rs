@@ -1,7 +1,7 @@
-//! Logs: one line for each request, with its name and without what it holds.
+//! Logs and traces: one log line for each request, without its content.
 //!
-//! Logs go to the standard error, so that the standard output is what somebody asked for. Headers, queries, bodies and
-//! claims are never logged, at no level; that is also why what other crates have to say is cut at warnings.
+//! Logs go to standard error, since standard output is for the output of commands. Headers, queries, bodies and claims
+//! are never logged, at any level. For this reason other crates log at most warnings.
 
 use std::{
     convert::Infallible,
@@ -20,95 +20,113 @@ use tower::ServiceExt as _;
 use tracing::{Instrument as _, Span, level_filters::LevelFilter};
 use tracing_subscriber::{Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+#[cfg(feature = "otel")]
+use crate::otel;
 use crate::{
     app::{App, Body, X_REQUEST_ID},
     failure::Failure,
     metrics::requests::{self, Route},
-    otel,
     settings::Log,
     trace::{Current, Parent},
-    untaken::Untaken,
+    unread_responses::UnreadResponses,
 };
 
-/// What was installed.
+/// The installed logging and tracing.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Telemetry {
+    #[cfg(feature = "otel")]
     exporter: otel::Exporter,
 }
 
 impl Telemetry {
-    /// Sends what has not been sent yet.
+    /// Sends the spans that have not been sent yet.
+    #[cfg_attr(not(feature = "otel"), expect(clippy::unused_async, reason = "only the exporter has to be awaited"))]
     pub(crate) async fn finish(self) {
+        #[cfg(feature = "otel")]
         self.exporter.finish().await;
     }
 }
 
-/// Begins to log, and to trace if that is asked for. Panics are logged too, in the same form as the rest.
+/// Starts to log, and to export traces if the environment asks for it. Panics are logged in the same format.
+#[cfg_attr(not(feature = "otel"), expect(clippy::unnecessary_wraps, reason = "only the exporter can fail"))]
 pub(crate) fn install(log: Log) -> Result<Telemetry, Failure> {
-    let ours = Targets::new()
+    let targets = Targets::new()
         .with_default(log.level.min(LevelFilter::WARN))
         .with_target("todo_core", log.level)
         .with_target("todo_server", log.level)
-        // It repeats what it does not know of a URL, which may be a password by another name.
-        .with_target("sqlx_postgres::options", LevelFilter::OFF)
-        .with_target(otel::TARGET, LevelFilter::OFF);
+        // It logs unknown parameters of a URL, and such a parameter may be a password.
+        .with_target("sqlx_postgres::options", LevelFilter::OFF);
+    #[cfg(feature = "otel")]
+    let targets = targets.with_target(otel::TARGET, LevelFilter::OFF);
     let lines = fmt::layer().with_writer(io::stderr);
     let lines = if log.json {
         lines.json().flatten_event(true).with_current_span(false).boxed()
     } else {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        lines.with_ansi(io::stderr().is_terminal() && !plain).boxed()
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        lines.with_ansi(io::stderr().is_terminal() && !no_color).boxed()
     };
-    let exporter = otel::Exporter::of_environment().map_err(Failure::fatal)?;
-    let registry = tracing_subscriber::registry().with(lines.with_filter(ours));
-    // Not as an `Option`: a layer that is none takes part in everything.
+    let registry = tracing_subscriber::registry().with(lines.with_filter(targets));
+    #[cfg(feature = "otel")]
+    let exporter = otel::Exporter::from_environment().map_err(Failure::fatal)?;
+    #[cfg(feature = "otel")]
     match exporter.layer() {
+        // Not `with(Option)`: a layer that is `None` enables every span.
         Some(traces) => registry.with(traces).init(),
         None => registry.init(),
     }
+    #[cfg(not(feature = "otel"))]
+    registry.init();
     panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "a panic: {}", panic.payload_as_str().unwrap_or("of no text"));
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(location, "panicked: {}", panic.payload_as_str().unwrap_or("(no text)"));
     }));
-    Ok(Telemetry { exporter })
+    Ok(Telemetry {
+        #[cfg(feature = "otel")]
+        exporter,
+    })
 }
 
-/// Answers a request and logs that it was, under its name. What its connection does not take counts.
+/// Responds to a request, logs and counts it, and puts its `x-request-id` on the response.
 pub(crate) async fn observe<B>(
     app: App<B>,
     mut request: Request<B>,
-    untaken: Untaken,
+    unread: UnreadResponses,
 ) -> Result<Response<Body>, Infallible> {
-    let multiplexed = request.version() == Version::HTTP_2;
+    let is_http_2 = request.version() == Version::HTTP_2;
     let id = request_id(request.headers());
     request.headers_mut().insert(X_REQUEST_ID, id.clone());
-    let mut answer = Answer::to(&request);
-    let parent = Parent::of(request.headers());
-    let recorded = otel::begin(parent, request.headers(), answer.method.as_str(), answer.route.template());
-    let (recorded, trace) = recorded.unwrap_or_else(|| (Span::none(), Current::unrecorded(parent, request.headers())));
-    // An error, so that it is there for whatever else is logged.
+    let mut observed = ObservedRequest::new(&request);
+    let parent = Parent::from_headers(request.headers());
+    let trace = Current::unrecorded(parent, request.headers());
+    #[cfg(feature = "otel")]
+    let (exported, trace) = observed.begin_export(parent, request.headers()).unwrap_or((Span::none(), trace));
+    #[cfg(not(feature = "otel"))]
+    let exported = Span::none();
+    // At the level of errors, so that log lines of every level are within the span.
     let span = tracing::error_span!(
-        parent: &recorded,
+        parent: &exported,
         "request",
         id = %id.to_str().unwrap_or_default(),
         trace_id = %trace.trace
     );
-    let ending = recorded.clone();
-    let answering = trace.scope(async move {
+    #[cfg(feature = "otel")]
+    let ending = exported.clone();
+    let responding = trace.scope(async move {
         let Ok(mut response) = app.oneshot(request).await;
-        if multiplexed {
-            response = untaken.hold(response);
+        if is_http_2 {
+            response = unread.track(response);
         }
         response.headers_mut().insert(X_REQUEST_ID, id);
+        #[cfg(feature = "otel")]
         otel::end(&ending, response.status());
-        answer.is(&response);
+        observed.responded(&response);
         Ok(response)
     });
-    answering.instrument(span).instrument(recorded).await
+    responding.instrument(span).instrument(exported).await
 }
 
-/// The name that the caller gave to the request, if it is harmless, else a new one.
+/// The `x-request-id` of the request if it is at most 64 visible ASCII characters, otherwise a new one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let mut given = headers.get_all(X_REQUEST_ID).iter();
     if let (Some(id), None) = (given.next(), given.next())
@@ -120,13 +138,13 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     new_request_id()
 }
 
-/// Different in each process, and counted within.
+/// A random number for the process, and a counter.
 fn new_request_id() -> HeaderValue {
     static PROCESS: OnceLock<u64> = OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let process = PROCESS.get_or_init(|| {
         let mut bytes = [0; 8];
-        // Without randomness identifiers repeat after a restart, and nothing else.
+        // Without randomness ids may repeat after a restart. Nothing else depends on them.
         let _ = aws_lc_rs::rand::fill(&mut bytes);
         u64::from_ne_bytes(bytes)
     });
@@ -134,55 +152,62 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::try_from(format!("{process:016x}-{count:x}")).unwrap_or_else(|_| HeaderValue::from_static("none"))
 }
 
-/// A line in the log, once the answer is there, or is given up because the caller has gone or the server ends.
-struct Answer {
+/// A request that is logged and counted when it has a response, or when it is dropped without one because the client
+/// disconnected or the server stopped.
+struct ObservedRequest {
     method: Method,
     route: Route,
     began: Instant,
-    given: bool,
+    has_response: bool,
 }
 
-impl Answer {
-    fn to<B>(request: &Request<B>) -> Self {
+impl ObservedRequest {
+    fn new<B>(request: &Request<B>) -> Self {
         requests::begun();
         Self {
             method: request.method().clone(),
             route: Route::of(request.uri().path()),
             began: Instant::now(),
-            given: false,
+            has_response: false,
         }
+    }
+
+    /// The exported span and its trace; `None` if the request is not exported.
+    #[cfg(feature = "otel")]
+    fn begin_export(&self, parent: Option<Parent>, headers: &HeaderMap) -> Option<(Span, Current)> {
+        otel::begin(parent, headers, self.method.as_str(), self.route.template())
     }
 
     fn milliseconds(&self) -> f64 {
         (self.began.elapsed().as_secs_f64() * 1_000_000.0).round() / 1000.0
     }
 
-    fn is(&mut self, response: &Response<Body>) {
-        self.given = true;
+    fn responded(&mut self, response: &Response<Body>) {
+        self.has_response = true;
         let error = response.extensions().get::<Arc<ApiError>>();
-        requests::answered(self.route, &self.method, response.status(), self.began.elapsed());
-        if let Some(ApiError::Auth(refusal)) = error.map(|error| &**error) {
-            requests::refused(refusal);
+        requests::responded(self.route, &self.method, response.status(), self.began.elapsed());
+        if let Some(ApiError::Auth(rejection)) = error.map(|error| &**error) {
+            requests::rejected(rejection);
         }
         let (method, path, duration_ms) = (self.method.as_str(), self.route.template(), self.milliseconds());
         let status = response.status().as_u16();
         let code = error.map(|error| error.code());
-        // Probes come every few seconds and are worth a line only when they fail.
+        // Probes arrive every few seconds; only their failures are worth a line.
         if path.starts_with("/health") && response.status().is_success() {
-            tracing::debug!(target: "todo_server::http", method, path, status, duration_ms, "answered");
+            tracing::debug!(target: "todo_server::http", method, path, status, duration_ms, "response");
         } else {
-            tracing::info!(target: "todo_server::http", method, path, status, code, duration_ms, "answered");
+            tracing::info!(target: "todo_server::http", method, path, status, code, duration_ms, "response");
         }
     }
 }
 
-impl Drop for Answer {
+impl Drop for ObservedRequest {
     fn drop(&mut self) {
         requests::ended();
-        if !self.given {
+        if !self.has_response {
             requests::abandoned(self.route, &self.method);
             let (method, path, duration_ms) = (self.method.as_str(), self.route.template(), self.milliseconds());
-            tracing::info!(target: "todo_server::http", method, path, duration_ms, "not answered");
+            tracing::info!(target: "todo_server::http", method, path, duration_ms, "no response");
         }
     }
 }
@@ -192,22 +217,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_kept_if_it_is_harmless() {
-        let named = |names: &[&str]| {
+    fn a_valid_request_id_is_kept_and_others_are_replaced() {
+        let id_for = |given: &[&str]| {
             let mut headers = HeaderMap::new();
-            for name in names {
-                headers.append(X_REQUEST_ID, HeaderValue::from_bytes(name.as_bytes()).expect("a value"));
+            for id in given {
+                headers.append(X_REQUEST_ID, HeaderValue::from_bytes(id.as_bytes()).expect("a value"));
             }
             request_id(&headers)
         };
         let longest = "x".repeat(64);
         for kept in ["a", "0194f0b2-7a5e-7c3e-8d5f-3a1b2c3d4e5f", "{\"a\":1}", &longest] {
-            assert_eq!(named(&[kept]), kept);
+            assert_eq!(id_for(&[kept]), kept);
         }
         for replaced in [&["a b"][..], &["\u{fc}"], &[""], &["a", "a"], &[&"x".repeat(65)], &[]] {
-            let id = named(replaced);
+            let id = id_for(replaced);
             assert!(id.len() >= 18 && !replaced.contains(&id.to_str().expect("text")), "{id:?}");
         }
-        assert_ne!(named(&[]), named(&[]));
+        assert_ne!(id_for(&[]), id_for(&[]));
     }
 }

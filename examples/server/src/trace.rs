@@ -1,4 +1,4 @@
-//! Which trace a request belongs to: W3C Trace Context (<https://www.w3.org/TR/trace-context/>).
+//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): the trace of each request.
 
 use std::{
     fmt,
@@ -12,26 +12,26 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// How much of `tracestate` is passed on; more is a stranger's, and is left out (section 3.3.1.5).
+/// The maximum length of a `tracestate` that is forwarded; a longer one is dropped (section 3.3.1.5).
 const MAX_STATE: usize = 512;
 
 tokio::task_local! {
     static CURRENT: Current;
 }
 
-/// The trace in which a request is answered, for the requests that this causes.
+/// The trace of the current request. Outgoing requests that it causes are in the same trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Current {
     pub(crate) trace: TraceId,
-    /// Our own part, if it is recorded.
+    /// The span of the current request, if it is exported.
     pub(crate) span: Option<u64>,
     pub(crate) flags: u8,
-    /// `tracestate`, passed on as it came.
+    /// `tracestate`, forwarded as received.
     pub(crate) state: Option<HeaderValue>,
 }
 
 impl Current {
-    /// The trace of the caller, or a new one. Nothing of it is recorded here.
+    /// The trace of the client, or a new one. This server exports no span of it.
     pub(crate) fn unrecorded(parent: Option<Parent>, headers: &HeaderMap) -> Self {
         match parent {
             Some(parent) => {
@@ -41,13 +41,12 @@ impl Current {
         }
     }
 
-    /// What is done until this future ends is done in this trace.
+    /// Runs the future in this trace.
     pub(crate) fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, future)
     }
 
-    /// The headers of a request that belongs to it. Such a request has a part of its own, as each has that somebody
-    /// else answers.
+    /// The headers of an outgoing request in this trace.
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let span = self.span.unwrap_or_else(new_span_id);
@@ -62,27 +61,27 @@ impl Current {
     }
 }
 
-/// The headers of a request that is sent now: they tell the trace of the request that is being answered, or a new one
-/// where none is.
+/// The trace headers for an outgoing request: the trace of the current request, or a new trace outside of a request.
 pub(crate) fn outgoing() -> HeaderMap {
     let within = CURRENT.try_with(Current::headers);
     within.unwrap_or_else(|_| Current::unrecorded(None, &HeaderMap::new()).headers())
 }
 
-/// The one flag whose meaning is known to every version: whether the caller records the trace.
+/// The flag that all versions define: whether the client records the trace.
 const SAMPLED: u8 = 1;
 
-/// What other tracers have to say to one another, in one list, if it is none too long.
+/// The `tracestate` of the request as one list, if it is valid text.
 fn state(headers: &HeaderMap) -> Option<HeaderValue> {
     let lists: Option<Vec<_>> = headers.get_all(TRACESTATE).iter().map(|list| list.to_str().ok()).collect();
-    passed_on(lists?.join(","))
+    forwarded_state(lists?.join(","))
 }
 
-pub(crate) fn passed_on(list: String) -> Option<HeaderValue> {
+/// The `tracestate` to forward, if it is neither empty nor too long.
+pub(crate) fn forwarded_state(list: String) -> Option<HeaderValue> {
     if list.is_empty() || list.len() > MAX_STATE { None } else { HeaderValue::try_from(list).ok() }
 }
 
-/// The name of a trace, shared by all who had a part in it.
+/// The id of a trace, shared by all spans in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceId(pub(crate) u128);
 
@@ -92,25 +91,25 @@ impl fmt::Display for TraceId {
     }
 }
 
-/// What the caller says about the trace that it is in.
+/// The span of the client, from the header `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Parent {
     pub(crate) trace: TraceId,
-    /// The caller's own part.
+    /// The id of the client's span.
     pub(crate) span: u64,
-    /// The lowest bit: whether the caller records the trace.
+    /// The lowest bit: whether the client records the trace.
     pub(crate) flags: u8,
 }
 
 impl Parent {
-    /// What the head of a request says; `None` if it says nothing, or nothing that can be understood.
-    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
+    /// Reads `traceparent`; `None` if it is absent or invalid.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut given = headers.get_all(TRACEPARENT).iter();
         let (Some(value), None) = (given.next(), given.next()) else { return None };
         Self::parse(value.as_bytes())
     }
 
-    /// `version-trace-span-flags`, each in lower-case hexadecimal. Later versions may say more after it.
+    /// Parses `version-trace-span-flags`, each in lower-case hexadecimal. Later versions may append more fields.
     fn parse(value: &[u8]) -> Option<Self> {
         let (known, rest) = value.split_at_checked(55)?;
         let version = number(&known[0..2])?;
@@ -139,17 +138,16 @@ fn number(hex: &[u8]) -> Option<u128> {
     })
 }
 
-/// The name of a new trace. It need not be secret, only different from all others.
+/// A new id. It is unique, not secret.
 fn new_trace_id() -> TraceId {
     let [high, low] = new_numbers().map(u128::from);
-    // 0 is no name.
+    // 0 is not a valid id.
     TraceId((high << 64 | low).max(1))
 }
 
-/// The name of a part of a trace.
 fn new_span_id() -> u64 {
-    let [_, name] = new_numbers();
-    name.max(1)
+    let [_, id] = new_numbers();
+    id.max(1)
 }
 
 fn new_numbers() -> [u64; 2] {
@@ -157,20 +155,20 @@ fn new_numbers() -> [u64; 2] {
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let seed = SEED.get_or_init(|| {
         let mut bytes = [0; 16];
-        // Without randomness names repeat after a restart, and nothing else.
+        // Without randomness ids may repeat after a restart. Nothing else depends on them.
         let _ = aws_lc_rs::rand::fill(&mut bytes);
         let seed = u128::from_ne_bytes(bytes);
         #[expect(clippy::cast_possible_truncation, reason = "one half each")]
         [seed as u64, (seed >> 64) as u64]
     });
     let count = COUNT.fetch_add(1, Relaxed);
-    seed.map(|seed| scattered(seed.wrapping_add(count.wrapping_mul(GOLDEN))))
+    seed.map(|seed| mix(seed.wrapping_add(count.wrapping_mul(GOLDEN))))
 }
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Neighbours become strangers (the finaliser of `SplitMix64`).
-fn scattered(number: u64) -> u64 {
+/// Mixes the bits of a counter (the finaliser of `SplitMix64`).
+fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
@@ -190,17 +188,17 @@ mod tests {
         for value in values {
             headers.append(TRACEPARENT, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
         }
-        Parent::of(&headers)
+        Parent::from_headers(&headers)
     }
 
     #[test]
-    fn a_good_parent_is_understood_whatever_its_version() {
+    fn a_valid_traceparent_of_any_version_is_read() {
         for (value, flags) in [
             (format!("00-{TRACE}-{SPAN}-01"), 1),
             (format!("00-{TRACE}-{SPAN}-00"), 0),
             (format!("00-{TRACE}-{SPAN}-ff"), 0xff),
             (format!("01-{TRACE}-{SPAN}-01"), 1),
-            (format!("cc-{TRACE}-{SPAN}-01-what the future will be like"), 1),
+            (format!("cc-{TRACE}-{SPAN}-01-fields of a later version"), 1),
             (format!("cc-{TRACE}-{SPAN}-01-"), 1),
         ] {
             let parent = parent(&[&value]).expect(&value);
@@ -210,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_parent_is_none() {
+    fn an_invalid_traceparent_is_ignored() {
         let good = format!("00-{TRACE}-{SPAN}-01");
         for value in [
             String::new(),
@@ -233,11 +231,11 @@ mod tests {
         ] {
             assert_eq!(parent(&[&value]), None, "{value}");
         }
-        assert_eq!(parent(&[&good, &good]), None, "two are none");
+        assert_eq!(parent(&[&good, &good]), None, "two headers are invalid");
     }
 
     #[tokio::test]
-    async fn what_is_sent_meanwhile_belongs_to_the_trace_of_the_request() {
+    async fn outgoing_requests_are_in_the_trace_of_the_current_request() {
         let headers = |state: &[&str]| {
             let mut headers = HeaderMap::new();
             for state in state {
@@ -245,41 +243,41 @@ mod tests {
             }
             headers
         };
-        let caller = parent(&[&format!("00-{TRACE}-{SPAN}-03")]);
+        let client = parent(&[&format!("00-{TRACE}-{SPAN}-03")]);
         let sent = async |current: Current| current.scope(async { outgoing() }).await;
-        let first = sent(Current::unrecorded(caller, &headers(&["a=1", "b=2"]))).await;
-        let ours = Parent::of(&first).expect("a parent");
-        // The flags of which nobody knows what they mean are not passed on.
+        let first = sent(Current::unrecorded(client, &headers(&["a=1", "b=2"]))).await;
+        let ours = Parent::from_headers(&first).expect("a parent");
+        // Unknown flags are not forwarded.
         assert_eq!((ours.trace.to_string(), ours.flags), (TRACE.to_owned(), 1));
-        assert_ne!(format!("{:016x}", ours.span), SPAN, "it is the caller's own part");
+        assert_ne!(format!("{:016x}", ours.span), SPAN, "the span of the client");
         assert_eq!(first[TRACESTATE], "a=1,b=2");
-        let second = sent(Current::unrecorded(caller, &headers(&[]))).await;
+        let second = sent(Current::unrecorded(client, &headers(&[]))).await;
         assert_ne!(first[TRACEPARENT], second[TRACEPARENT]);
-        for left_out in [&["x".repeat(513)][..], &["\u{fc}".to_owned()], &[String::new()]] {
-            let left_out: Vec<_> = left_out.iter().map(String::as_str).collect();
-            let sent = sent(Current::unrecorded(caller, &headers(&left_out))).await;
-            assert!(!sent.contains_key(TRACESTATE), "{left_out:?}");
+        for dropped in [&["x".repeat(513)][..], &["\u{fc}".to_owned()], &[String::new()]] {
+            let dropped: Vec<_> = dropped.iter().map(String::as_str).collect();
+            let sent = sent(Current::unrecorded(client, &headers(&dropped))).await;
+            assert!(!sent.contains_key(TRACESTATE), "{dropped:?}");
         }
-        // Nobody's state without a trace of somebody.
+        // A `tracestate` without a `traceparent` is dropped.
         let alone = sent(Current::unrecorded(None, &headers(&["a=1"]))).await;
-        assert!(Parent::of(&alone).is_some_and(|own| own.flags == 0) && !alone.contains_key(TRACESTATE));
+        assert!(Parent::from_headers(&alone).is_some_and(|own| own.flags == 0) && !alone.contains_key(TRACESTATE));
         let recorded = Current { trace: TraceId(1), span: Some(2), flags: 1, state: None };
         assert_eq!(sent(recorded).await[TRACEPARENT], format!("00-{}1-{}2-01", "0".repeat(31), "0".repeat(15)));
     }
 
     #[test]
-    fn what_is_sent_on_behalf_of_nobody_begins_a_trace() {
-        let [one, other] = [(); 2].map(|()| Parent::of(&outgoing()).expect("a parent"));
+    fn an_outgoing_request_outside_of_a_request_begins_a_trace() {
+        let [one, other] = [(); 2].map(|()| Parent::from_headers(&outgoing()).expect("a parent"));
         assert!(one.trace != other.trace && one.span != other.span);
     }
 
     #[test]
-    fn every_new_trace_has_its_own_name() {
-        let names: HashSet<_> = (0..10_000).map(|_| new_trace_id().0).collect();
-        assert_eq!(names.len(), 10_000);
-        // All bits take part.
+    fn trace_ids_are_unique() {
+        let ids: HashSet<_> = (0..10_000).map(|_| new_trace_id().0).collect();
+        assert_eq!(ids.len(), 10_000);
+        // Every bit varies.
         for bit in 0..128 {
-            let set = names.iter().filter(|name| **name >> bit & 1 == 1).count();
+            let set = ids.iter().filter(|id| **id >> bit & 1 == 1).count();
             assert!((4000..6000).contains(&set), "bit {bit}: {set}");
         }
     }

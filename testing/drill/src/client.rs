@@ -1,4 +1,4 @@
-//! Sends requests as a browser or a gateway would, and says exactly what became of each.
+//! An HTTP client that keeps connections open, as browsers and gateways do, and reports the exact outcome of each request.
 
 use std::{
     net::SocketAddr,
@@ -19,38 +19,38 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long an answer may take. The server gives up earlier (`REQUEST_TIMEOUT_SECONDS`), and has to say so.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a connection may take.
-const CONNECTING: Duration = Duration::from_secs(5);
-/// How long a client that is not let in tries again, and how often.
-const KNOCKING: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait for a response. The server has a shorter limit (`REQUEST_TIMEOUT_SECONDS`) and must respond by then.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A client that cannot connect retries for so long, with this pause.
+const CONNECT_RETRIES: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// It was sent at this time, and answered.
-    Answered(Instant, Answer),
-    /// No byte of it was sent, since nobody listened.
-    Unsent,
-    /// It was sent, and the connection broke.
-    Broken(Instant),
-    /// It was sent, and not answered in [`PATIENCE`].
-    Silent(Instant),
+    /// It was sent at this time, and the server responded.
+    Responded(Instant, Response),
+    /// No connection could be made, so nothing was sent.
+    NotConnected,
+    /// It was sent at this time, and the connection closed before the response was complete.
+    ConnectionLost(Instant),
+    /// It was sent at this time, and there was no response within [`RESPONSE_TIMEOUT`].
+    TimedOut(Instant),
 }
 
 type Connection = SendRequest<Full<Bytes>>;
 
-/// Connections that are kept open, to servers that take turns.
+/// Open connections to one or more servers. New connections go to the servers in turn.
 #[derive(Debug)]
 pub(crate) struct Connections {
     servers: Mutex<Vec<SocketAddr>>,
@@ -63,36 +63,36 @@ impl Connections {
         Self { servers: servers.into(), turn: AtomicUsize::new(0), idle: Mutex::default() }
     }
 
-    /// Leaves all connections that rest, and opens others to these servers.
+    /// Closes all idle connections; new connections go to these servers.
     pub(crate) fn use_servers(&self, servers: &[SocketAddr]) {
         *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = servers.to_vec();
-        self.leave();
+        self.close_idle();
     }
 
-    /// Closes all connections that rest.
-    pub(crate) fn leave(&self) {
+    /// Closes all idle connections.
+    pub(crate) fn close_idle(&self) {
         self.idle().clear();
     }
 
-    /// Sends a request once. What could not be sent is tried again; what was sent is not.
+    /// Sends a request at most once: a request that could not be sent is retried, one that was sent is not.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Outcome {
         let begun = Instant::now();
         let mut request = Some(request);
         while let Some(sending) = request.take() {
-            let Some(mut connection) = self.connection(begun).await else { return Outcome::Unsent };
+            let Some(mut connection) = self.connection(begun).await else { return Outcome::NotConnected };
             let sent = Instant::now();
-            match timeout(PATIENCE, exchange(&mut connection, sending)).await {
-                Ok(Ok(answer)) => {
+            match timeout(RESPONSE_TIMEOUT, exchange(&mut connection, sending)).await {
+                Ok(Ok(response)) => {
                     self.idle().push(connection);
-                    return Outcome::Answered(sent, answer);
+                    return Outcome::Responded(sent, response);
                 }
-                // The server had closed it, and nothing was sent.
+                // The server had closed the connection, and nothing was sent.
                 Ok(Err(Some(unsent))) => request = Some(unsent),
-                Ok(Err(None)) => return Outcome::Broken(sent),
-                Err(_) => return Outcome::Silent(sent),
+                Ok(Err(None)) => return Outcome::ConnectionLost(sent),
+                Err(_) => return Outcome::TimedOut(sent),
             }
         }
-        Outcome::Unsent
+        Outcome::NotConnected
     }
 
     async fn connection(&self, begun: Instant) -> Option<Connection> {
@@ -102,13 +102,13 @@ impl Connections {
             }
         }
         loop {
-            if let Ok(Ok(connection)) = timeout(CONNECTING, connect(self.next_server())).await {
+            if let Ok(Ok(connection)) = timeout(CONNECT_TIMEOUT, connect(self.next_server())).await {
                 return Some(connection);
             }
-            if begun.elapsed() >= KNOCKING {
+            if begun.elapsed() >= CONNECT_RETRIES {
                 return None;
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_PAUSE).await;
         }
     }
 
@@ -134,15 +134,15 @@ async fn connect(server: SocketAddr) -> Result<Connection, Box<dyn std::error::E
     Ok(connection)
 }
 
-/// An error has the request in it if nothing of it was sent.
+/// The error holds the request if nothing of it was sent.
 async fn exchange(
     connection: &mut Connection,
     request: Request<Full<Bytes>>,
-) -> Result<Answer, Option<Request<Full<Bytes>>>> {
+) -> Result<Response, Option<Request<Full<Bytes>>>> {
     let response = connection.try_send_request(request).await.map_err(|mut error| error.take_message())?;
     let (head, body) = response.into_parts();
     let body = body.collect().await.map_err(|_| None)?.to_bytes();
-    Ok(Answer { status: head.status, headers: head.headers, body })
+    Ok(Response { status: head.status, headers: head.headers, body })
 }
 
 #[cfg(test)]
@@ -160,7 +160,7 @@ mod tests {
         Request::get("/").header("host", "x").body(Full::default()).unwrap()
     }
 
-    /// Answers so many requests of each connection with its number, says nothing to the next and closes.
+    /// Responds to this number of requests on each connection, then closes it without a response to the next.
     async fn serve(requests: usize) -> (Server, mpsc::UnboundedReceiver<()>) {
         let (seen, received) = mpsc::unbounded_channel();
         let server = Server::start(async move |listener| {
@@ -181,31 +181,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_was_closed_while_it_rested_is_replaced() {
+    async fn an_idle_connection_that_the_server_closed_is_replaced() {
         let (server, mut seen) = serve(1).await;
         let connections = Connections::new(vec![server.address()]);
         for _ in 0..3 {
             let outcome = connections.send(request()).await;
-            assert!(matches!(&outcome, Outcome::Answered(_, answer) if answer.body == "ok"), "{outcome:?}");
+            assert!(matches!(&outcome, Outcome::Responded(_, response) if response.body == "ok"), "{outcome:?}");
             sleep(Duration::from_millis(50)).await;
         }
         assert_eq!(std::iter::from_fn(|| seen.try_recv().ok()).count(), 3);
     }
 
     #[tokio::test]
-    async fn what_was_sent_is_not_sent_again() {
+    async fn a_request_that_was_sent_is_not_retried() {
         let (server, mut seen) = serve(0).await;
         let outcome = Connections::new(vec![server.address()]).send(request()).await;
-        assert!(matches!(outcome, Outcome::Broken(_)), "{outcome:?}");
+        assert!(matches!(outcome, Outcome::ConnectionLost(_)), "{outcome:?}");
         assert_eq!(std::iter::from_fn(|| seen.try_recv().ok()).count(), 1);
     }
 
     #[tokio::test]
-    async fn where_nobody_listens_nothing_is_sent_but_another_server_is_tried() {
-        let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], testkit::http::lasting_port().unwrap()));
-        assert!(matches!(Connections::new(vec![nobody]).send(request()).await, Outcome::Unsent));
+    async fn a_server_that_does_not_listen_is_skipped() {
+        let closed = std::net::SocketAddr::from(([127, 0, 0, 1], testkit::http::lasting_port().unwrap()));
+        assert!(matches!(Connections::new(vec![closed]).send(request()).await, Outcome::NotConnected));
         let (server, _seen) = serve(1).await;
-        let outcome = Connections::new(vec![nobody, server.address()]).send(request()).await;
-        assert!(matches!(outcome, Outcome::Answered(..)), "{outcome:?}");
+        let outcome = Connections::new(vec![closed, server.address()]).send(request()).await;
+        assert!(matches!(outcome, Outcome::Responded(..)), "{outcome:?}");
     }
 }

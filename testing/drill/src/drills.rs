@@ -1,44 +1,32 @@
-//! What breaks, and when it counts as mended.
+//! The drills: what is broken, and when the fault ends.
 
 use std::{
     fs::File,
-    path::PathBuf,
     process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::Connection as _;
 use testkit::{
     pgbouncer::PgBouncer,
-    postgres::{Faults, Server},
+    postgres::Faults,
     proxy::{Proxy, Traffic},
-    tokens::{SigningKey, claims, now, secret_token},
+    tokens::SigningKey,
 };
 use tokio::{task::block_in_place, time::sleep};
 
 use crate::{
-    Failure,
-    host::{Host, Setup},
+    Failure, backup,
+    host::Host,
     keys::{ISSUER, KeyServer, token},
     load::{Load, Mint},
     options::Options,
-    report::{Allowed, Row, limit, percentile},
+    report::{Row, percentile},
+    scene::{DATABASE_DOWN, SERVER_DOWN, Scene, UNDISTURBED, by_secret, finish, postgres, setup, with_secret},
 };
 
-const SECRET: &str = "only-for-drills-only-for-drills-only-for-drills";
-
-/// How long the load runs before the fault and after it.
-const BEFORE: Duration = Duration::from_secs(5);
-const AFTER: Duration = Duration::from_secs(6);
-/// How long a server may rest then: longer than a statement may run, so that no write is still under way in PostgreSQL.
-const REST: Duration = Duration::from_secs(7);
-
-/// How long it works again before its memory is looked at, and how long at most if it has too much.
-const AGAIN: Duration = Duration::from_secs(4);
-const SETTLING: Duration = Duration::from_secs(30);
-
-/// What can be tried out.
+/// A drill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Drill {
     KillServer,
@@ -52,12 +40,15 @@ pub(crate) enum Drill {
     KillKeyServer,
     Terminate,
     TwoServers,
+    BackupSqlite,
+    BackupPostgres,
+    BackupRowSecurity,
     Soak,
     Schemathesis,
 }
 
 impl Drill {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::KillServer,
         Self::KillPostgres,
         Self::RestartPostgres,
@@ -69,10 +60,13 @@ impl Drill {
         Self::KillKeyServer,
         Self::Terminate,
         Self::TwoServers,
+        Self::BackupSqlite,
+        Self::BackupPostgres,
+        Self::BackupRowSecurity,
         Self::Soak,
         Self::Schemathesis,
     ];
-    /// What `--short` runs.
+    /// The selection of `--short`.
     pub(crate) const SHORT: [Self; 4] = [Self::KillServer, Self::KillPostgres, Self::FreezePostgres, Self::CutNetwork];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -88,6 +82,9 @@ impl Drill {
             Self::KillKeyServer => "kill-key-server",
             Self::Terminate => "terminate",
             Self::TwoServers => "two-servers",
+            Self::BackupSqlite => "backup-sqlite",
+            Self::BackupPostgres => "backup-postgres",
+            Self::BackupRowSecurity => "backup-row-security",
             Self::Soak => "soak",
             Self::Schemathesis => "schemathesis",
         }
@@ -95,21 +92,30 @@ impl Drill {
 
     pub(crate) const fn about(self) -> &'static str {
         match self {
-            Self::KillServer => "SIGKILL to the server, started again after 100 ms as systemd does",
-            Self::KillPostgres => "SIGKILL to all processes of PostgreSQL, started again after a second",
+            Self::KillServer => "SIGKILL to the server, which is started again after 100 ms, as by systemd",
+            Self::KillPostgres => "SIGKILL to all processes of PostgreSQL, which is started again after 1 s",
             Self::RestartPostgres => "pg_ctl restart -m fast",
-            Self::FreezePostgres => "SIGSTOP to all processes of PostgreSQL for 10 seconds, or 3 with --short",
-            Self::CutNetwork => "all connections to PostgreSQL are reset, and new ones too, for 3 seconds",
+            Self::FreezePostgres => "SIGSTOP to all processes of PostgreSQL for 10 s, or 3 s with --short",
+            Self::CutNetwork => "all connections to PostgreSQL are reset, and new ones are rejected for 3 s",
             Self::SilenceNetwork => {
-                "what is sent to PostgreSQL is swallowed for 10 seconds, and on old connections for ever"
+                "the network to PostgreSQL drops all packets for 10 s, and those of older connections for ever"
             }
-            Self::RestartPooler => "SIGKILL to the PgBouncer before PostgreSQL, started again after half a second",
-            Self::FillPool => "somebody locks the table for 5 seconds, with 10 connections and 50 places to wait",
-            Self::KillKeyServer => "the key server is gone for 75 seconds and comes back with another key",
-            Self::Terminate => "SIGTERM while requests wait for a lock, then started again",
-            Self::TwoServers => "two servers start at once on an empty schema, one is killed meanwhile and comes back",
-            Self::Soak => "nothing breaks, for half an hour",
-            Self::Schemathesis => "scripts/schemathesis: axum, poem and warp, on PostgreSQL, against the document",
+            Self::RestartPooler => "SIGKILL to PgBouncer, which is started again after 0.5 s",
+            Self::FillPool => "another client locks the table for 5 s; 10 connections, at most 50 waiting calls",
+            Self::KillKeyServer => "the key server is down for 75 s, and then also has a new key",
+            Self::Terminate => "SIGTERM while requests wait for a lock; then the server is started again",
+            Self::TwoServers => {
+                "two servers start at the same time on an empty database; one is killed and started again"
+            }
+            Self::BackupSqlite => "todo.db is backed up under load, deleted and restored, as docs/backup.md says",
+            Self::BackupPostgres => {
+                "a dump and a base backup under load; the database is deleted and restored from each"
+            }
+            Self::BackupRowSecurity => "backup-postgres with row-level security",
+            Self::Soak => "no fault, for half an hour",
+            Self::Schemathesis => {
+                "scripts/schemathesis: axum, poem and warp on PostgreSQL, against the OpenAPI document"
+            }
         }
     }
 
@@ -162,162 +168,22 @@ impl Drill {
             Self::KillKeyServer => kill_key_server(options).await,
             Self::Terminate => terminate(options).await,
             Self::TwoServers => two_servers(options).await,
+            Self::BackupSqlite => backup::sqlite(self, options).await,
+            Self::BackupPostgres => backup::postgres(self, options, false).await,
+            Self::BackupRowSecurity => backup::postgres(self, options, true).await,
             Self::Soak => soak(options).await,
             Self::Schemathesis => schemathesis(options).await,
         }
     }
 }
 
-/// A server on a PostgreSQL of its own, and users who are at work.
-struct Scene {
-    drill: Drill,
-    postgres: Server,
-    setup: Setup,
-    host: Host,
-    load: Load,
-    before: f64,
-}
-
-async fn postgres() -> Result<Server, Failure> {
-    let server = Server::start_local("").await?;
-    server.ok_or_else(|| "PostgreSQL is not installed (`apt-get install postgresql`)".into())
-}
-
-fn setup(drill: Drill, options: &Options) -> Setup {
-    let log: PathBuf = options.out.join(format!("{}.log", drill.name()));
-    let _ = std::fs::remove_file(&log);
-    let setup = Setup::new(&options.server, &options.framework, log);
-    options.set.iter().fold(setup, |setup, (name, value)| setup.set(name, value))
-}
-
-fn with_secret(drill: Drill, options: &Options, url: &str) -> Setup {
-    setup(drill, options).set("BETTER_AUTH_SECRET", SECRET).set("DATABASE_URL", url)
-}
-
-fn by_secret() -> Mint {
-    Box::new(|user| {
-        let mut claims = claims(user);
-        // For a long soak.
-        claims["exp"] = (now() + 24 * 60 * 60).into();
-        secret_token(SECRET.as_bytes(), &claims)
-    })
-}
-
-impl Scene {
-    async fn open(drill: Drill, options: &Options) -> Result<Self, Failure> {
-        let postgres = postgres().await?;
-        let setup = with_secret(drill, options, postgres.url());
-        Self::with(drill, options, postgres, setup, &by_secret()).await
-    }
-
-    /// Users are at work for a while when this returns.
-    async fn with(
-        drill: Drill,
-        options: &Options,
-        postgres: Server,
-        setup: Setup,
-        mint: &Mint,
-    ) -> Result<Self, Failure> {
-        let mut host = Host::start(&setup)?;
-        host.is_ready().await?;
-        let mut load = Load::of(&[host.address()], mint);
-        load.fill().await;
-        load.start(options.rate);
-        sleep(if options.short { BEFORE / 2 } else { BEFORE }).await;
-        let before = host.memory();
-        Ok(Self { drill, postgres, setup, host, load, before })
-    }
-
-    fn faults(&self) -> Result<&Faults, Failure> {
-        self.postgres.faults().ok_or_else(|| "the cluster is not ours".into())
-    }
-
-    async fn connect(&self) -> Result<PgConnection, Failure> {
-        Ok(PgConnection::connect(self.postgres.url()).await?)
-    }
-
-    /// The load goes on for a while, then everything is looked at.
-    async fn close(mut self, allowed: Allowed, recovers: bool, options: &Options) -> Result<Row, Failure> {
-        if recovers {
-            sleep(if options.short { AFTER / 2 } else { AFTER }).await;
-        }
-        self.load.stop().await;
-        self.load.leave();
-        sleep(REST).await;
-        // Under the same load as before: at rest an allocator gives nothing back.
-        self.load.start(options.rate);
-        let begun = Instant::now();
-        sleep(AGAIN).await;
-        // On a busy machine requests pile up for a while. What does not come back is what counts.
-        while self.host.memory() > limit(self.before) && begun.elapsed() < SETTLING {
-            sleep(Duration::from_secs(1)).await;
-        }
-        let memory = Some((self.before, self.host.memory()));
-        self.load.stop().await;
-        if options.sabotage {
-            self.sabotage().await?;
-        }
-        finish(self.drill, &self.setup, &mut self.load, vec![self.host], memory, allowed, recovers).await
-    }
-
-    /// Takes away what was acknowledged, behind everybody's back.
-    async fn sabotage(&self) -> Result<(), Failure> {
-        let (user, id) = self.load.victim().ok_or("there is no task")?;
-        let mut connection = self.connect().await?;
-        let statement = format!("delete from todo.tasks where user_id = '{user}' and id = '{id}'");
-        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
-        Ok(())
-    }
-}
-
-/// A last look at everything, and the end of the servers.
-async fn finish(
-    drill: Drill,
-    setup: &Setup,
-    load: &mut Load,
-    hosts: Vec<Host>,
-    memory: Option<(f64, f64)>,
-    allowed: Allowed,
-    recovers: bool,
-) -> Result<Row, Failure> {
-    let census = load.census();
-    let mut row = Row { name: drill.name(), allowed, recovers, memory, ..Row::default() };
-    if let Err(why) = load.check_everything().await {
-        row.failures.push(why);
-    }
-    for mut host in hosts {
-        host.terminate()?;
-        let status = host.end().await?;
-        if !status.success() {
-            row.failures.push(format!("at the end, after SIGTERM, the server ended with {status}"));
-        }
-    }
-    let log = setup.log();
-    if log.contains("panicked") {
-        row.failures.push("a server has panicked".to_owned());
-    }
-    row.tally = std::mem::take(&mut *load.tally());
-    if row.tally.skipped > 0 {
-        row.notes.push(format!("{} requests were due while 3000 were under way, and were not sent", row.tally.skipped));
-    }
-    row.notes.push(format!(
-        "{} tasks at the end, of all writes {} whose fate was open until the last look",
-        census.0, census.1
-    ));
-    Ok(row)
-}
-
-const AWAY: Allowed = Allowed { away: true, refusals: true };
-const HERE: Allowed = Allowed { away: false, refusals: true };
-const UNDISTURBED: Allowed = Allowed { away: false, refusals: false };
-
 async fn kill_server(options: &Options) -> Result<Row, Failure> {
     let mut scene = Scene::open(Drill::KillServer, options).await?;
     scene.host.kill()?;
     sleep(Duration::from_millis(100)).await;
-    scene.host.start_again()?;
+    scene.host.restart()?;
     scene.load.fault_ended();
-    scene.close(AWAY, true, options).await
+    scene.close(SERVER_DOWN, true, options).await
 }
 
 async fn on_postgres(
@@ -328,7 +194,7 @@ async fn on_postgres(
     let scene = Scene::open(drill, options).await?;
     fault(scene.faults()?).await?;
     scene.load.fault_ended();
-    scene.close(HERE, true, options).await
+    scene.close(DATABASE_DOWN, true, options).await
 }
 
 async fn through_proxy(drill: Drill, options: &Options, fault: impl AsyncFnOnce(&Proxy)) -> Result<Row, Failure> {
@@ -338,7 +204,7 @@ async fn through_proxy(drill: Drill, options: &Options, fault: impl AsyncFnOnce(
     let scene = Scene::with(drill, options, postgres, setup, &by_secret()).await?;
     fault(&proxy).await;
     scene.load.fault_ended();
-    scene.close(HERE, true, options).await
+    scene.close(DATABASE_DOWN, true, options).await
 }
 
 async fn restart_pooler(options: &Options) -> Result<Row, Failure> {
@@ -350,7 +216,7 @@ async fn restart_pooler(options: &Options) -> Result<Row, Failure> {
     sleep(Duration::from_millis(500)).await;
     block_in_place(|| pooler.start());
     scene.load.fault_ended();
-    scene.close(HERE, true, options).await
+    scene.close(DATABASE_DOWN, true, options).await
 }
 
 async fn fill_pool(options: &Options) -> Result<Row, Failure> {
@@ -363,15 +229,15 @@ async fn fill_pool(options: &Options) -> Result<Row, Failure> {
     sleep(Duration::from_secs(5)).await;
     lock.rollback().await?;
     scene.load.fault_ended();
-    let mut row = scene.close(HERE, true, options).await?;
-    let refusals = &row.tally.refusals;
+    let mut row = scene.close(DATABASE_DOWN, true, options).await?;
+    let unavailable = &row.tally.unavailable;
     row.notes.push(format!(
-        "{} refusals; half of them within {:.1} ms, nine in ten within {:.1} ms",
-        refusals.len(),
-        percentile(refusals, 50),
-        percentile(refusals, 90)
+        "{} responses 503; half of them within {:.1} ms, nine in ten within {:.1} ms",
+        unavailable.len(),
+        percentile(unavailable, 50),
+        percentile(unavailable, 90)
     ));
-    if refusals.is_empty() {
+    if unavailable.is_empty() {
         row.failures.push("the pool was not full".to_owned());
     }
     Ok(row)
@@ -379,13 +245,13 @@ async fn fill_pool(options: &Options) -> Result<Row, Failure> {
 
 async fn terminate(options: &Options) -> Result<Row, Failure> {
     let mut scene = Scene::open(Drill::Terminate, options).await?;
-    // So that there is much under way.
+    // So that many requests are in flight.
     let mut connection = scene.connect().await?;
     let mut lock = connection.begin().await?;
     sqlx::raw_sql("lock table todo.tasks in access exclusive mode").execute(&mut *lock).await?;
     sleep(Duration::from_millis(400)).await;
-    // What is sent at the moment of the signal may find its connection being closed, as HTTP has it.
-    scene.load.must_answer_before(Instant::now());
+    // A request that is sent at the moment of the signal may find its connection closed, as HTTP allows.
+    scene.load.must_respond_before(Instant::now());
     sleep(Duration::from_millis(100)).await;
     scene.host.terminate()?;
     let begun = Instant::now();
@@ -393,17 +259,17 @@ async fn terminate(options: &Options) -> Result<Row, Failure> {
     lock.rollback().await?;
     let status = scene.host.end().await?;
     let took = begun.elapsed();
-    scene.host.start_again()?;
+    scene.host.restart()?;
     scene.load.fault_ended();
-    let mut row = scene.close(AWAY, true, options).await?;
+    let mut row = scene.close(SERVER_DOWN, true, options).await?;
     if !status.success() {
-        row.failures.push(format!("after SIGTERM the server ended with {status}"));
+        row.failures.push(format!("after SIGTERM the server exited with {status}"));
     }
     if row.tally.closing == 0 {
-        row.failures.push("no answer after SIGTERM said that its connection is closed".to_owned());
+        row.failures.push("no response after SIGTERM has `connection: close`".to_owned());
     }
     row.notes.push(format!(
-        "it ended {} ms after SIGTERM, {} ms after the lock was released; {} answers said `connection: close`",
+        "it exited {} ms after SIGTERM, {} ms after the lock was released; {} responses had `connection: close`",
         took.as_millis(),
         took.as_millis().saturating_sub(500),
         row.tally.closing
@@ -428,19 +294,19 @@ async fn kill_key_server(options: &Options) -> Result<Row, Failure> {
     let scene = Scene::with(Drill::KillKeyServer, options, postgres, setup, &by(&old, "old")).await?;
     let fetches = keys.fetches();
     keys.kill().await;
-    // Longer than a set counts as fresh.
+    // Longer than a key set is fresh.
     sleep(Duration::from_secs(75)).await;
     let keys = KeyServer::start(port, &[old.jwk("old"), new.jwk("new")]).await?;
     scene.load.fault_ended();
-    // Somebody comes with the new key as soon as it is there.
+    // A user with a token of the new key sends requests as soon as the key server has it.
     let begun = Instant::now();
     let mint = by(&new, "new");
     let by_new = new.clone();
     let of_stranger: Mint = Box::new(move |_| token(&by_new, "new", "stranger"));
-    let stranger = Load::of(&[scene.host.address()], &of_stranger);
-    let patience = Duration::from_secs(15);
+    let stranger = Load::new(&[scene.host.address()], &of_stranger);
+    let limit = Duration::from_secs(15);
     let mut attempts = 0;
-    while !stranger.try_once().await && begun.elapsed() < patience {
+    while !stranger.try_once().await && begun.elapsed() < limit {
         attempts += 1;
         sleep(Duration::from_millis(100)).await;
     }
@@ -449,23 +315,23 @@ async fn kill_key_server(options: &Options) -> Result<Row, Failure> {
     let findings = std::mem::take(&mut *stranger.tally());
     let mut row = scene.close(UNDISTURBED, true, options).await?;
     row.notes.push(format!(
-        "{fetches} fetches before, {} after; a token of the new key was accepted {} ms after the key server was back, after \
-         {attempts} answers 503 (there is a fetch in 10 s at most)",
+        "{fetches} fetches before, {} after; a token of the new key was accepted {} ms after the key server was up again, after \
+         {attempts} responses 503 (at most one fetch in 10 s)",
         keys.fetches(),
         accepted.as_millis()
     ));
-    if accepted >= patience {
+    if accepted >= limit {
         row.failures.push("the new key was not accepted".to_owned());
     }
     if findings.wrong + findings.lost > 0 {
-        row.failures.push(format!("who came with the new key was answered wrongly: {:?}", findings.examples));
+        row.failures.push(format!("wrong responses to the user with the new key: {:?}", findings.examples));
     }
     Ok(row)
 }
 
 async fn two_servers(options: &Options) -> Result<Row, Failure> {
     let mut all: Option<Row> = None;
-    // Killed when it has just begun, while it migrates, and when it has just migrated.
+    // Killed just after its start, while it migrates, and just after it has migrated.
     for delay in [0, 30, 60, 100, 150, 250, 400] {
         let row = two_servers_once(options, Duration::from_millis(delay)).await?;
         all = Some(match all {
@@ -486,24 +352,24 @@ async fn two_servers_once(options: &Options, delay: Duration) -> Result<Row, Fai
     let postgres = postgres().await?;
     let setup = with_secret(drill, options, postgres.url());
     let (mut one, mut other) = (Host::start(&setup)?, Host::start(&setup)?);
-    let mut load = Load::of(&[other.address()], &by_secret());
+    let mut load = Load::new(&[other.address()], &by_secret());
     load.start(options.rate);
     sleep(delay).await;
     one.kill()?;
     load.fault_ended();
-    other.is_ready().await?;
+    other.wait_until_ready().await?;
     sleep(Duration::from_secs(2)).await;
     let before = other.memory();
-    one.start_again()?;
-    one.is_ready().await?;
+    one.restart()?;
+    one.wait_until_ready().await?;
     load.use_servers(&[one.address(), other.address()]);
     sleep(Duration::from_secs(2)).await;
     let memory = Some((before, other.memory()));
     load.stop().await;
-    let mut row = finish(drill, &setup, &mut load, vec![one, other], memory, AWAY, true).await?;
+    let mut row = finish(drill, &setup, &mut load, vec![one, other], memory, SERVER_DOWN, true).await?;
     let back = row.tally.recovery().and_then(|recovery| recovery.write);
     row.notes = vec![format!(
-        "one killed after {} ms, first good write of the other {} ms later",
+        "one server killed after {} ms; the first write through the other succeeded {} ms later",
         delay.as_millis(),
         back.map_or_else(|| "never".to_owned(), |time| time.as_millis().to_string())
     )];
@@ -512,7 +378,6 @@ async fn two_servers_once(options: &Options, delay: Duration) -> Result<Row, Fai
 
 async fn soak(options: &Options) -> Result<Row, Failure> {
     let scene = Scene::open(Drill::Soak, options).await?;
-    // Until caches are full and the allocator has found its size.
     let time = Duration::from_secs_f64(options.soak * 60.0);
     let begun = Instant::now();
     let mut series = vec![(0.0, scene.before)];
@@ -524,7 +389,7 @@ async fn soak(options: &Options) -> Result<Row, Failure> {
     let mut row = scene.close(UNDISTURBED, false, options).await?;
     let late = &series[series.len() / 2..];
     row.notes.push(format!(
-        "{:.1} minutes; memory in MiB: {}; in the second half it changed by {:.1} MiB an hour",
+        "{:.1} minutes; memory in MiB: {}; it changed by {:.1} MiB an hour in the second half",
         options.soak,
         series.iter().map(|(_, mib)| format!("{mib:.1}")).collect::<Vec<_>>().join(" "),
         slope(late)
@@ -532,7 +397,7 @@ async fn soak(options: &Options) -> Result<Row, Failure> {
     Ok(row)
 }
 
-/// Not a fault, but part of what has to be shown of a release.
+/// No fault, but a part of what a release must pass.
 async fn schemathesis(options: &Options) -> Result<Row, Failure> {
     let postgres = postgres().await?;
     let log = options.out.join("schemathesis.log");
@@ -551,13 +416,13 @@ async fn schemathesis(options: &Options) -> Result<Row, Failure> {
     row.notes
         .extend(text.lines().filter(|line| line.starts_with("scripts/") && line.contains(": good")).map(str::to_owned));
     if !status.success() {
-        row.failures.push(format!("it ended with {status}: see {}", log.display()));
+        row.failures.push(format!("it exited with {status}: see {}", log.display()));
     }
     Ok(row)
 }
 
-/// The slope of the line that fits best.
-#[expect(clippy::cast_precision_loss, reason = "there are some dozens")]
+/// The slope of the best-fitting line.
+#[expect(clippy::cast_precision_loss, reason = "there are a few dozen points")]
 fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let (x, y) = points.iter().fold((0.0, 0.0), |(x, y), point| (x + point.0 / count, y + point.1 / count));
@@ -571,7 +436,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lead_to_drills() {
+    fn every_drill_is_found_by_its_name() {
         for drill in Drill::ALL {
             assert_eq!(Drill::named(drill.name()), Some(drill));
         }
@@ -579,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_its_slope() {
+    fn the_slope_of_a_line_is_found() {
         let points: Vec<_> = (0..10).map(|x| (f64::from(x), 3.0 + 2.0 * f64::from(x))).collect();
         assert!((slope(&points) - 2.0).abs() < 1e-9);
         assert!(slope(&points[..1]).abs() < 1e-9);

@@ -1,4 +1,4 @@
-//! The program todo-server, as a supervisor runs it: on a port that stays, with a log in a file.
+//! Runs todo-server as a supervisor does: always on the same port, with its log in a file.
 
 use std::{
     fs::File,
@@ -15,10 +15,10 @@ use tokio::time::sleep;
 
 use crate::Failure;
 
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long to wait for a start or an end.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What a server is told, and where it writes.
+/// The program, the settings and the log of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     binary: PathBuf,
@@ -27,7 +27,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Without a setting but the framework and the level of the log.
+    /// Sets the framework and the log level only.
     pub(crate) fn new(binary: &Path, framework: &str, log: PathBuf) -> Self {
         let settings =
             vec![("FRAMEWORK".to_owned(), framework.to_owned()), ("LOG_LEVEL".to_owned(), "warn".to_owned())];
@@ -39,7 +39,7 @@ impl Setup {
         self
     }
 
-    /// What the servers have written.
+    /// The log of all servers with this setup.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -48,7 +48,7 @@ impl Setup {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.binary);
         command
-            // Where there is no `.env`.
+            // A folder without `.env`.
             .current_dir("/")
             .env_clear()
             .envs(self.settings.iter().map(|(name, value)| (name, value)))
@@ -56,11 +56,11 @@ impl Setup {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        command.spawn().map_err(|error| format!("{} does not start: {error}", self.binary.display()).into())
+        command.spawn().map_err(|error| format!("{} cannot be started: {error}", self.binary.display()).into())
     }
 }
 
-/// A server that runs until this is dropped.
+/// A server process. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Host {
     setup: Setup,
@@ -69,7 +69,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Starts a server, and waits for nothing.
+    /// Starts a server, without waiting until it is ready.
     pub(crate) fn start(setup: &Setup) -> Result<Self, Failure> {
         let port = testkit::http::lasting_port()?;
         Ok(Self { child: setup.spawn(port)?, setup: setup.clone(), port })
@@ -79,12 +79,12 @@ impl Host {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Waits until it says that it is ready.
-    pub(crate) async fn is_ready(&mut self) -> Result<(), Failure> {
-        let deadline = Instant::now() + PATIENCE;
-        while !tokio::task::block_in_place(|| ask(self.address())) {
+    /// Waits until `/health/ready` responds with 200.
+    pub(crate) async fn wait_until_ready(&mut self) -> Result<(), Failure> {
+        let deadline = Instant::now() + TIMEOUT;
+        while !tokio::task::block_in_place(|| is_ready(self.address())) {
             if let Some(status) = self.child.try_wait()? {
-                return Err(format!("the server ended ({status}):\n{}", last_lines(&self.setup.log())).into());
+                return Err(format!("the server exited ({status}):\n{}", last_lines(&self.setup.log())).into());
             }
             if Instant::now() >= deadline {
                 return Err(format!("the server is not ready:\n{}", last_lines(&self.setup.log())).into());
@@ -94,41 +94,41 @@ impl Host {
         Ok(())
     }
 
-    /// What it has in memory, in MiB.
-    #[expect(clippy::cast_precision_loss, reason = "a number of KiB is far smaller than what a float tells apart")]
+    /// Its resident memory in MiB.
+    #[expect(clippy::cast_precision_loss, reason = "a float represents such a number of KiB exactly")]
     pub(crate) fn memory(&self) -> f64 {
         resident_kib(self.child.id()) as f64 / 1024.0
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL, and waits for the end.
     pub(crate) fn kill(&mut self) -> Result<(), Failure> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub(crate) fn terminate(&self) -> Result<(), Failure> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         Ok(())
     }
 
-    /// Waits until it has ended.
+    /// Waits for the end of the process.
     pub(crate) async fn end(&mut self) -> Result<ExitStatus, Failure> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
             if Instant::now() >= deadline {
-                return Err("the server does not end".into());
+                return Err("the server does not exit".into());
             }
             sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Starts it again, on the same port. Waits for nothing.
-    pub(crate) fn start_again(&mut self) -> Result<(), Failure> {
+    /// Starts it again on the same port, without waiting until it is ready.
+    pub(crate) fn restart(&mut self) -> Result<(), Failure> {
         self.child = self.setup.spawn(self.port)?;
         Ok(())
     }
@@ -142,13 +142,13 @@ impl Drop for Host {
 }
 
 /// Whether the server at this address is ready.
-fn ask(address: SocketAddr) -> bool {
+fn is_ready(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { return false };
-    let mut answer = [0; 12];
+    let mut head = [0; 12];
     stream.set_read_timeout(Some(Duration::from_secs(5))).is_ok()
         && stream.write_all(b"GET /health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").is_ok()
-        && stream.read_exact(&mut answer).is_ok()
-        && &answer == b"HTTP/1.1 200"
+        && stream.read_exact(&mut head).is_ok()
+        && &head == b"HTTP/1.1 200"
 }
 
 fn last_lines(log: &str) -> String {

@@ -1,4 +1,4 @@
-//! A key server that can die and come back.
+//! A key server that can be killed and started again.
 
 use std::{
     io,
@@ -17,10 +17,10 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// Who signs, and for whom.
+/// Issuer and audience of the tokens.
 pub(crate) const ISSUER: &str = "https://app.example.com";
 
-/// A token of this user by this key.
+/// A token of this user, signed with this key.
 pub(crate) fn token(key: &SigningKey, kid: &str, user: &str) -> String {
     let mut claims = claims(user);
     claims["iss"] = ISSUER.into();
@@ -38,41 +38,41 @@ impl KeyServer {
     pub(crate) async fn start(port: u16, keys: &[Value]) -> io::Result<Self> {
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
         let body = json!({ "keys": keys }).to_string();
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         let fetches = Arc::new(AtomicU64::new(0));
         let counted = fetches.clone();
         let task = tokio::spawn(async move {
-            // Dropped with this task, and with it the connections.
+            // Dropping it with this task closes the connections.
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, answer.clone(), counted.clone()));
+                connections.spawn(serve(stream, response.clone(), counted.clone()));
             }
         });
         Ok(Self { fetches, task })
     }
 
-    /// How often it was asked.
+    /// The number of requests so far.
     pub(crate) fn fetches(&self) -> u64 {
         self.fetches.load(Ordering::Relaxed)
     }
 
-    /// Closes its port and all of its connections at once.
+    /// Closes its port and all connections.
     pub(crate) async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
     }
 }
 
-async fn serve(mut stream: TcpStream, answer: String, fetches: Arc<AtomicU64>) {
+async fn serve(mut stream: TcpStream, response: String, fetches: Arc<AtomicU64>) {
     let mut received = Vec::new();
     while let Ok(1..) = stream.read_buf(&mut received).await {
         if received.ends_with(b"\r\n\r\n") {
             fetches.fetch_add(1, Ordering::Relaxed);
             received.clear();
-            if stream.write_all(answer.as_bytes()).await.is_err() {
+            if stream.write_all(response.as_bytes()).await.is_err() {
                 return;
             }
         }

@@ -1,10 +1,13 @@
-//! Breaks what todo-server depends on, and the server itself, under load, and says what became of acknowledged writes.
+//! Breaks todo-server, PostgreSQL and the network between them under load, and checks that no acknowledged write is lost.
 //!
-//! `scripts/drill` builds what this needs and runs it; `docs/drills.md` says how to read the report.
+//! `scripts/drill` builds and runs this program; `docs/drills.md` explains the drills and the report.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program may speak to its user")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program writes to its terminal")]
 
+mod backup;
+mod call;
 mod client;
+mod commands;
 mod drills;
 mod host;
 mod keys;
@@ -12,6 +15,8 @@ mod load;
 mod model;
 mod options;
 mod report;
+mod scene;
+mod tally;
 
 use std::{
     fs,
@@ -24,7 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{drills::Drill, options::Options, report::Row};
 
-/// Why a drill could not be held.
+/// Why a drill could not be run.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
@@ -45,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all is good.
+/// Runs the drills; returns whether all have passed.
 fn run(options: &Options) -> Result<bool, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     fs::create_dir_all(&options.out)?;
@@ -60,31 +65,31 @@ fn run(options: &Options) -> Result<bool, Failure> {
     for drill in chosen.iter().filter(|drill| !options.skip.contains(drill)) {
         eprintln!("drill: {}: {}", drill.name(), drill.about());
         let begun = Instant::now();
-        let held = runtime.block_on(async {
+        let outcome = runtime.block_on(async {
             tokio::select! {
                 row = drill.run(&options) => Some(row),
                 () = interrupted() => None,
             }
         });
-        // What was started has been ended by now.
-        let Some(row) = held else { return Err("interrupted".into()) };
+        // All processes that the drill started have ended by now.
+        let Some(row) = outcome else { return Err("interrupted".into()) };
         let row = row.unwrap_or_else(|failure| Row {
             name: drill.name(),
-            failures: vec![format!("it could not be held: {failure}")],
+            failures: vec![format!("it could not be run: {failure}")],
             ..Row::default()
         });
-        let verdict = row.verdict();
-        let word = if verdict.is_empty() { "good".to_owned() } else { format!("NOT GOOD: {}", verdict.join("; ")) };
-        eprintln!("drill: {}: {word}, in {} s", drill.name(), begun.elapsed().as_secs());
+        let failures = row.failures();
+        let result = if failures.is_empty() { "passed".to_owned() } else { format!("FAILED: {}", failures.join("; ")) };
+        eprintln!("drill: {}: {result}, in {} s", drill.name(), begun.elapsed().as_secs());
         rows.push(row);
-        // Whoever interrupts the rest has this much.
+        // After each drill, so that an interrupted run has a report as well.
         fs::write(options.out.join("report.md"), report::markdown(&head(&options), &rows))?;
     }
     println!("{}", report::markdown(&head(&options), &rows));
-    Ok(rows.iter().all(|row| row.verdict().is_empty()))
+    Ok(rows.iter().all(|row| row.failures().is_empty()))
 }
 
-/// SIGINT or SIGTERM.
+/// Waits for SIGINT or SIGTERM.
 async fn interrupted() {
     match signal(SignalKind::terminate()) {
         Ok(mut terminated) => {
@@ -97,22 +102,22 @@ async fn interrupted() {
     }
 }
 
-/// Of what this is a report.
+/// The version, the settings and the machine, for the head of the report.
 fn head(options: &Options) -> Vec<String> {
-    let said = |program: &str, arguments: &[&str]| {
+    let output_of = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         (output.status.success() && !text.is_empty()).then_some(text)
     };
-    let commit = said("git", &["describe", "--always", "--dirty"]);
-    let version = said(&options.server.to_string_lossy(), &["--version"]);
+    let commit = output_of("git", &["describe", "--always", "--dirty"]);
+    let version = output_of(&options.server.to_string_lossy(), &["--version"]);
     let settings = options.set.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ");
     let settings = if settings.is_empty() { settings } else { format!(", {settings}") };
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     vec![
         format!("commit {}; {}, profile {}", commit.unwrap_or_default(), version.unwrap_or_default(), options.profile),
         format!(
-            "{}{settings}, {} requests a second by {} users; {cores} processors for all of it, of which {} were wanted at the end",
+            "{}{settings}, {} requests a second by {} users; {cores} processors, load average {} at the end",
             options.framework,
             options.rate,
             load::USERS,

@@ -1,4 +1,4 @@
-//! What is asked for on the command line.
+//! The command line.
 
 use std::path::PathBuf;
 
@@ -6,50 +6,53 @@ use clap::Parser;
 
 use crate::drills::Drill;
 
-/// Breaks things under load and looks what becomes of acknowledged writes: see docs/drills.md.
+/// Breaks the server and PostgreSQL under load, and checks that no acknowledged write is lost: see docs/drills.md.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "scripts/drill")]
 pub(crate) struct Options {
-    /// Which drills to run; all, if none is named
+    /// The drills to run (default: all)
     #[arg(value_parser = drill)]
     pub(crate) drills: Vec<Drill>,
-    /// Which not to run
+    /// A drill to leave out
     #[arg(long, value_parser = drill, value_name = "DRILL")]
     pub(crate) skip: Vec<Drill>,
-    /// Says which drills there are
+    /// Lists the drills
     #[arg(long)]
     pub(crate) list: bool,
-    /// A short selection at 200 requests a second, with shorter faults
+    /// Runs a short selection at 200 requests a second, with shorter faults
     #[arg(long)]
     pub(crate) short: bool,
-    /// Requests in a second
+    /// Requests a second
     #[arg(long, default_value_t = 500, default_value_if("short", "true", "200"))]
     pub(crate) rate: u32,
-    /// Minutes of soak
+    /// The length of the soak
     #[arg(long, default_value_t = 30.0, value_name = "MINUTES")]
     pub(crate) soak: f64,
-    /// axum, warp or poem
+    /// The framework of the server: axum, warp or poem
     #[arg(long, default_value = "axum")]
     pub(crate) framework: String,
     /// A setting of the server, by its name in the environment
     #[arg(long, value_parser = setting, value_name = "NAME=VALUE")]
     pub(crate) set: Vec<(String, String)>,
-    /// The program todo-server
+    /// The todo-server binary
     #[arg(long, env = "TODO_SERVER", hide_env = true, value_name = "PATH")]
     pub(crate) server: PathBuf,
-    /// Where report.md and the logs of the servers go
+    /// The folder of report.md and of the server logs
     #[arg(long, default_value = "target/drill", value_name = "FOLDER")]
     pub(crate) out: PathBuf,
-    /// How the server was built, for the report
+    /// The build profile of the server, for the report
     #[arg(long, default_value = "unknown", hide = true)]
     pub(crate) profile: String,
-    /// Deletes a task behind the server's back before the last look, which has to notice
+    /// Loses a write on purpose, to show that the drill then fails
     #[arg(long, hide = true)]
     pub(crate) sabotage: bool,
+    /// In the backup drills: how many tasks there are; those above 2000 are inserted with SQL
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) tasks: usize,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').ok_or("it is NAME=VALUE")?;
+    let pair = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((pair.0.to_owned(), pair.1.to_owned()))
 }
 

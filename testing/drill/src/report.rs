@@ -1,43 +1,42 @@
-//! What was seen, as a table and as a verdict.
+//! The report: a table in Markdown, and a verdict for each drill.
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use crate::load::{Recovery, Tally};
+use crate::tally::{Recovery, Tally};
 
-/// Within which time the first good answers have to come.
-const RECOVERY: Duration = Duration::from_secs(2);
-/// By how much the memory of a server may have grown: the greater of the two.
-const GROWTH_MIB: f64 = 16.0;
-const GROWTH: f64 = 0.20;
+/// The maximum time from the end of a fault to the first successful response.
+const MAX_RECOVERY: Duration = Duration::from_secs(2);
+/// How much the memory of a server may grow: the greater of the two.
+const MAX_GROWTH_MIB: f64 = 16.0;
+const MAX_GROWTH: f64 = 0.20;
 
-/// What a drill lets happen.
+/// What may happen in a drill.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Allowed {
-    /// Clients find nobody, or lose their connections: the server itself is away.
-    pub(crate) away: bool,
-    /// 503.
-    pub(crate) refusals: bool,
+    /// The server is down for a while: clients cannot connect, or lose their connections.
+    pub(crate) down: bool,
+    /// Responses with 503.
+    pub(crate) unavailable: bool,
 }
 
-/// What one drill has shown.
+/// The result of one drill.
 #[derive(Debug, Default)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) tally: Tally,
     pub(crate) allowed: Allowed,
-    /// Whether there is a fault that ends, and so a time to come back in.
+    /// Whether there is a fault that ends, so that the recovery time is measured.
     pub(crate) recovers: bool,
     /// Memory of the server in MiB: before the fault and after it.
     pub(crate) memory: Option<(f64, f64)>,
-    /// What else is worth knowing.
     pub(crate) notes: Vec<String>,
-    /// What else is not as it should be.
+    /// Failures that the tally does not show.
     pub(crate) failures: Vec<String>,
 }
 
 impl Row {
-    /// All that is not as it should be.
-    pub(crate) fn verdict(&self) -> Vec<String> {
+    /// All failures; the drill has passed if there are none.
+    pub(crate) fn failures(&self) -> Vec<String> {
         let tally = &self.tally;
         let mut failures = self.failures.clone();
         let mut zero = |count: u64, what: &str| {
@@ -45,24 +44,24 @@ impl Row {
                 failures.push(format!("{count} {what}"));
             }
         };
-        zero(tally.lost, "answers lack an acknowledged write");
-        zero(tally.wrong, "answers are wrong");
-        zero(tally.silent, "requests were not answered at all");
-        zero(tally.abandoned, "requests under way were given up");
-        if !self.allowed.away {
-            zero(tally.broken, "connections broke");
-            zero(tally.refused, "requests were not let in");
+        zero(tally.lost, "responses lack an acknowledged write");
+        zero(tally.wrong, "responses are wrong");
+        zero(tally.timed_out, "requests got no response");
+        zero(tally.abandoned, "requests in flight got no response");
+        if !self.allowed.down {
+            zero(tally.connections_lost, "connections were lost");
+            zero(tally.not_connected, "requests could not be sent");
         }
-        if !self.allowed.refusals {
-            zero(tally.refusals.len() as u64, "requests were refused");
+        if !self.allowed.unavailable {
+            zero(tally.unavailable.len() as u64, "responses are 503");
         }
         if self.recovers {
             let recovery = tally.recovery();
             for (what, time) in [("read", recovery.and_then(|r| r.read)), ("write", recovery.and_then(|r| r.write))] {
                 match time {
-                    None => failures.push(format!("no good answer to a {what} after the fault")),
-                    Some(time) if time > RECOVERY => {
-                        failures.push(format!("the first good answer to a {what} came after {} ms", time.as_millis()));
+                    None => failures.push(format!("no {what} succeeded after the fault")),
+                    Some(time) if time > MAX_RECOVERY => {
+                        failures.push(format!("the first {what} succeeded {} ms after the fault", time.as_millis()));
                     }
                     Some(_) => {}
                 }
@@ -77,9 +76,9 @@ impl Row {
     }
 }
 
-/// How much memory a server may have at the end, in MiB.
+/// The maximum memory of a server at the end, in MiB.
 pub(crate) fn limit(before: f64) -> f64 {
-    before + GROWTH_MIB.max(before * GROWTH)
+    before + MAX_GROWTH_MIB.max(before * MAX_GROWTH)
 }
 
 /// A percentile, in milliseconds.
@@ -99,21 +98,21 @@ fn millis(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "–".to_owned(), |duration| duration.as_millis().to_string())
 }
 
-/// The table, what the columns mean, and what is not as it should be. In Markdown.
+/// The table, notes and failures of each drill, and the meaning of the columns, in Markdown.
 pub(crate) fn markdown(head: &[String], rows: &[Row]) -> String {
     let mut text = String::from("# Fault drills\n\n");
     for line in head {
         let _ = writeln!(text, "- {line}");
     }
-    text += "\n| drill | requests | acknowledged writes | lost | wrong | back: read, write (ms) | last failure (ms) | statuses | \
-             refused, broken, silent | unknown | p50, p99 (ms) | memory (MiB) | |\n\
+    text += "\n| drill | requests | acknowledged writes | lost | wrong | recovery: read, write (ms) | last failure (ms) | statuses | \
+             not connected, connection lost, timed out | unknown outcome | p50, p99 (ms) | memory (MiB) | result |\n\
              | --- | --: | --: | --: | --: | --: | --: | --- | --: | --: | --: | --: | --- |\n";
     for row in rows {
         let tally = &row.tally;
         let recovery = tally.recovery().filter(|_| row.recovers);
         let time = |time: fn(&Recovery) -> Option<Duration>| millis(recovery.as_ref().and_then(time));
         let memory = row.memory.map_or_else(|| "–".to_owned(), |(before, after)| format!("{before:.0} → {after:.0}"));
-        let verdict = if row.verdict().is_empty() { "good" } else { "**NOT GOOD**" };
+        let verdict = if row.failures().is_empty() { "passed" } else { "**FAILED**" };
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {}, {} | {} | {} | {}, {}, {} | {} | {:.0}, {:.0} | {memory} | {verdict} |",
@@ -126,12 +125,12 @@ pub(crate) fn markdown(head: &[String], rows: &[Row]) -> String {
             time(|recovery| recovery.write),
             time(|recovery| recovery.last_failure),
             statuses(&tally.statuses),
-            tally.refused,
-            tally.broken,
-            tally.silent,
+            tally.not_connected,
+            tally.connections_lost,
+            tally.timed_out,
             tally.unknown,
-            percentile(&tally.good, 50),
-            percentile(&tally.good, 99),
+            percentile(&tally.successes, 50),
+            percentile(&tally.successes, 99),
         );
     }
     text.push('\n');
@@ -139,8 +138,8 @@ pub(crate) fn markdown(head: &[String], rows: &[Row]) -> String {
         for note in &row.notes {
             let _ = writeln!(text, "- {}: {note}", row.name);
         }
-        for failure in row.verdict() {
-            let _ = writeln!(text, "- {}: **not good: {failure}**", row.name);
+        for failure in row.failures() {
+            let _ = writeln!(text, "- {}: **failed: {failure}**", row.name);
         }
         for example in &row.tally.examples {
             let _ = writeln!(text, "  - {example}");
@@ -151,57 +150,58 @@ pub(crate) fn markdown(head: &[String], rows: &[Row]) -> String {
 }
 
 const DEFINITIONS: &str = "
-**lost**: answers, during the fault or in the last look at everything, that lack a write which had been acknowledged \
-(a task is missing, as it was before, or back although deleted). **wrong**: answers that show what nobody asked for: \
-another user's task, a version nobody wrote, a page out of order, a status or an error that is not for this request. Both \
-must be 0. **back**: from the end of the fault to the first 2xx answer to a read and to a write that were sent after it; under \
-2000. The fault ends when the process of the server is started again, when PostgreSQL or PgBouncer accepts connections \
-again, when processes are let go on, when the network lets through, when the lock is released. **last failure**: to the last \
-answer after the end of the fault that was 503 or none (no bound). **statuses**: of all answers; 404 answers those \
-who ask for what is deleted or another's; nothing but 200, 201, 204, 404 and 503 may be there, and 503 only with `Retry-After` \
-and a code of the table. **refused**: requests that no server let in, not counted as requests; **broken**: connections \
-lost before an answer, **silent**: no answer in 15 s; the first two only while the server itself is away, the last never. \
-**unknown**: writes that were answered 503 or not at all; either state of the task is right until one is seen. \
-**memory**: resident memory of the server under load before the fault, and under the same load after it, when all clients have left and come back, 30 s later at most; it may grow by 16 MiB or 20 %.
+**lost**: responses, during the drill or in the last check of all tasks, that lack an acknowledged write: a task is missing, is shown as it \
+was before, or is shown although it was deleted. **wrong**: responses that show something no request led to (another user's task, \
+an unknown version, a page out of order), or have an unexpected status or error. Both must be 0. **recovery**: from the end of \
+the fault to the first 2xx response to a read and to a write that were sent after it; at most 2000. The fault ends when the process of the \
+server is started again, when PostgreSQL or PgBouncer accepts connections again, when stopped processes continue, when the \
+network works again, when the lock is released. **last failure**: from the end of the fault to the last request that got 503 or no \
+response (no limit). **statuses**: of all responses; 404 is right for deleted tasks and other users' tasks; nothing but 200, 201, 204, 404 \
+and 503 may occur, and 503 only with `Retry-After` and the code `unavailable` or `timeout`. **not connected**: requests that were not \
+sent, since no connection could be made (they do not count as requests); **connection lost**: before the response; **timed out**: no response in \
+15 s. The first two are allowed only while the server itself is down, the last never. **unknown outcome**: writes that got 503 or no \
+response; such a task may have either state until a read has shown one. **memory**: resident memory of the server under load before the \
+fault, and under the same load after it, when all clients have closed their connections and opened new ones, 30 s later at most; it may grow by \
+16 MiB or 20 %.
 ";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn good() -> Row {
-        Row { allowed: Allowed { away: false, refusals: false }, memory: Some((50.0, 65.0)), ..Row::default() }
+    fn passed() -> Row {
+        Row { allowed: Allowed::default(), memory: Some((50.0, 65.0)), ..Row::default() }
     }
 
     #[test]
-    fn each_thing_that_must_not_be_is_reported() {
-        assert!(good().verdict().is_empty());
-        let spoilt: [fn(&mut Row); 9] = [
+    fn every_failure_is_reported() {
+        assert!(passed().failures().is_empty());
+        let failing: [fn(&mut Row); 9] = [
             |row| row.tally.lost = 1,
             |row| row.tally.wrong = 1,
-            |row| row.tally.silent = 1,
+            |row| row.tally.timed_out = 1,
             |row| row.tally.abandoned = 1,
-            |row| row.tally.broken = 1,
-            |row| row.tally.refused = 1,
-            |row| row.tally.refusals = vec![1],
+            |row| row.tally.connections_lost = 1,
+            |row| row.tally.not_connected = 1,
+            |row| row.tally.unavailable = vec![1],
             |row| row.memory = Some((50.0, 67.0)),
             |row| row.recovers = true,
         ];
-        for spoil in spoilt {
-            let mut row = good();
-            spoil(&mut row);
-            assert!(!row.verdict().is_empty(), "{row:?}");
-            assert!(markdown(&[], &[row]).contains("NOT GOOD"));
+        for fail in failing {
+            let mut row = passed();
+            fail(&mut row);
+            assert!(!row.failures().is_empty(), "{row:?}");
+            assert!(markdown(&[], &[row]).contains("FAILED"));
         }
     }
 
     #[test]
-    fn who_may_be_away_may_be_away() {
-        let mut row = Row { allowed: Allowed { away: true, refusals: true }, ..good() };
-        row.tally.broken = 1;
-        row.tally.refused = 1;
-        row.tally.refusals = vec![1];
-        assert!(row.verdict().is_empty());
+    fn a_server_that_may_be_down_may_be_down() {
+        let mut row = Row { allowed: Allowed { down: true, unavailable: true }, ..passed() };
+        row.tally.connections_lost = 1;
+        row.tally.not_connected = 1;
+        row.tally.unavailable = vec![1];
+        assert!(row.failures().is_empty());
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Any query of a list, and any cursor, judged by a second reading of the rules.
+//! Any query of a list, with any cursor.
 //!
-//! An accepted cursor is written as it was read. A page holds what the query asks for and nothing of another owner;
-//! a wrong query is told of every wrong parameter. Whoever follows the links sees each task once, and comes to an end.
+//! An accepted cursor has exactly one spelling. A page contains what the query asks for, and nothing of another owner.
+//! The response to an invalid query names every invalid parameter. The links of the pages lead to each task once, and
+//! end.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -25,9 +26,13 @@ use crate::input::Input;
 
 const USERS: [&str; 2] = ["alice", "bob"];
 
-/// The rest of the bytes, after those that say which tasks there are, is the query; `$` and a digit stand for the
-/// cursor after a task.
-pub(crate) fn check(data: &[u8]) {
+/// Checks a query. The first bytes of `data` choose the existing tasks, the rest is the query, in which `$` and a digit
+/// are replaced by the cursor after that task.
+///
+/// # Panics
+///
+/// If a property of [this module](self) does not hold.
+pub fn check(data: &[u8]) {
     let mut input = Input::new(data);
     let mut world = World::new();
     for _ in 0..input.below(16) {
@@ -37,7 +42,7 @@ pub(crate) fn check(data: &[u8]) {
     let inserts_between = input.byte();
     let mut query = String::from_utf8_lossy(input.rest()).into_owned();
     for (number, (_, id, _)) in world.tasks.iter().take(10).enumerate() {
-        let id: TaskId = id.parse().expect("an identifier");
+        let id: TaskId = id.parse().expect("an id");
         query = query.replace(&format!("${number}"), &Cursor::after(id).to_string());
     }
     round_trip(&query);
@@ -47,7 +52,7 @@ pub(crate) fn check(data: &[u8]) {
     world.list(&query, inserts_between);
 }
 
-/// Neighbours, and the ends of the range.
+/// Ids next to each other, and at both ends of the range.
 fn id(high: u8, low: u8) -> u128 {
     match high & 7 {
         0 => u128::from(low),
@@ -75,7 +80,7 @@ fn number(id: &str) -> u128 {
     u128::from_str_radix(&id.replace('-', ""), 16).expect("hexadecimal")
 }
 
-/// Base64url of 16 bytes, without padding, in its one spelling (RFC 4648, sections 3.5 and 5).
+/// Decodes 16 bytes in base64url without padding, in its only canonical spelling (RFC 4648, sections 3.5 and 5).
 fn decoded_cursor(text: &str) -> Option<u128> {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let digits: Option<Vec<_>> = text.bytes().map(|byte| ALPHABET.iter().position(|letter| *letter == byte)).collect();
@@ -86,56 +91,56 @@ fn decoded_cursor(text: &str) -> Option<u128> {
 }
 
 #[derive(Debug)]
-struct ByName;
+struct UserByHeader;
 
 #[async_trait::async_trait]
-impl Authenticator for ByName {
+impl Authenticator for UserByHeader {
     async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
         let name = head.headers[header::AUTHORIZATION].to_str().expect("text");
         Ok(Identity::new(UserId::new(name).expect("a user")))
     }
 }
 
-/// The identifiers that were ordered.
+/// Generates the ids that were pushed into it.
 #[derive(Clone, Debug, Default)]
-struct Ordered(Arc<Mutex<VecDeque<TaskId>>>);
+struct ChosenIds(Arc<Mutex<VecDeque<TaskId>>>);
 
-impl IdGenerator for Ordered {
+impl IdGenerator for ChosenIds {
     fn next(&self, _: Timestamp) -> TaskId {
-        self.0.lock().expect("no panic").pop_front().expect("it was ordered")
+        self.0.lock().expect("no panic").pop_front().expect("an id")
     }
 }
 
 struct World {
     api: TodoApi,
-    ids: Ordered,
-    /// Owner, identifier, completed.
+    ids: ChosenIds,
+    /// Owner, id, completed.
     tasks: Vec<(usize, String, bool)>,
 }
 
 impl World {
     fn new() -> Self {
-        let ids = Ordered::default();
+        let ids = ChosenIds::default();
         let service = TodoService::new(MemoryStore::new()).with_ids(ids.clone());
-        Self { api: TodoApi::new(service, ByName), ids, tasks: Vec::new() }
+        Self { api: TodoApi::new(service, UserByHeader), ids, tasks: Vec::new() }
     }
 
     fn add(&mut self, owner: usize, completed: bool, id: u128) {
         let text = format!("{id:032x}");
         let id = [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-");
-        // Two owners may have the same: a store does not promise that of a generator, but lives with it.
+        // Ids need only be unique for each owner.
         if self.tasks.iter().any(|(own, other, _)| *own == owner && *other == id) {
             return;
         }
-        self.ids.0.lock().expect("no panic").push_back(id.parse().expect("an identifier"));
+        self.ids.0.lock().expect("no panic").push_back(id.parse().expect("an id"));
         let new = NewTask { completed, ..NewTask::new(Title::new(format!("{owner} {id}")).expect("a title")) };
         let tasks = self.api.service().for_user(UserId::new(USERS[owner]).expect("a user"));
-        let task = tasks.create(new).now_or_never().expect("memory waits for nothing").expect("it is new");
+        let task = tasks.create(new).now_or_never().expect("the memory store is never pending").expect("a new id");
         assert_eq!(task.id.to_string(), id);
         self.tasks.push((owner, id, completed));
     }
 
-    fn ask(&self, query: &str) -> Option<Response<Bytes>> {
+    fn request(&self, query: &str) -> Option<Response<Bytes>> {
         let uri: Uri = format!("/api/v1/tasks?{query}").parse().ok()?;
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.uri_mut() = uri;
@@ -145,10 +150,10 @@ impl World {
     }
 
     fn list(&mut self, query: &str, inserts_between: u8) {
-        let Some(mut response) = self.ask(query) else { return };
-        // The query ends where a fragment begins, and that is not sent.
+        let Some(mut response) = self.request(query) else { return };
+        // A URI has no fragment: `#` ends the query.
         let query = query.split('#').next().unwrap_or_default();
-        let wanted = match Wanted::read(query) {
+        let wanted = match Parameters::parse(query) {
             Ok(wanted) => wanted,
             Err(wrong) => {
                 assert_eq!(response.status(), 422, "{query:?}");
@@ -170,9 +175,9 @@ impl World {
             .collect();
         expected.sort_unstable_by(|a, b| b.cmp(a));
 
-        let mut seen = Vec::new();
+        let mut listed = Vec::new();
         for page in 0.. {
-            assert!(page <= expected.len() + 256, "it comes to no end: {query:?}");
+            assert!(page <= expected.len() + 256, "the links do not end: {query:?}");
             assert_eq!(response.status(), 200, "{query:?}");
             let tasks: Vec<Value> = serde_json::from_slice(response.body()).expect("a list");
             assert!(tasks.len() <= wanted.limit);
@@ -182,39 +187,39 @@ impl World {
                     (task["user_id"].as_str(), task["title"].as_str()),
                     (Some(USERS[0]), Some(&*format!("0 {id}")))
                 );
-                seen.push(id.to_owned());
+                listed.push(id.to_owned());
             }
             let Some(link) = response.headers().get(header::LINK) else { break };
-            assert_eq!(tasks.len(), wanted.limit, "only a full page has a next one");
+            assert_eq!(tasks.len(), wanted.limit, "only a full page has a next page");
             let link = link.to_str().expect("text");
             let next =
                 link.strip_prefix("<?").and_then(|link| link.strip_suffix(">; rel=\"next\"")).expect(link).to_owned();
-            // Others write meanwhile: newer ones are not seen, older ones are.
+            // Tasks are inserted between two pages: the next page contains the older ones, not the newer ones.
             if page < 4 && inserts_between & (1 << page) != 0 {
                 let id = u128::from(inserts_between) << (24 * page + 8);
                 let before = self.tasks.len();
                 self.add(0, wanted.completed.unwrap_or(true), id);
-                let last = number(seen.last().expect("a full page"));
+                let last = number(listed.last().expect("a full page"));
                 if self.tasks.len() > before && id < last {
                     expected.push(self.tasks[before].1.clone());
                     expected.sort_unstable_by(|a, b| b.cmp(a));
                 }
             }
-            response = self.ask(&next).expect("a link can be followed");
+            response = self.request(&next).expect("a link is a valid query");
         }
-        assert_eq!(seen, expected, "{query:?}");
+        assert_eq!(listed, expected, "{query:?}");
     }
 }
 
-struct Wanted {
+struct Parameters {
     limit: usize,
     cursor: Option<u128>,
     completed: Option<bool>,
 }
 
-impl Wanted {
-    /// What a query asks for, or the names of the parameters that are wrong.
-    fn read(query: &str) -> Result<Self, BTreeSet<String>> {
+impl Parameters {
+    /// The parameters of a query, or the names of the invalid ones.
+    fn parse(query: &str) -> Result<Self, BTreeSet<String>> {
         let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -223,7 +228,7 @@ impl Wanted {
         let mut wanted = Self { limit: 100, cursor: None, completed: None };
         let mut wrong = BTreeSet::new();
         for (name, values) in given {
-            let good = match (&*name, &*values) {
+            let is_valid = match (&*name, &*values) {
                 ("limit", [value]) => limit(value).map(|limit| wanted.limit = limit).is_some(),
                 ("cursor", [value]) => {
                     wanted.cursor = decoded_cursor(value);
@@ -235,7 +240,7 @@ impl Wanted {
                 }
                 _ => false,
             };
-            if !good {
+            if !is_valid {
                 wrong.insert(name);
             }
         }
@@ -249,7 +254,7 @@ fn limit(text: &str) -> Option<usize> {
     (1..=200).contains(&limit).then_some(limit)
 }
 
-/// `application/x-www-form-urlencoded` (URL standard, section 5.1).
+/// Decodes `application/x-www-form-urlencoded` (URL standard, section 5.1).
 fn decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::new();

@@ -1,8 +1,8 @@
-//! What a target reads out of the bytes that it is given.
+//! Reads choices from arbitrary bytes.
 
 use std::borrow::Cow;
 
-/// Bytes that decide what happens. Where they end, zeros follow.
+/// Bytes that decide what a check does. After their end it reads zeros.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Input<'a>(&'a [u8]);
 
@@ -21,7 +21,7 @@ impl<'a> Input<'a> {
         *first
     }
 
-    /// A number that is less than this one.
+    /// A number less than `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::from(self.byte()) % end
     }
@@ -30,7 +30,7 @@ impl<'a> Input<'a> {
         from[self.below(from.len())]
     }
 
-    /// Some bytes, as many as the first says.
+    /// At most 255 bytes; the first byte is their number.
     pub(crate) fn bytes(&mut self) -> &'a [u8] {
         let length = usize::from(self.byte()).min(self.0.len());
         let (bytes, rest) = self.0.split_at(length);

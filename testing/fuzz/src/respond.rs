@@ -1,8 +1,8 @@
-//! Any requests of two users through `TodoApi::respond`, with a model of what was acknowledged.
+//! Any requests of two users through `TodoApi::respond`, compared with a model of the acknowledged tasks.
 //!
-//! It never panics and never answers 5xx. Each answer is one of the table, with the headers of its status; what was
-//! acknowledged can be read back, by its owner alone; whatever another user sends about a task is answered as if the
-//! task did not exist.
+//! No response is 5xx, except that of a body which never ends. Each response has a status and a code of the API, with
+//! the headers of that status. Acknowledged tasks can be read back, by their owner only. A request for another user's
+//! task has the same response as a request for a task that does not exist.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -47,8 +47,12 @@ fn token(secret: &[u8], user: &str, expires: i64) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// Some requests, one after the other, as these bytes say.
-pub(crate) fn check(data: &[u8]) {
+/// Sends at most 16 requests, one after the other, which these bytes choose.
+///
+/// # Panics
+///
+/// If a property of [this module](self) does not hold.
+pub fn check(data: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let mut input = Input::new(data);
@@ -63,56 +67,58 @@ pub(crate) fn check(data: &[u8]) {
     });
 }
 
-/// Identifiers in an order of their own, so that a run can be repeated.
+/// Generates the same ids in each run, in another order than that of their values.
 #[derive(Debug, Default)]
-struct Counted(AtomicU64);
+struct CountedIds(AtomicU64);
 
-impl IdGenerator for Counted {
+impl IdGenerator for CountedIds {
     fn next(&self, _: Timestamp) -> TaskId {
         let count = self.0.fetch_add(1, Relaxed);
         format!("01900000-0000-7000-8000-{:04x}{count:08x}", count.wrapping_mul(0x9e37) & 0x7fff)
             .parse()
-            .expect("an identifier")
+            .expect("an id")
     }
 }
 
-/// The API, and what each user must find in it.
+/// The API, and a model of each user's tasks.
 struct World {
     api: TodoApi,
     clock: Arc<FixedClock>,
     tasks: [BTreeMap<String, Value>; 2],
-    /// All that there ever were.
+    /// The owners and ids of all tasks, including deleted ones.
     ids: Vec<(usize, String)>,
 }
 
-/// A request, in parts that can be sent more than once.
+/// A request that can be sent more than once.
 #[derive(Clone, Debug)]
-struct Asked {
+struct TestRequest {
     resource: &'static Resource,
     method: Method,
     path: String,
     query: Option<String>,
     headers: HeaderMap,
-    frames: Vec<Sent>,
-    /// Who asks, if the credential is good.
+    frames: Vec<BodyFrame>,
+    /// The user of the token, if it is valid.
     caller: Option<usize>,
-    /// Whom the path names, if it was written to name somebody.
+    /// The user in the path, if the path was made with one.
     named: Option<usize>,
-    /// Which task it names, if it was written to name one that was there.
+    /// The owner and the id of the task in the path, if the path was made with a task that exists or existed.
     named_task: Option<(usize, String)>,
 }
 
 /// A part of a body.
 #[derive(Clone, Debug)]
-enum Sent {
+enum BodyFrame {
     Data(Bytes),
     Trailers,
+    /// The connection breaks.
     Failure,
-    Nothing,
+    /// The client sends nothing more, and does not close the connection.
+    Pending,
 }
 
 struct Frames {
-    frames: VecDeque<Sent>,
+    frames: VecDeque<BodyFrame>,
     hint: u64,
 }
 
@@ -123,14 +129,13 @@ impl Body for Frames {
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.frames.pop_front() {
             None => Poll::Ready(None),
-            Some(Sent::Data(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            Some(Sent::Trailers) => {
+            Some(BodyFrame::Data(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Some(BodyFrame::Trailers) => {
                 let trailers = HeaderMap::from_iter([(header::EXPIRES, HeaderValue::from_static("never"))]);
                 Poll::Ready(Some(Ok(Frame::trailers(trailers))))
             }
-            Some(Sent::Failure) => Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionReset.into()))),
-            // For ever: nobody wakes the reader.
-            Some(Sent::Nothing) => Poll::Pending,
+            Some(BodyFrame::Failure) => Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionReset.into()))),
+            Some(BodyFrame::Pending) => Poll::Pending,
         }
     }
 
@@ -141,8 +146,9 @@ impl Body for Frames {
     }
 }
 
-impl Asked {
-    fn text(&self) -> String {
+impl TestRequest {
+    /// The target of the request: path and query.
+    fn target(&self) -> String {
         self.query.iter().fold(self.path.clone(), |path, query| format!("{path}?{query}"))
     }
 
@@ -150,8 +156,10 @@ impl Asked {
         self.resource.operation(&self.method)
     }
 
-    fn sent(&self) -> Vec<u8> {
-        let data = self.frames.iter().filter_map(|frame| if let Sent::Data(data) = frame { Some(data) } else { None });
+    /// The bytes of the body.
+    fn body(&self) -> Vec<u8> {
+        let data =
+            self.frames.iter().filter_map(|frame| if let BodyFrame::Data(data) = frame { Some(data) } else { None });
         data.flatten().copied().collect()
     }
 
@@ -160,39 +168,40 @@ impl Asked {
     }
 
     fn hangs(&self) -> bool {
-        self.frames.iter().any(|frame| matches!(frame, Sent::Nothing))
+        self.frames.iter().any(|frame| matches!(frame, BodyFrame::Pending))
     }
 }
 
 impl World {
     fn new() -> Self {
         let clock = Arc::new(FixedClock::at(Timestamp::from_unix_seconds(NOW)));
-        let service = TodoService::new(MemoryStore::new()).with_clock(clock.clone()).with_ids(Counted::default());
+        let service = TodoService::new(MemoryStore::new()).with_clock(clock.clone()).with_ids(CountedIds::default());
         let verifier = JwtVerifier::builder()
-            .source(KeySource::secrets([SECRET]).expect("a good secret"))
+            .source(KeySource::secrets([SECRET]).expect("a valid secret"))
             .clock(FixedClock::at(Timestamp::from_unix_seconds(NOW)))
             .build()
-            .expect("a good source");
+            .expect("a valid source");
         let api = TodoApi::new(service, verifier).with_body_limit(BODY_LIMIT);
         Self { api, clock, tasks: Default::default(), ids: Vec::new() }
     }
 
     async fn step(&mut self, input: &mut Input<'_>) {
         match input.byte() {
-            // Also backwards.
+            // The clock may also go back.
             byte @ 0..16 => {
                 let now = self.clock.now().unix_micros() + (i64::from(byte) - 6) * 1_500_000;
                 self.clock.set(Timestamp::from_unix_micros(now));
             }
             _ => {
-                if let Some(asked) = self.asked(input) {
-                    self.ask(&asked).await;
+                if let Some(request) = self.request(input) {
+                    self.send_and_compare(&request).await;
                 }
             }
         }
     }
 
-    fn asked(&self, input: &mut Input<'_>) -> Option<Asked> {
+    /// A request that these bytes choose.
+    fn request(&self, input: &mut Input<'_>) -> Option<TestRequest> {
         let all: Vec<_> = RESOURCES.iter().chain(PROBES).collect();
         let resource = input.choose(&all);
         let method = method(input)?;
@@ -216,8 +225,8 @@ impl World {
                     "{id}" => match input.below(8) {
                         0..6 if !self.ids.is_empty() => {
                             let (owner, id) = self.ids[input.below(self.ids.len())].clone();
-                            let spelt = if input.byte() < 240 { id.clone() } else { id.to_uppercase() };
-                            path.push_str(&spelt);
+                            let spelling = if input.byte() < 240 { id.clone() } else { id.to_uppercase() };
+                            path.push_str(&spelling);
                             named_task = Some((owner, id));
                         }
                         6 => {
@@ -242,73 +251,76 @@ impl World {
         let query = query(input, &self.ids);
         more_headers(input, &mut headers);
         let frames = frames(input);
-        Some(Asked { resource, method, path, query, headers, frames, caller, named, named_task })
+        Some(TestRequest { resource, method, path, query, headers, frames, caller, named, named_task })
     }
 
-    async fn send(&self, asked: &Asked) -> Option<Response<Bytes>> {
-        let uri = Uri::try_from(asked.text()).ok()?;
-        // Another would not reach the adapter as this path.
-        if uri.path() != asked.path {
+    async fn send(&self, request: &TestRequest) -> Option<Response<Bytes>> {
+        let uri = Uri::try_from(request.target()).ok()?;
+        // `Uri` changes some paths, which then would not be this request.
+        if uri.path() != request.path {
             return None;
         }
-        let hint =
-            asked.frames.iter().map(|frame| if let Sent::Data(data) = frame { data.len() } else { 0 }).sum::<usize>();
-        // Bodies need not know how long they are.
-        let hint = if asked.frames.len() > 1 { 0 } else { hint as u64 };
-        let mut request = Request::new(Frames { frames: asked.frames.clone().into(), hint });
-        *request.method_mut() = asked.method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = asked.headers.clone();
-        Some(self.api.respond(asked.resource, request).await)
+        let hint = request
+            .frames
+            .iter()
+            .map(|frame| if let BodyFrame::Data(data) = frame { data.len() } else { 0 })
+            .sum::<usize>();
+        // A body need not know its length.
+        let hint = if request.frames.len() > 1 { 0 } else { hint as u64 };
+        let mut http_request = Request::new(Frames { frames: request.frames.clone().into(), hint });
+        *http_request.method_mut() = request.method.clone();
+        *http_request.uri_mut() = uri;
+        *http_request.headers_mut() = request.headers.clone();
+        Some(self.api.respond(request.resource, http_request).await)
     }
 
-    async fn ask(&mut self, asked: &Asked) {
-        // What a stranger's task is like is what no task is like.
-        let elsewhere = asked
+    async fn send_and_compare(&mut self, request: &TestRequest) {
+        // A request for a task that the caller does not have must look like one for an unknown id.
+        let missing_task = request
             .named_task
             .as_ref()
-            .filter(|(owner, id)| asked.caller != Some(*owner) || !self.tasks[*owner].contains_key(id));
-        let like_none = match elsewhere {
+            .filter(|(owner, id)| request.caller != Some(*owner) || !self.tasks[*owner].contains_key(id));
+        let expected = match missing_task {
             Some((_, id)) => {
-                let path = asked.path.replace(id, UNKNOWN_ID).replace(&id.to_uppercase(), UNKNOWN_ID);
-                self.send(&Asked { path, ..asked.clone() }).await
+                let path = request.path.replace(id, UNKNOWN_ID).replace(&id.to_uppercase(), UNKNOWN_ID);
+                self.send(&TestRequest { path, ..request.clone() }).await
             }
             None => None,
         };
-        let Some(response) = self.send(asked).await else { return };
-        if let Some(expected) = like_none {
+        let Some(response) = self.send(request).await else { return };
+        if let Some(expected) = expected {
             assert_eq!(
                 (response.status(), response.headers(), response.body()),
                 (expected.status(), expected.headers(), expected.body()),
-                "{asked:?}"
+                "{request:?}"
             );
-            assert!(!response.status().is_success() || asked.method == Method::OPTIONS, "{asked:?}");
+            assert!(!response.status().is_success() || request.method == Method::OPTIONS, "{request:?}");
         }
-        if asked.method == Method::HEAD {
-            let same = self.send(&Asked { method: Method::GET, ..asked.clone() }).await.expect("it was sent before");
-            assert_eq!((response.status(), response.headers()), (same.status(), same.headers()), "{asked:?}");
-            assert!(response.body().is_empty(), "{asked:?}");
-            judge(asked, &same);
+        if request.method == Method::HEAD {
+            let same = self.send(&TestRequest { method: Method::GET, ..request.clone() }).await.expect("a valid path");
+            assert_eq!((response.status(), response.headers()), (same.status(), same.headers()), "{request:?}");
+            assert!(response.body().is_empty(), "{request:?}");
+            check_response(request, &same);
             return;
         }
-        judge(asked, &response);
+        check_response(request, &response);
         if response.status().is_success() {
-            self.acknowledge(asked, &response);
+            self.acknowledge(request, &response);
         }
     }
 
-    /// Compares a success with the model, and keeps what it says.
-    fn acknowledge(&mut self, asked: &Asked, response: &Response<Bytes>) {
-        let Some(operation) = asked.operation() else { return assert_eq!(asked.method, Method::OPTIONS) };
-        if asked.is_probe() {
+    /// Compares a success with the model, and updates the model.
+    fn acknowledge(&mut self, request: &TestRequest, response: &Response<Bytes>) {
+        let Some(operation) = request.operation() else { return assert_eq!(request.method, Method::OPTIONS) };
+        if request.is_probe() {
             return assert_eq!(&response.body()[..10], br#"{"status":"#);
         }
-        let caller = asked.caller.expect("only who is known is served");
-        assert!(asked.named.is_none_or(|named| named == caller), "{asked:?}");
+        let caller = request.caller.expect("only a valid token succeeds");
+        assert!(request.named.is_none_or(|named| named == caller), "{request:?}");
         if operation == Operation::DeleteTask {
-            let (owner, id) = asked.named_task.as_ref().expect("only what is there can go");
+            let (owner, id) = request.named_task.as_ref().expect("only an existing task can be deleted");
             assert_eq!(*owner, caller);
-            assert!(self.tasks[caller].remove(id).is_some(), "{asked:?}");
+            assert!(self.tasks[caller].remove(id).is_some(), "{request:?}");
             return;
         }
         let answer: Value = serde_json::from_slice(response.body()).expect("JSON");
@@ -321,9 +333,9 @@ impl World {
                     let id = task["id"].as_str().expect("a text");
                     assert!(before.is_none_or(|before| id < before), "{answer}");
                     before = Some(id);
-                    assert_eq!(Some(task), self.tasks[caller].get(id), "{asked:?}");
+                    assert_eq!(Some(task), self.tasks[caller].get(id), "{request:?}");
                 }
-                if asked.query.is_none() {
+                if request.query.is_none() {
                     assert_eq!(listed.len(), self.tasks[caller].len().min(100));
                 }
                 return;
@@ -334,28 +346,28 @@ impl World {
         assert_eq!(answer["user_id"], USERS[caller]);
         let before = self.tasks[caller].get(&id).cloned();
         if operation == Operation::GetTask {
-            return assert_eq!(Some(answer), before, "{asked:?}");
+            return assert_eq!(Some(answer), before, "{request:?}");
         }
-        let sent: Value = match asked.sent() {
+        let sent: Value = match request.body() {
             empty if empty.is_empty() => json!({}),
-            sent => serde_json::from_slice(&sent).expect("what was accepted is JSON"),
+            sent => serde_json::from_slice(&sent).expect("an accepted body is JSON"),
         };
         if operation == Operation::CreateTask {
-            assert!(self.ids.iter().all(|(_, other)| *other != id), "a new one");
+            assert!(self.ids.iter().all(|(_, other)| *other != id), "a new id");
             assert_eq!(response.status(), StatusCode::CREATED);
             assert_eq!(response.headers()[header::LOCATION], format!("tasks/{id}"));
             self.ids.push((caller, id.clone()));
         }
-        assert_eq!(answer, expected(operation, before.as_ref(), &sent, &answer), "{asked:?}");
+        assert_eq!(answer, expected(operation, before.as_ref(), &sent, &answer), "{request:?}");
         self.tasks[caller].insert(id, answer);
     }
 
-    /// What was acknowledged is there, and nothing else.
+    /// Reads all tasks: they are those of the model.
     async fn read_back(&mut self) {
         for caller in 0..2 {
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, bearer(&TOKENS[caller]));
-            let list = Asked {
+            let list = TestRequest {
                 resource: &RESOURCES[0],
                 method: Method::GET,
                 path: "/tasks".to_owned(),
@@ -366,33 +378,37 @@ impl World {
                 named: None,
                 named_task: None,
             };
-            self.ask(&list).await;
+            self.send_and_compare(&list).await;
             for (owner, id) in self.ids.clone() {
                 let path = format!("/tasks/{id}");
-                let get =
-                    Asked { resource: &RESOURCES[1], path, named_task: Some((owner, id.clone())), ..list.clone() };
-                let found = self.send(&get).await.expect("a good path").status() == StatusCode::OK;
+                let get = TestRequest {
+                    resource: &RESOURCES[1],
+                    path,
+                    named_task: Some((owner, id.clone())),
+                    ..list.clone()
+                };
+                let found = self.send(&get).await.expect("a valid path").status() == StatusCode::OK;
                 assert_eq!(found, owner == caller && self.tasks[owner].contains_key(&id));
-                self.ask(&get).await;
+                self.send_and_compare(&get).await;
             }
         }
     }
 }
 
-/// What a task must be after this, as far as it is not left to the server.
+/// The task after this operation. Values that the server chooses are taken from its response.
 fn expected(operation: Operation, before: Option<&Value>, sent: &Value, answer: &Value) -> Value {
     let of_before = |name: &str| before.map(|before| before[name].clone());
     let mut task = answer.clone();
     if operation == Operation::CompleteTask {
-        let was = of_before("completed").expect("there was one");
+        let was = of_before("completed").expect("the task existed");
         task["completed"] = sent.get("completed").cloned().unwrap_or_else(|| json!(was != json!(true)));
-        task["title"] = of_before("title").expect("there was one");
-        task["description"] = of_before("description").expect("there was one");
+        task["title"] = of_before("title").expect("the task existed");
+        task["description"] = of_before("description").expect("the task existed");
     } else {
         let replaces = operation != Operation::PatchTask;
         task["title"] = match sent.get("title") {
             Some(title) => json!(title.as_str().expect("a text").trim()),
-            None => of_before("title").expect("there was one"),
+            None => of_before("title").expect("the task existed"),
         };
         task["description"] = match (sent.get("description"), of_before("description")) {
             (Some(sent), _) => sent.clone(),
@@ -410,7 +426,7 @@ fn expected(operation: Operation, before: Option<&Value>, sent: &Value, answer: 
             task["created_at"] = before["created_at"].clone();
             let changed = ["title", "description", "completed"].iter().any(|name| task[*name] != before[*name]);
             task["version"] = json!(before["version"].as_i64().expect("a number") + i64::from(changed));
-            // Texts of one length.
+            // Both texts have the same length, so this compares the times.
             assert!(answer["updated_at"].as_str() >= before["updated_at"].as_str(), "{answer}");
             if !changed {
                 task["updated_at"] = before["updated_at"].clone();
@@ -420,14 +436,14 @@ fn expected(operation: Operation, before: Option<&Value>, sent: &Value, answer: 
     task
 }
 
-/// What is true of every answer.
-fn judge(asked: &Asked, response: &Response<Bytes>) {
+/// Checks the properties of every response.
+fn check_response(request: &TestRequest, response: &Response<Bytes>) {
     let (status, headers, body) = (response.status(), response.headers(), response.body());
     let header = |name: HeaderName| headers.get(name).map(|value| value.to_str().expect("text"));
     assert_eq!(header(header::CACHE_CONTROL), Some("no-store"));
     let text = String::from_utf8(body.to_vec()).expect("UTF-8");
     for token in TOKENS.iter().chain([&*EXPIRED, &*FORGED]) {
-        assert!(!text.contains(token.rsplit('.').next().expect("a signature")), "it tells a token: {text}");
+        assert!(!text.contains(token.rsplit('.').next().expect("a signature")), "it contains a token: {text}");
     }
     assert_eq!(header(header::LINK).is_some(), status == 200 && headers.contains_key(header::LINK));
     let error = response.extensions().get::<Arc<ApiError>>();
@@ -438,17 +454,21 @@ fn judge(asked: &Asked, response: &Response<Bytes>) {
     );
     let may_retry = matches!(status.as_u16(), 429 | 503);
     assert_eq!(header(header::RETRY_AFTER).is_some(), may_retry);
-    let is_options = asked.method == Method::OPTIONS && status == 204;
-    assert_eq!(header(header::ALLOW), Some(asked.resource.allow).filter(|_| status == 405 || is_options), "{asked:?}");
+    let is_options = request.method == Method::OPTIONS && status == 204;
+    assert_eq!(
+        header(header::ALLOW),
+        Some(request.resource.allow).filter(|_| status == 405 || is_options),
+        "{request:?}"
+    );
 
-    // The order of checks.
+    // The API checks the path, then the token, then the user.
     if status == 404 && text.contains(r#""not_found""#) {
-        return assert!(asked.named.is_none(), "{asked:?}: {text}");
+        return assert!(request.named.is_none(), "{request:?}: {text}");
     }
-    if asked.operation().is_some() && !asked.is_probe() {
-        assert_eq!(status == 401, asked.caller.is_none(), "{asked:?}: {text}");
-        if let (Some(caller), Some(named)) = (asked.caller, asked.named) {
-            assert_eq!(status == 403, caller != named, "{asked:?}: {text}");
+    if request.operation().is_some() && !request.is_probe() {
+        assert_eq!(status == 401, request.caller.is_none(), "{request:?}: {text}");
+        if let (Some(caller), Some(named)) = (request.caller, request.named) {
+            assert_eq!(status == 403, caller != named, "{request:?}: {text}");
         }
     }
 
@@ -479,9 +499,9 @@ fn judge(asked: &Asked, response: &Response<Bytes>) {
         413 => &["payload_too_large"],
         415 => &["unsupported_media_type"],
         422 => &["validation_failed"],
-        // Of all that is beyond us, only this can come about here.
-        503 if asked.hangs() => &["timeout"],
-        _ => panic!("{asked:?}: {status} {text}"),
+        // Of the 503 responses, only this one is possible here.
+        503 if request.hangs() => &["timeout"],
+        _ => panic!("{request:?}: {status} {text}"),
     };
     assert!(codes.contains(&code), "{text}");
     match problem.get("field_errors") {
@@ -520,7 +540,7 @@ fn bearer(token: &str) -> HeaderValue {
     HeaderValue::try_from(format!("Bearer {token}")).expect("a value")
 }
 
-/// Puts a credential into the head, and says whose it is if it is good.
+/// Adds a token to the headers. Returns its user if it is valid.
 fn credential(input: &mut Input<'_>, headers: &mut HeaderMap) -> Option<usize> {
     let name = header::AUTHORIZATION;
     match input.below(16) {
@@ -571,7 +591,7 @@ fn query(input: &mut Input<'_>, ids: &[(usize, String)]) -> Option<String> {
                     }
                     4 | 5 if !ids.is_empty() => {
                         let (_, id) = &ids[input.below(ids.len())];
-                        todo_core::Cursor::after(id.parse().expect("an identifier")).to_string()
+                        todo_core::Cursor::after(id.parse().expect("an id")).to_string()
                     }
                     _ => input.text().into_owned(),
                 };
@@ -625,7 +645,7 @@ fn more_headers(input: &mut Input<'_>, headers: &mut HeaderMap) {
     }
 }
 
-fn frames(input: &mut Input<'_>) -> Vec<Sent> {
+fn frames(input: &mut Input<'_>) -> Vec<BodyFrame> {
     let body: Vec<u8> = match input.below(8) {
         0 => Vec::new(),
         1 => input.bytes().to_vec(),
@@ -634,27 +654,27 @@ fn frames(input: &mut Input<'_>) -> Vec<Sent> {
     };
     let mut frames = Vec::new();
     match input.below(8) {
-        0..4 => frames.push(Sent::Data(body.into())),
+        0..4 => frames.push(BodyFrame::Data(body.into())),
         4 => {
             let piece = 1 + input.below(40);
-            frames.extend(body.chunks(piece).map(|piece| Sent::Data(Bytes::copy_from_slice(piece))));
-            frames.push(Sent::Trailers);
+            frames.extend(body.chunks(piece).map(|piece| BodyFrame::Data(Bytes::copy_from_slice(piece))));
+            frames.push(BodyFrame::Trailers);
         }
         5 => {
             let at = input.below(256).min(body.len());
-            frames.push(Sent::Data(Bytes::copy_from_slice(&body[..at])));
-            frames.push(input.choose(&[&Sent::Failure, &Sent::Nothing]).clone());
+            frames.push(BodyFrame::Data(Bytes::copy_from_slice(&body[..at])));
+            frames.push(input.choose(&[&BodyFrame::Failure, &BodyFrame::Pending]).clone());
         }
         6 => {
             let at = input.below(256).min(body.len());
-            frames.extend([&body[..at], &[], &body[at..]].map(|piece| Sent::Data(Bytes::copy_from_slice(piece))));
+            frames.extend([&body[..at], &[], &body[at..]].map(|piece| BodyFrame::Data(Bytes::copy_from_slice(piece))));
         }
-        _ => frames.extend([Sent::Trailers, Sent::Data(body.into())]),
+        _ => frames.extend([BodyFrame::Trailers, BodyFrame::Data(body.into())]),
     }
     frames
 }
 
-/// Members of the names that are looked at, with values that are near to what is right.
+/// A JSON object with members that the API knows, and with values that are almost valid.
 fn object(input: &mut Input<'_>) -> String {
     let mut members = Vec::new();
     for _ in 0..input.below(5) {

@@ -1,7 +1,7 @@
-//! Any bytes into a connection of the server, in any pieces, over a pipe and by a clock that leaps.
+//! Any bytes sent into a connection of the server, in any pieces.
 //!
-//! It never panics and always comes to an end. Of HTTP/1.1, what comes back is exactly the answers that were given, in
-//! their order, and after them at most one refusal by hyper. Of HTTP/2, it is whole frames.
+//! The connection always ends. Over HTTP/1.1 the client receives exactly the responses of the API, in order, and after
+//! them at most one response with which hyper rejects unreadable bytes. Over HTTP/2 it receives whole frames.
 
 use std::{
     convert::Infallible,
@@ -14,31 +14,29 @@ use bytes::Bytes;
 use futures_util::future::join3;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt as _, Full};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
 use todo_core::{
     TodoService, UserId,
     api::{ApiError, TodoApi, problem},
     auth::{AuthError, Authenticator, Identity},
     store::MemoryStore,
 };
+use todo_server::connection::ConnectionServer;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, duplex, split},
     time::{sleep, timeout},
 };
 use tower::ServiceExt as _;
 
-use crate::connection::{Activity, Limited, builder};
-
 const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const STATUSES: [u16; 14] = [200, 201, 204, 400, 401, 403, 404, 405, 413, 415, 422, 503, 431, 414];
 
-/// `Bearer alice` is Alice, so that bytes that chance has changed can still be a credential.
+/// Accepts the user's id as a token, so that the fuzzer can write valid tokens.
 #[derive(Debug)]
-struct ByName;
+struct TokenIsUserId;
 
 #[async_trait::async_trait]
-impl Authenticator for ByName {
+impl Authenticator for TokenIsUserId {
     async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
         let value = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let name = value.and_then(|value| value.strip_prefix("Bearer "));
@@ -46,55 +44,57 @@ impl Authenticator for ByName {
     }
 }
 
-/// An answer, as it left the API.
+/// A response of the API.
 #[derive(Debug)]
-struct Given {
+struct Sent {
     method: Method,
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
-/// The first byte says how the client behaves, the second how it cuts the rest into pieces.
-pub(crate) fn check(data: &[u8]) {
+/// Checks a connection. The first byte chooses how the client behaves, the second the size of the pieces in which it
+/// sends the rest.
+///
+/// # Panics
+///
+/// If a property of [this module](self) does not hold.
+pub fn check(data: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime").block_on(converse(data));
+    runtime.expect("a runtime").block_on(connect(data));
 }
 
-async fn converse(data: &[u8]) {
-    let [flags, size, sent @ ..] = data else { return };
-    let (ours, theirs) = duplex(if flags & 1 == 0 { 64 * 1024 } else { 64 });
-    let given = Arc::new(Mutex::new(Vec::new()));
+async fn connect(data: &[u8]) {
+    let [flags, size, bytes @ ..] = data else { return };
+    let (client, stream) = duplex(if flags & 1 == 0 { 64 * 1024 } else { 64 });
+    let sent = Arc::new(Mutex::new(Vec::new()));
 
-    let api = TodoApi::new(TodoService::new(MemoryStore::new()), ByName).with_body_limit(1000);
+    let api = TodoApi::new(TodoService::new(MemoryStore::new()), TokenIsUserId).with_body_limit(1000);
     let app = Router::new()
         .nest("/api/v1", todo_axum::router(api.clone()))
         .merge(todo_axum::probes(api))
         .fallback(async || problem(ApiError::NotFound).map(axum::body::Body::from));
-    let activity = Arc::new(Activity::default());
-    let stream = TokioIo::new(Limited::new(theirs, activity.clone()));
-    let service = service_fn(|request: Request<Incoming>| {
-        let busy = activity.begin(request.version());
-        let (app, given, method) = (app.clone(), given.clone(), request.method().clone());
+    let log = sent.clone();
+    let connection = ConnectionServer::default().serve(stream, move |request: Request<Incoming>| {
+        let (app, log, method) = (app.clone(), log.clone(), request.method().clone());
         async move {
             let Ok(response) = app.oneshot(request).await;
             let (head, body) = response.into_parts();
-            let body = body.collect().await.expect("it is there").to_bytes();
+            let body = body.collect().await.expect("a body").to_bytes();
             let (status, headers) = (head.status, head.headers.clone());
             assert!(STATUSES.contains(&status.as_u16()), "{status}");
-            given.lock().expect("no panic").push(Given { method, status, headers, body: body.clone() });
-            drop(busy);
+            log.lock().expect("no panic").push(Sent { method, status, headers, body: body.clone() });
             Ok::<_, Infallible>(Response::from_parts(head, Full::new(body)))
         }
     });
-    let served = async {
-        // Whatever it breaks off with.
-        let _ = builder().serve_connection(stream, service).into_owned().await;
+    let serving = async {
+        // The connection may end with any error.
+        let _ = connection.await;
     };
 
-    let (mut reader, mut writer) = split(ours);
-    let asking = async {
-        for piece in sent.chunks(if *size == 0 { sent.len().max(1) } else { usize::from(*size) }) {
+    let (mut reader, mut writer) = split(client);
+    let writing = async {
+        for piece in bytes.chunks(if *size == 0 { bytes.len().max(1) } else { usize::from(*size) }) {
             if writer.write_all(piece).await.is_err() {
                 break;
             }
@@ -108,24 +108,24 @@ async fn converse(data: &[u8]) {
         writer
     };
     let mut received = Vec::new();
-    let hearing = async {
+    let reading = async {
         if flags & 8 != 0 {
             sleep(Duration::from_secs(5)).await;
         }
         let _ = reader.read_to_end(&mut received).await;
     };
-    let whole = join3(served, asking, hearing);
-    assert!(timeout(Duration::from_hours(1), whole).await.is_ok(), "it hangs");
+    let all = join3(serving, writing, reading);
+    assert!(timeout(Duration::from_hours(1), all).await.is_ok(), "the connection does not end");
 
-    let given = given.lock().expect("no panic");
-    if sent.starts_with(HTTP_2) {
+    let sent = sent.lock().expect("no panic");
+    if bytes.starts_with(HTTP_2) {
         assert_frames(&received);
     } else {
-        assert_answers(&given, &received);
+        assert_responses(&sent, &received);
     }
 }
 
-/// Frames of HTTP/2 (RFC 9113, section 4.1), the first of them settings.
+/// Whole frames of HTTP/2 (RFC 9113, section 4.1), of which the first is SETTINGS.
 fn assert_frames(mut bytes: &[u8]) {
     let mut first = true;
     while !bytes.is_empty() {
@@ -138,36 +138,42 @@ fn assert_frames(mut bytes: &[u8]) {
     }
 }
 
-fn assert_answers(given: &[Given], mut bytes: &[u8]) {
-    let shown = String::from_utf8_lossy(bytes).into_owned();
-    for answer in given {
-        let mut head = Head::read(&mut bytes).unwrap_or_else(|| panic!("no answer for {answer:?}: {shown:?}"));
+/// The bytes are these responses, and at most one response of hyper.
+fn assert_responses(sent: &[Sent], mut bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    for response in sent {
+        let mut head = Head::read(&mut bytes).unwrap_or_else(|| panic!("no bytes for {response:?}: {text:?}"));
         while head.status == 100 {
-            head = Head::read(&mut bytes).unwrap_or_else(|| panic!("no answer for {answer:?}: {shown:?}"));
+            head = Head::read(&mut bytes).unwrap_or_else(|| panic!("no bytes for {response:?}: {text:?}"));
         }
-        assert_eq!(head.status, answer.status.as_u16(), "{answer:?}: {shown:?}");
-        let by_hyper = ["date", "connection", "transfer-encoding"];
-        let ours: Vec<_> = head.headers.iter().filter(|(name, _)| !by_hyper.contains(&name.as_str())).collect();
-        // axum gives every answer a length, and hyper takes it away from those that may have none.
-        let has_length = |name: &http::HeaderName| *name != header::CONTENT_LENGTH || answer.status != 204;
-        let given: Vec<_> = answer.headers.iter().filter(|(name, _)| has_length(name)).collect();
-        assert_eq!(ours.len(), given.len(), "{answer:?}: {shown:?}");
-        for ((name, value), (own_name, own_value)) in ours.iter().zip(given) {
-            assert_eq!((name.as_str(), value.as_bytes()), (own_name.as_str(), own_value.as_bytes()), "{shown:?}");
+        assert_eq!(head.status, response.status.as_u16(), "{response:?}: {text:?}");
+        let added_by_hyper = ["date", "connection", "transfer-encoding"];
+        let received: Vec<_> =
+            head.headers.iter().filter(|(name, _)| !added_by_hyper.contains(&name.as_str())).collect();
+        // axum sets a length for every response, and hyper removes it from a 204.
+        let has_length = |name: &http::HeaderName| *name != header::CONTENT_LENGTH || response.status != 204;
+        let expected: Vec<_> = response.headers.iter().filter(|(name, _)| has_length(name)).collect();
+        assert_eq!(received.len(), expected.len(), "{response:?}: {text:?}");
+        for ((name, value), (expected_name, expected_value)) in received.iter().zip(expected) {
+            assert_eq!(
+                (name.as_str(), value.as_bytes()),
+                (expected_name.as_str(), expected_value.as_bytes()),
+                "{text:?}"
+            );
         }
-        if answer.method != Method::HEAD {
-            assert!(bytes.starts_with(&answer.body), "{answer:?}: {shown:?}");
-            bytes = &bytes[answer.body.len()..];
+        if response.method != Method::HEAD {
+            assert!(bytes.starts_with(&response.body), "{response:?}: {text:?}");
+            bytes = &bytes[response.body.len()..];
         }
     }
-    // What hyper cannot read, it refuses, and ends.
+    // hyper rejects unreadable bytes and closes the connection.
     if !bytes.is_empty() {
-        let mut head = Head::read(&mut bytes).expect(&shown);
+        let mut head = Head::read(&mut bytes).expect(&text);
         while head.status == 100 && !bytes.is_empty() {
-            head = Head::read(&mut bytes).expect(&shown);
+            head = Head::read(&mut bytes).expect(&text);
         }
-        assert!(matches!(head.status, 100 | 400 | 414 | 431), "{shown:?}");
-        assert!(bytes.is_empty(), "{shown:?}");
+        assert!(matches!(head.status, 100 | 400 | 414 | 431), "{text:?}");
+        assert!(bytes.is_empty(), "{text:?}");
     }
 }
 

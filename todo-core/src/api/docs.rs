@@ -1,5 +1,5 @@
-//! The documentation over HTTP: the document, and a page that shows it. All that the page needs is in this crate, and
-//! it asks nobody else.
+//! Serves the documentation: the OpenAPI document and a page that shows it. The page loads nothing from other servers; its
+//! files are part of this crate.
 
 use std::{fmt, sync::OnceLock};
 
@@ -14,18 +14,18 @@ use http::{
     },
 };
 
-use super::{ApiError, Resource, openapi};
+use super::{error::ApiError, openapi, routes::Resource};
 
-/// The page loads from its own server, sends to its own server, and is shown in no other page. `data:` are the pictures
-/// within the style sheet.
+/// The page loads from its own server only, connects to its own server only, and cannot be framed. `data:` allows the
+/// images in the style sheet.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
 base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// A file that is the same for all.
+/// A static file of the page.
 struct Asset {
     path: &'static str,
     content_type: &'static str,
-    /// Compressed already. Only browsers read these, and all of them take gzip.
+    /// Whether the content is compressed. Only browsers load these files, and all browsers accept gzip.
     is_gzip: bool,
     content: &'static [u8],
     tag: OnceLock<HeaderValue>,
@@ -49,7 +49,7 @@ static ASSETS: [Asset; 4] = [
     Asset::new("/docs/swagger-ui.css", "text/css; charset=utf-8", true, include_bytes!("docs/swagger-ui.css.gz")),
 ];
 
-/// The documentation of an API that is mounted somewhere. The document is made when it is first asked for.
+/// The documentation of an API mounted at a path. The document is made at the first request for it.
 pub(super) struct Docs {
     mount: String,
     document: OnceLock<(Bytes, HeaderValue)>,
@@ -60,8 +60,8 @@ impl Docs {
         Self { mount: mount.to_owned(), document: OnceLock::new() }
     }
 
-    /// The file at this path.
-    pub(super) fn answer(&self, resource: &Resource, headers: &HeaderMap) -> Result<Response<Bytes>, ApiError> {
+    /// Responds with the file at the path of this resource.
+    pub(super) fn response(&self, resource: &Resource, headers: &HeaderMap) -> Result<Response<Bytes>, ApiError> {
         if let Some(asset) = ASSETS.iter().find(|asset| asset.path == resource.path) {
             let tag = asset.tag.get_or_init(|| tag(asset.content));
             let mut response = file(Bytes::from_static(asset.content), asset.content_type, tag, headers);
@@ -88,31 +88,31 @@ impl fmt::Debug for Docs {
     }
 }
 
-/// A strong validator (RFC 9110, section 8.8.3): the beginning of the content's SHA-256.
+/// A strong entity tag (RFC 9110, section 8.8.3): the first 16 bytes of the SHA-256 of the content.
 fn tag(content: &[u8]) -> HeaderValue {
     let hash = digest(&SHA256, content);
     let tag = URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16]);
     HeaderValue::try_from(format!("\"{tag}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-/// The content, unless the caller has it already.
+/// A response with the content, or 304 if the client has it already.
 fn file(content: Bytes, content_type: &'static str, tag: &HeaderValue, headers: &HeaderMap) -> Response<Bytes> {
     let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
     let known = known.flat_map(|tags| tags.split(',')).map(|known| known.trim().trim_start_matches("W/"));
     let is_known = known.into_iter().any(|known| known == "*" || known.as_bytes() == tag.as_bytes());
     let mut response = Response::new(Bytes::new());
-    let always: [(HeaderName, &'static str); 4] = [
-        // It may be kept, but a newer server has newer files.
+    let headers_of_all: [(HeaderName, &'static str); 4] = [
+        // Caches may store the file but must revalidate it, because a newer server has newer files.
         (CACHE_CONTROL, "no-cache"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (REFERRER_POLICY, "no-referrer"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    for (name, value) in always {
+    for (name, value) in headers_of_all {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response.headers_mut().insert(ETAG, tag.clone());
-    // Without a body it is the length that there would be (RFC 9110, section 8.6): axum would say 0 to HEAD.
+    // A response to HEAD has the length of the body of GET (RFC 9110, section 8.6). Without this header, axum sends 0.
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
     if is_known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;

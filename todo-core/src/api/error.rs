@@ -145,33 +145,33 @@ impl ApiError {
             Self::Auth(AuthError::Expired) => "The token has expired.".to_owned(),
             Self::Auth(AuthError::Invalid(_)) => "The token is not valid.".to_owned(),
             Self::Auth(AuthError::Revoked) => "The token has been revoked.".to_owned(),
-            Self::Auth(AuthError::ForeignOrigin) => "A cookie counts only from the site's own pages.".to_owned(),
-            Self::Forbidden => "The path names another user than the token.".to_owned(),
-            Self::NotFound => "There is nothing at this path.".to_owned(),
-            Self::Service(Error::TaskNotFound) => "There is no such task.".to_owned(),
-            Self::MethodNotAllowed { allow } => format!("This path answers to {allow}."),
-            Self::PayloadTooLarge { limit: Some(limit) } => format!("The body may have at most {limit} bytes."),
+            Self::Auth(AuthError::ForeignOrigin) => "Cookies are accepted only from the site's own pages.".to_owned(),
+            Self::Forbidden => "The user in the path is not the caller.".to_owned(),
+            Self::NotFound => "This path does not exist.".to_owned(),
+            Self::Service(Error::TaskNotFound) => "Task not found.".to_owned(),
+            Self::MethodNotAllowed { allow } => format!("This path supports {allow}."),
+            Self::PayloadTooLarge { limit: Some(limit) } => format!("The body must have at most {limit} bytes."),
             Self::PayloadTooLarge { limit: None } => "The body is too large.".to_owned(),
             Self::UnsupportedMediaType { merge_patch: false } => "Send the body as application/json.".to_owned(),
             Self::UnsupportedMediaType { merge_patch: true } => {
                 "Send the body as application/json or application/merge-patch+json.".to_owned()
             }
-            Self::MalformedJson => "The body is not JSON.".to_owned(),
+            Self::MalformedJson => "The body is not valid JSON.".to_owned(),
             Self::NotAnObject => "The body must be a JSON object.".to_owned(),
             Self::Validation(errors) => errors.to_string(),
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => {
-                "Too many requests; try again later.".to_owned()
+                "Too many requests. Retry later.".to_owned()
             }
             Self::NotReady { .. } => "The service is not ready.".to_owned(),
             Self::Auth(AuthError::Unavailable { .. })
             | Self::Service(Error::Store(StoreError::Unavailable(_) | StoreError::Interrupted(_))) => {
-                "The service is unavailable; try again later.".to_owned()
+                "The service is unavailable. Retry later.".to_owned()
             }
             Self::Service(Error::Store(StoreError::Timeout(_))) | Self::Timeout { .. } => {
-                "The answer took too long; try again later.".to_owned()
+                "The request timed out. Retry later.".to_owned()
             }
             Self::Service(Error::Store(StoreError::Setup(_) | StoreError::Backend(_)) | Error::IdsExhausted)
-            | Self::Internal(_) => "Something went wrong on our side.".to_owned(),
+            | Self::Internal(_) => "Internal server error.".to_owned(),
         }
     }
 

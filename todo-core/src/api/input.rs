@@ -1,114 +1,16 @@
-//! Reads what a request brings: its content type, its body within a limit, the members of a JSON object, the
-//! parameters of a query. Every wrong field is named at once.
+//! Reads the input of a request: the query parameters, the id in the path and the members of the JSON object in the body.
+//! All invalid fields are reported together.
 
-use std::{future::poll_fn, pin::pin, str::FromStr};
+use std::{borrow::Cow, str::FromStr};
 
-use bytes::{Buf, BufMut};
-use http::{
-    HeaderMap,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
-};
-use http_body::Body;
-use http_body_util::LengthLimitError;
-
-use super::{ApiError, FieldErrors};
+use super::{error::ApiError, field_errors::FieldErrors};
 use crate::{
     Description, InvalidValue, NewTask, Patch, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, json::Json,
 };
 
-/// What may stand in for any error of a body.
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Reads a body of at most `limit` bytes, while it arrives: 415 comes before 413, and an empty body is judged by
-/// neither.
-pub(super) async fn read_body<B>(
-    headers: &HeaderMap,
-    body: B,
-    limit: usize,
-    merge_patch: bool,
-) -> Result<Vec<u8>, ApiError>
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    let unsupported = || ApiError::UnsupportedMediaType { merge_patch };
-    let supported = is_json(headers, merge_patch);
-    // Not every framework's body knows its own size.
-    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let size = body.size_hint().lower().max(declared.unwrap_or(0));
-    if size > 0 && !supported {
-        return Err(unsupported());
-    }
-    if size > limit as u64 {
-        return Err(ApiError::PayloadTooLarge { limit: Some(limit) });
-    }
-    let mut body = pin!(body);
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
-        let frame = frame.map_err(|error| {
-            if is_length_limit(&*error.into()) {
-                ApiError::PayloadTooLarge { limit: None }
-            } else {
-                ApiError::MalformedJson
-            }
-        })?;
-        // What is no data is trailers, which say nothing to us.
-        let Ok(data) = frame.into_data() else { continue };
-        if data.has_remaining() && !supported {
-            return Err(unsupported());
-        }
-        if data.remaining() > limit - bytes.len() {
-            return Err(ApiError::PayloadTooLarge { limit: Some(limit) });
-        }
-        bytes.put(data);
-    }
-    Ok(bytes)
-}
-
-/// Whether reading a body failed at a length limit of the host, which is lower than ours. Frameworks wrap the error of
-/// the limit in errors of their own.
-fn is_length_limit(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.is::<LengthLimitError>() {
-            return true;
-        }
-        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            // The `source` of an `io::Error` is the source of the error in it, not that error itself.
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    false
-}
-
-/// Whether the body is declared to be JSON, in UTF-8 (RFC 8259, section 8.1), and not compressed.
-fn is_json(headers: &HeaderMap, merge_patch: bool) -> bool {
-    let encoded =
-        headers.get_all(CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(content_type), None, false) = (types.next(), types.next(), encoded) else {
-        return false;
-    };
-    let Ok(content_type) = content_type.to_str() else {
-        return false;
-    };
-    let mut parts = content_type.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default();
-    let known = essence.eq_ignore_ascii_case("application/json")
-        || (merge_patch && essence.eq_ignore_ascii_case("application/merge-patch+json"));
-    known
-        && parts.all(|parameter| match parameter.split_once('=') {
-            Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
-                value.trim_matches('"').eq_ignore_ascii_case("utf-8")
-            }
-            _ => true,
-        })
-}
-
-/// The parameters of a query. Those that nobody takes are unknown.
+/// The query parameters that were not read yet. Those left at the end are unknown, and rejected.
 pub(super) struct Query<'a> {
-    parameters: Vec<(std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>)>,
+    parameters: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 impl<'a> Query<'a> {
@@ -154,14 +56,14 @@ impl<'a> Query<'a> {
         }
     }
 
-    pub(super) fn refuse_rest(self, errors: &mut FieldErrors) {
+    pub(super) fn reject_rest(self, errors: &mut FieldErrors) {
         for (name, _) in self.parameters {
             errors.add(&name, "is unknown");
         }
     }
 }
 
-/// The id in a path.
+/// Reads the task id in a path.
 pub(super) fn task_id(text: Option<&str>, errors: &mut FieldErrors) -> Option<TaskId> {
     match text.unwrap_or_default().parse() {
         Ok(id) => Some(id),
@@ -172,7 +74,7 @@ pub(super) fn task_id(text: Option<&str>, errors: &mut FieldErrors) -> Option<Ta
     }
 }
 
-/// The members of the JSON object in a body. Those that nobody takes are unknown.
+/// The members of the JSON object in a body that were not read yet. Those left at the end are unknown, and rejected.
 pub(super) struct Members(Vec<(String, Json)>);
 
 impl Members {
@@ -184,7 +86,7 @@ impl Members {
         }
     }
 
-    /// An empty body is an empty object where every member may be absent.
+    /// Parses a body that may be empty, which is treated like an empty object.
     pub(super) fn parse_or_empty(body: &[u8]) -> Result<Self, ApiError> {
         if body.is_empty() { Ok(Self(Vec::new())) } else { Self::parse(body) }
     }
@@ -273,10 +175,10 @@ impl Members {
         self.completed(errors)
     }
 
-    pub(super) fn refuse_rest(self, errors: &mut FieldErrors) {
+    pub(super) fn reject_rest(self, errors: &mut FieldErrors) {
         for (name, _) in self.0 {
             let message = match name.as_str() {
-                "user_id" => "comes from the token",
+                "user_id" => "is set from the token",
                 "id" | "created_at" | "updated_at" | "version" => "is set by the server",
                 _ => "is unknown",
             };
@@ -289,50 +191,5 @@ fn set<T>(patch: Patch<T>) -> Option<T> {
     match patch {
         Patch::Set(value) => Some(value),
         Patch::Keep | Patch::Clear => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{fmt, io};
-
-    use bytes::Bytes;
-    use http_body_util::{BodyExt as _, Full, Limited};
-
-    use super::*;
-
-    #[derive(Debug)]
-    struct Wrapped(BoxError);
-
-    impl fmt::Display for Wrapped {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            self.0.fmt(f)
-        }
-    }
-
-    impl std::error::Error for Wrapped {
-        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-            Some(&*self.0)
-        }
-    }
-
-    #[tokio::test]
-    async fn a_length_limit_error_is_found_behind_wrapping_errors() {
-        let limit_error =
-            async || Limited::new(Full::<Bytes>::from("too long"), 1).collect().await.expect_err("over the limit");
-        let errors: [BoxError; 4] = [
-            limit_error().await,
-            Wrapped(limit_error().await).into(),
-            io::Error::other(limit_error().await).into(),
-            Wrapped(io::Error::other(Wrapped(limit_error().await)).into()).into(),
-        ];
-        for error in errors {
-            assert!(is_length_limit(&*error), "{error:?}");
-        }
-        let others: [BoxError; 3] =
-            ["reset".into(), io::Error::from(io::ErrorKind::ConnectionReset).into(), Wrapped("reset".into()).into()];
-        for error in others {
-            assert!(!is_length_limit(&*error), "{error:?}");
-        }
     }
 }

@@ -2,16 +2,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    HeaderValue, Response,
+    header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
 
-use super::ApiError;
+use super::{error::ApiError, response::json};
 use crate::auth::AuthError;
 
-/// The body of an error: problem details (RFC 9457), with `detail` as a text so that clients which show it need not
-/// know more.
+/// The body of an error: problem details (RFC 9457). `detail` is always a string, so that a client can show it without
+/// knowing the code.
 #[derive(Serialize)]
 struct Problem<'a> {
     r#type: &'static str,
@@ -25,9 +25,12 @@ struct Problem<'a> {
     failed: Option<&'a [&'static str]>,
 }
 
-/// The answer that an error is: for an adapter or a host that refuses a request itself, in the same words.
+/// Makes the response to a failed request: status, headers and problem details (RFC 9457).
 ///
-/// The error rides in the extensions of the response as `Arc<ApiError>`.
+/// An adapter or a host calls it for requests that it rejects itself, so that all errors have the same form. It takes an
+/// [`ApiError`] or anything that converts to one: the [`Error`](crate::Error) of the service, an
+/// [`AuthError`], [`FieldErrors`](super::FieldErrors). The response carries the error in its extensions as
+/// `Arc<ApiError>`.
 ///
 /// ```
 /// use todo_core::api::{ApiError, problem};
@@ -73,37 +76,8 @@ pub fn problem(error: impl Into<ApiError>) -> Response<Bytes> {
     response
 }
 
-/// `Retry-After` knows whole seconds, and to come too early is to be refused again.
+/// Rounds up, since `Retry-After` has whole seconds and a retry that comes too early is rejected again.
 fn whole_seconds(after: Duration) -> u64 {
     let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
     seconds.max(1)
-}
-
-/// A response with a JSON body and all headers that belong to one.
-pub(super) fn json(status: StatusCode, content_type: &'static str, body: &impl Serialize) -> Response<Bytes> {
-    match serde_json::to_vec(body) {
-        Ok(body) => with_json(status, content_type, body),
-        // Our bodies are texts, numbers and lists of them: there is nothing in them that could fail.
-        Err(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
-    }
-}
-
-/// A response with this body, which is JSON already.
-pub(super) fn with_json(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Bytes> {
-    let body = Bytes::from(body);
-    let mut response = empty(status);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    *response.body_mut() = body;
-    response
-}
-
-/// A response without a body.
-pub(super) fn empty(status: StatusCode) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = status;
-    // What one user sees is for nobody's cache.
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

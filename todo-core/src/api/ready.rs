@@ -1,4 +1,4 @@
-//! Whether the parts behind the API do their work, each by itself.
+//! The health probes: whether the process runs, and whether the parts behind the API work.
 
 use std::{
     future::{Future, poll_fn},
@@ -7,45 +7,73 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use tokio::time::{error::Elapsed, timeout};
 
-use super::{ApiError, causes};
+use super::{error::ApiError, log::causes};
 use crate::{TodoService, auth::Authenticator};
 
-/// The parts, as they are named over the wire.
+/// The parts, as responses name them.
 pub(super) const PARTS: [&str; 2] = ["store", "keys"];
 
-/// How long a part may take. Whoever probes waits little longer, and then learns nothing of the other part.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a part may take. The clients of a probe wait little longer, and a probe that they abandon tells them nothing
+/// about the other part.
+const PART_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks store and authenticator, both at once, for a request that may take so long.
+/// The status of the server.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(super) struct Status {
+    status: &'static str,
+}
+
+impl Status {
+    pub(super) const OK: Self = Self { status: "ok" };
+}
+
+/// The server is ready, part by part.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(super) struct Readiness {
+    status: &'static str,
+    /// The store with the tasks.
+    store: &'static str,
+    /// The keys that verify tokens.
+    keys: &'static str,
+}
+
+impl Readiness {
+    pub(super) const READY: Self = Self { status: "ready", store: "ok", keys: "ok" };
+}
+
+/// Checks the store and the authenticator at the same time, for a request that may take `limit`.
 ///
 /// # Errors
 ///
-/// [`ApiError::NotReady`] with the names of those that do not answer well, or not in time.
+/// [`ApiError::NotReady`] with the parts that failed or did not respond in time.
 pub(super) async fn check(
     service: &TodoService,
     authenticator: &dyn Authenticator,
     limit: Duration,
 ) -> Result<(), ApiError> {
-    // A request that runs out of time would not say which part it was.
-    let patience = PATIENCE.min(limit / 2);
-    let store = timeout(patience, async { Ok(service.ping().await?) });
-    let keys = timeout(patience, async { Ok(authenticator.ready().await?) });
+    // A request that times out could not say which part is slow.
+    let part_timeout = PART_TIMEOUT.min(limit / 2);
+    let store = timeout(part_timeout, async { Ok(service.ping().await?) });
+    let keys = timeout(part_timeout, async { Ok(authenticator.ready().await?) });
     let (store, keys) = both(store, keys).await;
-    let answers = PARTS.into_iter().zip([store, keys]);
-    let failed: Vec<_> = answers.filter(|(part, answer)| !is_good(part, answer)).map(|(part, _)| part).collect();
+    let results = PARTS.into_iter().zip([store, keys]);
+    let failed: Vec<_> = results.filter(|(part, result)| !is_ready(part, result)).map(|(part, _)| part).collect();
     if failed.is_empty() { Ok(()) } else { Err(ApiError::NotReady { failed }) }
 }
 
-/// Tells the log why not.
-fn is_good(part: &str, answer: &Result<Result<(), ApiError>, Elapsed>) -> bool {
-    match answer {
+/// Whether a part is ready; logs the cause if it is not.
+fn is_ready(part: &str, result: &Result<Result<(), ApiError>, Elapsed>) -> bool {
+    match result {
         Ok(Ok(())) => return true,
         Ok(Err(error)) => {
             tracing::warn!(target: "todo_core::api", part, %error, causes = causes(error), "not ready");
         }
-        Err(_) => tracing::warn!(target: "todo_core::api", part, "not ready: no answer in time"),
+        Err(_) => tracing::warn!(target: "todo_core::api", part, "not ready: no response in time"),
     }
     false
 }
@@ -55,14 +83,14 @@ async fn both<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>
     let (mut first, mut second) = (None, None);
     poll_fn(|context| {
         if first.is_none()
-            && let Poll::Ready(answer) = one.as_mut().poll(context)
+            && let Poll::Ready(output) = one.as_mut().poll(context)
         {
-            first = Some(answer);
+            first = Some(output);
         }
         if second.is_none()
-            && let Poll::Ready(answer) = other.as_mut().poll(context)
+            && let Poll::Ready(output) = other.as_mut().poll(context)
         {
-            second = Some(answer);
+            second = Some(output);
         }
         match (first.take(), second.take()) {
             (Some(first), Some(second)) => Poll::Ready((first, second)),

@@ -3,37 +3,37 @@ use std::borrow::Cow;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-/// What a request asks for. Its [`name`](Self::name) is a field of the span around each request.
+/// An operation of the API. Its [`name`](Self::name) is a field of the tracing span of each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// A page of the caller's tasks.
+    /// Lists a page of the caller's tasks.
     ListTasks,
-    /// A new task.
+    /// Creates a task.
     CreateTask,
-    /// One task.
+    /// Reads a task.
     GetTask,
-    /// Other content for a task.
+    /// Replaces the content of a task.
     ReplaceTask,
-    /// A change to parts of a task.
+    /// Changes some fields of a task.
     PatchTask,
-    /// The end of a task.
+    /// Deletes a task.
     DeleteTask,
-    /// A task made done or open.
+    /// Completes or reopens a task.
     CompleteTask,
-    /// Who the credential says the caller is.
+    /// Reads the caller's identity, as their credential describes it.
     GetSession,
-    /// Whether the process is alive.
+    /// Liveness probe: whether the process runs.
     Health,
-    /// Whether the store answers.
+    /// Readiness probe: whether the store and the keys work.
     Ready,
-    /// A file of the documentation.
+    /// Reads a file of the documentation.
     #[cfg(feature = "openapi")]
     GetDocument,
 }
 
 impl Operation {
-    /// Its name in logs and documents: `list_tasks`.
+    /// Returns its name in logs and in the OpenAPI document, such as `list_tasks`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -53,18 +53,18 @@ impl Operation {
     }
 }
 
-/// A path that is ours, and what its methods do.
+/// A path of the API and the operations of its methods.
 ///
-/// An adapter registers each [`path`](Self::path) of [`RESOURCES`] with its framework and hands what matches to
-/// [`TodoApi::respond`](super::TodoApi::respond). All methods: which of them exist is answered there.
+/// An adapter registers each [`path`](Self::path) with its framework for all methods, and passes the requests that match
+/// to [`TodoApi::respond`](super::TodoApi::respond), which rejects unknown methods.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Resource {
-    /// The path below the mount: segments are texts, or a name in braces that stands for one segment.
+    /// The path below the mount. A segment in braces, such as `{id}`, is a parameter.
     pub path: &'static str,
-    /// What each method does. HEAD comes with GET, and OPTIONS with all.
+    /// The operation of each method. A resource with GET also has HEAD, and every resource has OPTIONS.
     pub operations: &'static [(Method, Operation)],
-    /// The header `Allow` of this path.
+    /// The value of the header `Allow` for this path.
     pub allow: &'static str,
 }
 
@@ -84,7 +84,7 @@ const COMPLETE_ALLOW: &str = "PATCH, OPTIONS";
 
 const GET_ALLOW: &str = "GET, HEAD, OPTIONS";
 
-/// Every path of the API, relative to where it is mounted.
+/// The paths of the API, relative to where it is mounted.
 pub const RESOURCES: &[Resource] = &[
     Resource { path: "/tasks", operations: TASKS, allow: TASKS_ALLOW },
     Resource { path: "/tasks/{id}", operations: TASK, allow: TASK_ALLOW },
@@ -95,13 +95,13 @@ pub const RESOURCES: &[Resource] = &[
     Resource { path: "/auth/session", operations: &[(Method::GET, Operation::GetSession)], allow: GET_ALLOW },
 ];
 
-/// The paths of the health probes, for the root of a server. They need no credential.
+/// The paths of the health probes, for the root of a server. They require no credential.
 pub const PROBES: &[Resource] = &[
     Resource { path: "/health", operations: &[(Method::GET, Operation::Health)], allow: GET_ALLOW },
     Resource { path: "/health/ready", operations: &[(Method::GET, Operation::Ready)], allow: GET_ALLOW },
 ];
 
-/// The paths of the documentation, for the root of a server: the OpenAPI document, and a page that shows it. They need
+/// The paths of the documentation, for the root of a server: the OpenAPI document and a page that shows it. They require
 /// no credential.
 #[cfg(feature = "openapi")]
 pub const DOCS: &[Resource] = &[
@@ -115,19 +115,19 @@ pub const DOCS: &[Resource] = &[
 #[cfg(feature = "openapi")]
 const DOCUMENT: &[(Method, Operation)] = &[(Method::GET, Operation::GetDocument)];
 
-/// Users whose ids are segments of ours: in every framework a text wins over a parameter, so these are not reachable
-/// by the paths that begin with a user id.
+/// User ids that equal a literal segment of a path. In every framework a literal segment takes precedence over a
+/// parameter, so these users cannot use the paths that begin with a user id.
 pub(super) const SHADOWED_USERS: [&str; 2] = ["tasks", "auth"];
 
-/// Whom a path names.
+/// The user that a path names.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum PathUser<'a> {
-    /// Nobody: the caller is meant.
+    /// The path names no user, so it is about the caller.
     #[default]
     Caller,
-    /// This user.
+    /// The path names this user.
     Named(Cow<'a, str>),
-    /// What stands there is not UTF-8, so it is no user at all.
+    /// The segment is not UTF-8, so it cannot be the id of a user.
     Unreadable,
 }
 
@@ -141,7 +141,7 @@ impl PathUser<'_> {
     }
 }
 
-/// What the path of a request says, where its template has names.
+/// The parameters in the path of a request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Parameters<'a> {
     pub(super) user: PathUser<'a>,
@@ -149,26 +149,26 @@ pub(super) struct Parameters<'a> {
 }
 
 impl Resource {
-    /// What a method does here.
+    /// Returns the operation of a method.
     #[must_use]
     pub fn operation(&self, method: &Method) -> Option<Operation> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
         self.operations.iter().find(|(own, _)| own == method).map(|(_, operation)| *operation)
     }
 
-    /// Whether the end of this path is one that the template means.
+    /// Whether the end of a path matches the template of this resource exactly.
     ///
-    /// Frameworks match differently: a trailing slash, or an empty segment for a parameter, is a match for some and
-    /// not for others. An adapter that asks this can leave such paths to its host.
+    /// Some frameworks also match a trailing slash, or an empty segment for a parameter. An adapter can call this to leave
+    /// such paths to its host.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         self.parameters(path).is_some()
     }
 
-    /// Paths that are nearly this one: with a slash at the end, or with nothing where a parameter is.
+    /// Returns the templates of paths that almost match: those with a trailing slash or an empty parameter.
     ///
-    /// For the adapters of frameworks that match to the letter: registered beside [`path`](Self::path), they are
-    /// answered by us, with 404, in every framework alike. No path is listed by two resources.
+    /// An adapter whose framework matches exactly registers them beside [`path`](Self::path), so that they get the API's
+    /// 404 in every framework. No template is returned by two resources.
     pub fn near_misses(&self) -> impl Iterator<Item = String> {
         let mut paths = vec![String::new()];
         for segment in self.path[1..].split('/') {
@@ -180,35 +180,36 @@ impl Resource {
                 .collect();
         }
         let with_slash = paths.iter().map(|path| format!("{path}/")).collect::<Vec<_>>();
-        // A parameter at the end, left empty, is the slash at the end of a shorter path.
+        // An empty parameter at the end is the same as a trailing slash of a shorter path.
         let without = paths.into_iter().filter(|path| *path != self.path && !path.ends_with('/'));
         with_slash.into_iter().chain(without)
     }
 
-    /// The names in braces, in their order.
+    /// The names of the parameters, in the order of the path.
     #[cfg(feature = "openapi")]
     pub(super) fn parameter_names(&self) -> impl Iterator<Item = &'static str> + use<> {
         self.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
     }
 
-    /// Whether the path says whose tasks are meant.
+    /// Whether the path names a user.
     #[cfg(feature = "openapi")]
     pub(super) fn names_a_user(&self) -> bool {
         self.parameter_names().any(|name| name == "user_id")
     }
 
-    /// Whether the path says which task is meant.
+    /// Whether the path names a task.
     #[cfg(feature = "openapi")]
     pub(super) fn names_a_task(&self) -> bool {
         self.parameter_names().any(|name| name == "id")
     }
 
-    /// Reads the path from its right end, so that it does not matter where the API is mounted and whether the
-    /// framework has cut the prefix off.
+    /// Reads the parameters of a path, or returns `None` if the path does not match exactly.
+    ///
+    /// The path is read from its right end, so the result does not depend on where the API is mounted or on whether the
+    /// framework has removed the prefix.
     pub(super) fn parameters<'a>(&self, path: &'a str) -> Option<Parameters<'a>> {
         let mut parameters = Parameters::default();
         let mut segments = path.rsplit('/');
-        // The template begins with a slash, so its last piece from the right is empty.
         for template in self.path[1..].rsplit('/') {
             let segment = segments.next()?;
             match template {
@@ -223,28 +224,27 @@ impl Resource {
                     if segment.is_empty() {
                         return None;
                     }
-                    // What is not UTF-8 is no UUID either.
+                    // A segment that is not UTF-8 is read as empty, which is no UUID either.
                     parameters.id = Some(decoded(segment).unwrap_or(Cow::Borrowed("")));
                 }
                 text if text == segment => {}
                 _ => return None,
             }
         }
-        // What is left belongs to the mount; there must be a slash before ours.
+        // The rest is the mount's prefix, which a slash separates from the template.
         segments.next().map(|_| parameters)
     }
 }
 
-/// What a segment of a path says. Most have nothing to decode.
+/// Decodes a percent-encoded segment, without a copy if it has no `%`.
 fn decoded(segment: &str) -> Result<Cow<'_, str>, std::str::Utf8Error> {
     if segment.contains('%') { percent_decode_str(segment).decode_utf8() } else { Ok(Cow::Borrowed(segment)) }
 }
 
-/// The resource that a path below the mount means or nearly means: for the adapters of frameworks that do not route by
-/// templates.
+/// Finds the resource of a path below the mount, for the adapters of frameworks that do not route by templates.
 ///
-/// It answers for the same paths as [`path`](Resource::path) and [`near_misses`](Resource::near_misses) together; all
-/// others are the host's.
+/// It also finds paths that [almost match](Resource::near_misses), so that they get the API's 404 in every framework. All
+/// other paths belong to the host.
 ///
 /// ```
 /// use todo_core::api::{RESOURCES, find_resource};
@@ -274,12 +274,12 @@ mod tests {
         resources
     }
 
-    /// The order in which every `Allow` lists its methods.
+    /// The order of the methods in every `Allow`.
     const METHODS_IN_ORDER: [Method; 7] =
         [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
     #[test]
-    fn allow_lists_what_the_path_answers_to_in_the_one_order() {
+    fn allow_lists_the_methods_of_the_path_in_a_fixed_order() {
         for resource in all() {
             let methods = METHODS_IN_ORDER
                 .iter()
@@ -291,8 +291,8 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_read_from_its_right_end() {
-        let resource = RESOURCES.iter().find(|resource| resource.path == "/{user_id}/tasks/{id}").expect("ours");
+    fn paths_are_read_from_their_right_end() {
+        let resource = RESOURCES.iter().find(|resource| resource.path == "/{user_id}/tasks/{id}").expect("a resource");
         for prefix in ["", "/api", "/api/v1", "//", "/tasks"] {
             let path = format!("{prefix}/auth0%7C1/tasks/7");
             let parameters = resource.parameters(&path).expect(&path);
@@ -302,8 +302,8 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_only_nearly_ours_is_not_ours() {
-        let at = |template: &str| RESOURCES.iter().find(|resource| resource.path == template).expect("ours");
+    fn paths_that_almost_match_do_not_match() {
+        let at = |template: &str| RESOURCES.iter().find(|resource| resource.path == template).expect("a resource");
         for (template, path) in [
             ("/tasks", "/tasks/"),
             ("/tasks", "/tasks//"),
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn near_misses_are_listed_once_and_never_match() {
+    fn near_misses_are_unique_and_never_match() {
         let mut seen = std::collections::BTreeSet::new();
         for resource in all() {
             for path in resource.near_misses() {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_and_near_misses_are_found() {
+    fn resources_are_found_by_their_paths_and_near_misses() {
         for resource in all() {
             for path in resource.near_misses().chain([resource.path.to_owned()]) {
                 let path = path.replace("{user_id}", "ann").replace("{id}", "7");
@@ -357,8 +357,8 @@ mod tests {
     }
 
     #[test]
-    fn an_escaped_slash_is_part_of_the_user_id() {
-        let resource = RESOURCES.iter().find(|resource| resource.path == "/{user_id}/tasks").expect("ours");
+    fn an_encoded_slash_is_part_of_the_user_id() {
+        let resource = RESOURCES.iter().find(|resource| resource.path == "/{user_id}/tasks").expect("a resource");
         assert_eq!(resource.parameters("/a%2Fb/tasks").expect("a match").user, PathUser::Named("a/b".into()));
         assert_eq!(resource.parameters("/%FF/tasks").expect("a match").user, PathUser::Unreadable);
     }

@@ -1,4 +1,4 @@
-//! A token from a cookie, for hosts on the same site as the application that sets it.
+//! Reads the token from a cookie, for hosts on the same site as the application that sets the cookie.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,14 @@ use http::{
     request::Parts,
 };
 
-use super::AuthError;
+use super::error::AuthError;
 
-/// A cookie that may hold the token, if the request has no `Authorization` header.
+/// The cookie that contains the token of a request without an `Authorization` header.
 ///
-/// Browsers send cookies with requests that other sites cause, so a write counts only if its `Origin` is one of the
-/// application's own; else the answer is 403. If all these origins are `https`, only the cookie with the prefix
-/// `__Secure-` counts, as Better Auth names it there; a neighbouring host cannot plant that over plain HTTP. A cookie
-/// that Better Auth has split for its size (`name.0`, `name.1`, ...) is put together.
+/// Browsers also send cookies with requests from other sites. Therefore a write is rejected with 403 unless its
+/// `Origin` is one of the origins of the application. If all these origins are `https`, only the cookie with the prefix
+/// `__Secure-` is read. Better Auth uses this name on `https`, and another host on the same domain cannot set such a
+/// cookie over plain HTTP. A cookie that Better Auth has split because of its size (`name.0`, `name.1`, ...) is joined.
 ///
 /// ```
 /// use todo_core::auth::{JwtVerifier, KeySource, Shape, TokenCookie};
@@ -33,14 +33,14 @@ pub struct TokenCookie {
 }
 
 impl TokenCookie {
-    /// A cookie of this name (without `__Secure-`), which counts for writes from pages of these origins
+    /// Returns the cookie with this name (without `__Secure-`). It is accepted for writes from pages of these origins
     /// (`https://app.example.com`, without a slash at the end).
     #[must_use]
     pub fn new<S: Into<String>>(name: impl Into<String>, origins: impl IntoIterator<Item = S>) -> Self {
         Self { name: name.into(), origins: origins.into_iter().map(Into::into).collect() }
     }
 
-    /// The token, if there is one.
+    /// Returns the token, if the request has the cookie.
     pub(super) fn token(&self, head: &Parts) -> Result<Option<String>, AuthError> {
         let Some(token) = self.find(head)? else { return Ok(None) };
         let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&head.method);
@@ -61,7 +61,7 @@ impl TokenCookie {
             .flat_map(|header| header.split(';'))
             .filter_map(|cookie| cookie.trim().split_once('='))
             .collect();
-        // Which of two cookies of one name would count is nobody's guess.
+        // A request with two cookies of the same name is ambiguous.
         let only = |name: &str| {
             let mut values = cookies.iter().filter(|(own, _)| *own == name).map(|(_, value)| *value);
             match (values.next(), values.next()) {

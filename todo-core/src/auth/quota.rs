@@ -5,51 +5,61 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// How much a caller may ask for, and how much of that is left: what a [`Gate`](super::Gate) that limits rates says,
-/// and what the caller is told in the headers `RateLimit-Policy` and `RateLimit`.
+/// How many requests a caller may send, and how many are left.
 ///
-/// The headers are those of the Internet-Draft `draft-ietf-httpapi-ratelimit-headers`, as they have been since its
-/// revision 08 (the newest known here is 11): `RateLimit-Policy: "user";q=100;w=10` and
-/// `RateLimit: "user";r=99;t=1`. Times in them are whole seconds, rounded up.
+/// A [`Gate`](super::Gate) that limits request rates returns it in [`Verdict::Quota`](super::Verdict::Quota). The
+/// client sees it in the response headers `RateLimit-Policy` and `RateLimit` of the Internet-Draft
+/// `draft-ietf-httpapi-ratelimit-headers` (revisions 08 to 11): `RateLimit-Policy: "user";q=100;w=10` and `RateLimit:
+/// "user";r=99;t=1`. Times are whole seconds, rounded up.
+///
+/// ```
+/// use std::time::Duration;
+/// use todo_core::auth::Quota;
+///
+/// // 100 requests in 10 seconds, of which 40 are left. After 6 seconds without a request all 100 are available.
+/// let quota = Quota::new(100, Duration::from_secs(10)).remaining(40, Duration::from_secs(6));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Quota {
-    /// How many requests are allowed in a [`window`](Self::window).
+    /// The number of requests that are allowed in a [`window`](Self::window).
     pub limit: u32,
-    /// In which time.
+    /// The length of the window.
     pub window: Duration,
-    /// How many are left now.
+    /// The number of requests that are left now.
     pub remaining: u32,
-    /// After how long without a request all of them are there again.
+    /// The time without a request after which all requests are available again.
     pub reset: Duration,
-    /// `None`: this request is let in. Else it is refused with 429 `rate_limited`, and one may come after so long.
+    /// `None` if this request is accepted. Otherwise it is rejected with 429 `rate_limited`, and this is the time until
+    /// the next request is accepted.
     pub retry_after: Option<Duration>,
 }
 
 impl Quota {
-    /// Of so many requests in this time all are left, and the request is let in.
+    /// Returns a quota of `limit` requests in a window, all of them left. The request is accepted.
     #[must_use]
     pub fn new(limit: u32, window: Duration) -> Self {
         Self { limit, window, remaining: limit, reset: Duration::ZERO, retry_after: None }
     }
 
-    /// The same quota with so many requests left, and all of them after this time.
+    /// Sets the number of requests that are left, and the time after which all are available again.
     #[must_use]
     pub fn remaining(self, remaining: u32, reset: Duration) -> Self {
         Self { remaining, reset, ..self }
     }
 
-    /// The same quota for a request that is refused, with nothing left until then.
+    /// Rejects this request: no request is left, and the next one is accepted after `retry_after`.
     #[must_use]
     pub fn refused(self, retry_after: Duration) -> Self {
         Self { remaining: 0, retry_after: Some(retry_after), ..self }
     }
 
+    /// Adds the headers for the client.
     pub(crate) fn tell(&self, headers: &mut HeaderMap) {
         let (window, reset) = (whole_seconds(self.window), whole_seconds(self.reset));
         let mut policy = String::with_capacity(48);
         let mut state = String::with_capacity(48);
-        // Writing to a text does not fail.
+        // Writing to a string does not fail.
         let _ = write!(policy, "\"user\";q={};w={window}", self.limit);
         let _ = write!(state, "\"user\";r={};t={reset}", self.remaining);
         for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, state)] {

@@ -1,4 +1,4 @@
-//! A limit of rates within one process.
+//! A rate limiter within one process.
 
 use std::{
     fmt,
@@ -17,12 +17,16 @@ use governor::{clock, middleware::StateInformationMiddleware, nanos::Nanos, stat
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
-use super::{AuthError, Gate, Identity, Quota, Verdict};
+use super::{
+    authenticator::Identity,
+    gate::{Gate, GateError, Verdict},
+    quota::Quota,
+};
 
-/// How many users are remembered, if nothing else is said. At about 100 bytes each this is some 10 MiB.
+/// The default number of users to remember. At about 100 bytes each, they take about 10 MiB.
 const MAX_USERS: usize = 100_000;
 
-/// So many requests in so much time: `100/10s`.
+/// A number of requests in a time: `100/10s`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,18 +44,18 @@ pub struct Rate {
     window: Duration,
 }
 
-/// A text or a pair of numbers is no [`Rate`].
+/// A string or a pair of numbers is not a [`Rate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a rate is a count and a time, such as 100/10s (also m and h), from one request on, and in at most a day")]
+#[error("a rate is a number of requests and a time of 1 second to 24 hours, for example 100/10s, 1000/5m or 10000/1h")]
 pub struct InvalidRate;
 
 impl Rate {
-    /// So many requests in this time.
+    /// Returns a rate of `count` requests in a window.
     ///
     /// # Errors
     ///
-    /// The count is 0, the time is under a second or over a day, or one request would take less than a microsecond of
-    /// it.
+    /// If the count is 0, the window is shorter than a second or longer than a day, or there is more than one request
+    /// in a microsecond.
     pub fn new(count: u32, window: Duration) -> Result<Self, InvalidRate> {
         let count = NonZeroU32::new(count).ok_or(InvalidRate)?;
         let times = Duration::from_secs(1)..=Duration::from_hours(24);
@@ -76,7 +80,7 @@ impl FromStr for Rate {
         };
         let time = time.trim_end_matches(unit);
         let number = |text: &str| text.trim().parse::<u32>().map_err(|_| InvalidRate);
-        // "10/s" is ten in one.
+        // "10/s" means 10 in one second.
         let time = if time.trim().is_empty() { 1 } else { number(time)? };
         Self::new(number(count)?, Duration::from_secs(u64::from(time) * seconds))
     }
@@ -88,17 +92,19 @@ impl fmt::Display for Rate {
     }
 }
 
-/// A [`Gate`] that lets each user ask so often and no more; who asks more often is answered 429 `rate_limited` with
-/// `Retry-After`. Every answer tells what is left (see [`Quota`]).
+/// A [`Gate`] that limits the request rate of each user.
 ///
-/// Each user has a bucket of as many requests as the [`Rate`] has; each request takes one out, and they come back
-/// evenly over the time of the rate (the generic cell rate algorithm). So a user who has rested may ask that often at
-/// once, and within any time at most twice that often.
+/// Requests above the [`Rate`] are rejected with 429 `rate_limited` and `Retry-After`. All responses contain the
+/// remaining [`Quota`].
 ///
-/// It counts within this process: behind several servers each counts for itself, and a restart forgets. For one count
-/// over all of them, write a [`Gate`] over what they share (Redis, say) and answer [`Verdict::Quota`]. It remembers
-/// 100,000 users; if there are more at once, those who have not come for long are forgotten, and begin with a full
-/// bucket. Clones count together.
+/// Each user has a bucket of as many requests as the rate allows. A request takes one out of the bucket, and the bucket
+/// is refilled evenly over the window of the rate (the generic cell rate algorithm). A user with a full bucket can send
+/// all of its requests at once, so a window contains at most twice the rate.
+///
+/// The limiter counts within this process: several servers count separately, and a restart fills all buckets. To limit
+/// the rate across servers, write a [`Gate`] on a shared store, for example Redis, that returns [`Verdict::Quota`]. The
+/// limiter remembers 100,000 users. If there are more, it forgets users without recent requests, who then start with a
+/// full bucket. Clones share their buckets.
 ///
 /// ```
 /// use todo_core::{TodoService, auth::{JwtVerifier, RateLimiter}, api::TodoApi, store::MemoryStore};
@@ -119,18 +125,18 @@ struct Inner {
 }
 
 impl RateLimiter {
-    /// A limit to this rate.
+    /// Returns a limiter with this rate.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
         Self::with_max_users(rate, MAX_USERS)
     }
 
-    /// A limit to this rate that remembers so many users.
+    /// Returns a limiter with this rate that remembers at most `max_users` users.
     #[must_use]
     pub fn with_max_users(rate: Rate, max_users: usize) -> Self {
         let period = rate.window / rate.count.get();
         let quota = governor::Quota::with_period(period)
-            .unwrap_or_else(|| unreachable!("a rate is at most one in a microsecond"))
+            .unwrap_or_else(|| unreachable!("a rate has at most one request in a microsecond"))
             .allow_burst(rate.count);
         let clock = Uptime(Instant::now());
         let buckets = Arc::new(Cache::new(max_users));
@@ -138,7 +144,7 @@ impl RateLimiter {
         Self(Arc::new(Inner { rate, hasher: RandomState::new(), buckets, limiter }))
     }
 
-    /// How many users are remembered now.
+    /// Returns the number of users that are remembered now.
     #[must_use]
     pub fn users(&self) -> usize {
         self.0.buckets.len()
@@ -147,10 +153,10 @@ impl RateLimiter {
 
 #[async_trait]
 impl Gate for RateLimiter {
-    async fn judge(&self, identity: &Identity) -> Result<Verdict, AuthError> {
+    async fn judge(&self, identity: &Identity) -> Result<Verdict, GateError> {
         let Inner { rate, hasher, limiter, .. } = &*self.0;
         let quota = Quota::new(rate.count.get(), rate.window);
-        // Nobody can choose an id that falls together with another's: the hash is keyed, by a key of this process.
+        // The hash has a random key, so that users cannot choose ids whose hashes collide.
         let user = hasher.hash_one(identity.user_id.as_str());
         Ok(Verdict::Quota(match limiter.check_key(&user) {
             Ok(state) => {
@@ -172,7 +178,7 @@ impl fmt::Debug for RateLimiter {
     }
 }
 
-/// Time since the limiter was made. By tokio's clock, which is the system's, and which tests may hold.
+/// The time since the limiter was created, by the clock of tokio, which tests can pause.
 #[derive(Clone, Copy, Debug)]
 struct Uptime(Instant);
 
@@ -184,8 +190,8 @@ impl clock::Clock for Uptime {
     }
 }
 
-/// The users' buckets, by a hash of their ids: when each would be full again, in nanoseconds of uptime. There are never
-/// more than the cache holds.
+/// The buckets by hash of the user id: the time at which each is full again, in nanoseconds of uptime. Their number is
+/// limited by the capacity of the cache.
 struct Buckets(Arc<Cache<u64, Arc<AtomicU64>>>);
 
 impl StateStore for Buckets {
@@ -203,7 +209,7 @@ impl StateStore for Buckets {
         };
         let mut before = bucket.load(Ordering::Acquire);
         loop {
-            // 0 is a bucket that nobody has taken from.
+            // 0 is a new bucket.
             let (outcome, after) = measure((before > 0).then(|| Nanos::from(before)))?;
             let after = after.as_u64();
             match bucket.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Acquire) {
@@ -222,11 +228,11 @@ mod tests {
     use crate::UserId;
 
     fn limiter(rate: &str) -> RateLimiter {
-        RateLimiter::new(rate.parse().expect("a rate"))
+        RateLimiter::new(rate.parse().expect("the rate is valid"))
     }
 
     async fn ask(limiter: &RateLimiter, user: &str) -> Quota {
-        let identity = Identity::new(UserId::new(user).expect("an id"));
+        let identity = Identity::new(UserId::new(user).expect("the id is valid"));
         match limiter.judge(&identity).await {
             Ok(Verdict::Quota(quota)) => quota,
             other => panic!("{other:?}"),
@@ -234,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_bucket_is_emptied_by_requests_and_filled_by_time() {
+    async fn requests_empty_the_bucket_and_time_refills_it() {
         let limiter = limiter("4/8s");
         for (remaining, reset) in [(3, 2), (2, 4), (1, 6), (0, 8)] {
             let quota = ask(&limiter, "ann").await;
@@ -243,18 +249,18 @@ mod tests {
         }
         let refused = ask(&limiter, "ann").await;
         assert_eq!((refused.remaining, refused.retry_after), (0, Some(Duration::from_secs(2))));
-        // To be refused costs nothing.
+        // A rejected request takes nothing out of the bucket.
         tokio::time::advance(Duration::from_millis(500)).await;
         assert_eq!(ask(&limiter, "ann").await.retry_after, Some(Duration::from_millis(1500)));
         tokio::time::advance(Duration::from_millis(1500)).await;
         assert_eq!(ask(&limiter, "ann").await.retry_after, None);
         assert!(ask(&limiter, "ann").await.retry_after.is_some());
         tokio::time::advance(Duration::from_hours(1)).await;
-        assert_eq!(ask(&limiter, "ann").await.remaining, 3, "full is full");
+        assert_eq!(ask(&limiter, "ann").await.remaining, 3, "a bucket does not overflow");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn users_do_not_pay_for_one_another() {
+    async fn users_have_separate_buckets() {
         let limiter = limiter("1/1m");
         let clone = limiter.clone();
         for user in ["ann", "bob", "a", "b"] {
@@ -264,26 +270,26 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn at_once_as_many_are_let_in_as_one_after_the_other() {
+    async fn concurrent_requests_are_limited_like_sequential_ones() {
         let limiter = limiter("50/24h");
         let calls = (0..200).map(|_| {
             let limiter = limiter.clone();
             tokio::spawn(async move { ask(&limiter, "ann").await.retry_after.is_none() })
         });
-        let mut answers = BTreeMap::new();
+        let mut accepted = BTreeMap::new();
         for call in calls.collect::<Vec<_>>() {
-            *answers.entry(call.await.expect("no panic")).or_insert(0) += 1;
+            *accepted.entry(call.await.expect("no panic")).or_insert(0) += 1;
         }
-        assert_eq!(answers, [(true, 50), (false, 150)].into());
+        assert_eq!(accepted, [(true, 50), (false, 150)].into());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_number_of_users_makes_it_grow_without_end() {
-        let rate = "1/1m".parse().expect("a rate");
+    async fn the_number_of_buckets_is_limited() {
+        let rate = "1/1m".parse().expect("the rate is valid");
         let limiter = RateLimiter::with_max_users(rate, 100);
         for user in 0..10_000 {
             ask(&limiter, &format!("user {user}")).await;
-            // Somebody who keeps coming is not forgotten for that.
+            // A user that keeps sending requests is not forgotten.
             if user > 0 {
                 assert!(ask(&limiter, "ann").await.retry_after.is_some() || user < 2, "{user}");
             } else {
@@ -295,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_a_count_and_a_time() {
+    fn rates_are_parsed_and_displayed() {
         for (text, shown) in [("100/10s", "100/10s"), ("1/s", "1/1s"), ("10 / 2 m", "10/120s"), ("7/24h", "7/86400s")] {
             assert_eq!(text.parse::<Rate>().map(|rate| rate.to_string()).as_deref(), Ok(shown), "{text}");
         }

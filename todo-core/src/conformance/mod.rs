@@ -1,8 +1,9 @@
-//! The suites that every store and every adapter passes. Whoever writes another runs them in a test file of a few lines.
+//! Test suites for stores and for adapters (feature `conformance`).
 //!
-//! Each case is one test, named by a sentence; the cases are listed once, in the macros here. What a test file brings is
-//! a function that makes what is tested, runs one case, and cleans up. `tokio` with `macros` and `rt-multi-thread` must
-//! be among its dependencies.
+//! Every store and every adapter of this workspace passes them. To test your own, write a function that creates it, runs
+//! one case and cleans up, and pass the function to [`store_conformance!`](crate::store_conformance) or
+//! [`api_conformance!`](crate::api_conformance). The macro generates one test for each case. The test crate needs `tokio`
+//! with the features `macros` and `rt-multi-thread`.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -16,12 +17,12 @@
 //! # fn main() {}
 //! ```
 //!
-//! The suite for adapters is [`api_conformance!`](crate::api_conformance), over [`api::App`].
+//! An adapter is tested through the trait [`api::App`].
 //!
-//! This module is for tests, and not part of what stays the same between versions.
+//! This module is for tests. It is not covered by semantic versioning.
 
-#![expect(clippy::missing_panics_doc, reason = "a case panics to say that it failed, which is what tests do")]
-#![expect(clippy::unwrap_used, reason = "a case panics to say that it failed, which is what tests do")]
+#![expect(clippy::missing_panics_doc, reason = "a case panics to fail the test")]
+#![expect(clippy::unwrap_used, reason = "a case panics to fail the test")]
 
 pub mod api;
 pub mod store;

@@ -11,19 +11,21 @@ use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
 
 type Tasks = HashMap<UserId, BTreeMap<TaskId, Task>>;
 
-/// Keeps tasks in this process and nowhere else: for tests, demonstrations, and as the plainest reading of the
-/// contract. It never fails.
+/// Keeps tasks in memory, for tests and demonstrations.
+///
+/// The tasks are lost when the process ends. No operation fails. The code is also the shortest example of a
+/// [`TaskStore`].
 #[derive(Default)]
 pub struct MemoryStore(RwLock<Tasks>);
 
 impl MemoryStore {
-    /// An empty store.
+    /// Returns an empty store.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    // A panic elsewhere cannot leave the map half changed: each call makes one change to it.
+    // A poisoned lock is safe to use: each call makes a single change, so a panic cannot leave the map half changed.
     fn read(&self) -> RwLockReadGuard<'_, Tasks> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,9 +12,10 @@ use crate::{
     Description, Page, Patch, Task, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, UserId, clock::Timestamp,
 };
 
-mod batch;
 mod coalescing;
 mod error;
+#[cfg(all(test, feature = "conformance", feature = "postgres", feature = "sqlite"))]
+mod isolation;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -23,8 +24,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use batch::{BatchError, BatchStore};
-pub use coalescing::{CoalescingOptions, CoalescingStatus, CoalescingStore};
+pub use coalescing::{BatchError, BatchStore, CoalescingOptions, CoalescingStatus, CoalescingStore};
 pub use error::{SetupError, StoreError};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]

@@ -70,6 +70,11 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
+    #[cfg(all(test, feature = "conformance", feature = "postgres", feature = "sqlite"))]
+    pub(super) fn with_statements(self, statements: Statements) -> Self {
+        Self { sql: Arc::new(statements), ..self }
+    }
+
     /// Makes a store for this file. The file is opened, and created if it does not exist, when the store is first used.
     pub fn open_lazy(path: impl AsRef<Path>) -> Self {
         Self::with_options(SqliteConnectOptions::new().filename(path).create_if_missing(true))

@@ -5,34 +5,38 @@ use tokio::{
 
 use super::*;
 
-/// Our end of a connection, the other end, and its requests.
-fn connection() -> (Limited<DuplexStream>, DuplexStream, Arc<Activity>) {
-    let (ours, theirs) = duplex(64);
+/// The server's end of a connection, the client's end, and the requests.
+fn connection() -> (TimedStream<DuplexStream>, DuplexStream, Arc<Activity>) {
+    let (server, client) = duplex(64);
     let activity = Arc::new(Activity::default());
-    (Limited::new(ours, activity.clone()), theirs, activity)
+    (TimedStream::new(server, activity.clone()), client, activity)
 }
 
-/// Reads until the connection breaks off, while the other side sends a byte now and then. Answers after how long.
-async fn broken_off_after(ours: &mut Limited<DuplexStream>, theirs: &mut DuplexStream, every: Duration) -> Duration {
+/// Reads until the stream fails, while the client sends a byte at this interval. Returns the time until the failure.
+async fn time_to_failure(
+    server: &mut TimedStream<DuplexStream>,
+    client: &mut DuplexStream,
+    interval: Duration,
+) -> Duration {
     let began = Instant::now();
     let sending = async {
         loop {
-            sleep(every).await;
-            theirs.write_all(b"x").await.expect("a pipe");
+            sleep(interval).await;
+            client.write_all(b"x").await.expect("a pipe");
         }
     };
     let reading = async {
         let mut bytes = [0; 8];
         loop {
-            match ours.read(&mut bytes).await {
-                Ok(count) => assert!(count > 0, "nobody closes"),
+            match server.read(&mut bytes).await {
+                Ok(count) => assert!(count > 0, "the client does not close"),
                 Err(error) => return error,
             }
         }
     };
     let error = tokio::select! {
         error = reading => error,
-        () = sending => unreachable!("it sends for ever"),
+        () = sending => unreachable!("an endless loop"),
     };
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     began.elapsed()
@@ -41,7 +45,7 @@ async fn broken_off_after(ours: &mut Limited<DuplexStream>, theirs: &mut DuplexS
 const NEVER: Duration = Duration::from_hours(1);
 const NOW_AND_THEN: Duration = Duration::from_secs(3);
 
-/// A timer is good to a millisecond.
+/// Timers have a resolution of a millisecond.
 #[track_caller]
 fn assert_about(duration: Duration, expected: Duration) {
     let tolerance = Duration::from_millis(5);
@@ -50,148 +54,134 @@ fn assert_about(duration: Duration, expected: Duration) {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_connection_must_send_a_whole_head_in_time() {
-    for every in [NEVER, NOW_AND_THEN] {
-        let (mut ours, mut theirs, _) = connection();
-        assert_about(broken_off_after(&mut ours, &mut theirs, every).await, HEAD);
+    for interval in [NEVER, NOW_AND_THEN] {
+        let (mut server, mut client, _) = connection();
+        assert_about(time_to_failure(&mut server, &mut client, interval).await, HEAD_TIMEOUT);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_may_take_its_time() {
-    let (mut ours, mut theirs, activity) = connection();
-    let _busy = activity.begin(http::Version::HTTP_11);
-    let broken = broken_off_after(&mut ours, &mut theirs, NOW_AND_THEN);
-    assert!(timeout(NEVER, broken).await.is_err());
+async fn a_request_has_no_time_limit_here() {
+    let (mut server, mut client, activity) = connection();
+    let _active = activity.begin(Version::HTTP_11);
+    let failure = time_to_failure(&mut server, &mut client, NOW_AND_THEN);
+    assert!(timeout(NEVER, failure).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_may_rest_between_requests() {
-    let (mut ours, mut theirs, activity) = connection();
-    drop(activity.begin(http::Version::HTTP_11));
-    assert_about(broken_off_after(&mut ours, &mut theirs, NEVER).await, REST);
+async fn a_connection_may_be_idle_between_requests() {
+    let (mut server, mut client, activity) = connection();
+    drop(activity.begin(Version::HTTP_11));
+    assert_about(time_to_failure(&mut server, &mut client, NEVER).await, IDLE_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_request_begins_a_new_rest() {
-    let (mut ours, mut theirs, activity) = connection();
+async fn each_request_restarts_the_idle_timeout() {
+    let (mut server, mut client, activity) = connection();
     let mut bytes = [0; 8];
-    // No read ever waits while a request is being answered, as with requests that come at once.
+    // No read is pending while a request is active, as with requests that are received whole.
     for _ in 0..3 {
-        theirs.write_all(b"GET").await.expect("a pipe");
-        assert_eq!(ours.read(&mut bytes).await.expect("bytes"), 3);
-        drop(activity.begin(http::Version::HTTP_11));
-        let rest = timeout(REST / 2, ours.read(&mut bytes)).await;
-        assert!(rest.is_err(), "still open");
+        client.write_all(b"GET").await.expect("a pipe");
+        assert_eq!(server.read(&mut bytes).await.expect("bytes"), 3);
+        drop(activity.begin(Version::HTTP_11));
+        let read = timeout(IDLE_TIMEOUT / 2, server.read(&mut bytes)).await;
+        assert!(read.is_err(), "still open");
     }
-    assert_about(broken_off_after(&mut ours, &mut theirs, NEVER).await, REST.div_f32(2.0));
+    assert_about(time_to_failure(&mut server, &mut client, NEVER).await, IDLE_TIMEOUT.div_f32(2.0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_later_head_has_its_limit_from_its_first_byte_on() {
-    let (mut ours, mut theirs, activity) = connection();
-    drop(activity.begin(http::Version::HTTP_11));
+async fn the_time_limit_of_a_later_head_begins_with_its_first_byte() {
+    let (mut server, mut client, activity) = connection();
+    drop(activity.begin(Version::HTTP_11));
     let first_byte = Duration::from_secs(3);
-    let broken = broken_off_after(&mut ours, &mut theirs, NOW_AND_THEN).await;
-    assert_about(broken, first_byte + HEAD);
+    let failure = time_to_failure(&mut server, &mut client, NOW_AND_THEN).await;
+    assert_about(failure, first_byte + HEAD_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_without_a_request_do_not_end_a_rest() {
-    let (mut ours, mut theirs, activity) = connection();
-    drop(activity.begin(http::Version::HTTP_2));
-    assert_about(broken_off_after(&mut ours, &mut theirs, NOW_AND_THEN).await, REST);
+async fn frames_without_a_request_do_not_restart_the_idle_timeout() {
+    let (mut server, mut client, activity) = connection();
+    drop(activity.begin(Version::HTTP_2));
+    assert_about(time_to_failure(&mut server, &mut client, NOW_AND_THEN).await, IDLE_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_nobody_takes_is_given_up() {
-    let (mut ours, mut theirs, activity) = connection();
-    let _busy = activity.begin(http::Version::HTTP_11);
-    let answer = [0; 200];
+async fn a_connection_whose_client_stops_reading_is_closed() {
+    let (mut server, mut client, activity) = connection();
+    let _active = activity.begin(Version::HTTP_11);
     let began = Instant::now();
-    let taking = async {
+    let reading = async {
         let mut bytes = [0; 64];
-        // Slow is not too slow.
+        // A slow client is not closed.
         for _ in 0..2 {
-            sleep(STALL / 2).await;
-            theirs.read_exact(&mut bytes).await.expect("bytes");
+            sleep(WRITE_STALL_TIMEOUT / 2).await;
+            client.read_exact(&mut bytes).await.expect("bytes");
         }
         std::future::pending::<()>().await;
     };
     let error = tokio::select! {
-        written = ours.write_all(&answer) => written.expect_err("not taken"),
-        () = taking => unreachable!("it waits for ever"),
+        written = server.write_all(&[0; 200]) => written.expect_err("not read"),
+        () = reading => unreachable!("it is pending"),
     };
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    assert_about(began.elapsed(), STALL * 2);
+    assert_about(began.elapsed(), WRITE_STALL_TIMEOUT * 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_taken_byte_by_byte_is_given_up_too() {
-    let (mut ours, mut theirs, activity) = connection();
-    let _busy = activity.begin(http::Version::HTTP_11);
+async fn a_connection_whose_client_reads_byte_by_byte_is_closed_too() {
+    let (mut server, mut client, activity) = connection();
+    let _active = activity.begin(Version::HTTP_11);
     let began = Instant::now();
-    let taking = async {
+    let reading = async {
         loop {
-            sleep(STALL / 3).await;
-            theirs.read_u8().await.expect("a byte");
+            sleep(WRITE_STALL_TIMEOUT / 3).await;
+            client.read_u8().await.expect("a byte");
         }
     };
     let error = tokio::select! {
-        written = ours.write_all(&[0; 200]) => written.expect_err("not taken"),
-        () = taking => unreachable!("it takes for ever"),
+        written = server.write_all(&[0; 200]) => written.expect_err("not read"),
+        () = reading => unreachable!("an endless loop"),
     };
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    assert_about(began.elapsed(), TAKING);
+    assert_about(began.elapsed(), WRITE_TIMEOUT);
 
-    // One answer after the other, all of them taken in time, may go on for ever.
-    let (mut ours, mut theirs, activity) = connection();
-    let _busy = activity.begin(http::Version::HTTP_11);
+    // Many responses in a row, each read in time, may take longer.
+    let (mut server, mut client, activity) = connection();
+    let _active = activity.begin(Version::HTTP_11);
     for _ in 0..10 {
-        let taking = async {
-            sleep(STALL / 2).await;
-            theirs.read_exact(&mut [0; 100]).await.expect("bytes");
+        let reading = async {
+            sleep(WRITE_STALL_TIMEOUT / 2).await;
+            client.read_exact(&mut [0; 100]).await.expect("bytes");
         };
-        let (written, ()) = tokio::join!(ours.write_all(&[0; 100]), taking);
-        written.expect("taken");
-        ours.flush().await.expect("flushed");
+        let (written, ()) = tokio::join!(server.write_all(&[0; 100]), reading);
+        written.expect("read");
+        server.flush().await.expect("flushed");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_crowd_a_rest_is_short() {
-    let crowd = Crowd::of_at_most(2);
-    let (ours, mut theirs) = duplex(64);
-    let activity = Arc::new(Activity::among(crowd.clone()));
-    let mut ours = Limited::new(ours, activity.clone());
-    drop(activity.begin(http::Version::HTTP_11));
-    let _first = crowd.place().await.taken_in(&crowd);
-    let rest = timeout(REST / 2, ours.read(&mut [0; 8])).await;
-    assert!(rest.is_err(), "there is room for another");
+async fn near_the_connection_limit_the_idle_timeout_is_short() {
+    let limit = ConnectionLimit::new(2);
+    let limited = || {
+        let (server, client) = duplex(64);
+        let activity = Arc::new(Activity { limit: Some(limit.clone()), ..Activity::default() });
+        (TimedStream::new(server, activity.clone()), client, activity)
+    };
+    let (mut server, mut client, activity) = limited();
+    drop(activity.begin(Version::HTTP_11));
+    let _first = limit.acquire().await.occupy();
+    let read = timeout(IDLE_TIMEOUT / 2, server.read(&mut [0; 8])).await;
+    assert!(read.is_err(), "a slot is free");
     let began = Instant::now();
-    let _second = crowd.place().await.taken_in(&crowd);
-    broken_off_after(&mut ours, &mut theirs, NEVER).await;
-    assert!(began.elapsed() <= CROWDED_REST, "{:?}", began.elapsed());
+    let _second = limit.acquire().await.occupy();
+    time_to_failure(&mut server, &mut client, NEVER).await;
+    assert!(began.elapsed() <= SHORT_IDLE_TIMEOUT, "{:?}", began.elapsed());
 
-    // But not too short for a request that follows at once.
-    let (ours, mut theirs) = duplex(64);
-    let activity = Arc::new(Activity::among(crowd));
-    let mut ours = Limited::new(ours, activity.clone());
+    // But not too short for a request that follows soon.
+    let (mut server, mut client, activity) = limited();
     sleep(Duration::from_secs(5)).await;
-    drop(activity.begin(http::Version::HTTP_11));
-    let lasted = broken_off_after(&mut ours, &mut theirs, NEVER).await;
-    assert!(lasted >= CROWDED_REST && lasted <= 2 * CROWDED_REST, "{lasted:?}");
-}
-
-/// What the fuzzer has kept, once more on stable Rust.
-#[cfg(feature = "axum")]
-#[test]
-fn bytes_that_were_found_once_are_answered_whole_and_in_order() {
-    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testing/fuzz/seeds/wire");
-    let seeds: Vec<_> = std::fs::read_dir(seeds).expect("seeds").map(|seed| seed.expect("a file").path()).collect();
-    assert!(!seeds.is_empty());
-    for path in seeds {
-        let data = std::fs::read(&path).expect("a file");
-        let outcome = std::panic::catch_unwind(|| crate::wire::check(&data));
-        assert!(outcome.is_ok(), "{}", path.display());
-    }
+    drop(activity.begin(Version::HTTP_11));
+    let elapsed = time_to_failure(&mut server, &mut client, NEVER).await;
+    assert!(elapsed >= SHORT_IDLE_TIMEOUT && elapsed <= 2 * SHORT_IDLE_TIMEOUT, "{elapsed:?}");
 }

@@ -1,8 +1,8 @@
-//! What a Prometheus server gets to see, on a port of its own: how requests end and how long they take, and the state
-//! of pools, key sets and the process.
+//! Metrics for Prometheus, on a separate port: requests and their durations, and the state of connections, pools, key
+//! sets and the process.
 //!
-//! Counting costs a request a few atomic additions; everything else is done when somebody looks. Labels come from
-//! closed sets (path templates, known methods and statuses, reasons), so that no caller can make new series.
+//! A request costs a few atomic additions; everything else is read during a scrape. Label values are constants (path
+//! templates, known methods and statuses, reasons), so that clients cannot add series.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use todo_core::{
 };
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::sleep};
 
-use crate::{app::Framework, crowd::Crowd, database::Store, failure::Failure, serve};
+use crate::{app::Framework, connection_limit::ConnectionLimit, database::Store, failure::Failure, serve};
 
 pub(crate) mod process;
 pub(crate) mod requests;
@@ -25,21 +25,21 @@ mod text;
 
 use text::Text;
 
-/// How many may look at once.
-const SCRAPERS: usize = 16;
-/// How long one of them may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The maximum number of scrapes at a time.
+const MAX_SCRAPES: usize = 16;
+/// The time limit of a scrape.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What can be asked for its state.
+/// Whose state the metrics show.
 #[derive(Clone, Debug)]
-pub(crate) struct Subjects {
+pub(crate) struct Observed {
     pub(crate) framework: Framework,
     pub(crate) store: Store,
     pub(crate) verifier: JwtVerifier,
-    pub(crate) crowd: Crowd,
+    pub(crate) connections: ConnectionLimit,
 }
 
-/// A task that serves metrics until this is dropped.
+/// Serves metrics until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Endpoint(JoinHandle<()>);
 
@@ -50,42 +50,42 @@ impl Drop for Endpoint {
 }
 
 /// Opens the port and serves `/metrics` there.
-pub(crate) async fn open(address: SocketAddr, subjects: Subjects) -> Result<Endpoint, Failure> {
+pub(crate) async fn open(address: SocketAddr, observed: Observed) -> Result<Endpoint, Failure> {
     let listener = serve::bind(address, "METRICS_HOST", "--metrics-port").await?;
     let address = listener.local_addr().unwrap_or(address);
     tracing::info!(%address, "metrics are served at /metrics");
-    Ok(Endpoint(tokio::spawn(accept(listener, subjects))))
+    Ok(Endpoint(tokio::spawn(accept(listener, observed))))
 }
 
-async fn accept(listener: TcpListener, subjects: Subjects) {
-    let scrapers = Arc::new(Semaphore::new(SCRAPERS));
+async fn accept(listener: TcpListener, observed: Observed) {
+    let scrapes = Arc::new(Semaphore::new(MAX_SCRAPES));
     loop {
-        let Ok(place) = Arc::clone(&scrapers).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&scrapes).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
-            // Most likely too many open files. Others close soon.
+            // Most likely too many files are open. Other connections will be closed soon.
             sleep(Duration::from_millis(500)).await;
             continue;
         };
-        let subjects = subjects.clone();
+        let observed = observed.clone();
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, subjects.clone()));
+            let service = service_fn(|request| respond(request, observed.clone()));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                // One question each: nobody keeps a place that he does not use.
+                // One request per connection, so that idle connections hold no permits.
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
-            // Who breaks off has no metrics, and that is all.
-            let _ = tokio::time::timeout(PATIENCE, connection).await;
-            drop(place);
+            // A client that disconnects early gets no metrics.
+            let _ = tokio::time::timeout(SCRAPE_TIMEOUT, connection).await;
+            drop(permit);
         });
     }
 }
 
-async fn answer(request: Request<Incoming>, subjects: Subjects) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(request: Request<Incoming>, observed: Observed) -> Result<Response<Full<Bytes>>, Infallible> {
     let (status, text) = match (request.uri().path(), request.method()) {
         ("/metrics", &(Method::GET | Method::HEAD)) => {
-            // Looking at the process reads files.
-            match tokio::task::spawn_blocking(move || render(&subjects)).await {
+            // The metrics of the process are read from files.
+            match tokio::task::spawn_blocking(move || render(&observed)).await {
                 Ok(text) => (StatusCode::OK, text),
                 Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
             }
@@ -100,20 +100,20 @@ async fn answer(request: Request<Incoming>, subjects: Subjects) -> Result<Respon
     Ok(response)
 }
 
-/// All metrics, in the text format of Prometheus.
-fn render(subjects: &Subjects) -> String {
+/// All metrics as text.
+fn render(observed: &Observed) -> String {
     let mut text = Text::default();
-    let framework = subjects.framework.name();
-    text.family("todo_build_info", "gauge", "Which program this is; always 1.");
+    let framework = observed.framework.name();
+    text.family("todo_build_info", "gauge", "Version and framework of this program; always 1.");
     text.sample("todo_build_info", &[("version", env!("CARGO_PKG_VERSION")), ("framework", framework)], 1);
     requests::render(&mut text);
-    text.family("todo_connections", "gauge", "Open connections of callers.");
-    text.sample("todo_connections", &[], subjects.crowd.open());
-    text.family("todo_connections_max", "gauge", "How many there may be.");
-    text.sample("todo_connections_max", &[], subjects.crowd.limit());
-    pools(&mut text, &subjects.store.pools());
-    coalescing(&mut text, subjects.store.coalescing());
-    key_set(&mut text, &subjects.verifier);
+    text.family("todo_connections", "gauge", "Open connections of clients.");
+    text.sample("todo_connections", &[], observed.connections.open());
+    text.family("todo_connections_max", "gauge", "Maximum number of open connections of clients.");
+    text.sample("todo_connections_max", &[], observed.connections.max());
+    pools(&mut text, &observed.store.pools());
+    coalescing(&mut text, observed.store.coalescing());
+    key_set(&mut text, &observed.verifier);
     process::render(&mut text);
     text.into_string()
 }
@@ -125,48 +125,56 @@ fn pools(text: &mut Text, pools: &[(&'static str, PoolStatus)]) {
             text.sample(name, &[("pool", pool)], value(status));
         }
     };
-    metric("todo_store_connections", "gauge", "Open connections to the database.", |status| wide(status.size));
-    metric("todo_store_connections_idle", "gauge", "Open connections that nobody uses.", |status| wide(status.idle));
-    metric("todo_store_connections_max", "gauge", "How many connections there may be.", |status| wide(status.max_size));
-    metric("todo_store_waiting", "gauge", "Calls that wait for a connection.", |status| wide(status.waiting));
-    metric("todo_store_waiting_max", "gauge", "How many calls may wait.", |status| wide(status.max_waiting));
-    metric("todo_store_refused_total", "counter", "Calls refused because too many were waiting already.", |status| {
+    metric("todo_store_connections", "gauge", "Open connections to the database.", |status| to_u64(status.size));
+    metric("todo_store_connections_idle", "gauge", "Idle connections to the database.", |status| to_u64(status.idle));
+    metric("todo_store_connections_max", "gauge", "Maximum number of connections to the database.", |status| {
+        to_u64(status.max_size)
+    });
+    metric("todo_store_waiting", "gauge", "Calls that wait for a connection.", |status| to_u64(status.waiting));
+    metric("todo_store_waiting_max", "gauge", "Maximum number of calls that wait for a connection.", |status| {
+        to_u64(status.max_waiting)
+    });
+    metric("todo_store_refused_total", "counter", "Calls rejected because too many were waiting.", |status| {
         status.refused
     });
 }
 
-/// How calls share statements. Only some stores do that.
+/// Statement batching, if the store does it.
 fn coalescing(text: &mut Text, status: Option<CoalescingStatus>) {
     let Some(status) = status else { return };
-    text.family("todo_coalescing_calls_total", "counter", "Calls by themselves, and those that shared a statement.");
+    text.family("todo_coalescing_calls_total", "counter", "Calls with a statement of their own, and calls in a batch.");
     for (how, count) in [("alone", status.alone), ("joined", status.joined)] {
         text.sample("todo_coalescing_calls_total", &[("how", how)], count);
     }
-    text.family("todo_coalescing_batches_total", "counter", "Statements that were shared.");
+    text.family("todo_coalescing_batches_total", "counter", "Statements for a batch of calls.");
     text.sample("todo_coalescing_batches_total", &[], status.batches);
-    text.family("todo_coalescing_waiting", "gauge", "Calls that wait for a statement.");
+    text.family("todo_coalescing_waiting", "gauge", "Calls that wait for a batch.");
     text.sample("todo_coalescing_waiting", &[], status.waiting);
-    text.family("todo_coalescing_refused_total", "counter", "Calls refused because too many were waiting already.");
+    text.family("todo_coalescing_refused_total", "counter", "Calls rejected because too many were waiting.");
     text.sample("todo_coalescing_refused_total", &[], status.refused);
 }
 
-fn wide(count: usize) -> u64 {
+fn to_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-/// The key set that is fetched. The settings allow at most one.
+/// The remote key set. The settings allow at most one.
 fn key_set(text: &mut Text, verifier: &JwtVerifier) {
     let Some(status) = verifier.key_sets().next() else { return };
     if let Some(age) = status.age {
-        text.family("todo_key_set_age_seconds", "gauge", "Time since the last good fetch of the key set began.");
+        text.family(
+            "todo_key_set_age_seconds",
+            "gauge",
+            "Time since the start of the last successful fetch of the key set.",
+        );
         text.sample("todo_key_set_age_seconds", &[], age.as_secs_f64());
     }
-    text.family("todo_key_set_usable", "gauge", "Whether tokens can be judged by the key set.");
+    text.family("todo_key_set_usable", "gauge", "Whether the key set can verify tokens.");
     text.sample("todo_key_set_usable", &[], u8::from(status.usable));
     text.family("todo_key_set_keys", "gauge", "Keys in the key set.");
     text.sample("todo_key_set_keys", &[], status.keys);
-    text.family("todo_key_set_fetches_total", "counter", "Fetches of the key set that have begun.");
+    text.family("todo_key_set_fetches_total", "counter", "Fetches of the key set.");
     text.sample("todo_key_set_fetches_total", &[], status.fetches);
-    text.family("todo_key_set_fetch_failures_total", "counter", "Fetches of the key set that failed.");
+    text.family("todo_key_set_fetch_failures_total", "counter", "Failed fetches of the key set.");
     text.sample("todo_key_set_fetch_failures_total", &[], status.failures);
 }

@@ -1,5 +1,4 @@
-//! How requests end and how long they take, counted in a table of atomics: a cell for each route, method and status
-//! that there can be.
+//! Counts requests and their durations, in a table of atomics with a cell for each route, method and status.
 
 use std::{
     sync::{
@@ -17,19 +16,20 @@ use todo_core::{
 
 use super::text::Text;
 
-/// Where the server answers with what. A longer mount comes before a shorter one that it begins with.
+/// The resources at each mount. A mount comes before a shorter mount that is its prefix.
 static MOUNTS: [(&str, &[Resource]); 4] = [("/api/v1", RESOURCES), ("/api", RESOURCES), ("", PROBES), ("", DOCS)];
 
 const ROUTES: usize = 2 * RESOURCES.len() + PROBES.len() + DOCS.len() + 1;
 
-/// The templates of all routes, in the order of [`MOUNTS`], and one name for all other paths.
+/// The path templates of all routes, in the order of [`MOUNTS`], and "unknown" for all other paths.
 static TEMPLATES: LazyLock<Vec<String>> = LazyLock::new(|| {
     let templates =
         MOUNTS.iter().flat_map(|(mount, resources)| resources.iter().map(move |one| format!("{mount}{}", one.path)));
     templates.chain(["unknown".to_owned()]).collect()
 });
 
-/// A path as the routes have it. Not as it came: a user's id is a claim, and who knows what callers put there.
+/// The route of a request. Logs and metrics show its template instead of the path, which contains user ids and
+/// arbitrary text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Route(usize);
 
@@ -55,13 +55,13 @@ impl Route {
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 
-/// The last stands for all others.
+/// "other" is for all other statuses.
 const STATUSES: [&str; 24] = [
     "200", "201", "204", "304", "400", "401", "403", "404", "405", "406", "408", "409", "412", "413", "414", "415",
     "422", "428", "429", "431", "500", "501", "503", "other",
 ];
 
-/// Upper ends of the buckets, in microseconds.
+/// Upper bounds of the buckets, in microseconds.
 const BOUNDS: [u32; 14] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000,
@@ -89,7 +89,7 @@ impl Series {
 static SERIES: [[Series; METHODS.len()]; ROUTES] = [const { [const { Series::new() }; METHODS.len()] }; ROUTES];
 static IN_FLIGHT: AtomicI64 = AtomicI64::new(0);
 /// In the order of [`AuthError::REASONS`].
-static REFUSALS: [AtomicU64; AuthError::REASONS.len()] = [const { AtomicU64::new(0) }; AuthError::REASONS.len()];
+static REJECTIONS: [AtomicU64; AuthError::REASONS.len()] = [const { AtomicU64::new(0) }; AuthError::REASONS.len()];
 
 fn series(route: Route, method: &Method) -> &'static Series {
     let others = METHODS.len() - 1;
@@ -97,41 +97,41 @@ fn series(route: Route, method: &Method) -> &'static Series {
     &SERIES[route.0][method]
 }
 
-/// A request has come.
+/// Counts a request in flight.
 pub(crate) fn begun() {
     IN_FLIGHT.fetch_add(1, Relaxed);
 }
 
-/// A request that has come is over, answered or not.
+/// Counts the end of a request, with or without a response.
 pub(crate) fn ended() {
     IN_FLIGHT.fetch_sub(1, Relaxed);
 }
 
-/// A request was answered.
-pub(crate) fn answered(route: Route, method: &Method, status: StatusCode, took: Duration) {
+/// Counts a response.
+pub(crate) fn responded(route: Route, method: &Method, status: StatusCode, duration: Duration) {
     let series = series(route, method);
     let others = STATUSES.len() - 1;
     let status = STATUSES[..others].iter().position(|name| *name == status.as_str()).unwrap_or(others);
     series.statuses[status].fetch_add(1, Relaxed);
-    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let bucket = BOUNDS.iter().position(|bound| micros <= u64::from(*bound)).unwrap_or(BOUNDS.len());
     series.buckets[bucket].fetch_add(1, Relaxed);
     series.micros.fetch_add(micros, Relaxed);
 }
 
-/// A request was given up: its caller has gone away, or the server ends.
+/// Counts a request without a response, because the client disconnected or the server stopped.
 pub(crate) fn abandoned(route: Route, method: &Method) {
     series(route, method).abandoned.fetch_add(1, Relaxed);
 }
 
-/// A caller was refused.
-pub(crate) fn refused(error: &AuthError) {
+/// Counts a request that the authenticator or the rate limit has rejected.
+pub(crate) fn rejected(error: &AuthError) {
     if let Some(reason) = AuthError::REASONS.iter().position(|reason| *reason == error.reason()) {
-        REFUSALS[reason].fetch_add(1, Relaxed);
+        REJECTIONS[reason].fetch_add(1, Relaxed);
     }
 }
 
-/// Every route and method, with its labels.
+/// The counters of every route and method, with their labels.
 fn all() -> impl Iterator<Item = ([(&'static str, &'static str); 2], &'static Series)> {
     SERIES.iter().enumerate().flat_map(|(route, methods)| {
         let route = Route(route).template();
@@ -141,7 +141,7 @@ fn all() -> impl Iterator<Item = ([(&'static str, &'static str); 2], &'static Se
 
 pub(super) fn render(text: &mut Text) {
     let name = "http_requests_total";
-    text.family(name, "counter", "Answered requests, by path template, method and status.");
+    text.family(name, "counter", "Requests with a response, by path template, method and status.");
     for ([route, method], series) in all() {
         for (status, count) in STATUSES.iter().zip(&series.statuses) {
             let count = count.load(Relaxed);
@@ -151,7 +151,7 @@ pub(super) fn render(text: &mut Text) {
         }
     }
     let name = "http_request_duration_seconds";
-    text.family(name, "histogram", "Time from the head of a request to the head of its answer.");
+    text.family(name, "histogram", "Time from the head of a request to the head of its response.");
     let bounds = BOUNDS.map(|micros| f64::from(micros) / 1e6);
     for (labels, series) in all() {
         let counts = series.buckets.each_ref().map(|bucket| bucket.load(Relaxed));
@@ -161,7 +161,7 @@ pub(super) fn render(text: &mut Text) {
         }
     }
     let name = "http_requests_abandoned_total";
-    text.family(name, "counter", "Requests given up without an answer, because their callers went away.");
+    text.family(name, "counter", "Requests without a response, because the client disconnected.");
     for (labels, series) in all() {
         let count = series.abandoned.load(Relaxed);
         if count > 0 {
@@ -169,11 +169,11 @@ pub(super) fn render(text: &mut Text) {
         }
     }
     let name = "http_requests_in_flight";
-    text.family(name, "gauge", "Requests that are being answered.");
+    text.family(name, "gauge", "Requests without a response yet.");
     text.sample(name, &[], IN_FLIGHT.load(Relaxed));
     let name = "todo_auth_refusals_total";
-    text.family(name, "counter", "Callers who were not let in, by reason.");
-    for (reason, count) in AuthError::REASONS.iter().zip(&REFUSALS) {
+    text.family(name, "counter", "Requests rejected by the authenticator or the rate limit, by reason.");
+    for (reason, count) in AuthError::REASONS.iter().zip(&REJECTIONS) {
         text.sample(name, &[("reason", reason)], count.load(Relaxed));
     }
 }
@@ -202,11 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_has_heard_of_makes_no_new_series() {
+    fn unknown_paths_methods_and_statuses_add_no_series() {
         let before = all().count();
         let (path, method) = ("/metrics-test/that/is/unknown", Method::from_bytes(b"BREW").expect("a method"));
-        let took = Duration::from_mins(3);
-        answered(Route::of(path), &method, StatusCode::IM_A_TEAPOT, took);
+        responded(Route::of(path), &method, StatusCode::IM_A_TEAPOT, Duration::from_mins(3));
         let mut text = Text::default();
         render(&mut text);
         let text = text.into_string();

@@ -1,17 +1,19 @@
+//! The text format of Prometheus.
+
 use std::fmt::{Display, Write as _};
 
-/// The text format of Prometheus, version 0.0.4: families of samples, each with its help and type before it.
+/// Metrics in the text format of Prometheus, version 0.0.4: families of samples, each after its help text and type.
 #[derive(Debug, Default)]
 pub(super) struct Text(String);
 
 impl Text {
-    /// Begins a family. All of its samples must follow before the next begins.
+    /// Begins a family. Its samples must follow before the next family begins.
     pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.line(format_args!("# HELP {name} {help}"));
         self.line(format_args!("# TYPE {name} {kind}"));
     }
 
-    /// A sample. Values of labels are ours, so there is nothing in them that would have to be escaped.
+    /// Adds a sample. Label values are constants of this program and need no escaping.
     pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         if labels.is_empty() {
             return self.line(format_args!("{name} {value}"));
@@ -20,13 +22,13 @@ impl Text {
         for (label, value) in labels {
             debug_assert!(!value.contains(['\\', '"', '\n']), "{label}");
             let comma = if list.is_empty() { "" } else { "," };
-            // Writing to a text does not fail.
+            // Writing to a `String` does not fail.
             let _ = write!(list, "{comma}{label}=\"{value}\"");
         }
         self.line(format_args!("{name}{{{list}}} {value}"));
     }
 
-    /// The samples of a histogram: how many fell into each bucket (one more than there are bounds), and their sum.
+    /// Adds the samples of a histogram: the count of each bucket (one more than there are bounds) and the sum.
     pub(super) fn histogram(&mut self, name: &str, labels: &[(&str, &str)], bounds: &[f64], counts: &[u64], sum: f64) {
         let bucket = format!("{name}_bucket");
         let bounds = bounds.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
@@ -53,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_of_a_histogram_hold_those_before_them() {
+    fn buckets_of_a_histogram_are_cumulative() {
         let mut text = Text::default();
         text.family("h", "histogram", "Help.");
         text.histogram("h", &[("a", "b")], &[0.5, 1.0], &[2, 0, 3], 7.25);

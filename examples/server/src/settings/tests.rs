@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, ffi::OsString};
 
-use super::*;
+use super::{http::origins, *};
 
 const SECRET: &str = "correct horse battery staple, twice";
 
@@ -18,16 +18,17 @@ fn read(variables: &[(&str, &str)]) -> Result<Settings, Mistakes> {
     Settings::read(sources(variables))
 }
 
-/// The settings of these variables, and a secret.
+/// Reads these variables and a valid secret.
 fn with_secret(variables: &[(&str, &str)]) -> Result<Settings, Mistakes> {
     let mut variables = variables.to_vec();
     variables.push(("BETTER_AUTH_SECRET", SECRET));
     read(&variables)
 }
 
+/// The message about the mistakes in these variables.
 #[track_caller]
-fn complaint(variables: &[(&str, &str)]) -> String {
-    read(variables).expect_err("a mistake").to_string()
+fn mistakes(variables: &[(&str, &str)]) -> String {
+    read(variables).expect_err("mistakes").to_string()
 }
 
 fn keys(variables: &[(&str, &str)]) -> Keys {
@@ -35,8 +36,8 @@ fn keys(variables: &[(&str, &str)]) -> Keys {
 }
 
 #[test]
-fn a_secret_is_all_that_has_to_be_set() {
-    let settings = with_secret(&[]).expect("good settings");
+fn a_secret_is_the_only_required_setting() {
+    let settings = with_secret(&[]).expect("valid settings");
     assert_eq!(settings.address.to_string(), "127.0.0.1:8000");
     assert_eq!(settings.http.body_limit, 64 * 1024);
     assert_eq!(settings.http.timeout, Duration::from_secs(10));
@@ -50,23 +51,23 @@ fn a_secret_is_all_that_has_to_be_set() {
 }
 
 #[test]
-fn a_flag_comes_before_the_environment_and_that_before_the_file() {
+fn a_flag_has_priority_over_the_environment_and_the_environment_over_the_file() {
     let flags = |pairs: &[(&'static str, &str)]| pairs.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
     let port = |flag: &[(&'static str, &str)], variable: &[(&str, &str)], file| {
         let mut sources = Sources::new(flags(flag), environment(variable), file);
         let port = port(&mut sources);
-        sources.finish(Some(port)).expect("good settings")
+        sources.finish(Some(port)).expect("valid settings")
     };
     assert_eq!(port(&[("PORT", "1")], &[("PORT", "2")], "PORT=3"), 1);
     assert_eq!(port(&[], &[("PORT", "2")], "PORT=3"), 2);
     assert_eq!(port(&[], &[], "\u{feff}# a comment\nexport PORT='3' # and another\n"), 3);
-    assert_eq!(port(&[], &[], "PORT=3\nPORT=4"), 4, "as shells have it");
-    assert_eq!(port(&[], &[("PORT", "")], "PORT=3"), 8000, "taken back");
+    assert_eq!(port(&[], &[], "PORT=3\nPORT=4"), 4, "the last line counts, as in a shell");
+    assert_eq!(port(&[], &[("PORT", "")], "PORT=3"), 8000, "cancelled");
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_and_no_secret_is() {
-    let complaint = complaint(&[
+fn all_mistakes_are_reported_at_once_without_secrets() {
+    let message = mistakes(&[
         ("HOST", "example.com"),
         ("PORT", "eighty"),
         ("FRAMEWORK", "rocket"),
@@ -116,36 +117,36 @@ fn all_mistakes_are_told_at_once_and_no_secret_is() {
         "LOG_LEVEL",
         "LOG_FORMAT",
     ] {
-        assert!(complaint.contains(&format!("\n  {name} (environment): ")), "{name}: {complaint}");
+        assert!(message.contains(&format!("\n  {name} (environment): ")), "{name}: {message}");
     }
-    assert!(complaint.contains("23 settings are wrong"), "{complaint}");
-    assert!(!complaint.contains("hunter2"), "{complaint}");
+    assert!(message.contains("23 settings are wrong"), "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
 }
 
 #[test]
-fn a_line_that_cannot_be_read_is_named_and_not_shown() {
+fn an_invalid_line_of_the_file_is_reported_by_its_number() {
     let sources =
         Sources::new(BTreeMap::new(), environment(&[]), "PORT=1\nBETTER_AUTH_SECRET=open sesame\nLOG_LEVEL=warn\n");
-    let complaint = sources.finish(Some(())).expect_err("a mistake").to_string();
-    assert!(complaint.contains(".env: line 2"), "{complaint}");
-    assert!(!complaint.contains("sesame"), "{complaint}");
+    let message = sources.finish(Some(())).expect_err("mistakes").to_string();
+    assert!(message.contains(".env: line 2"), "{message}");
+    assert!(!message.contains("sesame"), "{message}");
 }
 
 #[test]
-fn what_is_not_utf8_is_a_mistake() {
+fn a_value_that_is_not_utf8_is_a_mistake() {
     #[cfg(unix)]
     {
         use std::os::unix::ffi::OsStringExt as _;
         let bytes = |name: &str| (name == "LOG_LEVEL").then(|| OsString::from_vec(vec![0xff]));
-        let complaint = Sources::new(BTreeMap::new(), bytes, "").finish(Some(())).expect_err("a mistake");
-        assert!(complaint.to_string().contains("LOG_LEVEL (environment): is not UTF-8"));
+        let message = Sources::new(BTreeMap::new(), bytes, "").finish(Some(())).expect_err("mistakes");
+        assert!(message.to_string().contains("LOG_LEVEL (environment): is not UTF-8"));
     }
 }
 
 #[test]
-fn nothing_secret_is_in_the_debug_form() {
+fn debug_shows_no_secrets() {
     let settings = with_secret(&[("DATABASE_URL", "postgres://todo:hunter2@db/todo?password=hunter2")]);
-    let debug = format!("{:?}", settings.expect("good settings"));
+    let debug = format!("{:?}", settings.expect("valid settings"));
     assert!(debug.contains("postgres") || debug.contains("Postgres"), "{debug}");
     assert!(!debug.contains("hunter2") && !debug.contains(SECRET), "{debug}");
     let debug = format!("{:?}", keys(&[("BETTER_AUTH_SECRET", SECRET)]));
@@ -153,42 +154,42 @@ fn nothing_secret_is_in_the_debug_form() {
 }
 
 #[test]
-fn a_server_without_a_key_is_refused() {
-    assert!(complaint(&[]).contains("BETTER_AUTH_URL: is needed"));
-    assert!(complaint(&[("BETTER_AUTH_SECRET", SECRET), ("JWT_HS256", "off")]).contains("JWT_HS256"));
+fn settings_without_a_key_are_rejected() {
+    assert!(mistakes(&[]).contains("BETTER_AUTH_URL: is needed"));
+    assert!(mistakes(&[("BETTER_AUTH_SECRET", SECRET), ("JWT_HS256", "off")]).contains("JWT_HS256"));
     for shape in ["sub", "cookie-cache"] {
-        assert!(complaint(&[("JWT_HS256", shape)]).contains("needs BETTER_AUTH_SECRET"));
+        assert!(mistakes(&[("JWT_HS256", shape)]).contains("needs BETTER_AUTH_SECRET"));
     }
-    // Once is enough.
-    let short = complaint(&[("BETTER_AUTH_SECRET", "short"), ("JWT_HS256", "sub")]);
+    // The short secret is the only mistake that is reported.
+    let short = mistakes(&[("BETTER_AUTH_SECRET", "short"), ("JWT_HS256", "sub")]);
     assert!(short.contains("a setting is wrong") && short.contains("5 bytes"), "{short}");
 }
 
 #[test]
-fn a_secret_must_be_long_and_not_known_to_everybody() {
-    assert!(complaint(&[("BETTER_AUTH_SECRET", &"x".repeat(31))]).contains("31 bytes"));
+fn a_secret_must_be_long_and_not_public() {
+    assert!(mistakes(&[("BETTER_AUTH_SECRET", &"x".repeat(31))]).contains("31 bytes"));
     assert!(read(&[("BETTER_AUTH_SECRET", &"x".repeat(32))]).is_ok());
     let public = "better-auth-secret-12345678901234567890";
-    assert!(complaint(&[("BETTER_AUTH_SECRET", public)]).contains("everybody knows"));
+    assert!(mistakes(&[("BETTER_AUTH_SECRET", public)]).contains("everybody knows"));
 }
 
 #[test]
-fn a_list_of_secrets_is_read_as_better_auth_does() {
+fn a_list_of_secrets_has_the_format_of_better_auth() {
     let (new, old) = ("n".repeat(32), format!("{}:with=colons", "o".repeat(32)));
     let list = format!("2: {new} ,1:{old}");
     let both = keys(&[("BETTER_AUTH_SECRETS", &list), ("BETTER_AUTH_SECRET", SECRET)]);
-    let revealed: Vec<_> = both.secrets.iter().map(Hidden::reveal).collect();
+    let revealed: Vec<_> = both.secrets.iter().map(Secret::reveal).collect();
     assert_eq!(revealed, [new.as_str(), old.as_str()]);
 
-    let complaint = complaint(&[("BETTER_AUTH_SECRETS", &format!("{new},x:{new},3:short,4:{new},4:{old}"))]);
-    for problem in ["entry 1 is not", "entry 2 is not a number", "version 3 has 5 bytes", "version 4 is there twice"] {
-        assert!(complaint.contains(problem), "{problem}: {complaint}");
+    let message = mistakes(&[("BETTER_AUTH_SECRETS", &format!("{new},x:{new},3:short,4:{new},4:{old}"))]);
+    for problem in ["entry 1 is not", "entry 2 is not a number", "version 3 has 5 bytes", "version 4 appears twice"] {
+        assert!(message.contains(problem), "{problem}: {message}");
     }
-    assert!(!complaint.contains(&new), "{complaint}");
+    assert!(!message.contains(&new), "{message}");
 }
 
 #[test]
-fn a_key_set_takes_the_place_of_the_secret() {
+fn a_key_set_replaces_the_secret_by_default() {
     let hs256 = |name, value| keys(&[("BETTER_AUTH_SECRET", "short"), (name, value)]).effective_hs256();
     assert_eq!(hs256("PORT", "1"), Hs256::Sub);
     assert_eq!(hs256("BETTER_AUTH_URL", "http://localhost:3000"), Hs256::Off);
@@ -199,7 +200,7 @@ fn a_key_set_takes_the_place_of_the_secret() {
 }
 
 #[test]
-fn better_auth_is_its_origin_and_publishes_keys_below_its_path() {
+fn better_auth_has_its_origin_as_issuer_and_its_key_set_below_its_path() {
     for (url, origin, jwks) in [
         ("http://localhost:3000", "http://localhost:3000", "http://localhost:3000/api/auth/jwks"),
         ("http://localhost:3000/", "http://localhost:3000", "http://localhost:3000/api/auth/jwks"),
@@ -215,33 +216,33 @@ fn better_auth_is_its_origin_and_publishes_keys_below_its_path() {
     for wrong in ["localhost:3000", "ftp://a.example", "https://", "https://u:p@a.example", "https://a.example/?x", "a"]
     {
         for name in ["BETTER_AUTH_URL", "JWKS_URL"] {
-            let complaint = complaint(&[(name, wrong)]);
-            assert!(complaint.contains(name) && !complaint.contains("u:p"), "{complaint}");
-            assert!(complaint.contains("a setting is wrong"), "{complaint}");
+            let message = mistakes(&[(name, wrong)]);
+            assert!(message.contains(name) && !message.contains("u:p"), "{message}");
+            assert!(message.contains("a setting is wrong"), "{message}");
         }
     }
 }
 
 #[test]
-fn a_key_set_that_is_fetched_comes_over_https_or_by_explicit_leave() {
+fn a_key_set_from_another_machine_needs_https_or_explicit_permission() {
     for url in ["http://localhost:3000", "http://127.0.0.1:3000", "https://a.example"] {
         assert_eq!(read(&[("BETTER_AUTH_URL", url)]).expect(url).keys.len(), 1);
     }
-    let inside = "http://web:3000/api/auth/jwks";
-    let elsewhere = [("BETTER_AUTH_URL", "https://a.example"), ("JWKS_URL", inside)];
-    let refused = complaint(&elsewhere);
-    assert!(refused.contains("JWKS_URL") && refused.contains("JWKS_ALLOW_HTTP"), "{refused}");
+    let internal = "http://web:3000/api/auth/jwks";
+    let elsewhere = [("BETTER_AUTH_URL", "https://a.example"), ("JWKS_URL", internal)];
+    let rejected = mistakes(&elsewhere);
+    assert!(rejected.contains("JWKS_URL") && rejected.contains("JWKS_ALLOW_HTTP"), "{rejected}");
     let allowed = [elsewhere.as_slice(), &[("JWKS_ALLOW_HTTP", "true")]].concat();
-    let debug = format!("{:?}", read(&allowed).expect("good settings").keys);
-    assert!(debug.contains(inside) && debug.contains("\"https://a.example\""), "{debug}");
-    // Without Better Auth, somebody has to say who the issuer is.
-    let bare = complaint(&[("JWKS_URL", "https://a.example/jwks")]);
+    let debug = format!("{:?}", read(&allowed).expect("valid settings").keys);
+    assert!(debug.contains(internal) && debug.contains("\"https://a.example\""), "{debug}");
+    // Without BETTER_AUTH_URL, issuer and audience have no default.
+    let bare = mistakes(&[("JWKS_URL", "https://a.example/jwks")]);
     assert!(bare.contains("JWT_ISSUER") && bare.contains("JWT_AUDIENCE"), "{bare}");
-    // A secret beside it counts only if it is said what for.
+    // With a key set, a secret is used only if JWT_HS256 is set.
     let both = [("BETTER_AUTH_URL", "https://a.example"), ("BETTER_AUTH_SECRET", SECRET)];
-    assert_eq!(read(&both).expect("good settings").keys.len(), 1);
+    assert_eq!(read(&both).expect("valid settings").keys.len(), 1);
     let both = [both.as_slice(), &[("JWT_HS256", "cookie-cache")]].concat();
-    assert_eq!(read(&both).expect("good settings").keys.len(), 2);
+    assert_eq!(read(&both).expect("valid settings").keys.len(), 2);
 }
 
 #[test]
@@ -251,39 +252,42 @@ fn a_key_set_in_a_file_needs_issuer_and_audience() {
     let path = file.path().to_str().expect("UTF-8");
     let key = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     write(key);
-    let bare = complaint(&[("JWKS_FILE", path)]);
+    let bare = mistakes(&[("JWKS_FILE", path)]);
     assert!(bare.contains("JWT_ISSUER") && bare.contains("JWT_AUDIENCE"), "{bare}");
     assert!(read(&[("JWKS_FILE", path), ("BETTER_AUTH_URL", "http://localhost:3000")]).is_ok());
     let explicit = [("JWKS_FILE", path), ("JWT_ISSUER", "https://a.example, b"), ("JWT_AUDIENCE", "c")];
-    let settings = read(&explicit).expect("good settings");
+    let settings = read(&explicit).expect("valid settings");
     let debug = format!("{:?}", settings.keys);
     for text in ["\"https://a.example\"", "\"b\"", "\"c\""] {
         assert!(debug.contains(text), "{debug}");
     }
-    for (content, problem) in [("[]", "is not a JWK set"), (r#"{"keys":[]}"#, "no key that can be used")] {
+    for (content, problem) in [("[]", "is not a JWK set"), (r#"{"keys":[]}"#, "no usable key")] {
         write(content);
-        assert!(complaint(&explicit).contains(problem), "{content}");
+        assert!(mistakes(&explicit).contains(problem), "{content}");
     }
-    assert!(complaint(&[("JWKS_FILE", "/nowhere")]).contains("cannot be read"));
-    assert!(complaint(&[("JWKS_FILE", path), ("JWKS_URL", "https://a.example")]).contains("excludes JWKS_FILE"));
+    assert!(mistakes(&[("JWKS_FILE", "/nowhere")]).contains("cannot be read"));
+    assert!(
+        mistakes(&[("JWKS_FILE", path), ("JWKS_URL", "https://a.example")])
+            .contains("cannot be combined with JWKS_FILE")
+    );
 }
 
 #[test]
-fn what_would_have_no_effect_is_a_mistake() {
+fn a_setting_without_effect_is_a_mistake() {
     for name in ["JWT_ISSUER", "JWT_AUDIENCE", "JWT_SUBJECT"] {
         let settings = [("JWT_HS256", "cookie-cache"), (name, "x"), ("BETTER_AUTH_SECRET", SECRET)];
-        assert!(complaint(&settings).contains(name));
+        assert!(mistakes(&settings).contains(name));
         assert!(with_secret(&[(name, "x")]).is_ok(), "{name}");
     }
     assert!(with_secret(&[("JWT_HS256", "cookie-cache")]).is_ok());
     let direct = [("DATABASE_DIRECT_URL", "postgres://localhost/todo"), ("BETTER_AUTH_SECRET", SECRET)];
-    assert!(complaint(&direct).contains("DATABASE_DIRECT_URL (environment): has no effect"));
+    assert!(mistakes(&direct).contains("DATABASE_DIRECT_URL (environment): has no effect"));
     let row_security = [("ROW_SECURITY", "on"), ("BETTER_AUTH_SECRET", SECRET)];
-    assert!(complaint(&row_security).contains("ROW_SECURITY (environment): has no effect"));
+    assert!(mistakes(&row_security).contains("ROW_SECURITY (environment): has no effect"));
 }
 
 #[test]
-fn row_security_takes_the_place_of_shared_statements() {
+fn row_level_security_disables_statement_batching() {
     let url = ("DATABASE_URL", "postgres://localhost/todo");
     let read = |settings: &[_]| match with_secret(settings).map(|settings| settings.database) {
         Ok(Database::Postgres { coalesce, row_security, .. }) => (coalesce, row_security),
@@ -294,11 +298,11 @@ fn row_security_takes_the_place_of_shared_statements() {
     assert_eq!(read(&[url, ("ROW_SECURITY", "on")]), (false, true));
     assert_eq!(read(&[url, ("ROW_SECURITY", "on"), ("COALESCE", "off")]), (false, true));
     let both = [url, ("ROW_SECURITY", "on"), ("COALESCE", "on"), ("BETTER_AUTH_SECRET", SECRET)];
-    assert!(complaint(&both).contains("COALESCE (environment): cannot be on together with ROW_SECURITY"));
+    assert!(mistakes(&both).contains("COALESCE (environment): cannot be on with ROW_SECURITY"));
 }
 
 #[test]
-fn the_url_decides_which_database() {
+fn the_url_chooses_the_database() {
     let database = |name, url| with_secret(&[(name, url)]).map(|settings| settings.database);
     for name in ["DATABASE_URL", "NEON_DB_URL"] {
         for url in ["postgres://todo@localhost/todo", "postgresql:///todo?host=/run/postgresql"] {
@@ -308,29 +312,29 @@ fn the_url_decides_which_database() {
             assert!(matches!(database(name, url), Ok(Database::Sqlite { is_default: false, .. })), "{url}");
         }
         for url in ["todo.db", "mysql://a/b", "sqlite::memory:", "sqlite://a.db?mode=ro", "postgres://localhost:x/y"] {
-            let complaint = database(name, url).expect_err(url).to_string();
-            assert!(complaint.contains(name), "{complaint}");
+            let message = database(name, url).expect_err(url).to_string();
+            assert!(message.contains(name), "{message}");
         }
     }
     let (one, other) = ("postgres://localhost/a", "postgres://localhost/b");
     assert!(with_secret(&[("DATABASE_URL", one), ("NEON_DB_URL", one)]).is_ok());
     let both = [("DATABASE_URL", one), ("NEON_DB_URL", other), ("BETTER_AUTH_SECRET", SECRET)];
-    assert!(complaint(&both).contains("NEON_DB_URL"));
+    assert!(mistakes(&both).contains("NEON_DB_URL"));
 }
 
 #[test]
-fn a_database_is_named_without_its_password() {
+fn a_masked_url_has_no_password() {
     for (url, masked) in [
         ("postgres://todo:hunter2@db:5432/todo?password=hunter2", "postgres://todo:***@db:5432/todo"),
         ("postgres://todo@db/todo#hunter2", "postgres://todo@db/todo"),
         ("hunter2", "(not a URL)"),
     ] {
-        assert_eq!(Hidden::new(url).as_masked_url(), masked);
+        assert_eq!(Secret::new(url).masked_url(), masked);
     }
 }
 
 #[test]
-fn a_password_that_is_not_encoded_is_refused_and_not_repeated() {
+fn a_password_that_is_not_percent_encoded_is_rejected_without_printing_it() {
     for url in [
         "postgres://todo:12/hunter2@127.0.0.1:5432/todo",
         "postgres://todo:se@hunter2/x@127.0.0.1:5432/todo",
@@ -339,24 +343,24 @@ fn a_password_that_is_not_encoded_is_refused_and_not_repeated() {
         "postgres://todo:hunter2?w@127.0.0.1/todo",
         "postgres://todo:hunter2/w@127.0.0.1/todo",
     ] {
-        let complaint = complaint(&[("DATABASE_URL", url), ("BETTER_AUTH_SECRET", SECRET)]);
-        assert!(complaint.contains("percent-encoded") && complaint.contains("PGPASSWORD"), "{complaint}");
-        assert!(!complaint.contains("hunter2"), "{complaint}");
+        let message = mistakes(&[("DATABASE_URL", url), ("BETTER_AUTH_SECRET", SECRET)]);
+        assert!(message.contains("percent-encode") && message.contains("PGPASSWORD"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
     }
     assert!(with_secret(&[("DATABASE_URL", "postgres://todo:p%2Fw%23d@127.0.0.1/todo?sslmode=disable")]).is_ok());
 }
 
 #[test]
-fn a_misspelt_parameter_of_tls_is_refused() {
+fn a_misspelt_tls_parameter_is_rejected() {
     let url = "postgres://todo@db/todo?sslmod=require";
-    let complaint = complaint(&[("DATABASE_URL", url), ("BETTER_AUTH_SECRET", SECRET)]);
-    assert!(complaint.contains("sslmod"), "{complaint}");
+    let message = mistakes(&[("DATABASE_URL", url), ("BETTER_AUTH_SECRET", SECRET)]);
+    assert!(message.contains("sslmod"), "{message}");
 }
 
 #[test]
-fn an_origin_is_written_as_browsers_do() {
-    let taken = "http://localhost:3000,https://app.example.com,https://[::1]:8443,capacitor://localhost";
-    assert_eq!(origins(taken).map(|origins| origins.len()), Ok(4));
+fn an_origin_has_the_format_of_browsers() {
+    let valid = "http://localhost:3000,https://app.example.com,https://[::1]:8443,capacitor://localhost";
+    assert_eq!(origins(valid).map(|origins| origins.len()), Ok(4));
     for (wrong, hint) in [
         ("*", "every website"),
         ("null", "is not an origin"),
@@ -371,11 +375,11 @@ fn an_origin_is_written_as_browsers_do() {
         ("https://app.example.com#x", "mean https://app.example.com?"),
         ("https://u:hunter2@app.example.com", "mean https://app.example.com?"),
         ("https://*.example.com", "one by one"),
-        ("https://a.example,,https://b.example", "empty text"),
+        ("https://a.example,,https://b.example", "empty entry"),
     ] {
         match origins(wrong) {
             Err(problem) => assert!(problem.contains(hint) && !problem.contains("hunter2"), "{problem}"),
-            Ok(_) => panic!("{wrong} is taken"),
+            Ok(_) => panic!("{wrong} is accepted"),
         }
     }
     let two = origins("http://a.example/,http://b.example/").expect_err("two mistakes");
@@ -383,17 +387,17 @@ fn an_origin_is_written_as_browsers_do() {
 }
 
 #[test]
-fn values_in_messages_are_short_and_without_passwords() {
-    assert_eq!(shown("a\n\"b\""), r#""a\n\"b\"""#);
-    assert_eq!(shown("https://u:p@h/x"), r#""https://***@h/x""#);
-    assert_eq!(shown("https://@h"), r#""https://***@h""#);
-    assert_eq!(shown(&"ü".repeat(200)).chars().count(), 82);
+fn quoted_values_are_short_and_have_no_passwords() {
+    assert_eq!(quoted("a\n\"b\""), r#""a\n\"b\"""#);
+    assert_eq!(quoted("https://u:p@h/x"), r#""https://***@h/x""#);
+    assert_eq!(quoted("https://@h"), r#""https://***@h""#);
+    assert_eq!(quoted(&"ü".repeat(200)).chars().count(), 82);
 }
 
 const EXAMPLE: &str = include_str!("../../../../.env.example");
 
 #[test]
-fn the_example_names_every_setting_once() {
+fn the_example_file_names_every_setting_once() {
     let lines = EXAMPLE.lines().map(|line| line.strip_prefix('#').unwrap_or(line));
     let mut named: Vec<_> = lines
         .filter_map(|line| line.split_once('='))
@@ -407,16 +411,16 @@ fn the_example_names_every_setting_once() {
 }
 
 #[test]
-fn the_example_lacks_nothing_but_a_secret() {
-    let complaint = Settings::read(Sources::new(BTreeMap::new(), environment(&[]), EXAMPLE)).expect_err("a mistake");
-    let complaint = complaint.to_string();
-    assert!(complaint.contains("a setting is wrong") && complaint.contains("BETTER_AUTH_SECRET"), "{complaint}");
+fn the_example_file_is_complete_except_for_the_secret() {
+    let message = Settings::read(Sources::new(BTreeMap::new(), environment(&[]), EXAMPLE)).expect_err("mistakes");
+    let message = message.to_string();
+    assert!(message.contains("a setting is wrong") && message.contains("BETTER_AUTH_SECRET"), "{message}");
     let filled = EXAMPLE.replace("BETTER_AUTH_SECRET=\n", &format!("BETTER_AUTH_SECRET='{SECRET}'\n"));
     assert!(Settings::read(Sources::new(BTreeMap::new(), environment(&[]), &filled)).is_ok());
 }
 
 #[test]
-fn every_value_of_the_example_is_good_by_itself() {
+fn every_value_of_the_example_file_is_valid_by_itself() {
     for line in EXAMPLE.lines() {
         let Some((name, value)) = line.strip_prefix('#').and_then(|line| line.split_once('=')) else {
             continue;
@@ -431,9 +435,9 @@ fn every_value_of_the_example_is_good_by_itself() {
         Keys::read(&mut sources);
         Log::read(&mut sources);
         if let Err(mistakes) = sources.finish(Some(())) {
-            let complaint = mistakes.to_string();
-            // It says so itself.
-            assert!(name == "DATABASE_DIRECT_URL" && complaint.contains("has no effect"), "{complaint}");
+            let message = mistakes.to_string();
+            // The file says that this setting is for PostgreSQL only.
+            assert!(name == "DATABASE_DIRECT_URL" && message.contains("has no effect"), "{message}");
         }
     }
 }

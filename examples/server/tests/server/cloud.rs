@@ -1,4 +1,4 @@
-//! PostgreSQL as it is in the cloud: behind a pooler, encrypted, asleep.
+//! PostgreSQL in the cloud: behind a pooler, over TLS, suspended while idle.
 
 use std::time::Duration;
 
@@ -10,77 +10,82 @@ use testkit::{
     tls::Authority,
 };
 
-use crate::program::{Caller, Place};
+use crate::{
+    Framework,
+    program::{Setup, User},
+};
 
 #[tokio::test]
-async fn a_pooler_that_mixes_statements_is_refused_at_start_with_what_to_change() {
+async fn an_unsafe_pooler_is_rejected_at_start_with_what_to_change() {
     let database = testkit::stores::todo_database().await;
     let pooler = PgBouncer::mixing(database.url());
     let url = pooler.url().replace("anybody@", "anybody:hunter2@");
-    let outcome = Place::with_secret().set("DATABASE_URL", &url).run(&[]);
+    let outcome = Setup::with_secret(Framework::ANY).set("DATABASE_URL", &url).run(&[]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    for what_helps in ["max_prepared_statements", "1.21", "direct URL"] {
-        assert!(outcome.log.contains(what_helps), "{outcome:?}");
+    for hint in ["max_prepared_statements", "1.21", "direct URL"] {
+        assert!(outcome.log.contains(hint), "{outcome:?}");
     }
     assert!(!outcome.log.contains("hunter2") && !outcome.output.contains("hunter2"), "{outcome:?}");
 }
 
 #[tokio::test]
-async fn behind_a_pooler_that_tracks_statements_it_migrates_over_the_direct_address() {
+async fn behind_a_safe_pooler_migrations_use_the_direct_url() {
     let database = testkit::postgres::empty_database().await;
     let pooler = PgBouncer::tracking(database.url());
-    let place = Place::with_secret().set("DATABASE_URL", &pooler.url()).set("DATABASE_DIRECT_URL", database.url());
-    let server = place.serve(&[]);
-    let (ann, bob) = (server.caller("ann"), server.caller("bob"));
-    tokio::join!(ann.work(), bob.work());
+    let setup = Setup::with_secret(Framework::ANY)
+        .set("DATABASE_URL", &pooler.url())
+        .set("DATABASE_DIRECT_URL", database.url());
+    let server = setup.serve(&[]);
+    let (ann, bob) = (server.user("ann"), server.user("bob"));
+    tokio::join!(ann.use_tasks(), bob.use_tasks());
     let (status, log) = server.stop();
     assert_eq!(status, Some(0));
-    assert!(log.contains("pooled=true") && !log.contains("go around it"), "{log}");
+    assert!(log.contains("pooled=true") && !log.contains("set DATABASE_DIRECT_URL"), "{log}");
 }
 
 #[tokio::test]
-async fn a_certificate_of_a_private_authority_is_refused_at_start_until_it_is_named() {
+async fn a_certificate_of_a_private_authority_is_rejected_until_the_url_names_the_authority() {
     let authority = Authority::new();
-    // As long as the process.
+    // `start_local` keeps the settings until the process ends.
     let settings: &'static str = authority.settings_for("localhost").leak();
     let postgres = Server::start_local(settings).await.expect("it starts");
     let postgres = postgres.expect("PostgreSQL is installed (apt-get install postgresql)");
     let password = postgres.url().split([':', '@']).nth(2).expect("a password").to_owned();
     let url = format!("{}?sslmode=require", postgres.url().replace("127.0.0.1", "localhost"));
-    let place = Place::with_secret().set("DATABASE_URL", &url);
-    let outcome = place.run(&[]);
+    let setup = Setup::with_secret(Framework::ANY).set("DATABASE_URL", &url);
+    let outcome = setup.run(&[]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.log.contains("UnknownIssuer") && outcome.log.contains("sslrootcert"), "{outcome:?}");
-    assert!(!outcome.log.contains("trying again"), "that would not help: {outcome:?}");
+    assert!(!outcome.log.contains("retrying"), "a retry does not help: {outcome:?}");
     assert!(!outcome.log.contains(&password), "{outcome:?}");
 
-    place.set("DATABASE_TLS", "as-written").serve(&[]).caller("ann").work().await;
+    setup.set("DATABASE_TLS", "as-written").serve(&[]).user("ann").use_tasks().await;
     let named = format!("{url}&sslrootcert={}", authority.certificate().display());
-    Place::with_secret().set("DATABASE_URL", &named).serve(&[]).caller("bob").work().await;
+    Setup::with_secret(Framework::ANY).set("DATABASE_URL", &named).serve(&[]).user("bob").use_tasks().await;
 }
 
-// The proxy works while the program is waited for.
+// Multi-threaded, since the proxy must run while the test waits for the program.
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_database_sleeps_requests_wait_or_are_told_when_to_come_back() {
+async fn while_the_database_is_suspended_requests_wait_or_get_503() {
     let database = testkit::postgres::empty_database().await;
     let proxy = Proxy::before(database.url()).await;
-    let server = Place::with_secret().set("DATABASE_URL", &proxy.url()).serve(&[]);
-    let ann = server.caller("ann");
-    ann.work().await;
-    let sleeps = || {
+    let server = Setup::with_secret(Framework::ANY).set("DATABASE_URL", &proxy.url()).serve(&[]);
+    let ann = server.user("ann");
+    ann.use_tasks().await;
+    let suspend = || {
         proxy.set(Traffic::Held);
         proxy.cut();
     };
-    sleeps();
-    let (answer, ()) = tokio::join!(ann.send(Method::GET, "/api/tasks", ""), async {
+    suspend();
+    let (response, ()) = tokio::join!(ann.send(Method::GET, "/api/tasks", ""), async {
         tokio::time::sleep(Duration::from_secs(5)).await;
         proxy.set(Traffic::Flows);
     });
-    assert_eq!(answer.status(), 200);
-    sleeps();
-    let answer = ann.send(Method::GET, "/api/tasks", "").await;
-    assert_eq!(Caller::json(&answer, 503)["code"], "unavailable");
-    assert!(answer.headers().contains_key("retry-after"));
+    assert_eq!(response.status(), 200);
+    suspend();
+    let response = ann.send(Method::GET, "/api/tasks", "").await;
+    assert_eq!(User::json(&response, 503)["code"], "unavailable");
+    assert!(response.headers().contains_key("retry-after"));
     proxy.set(Traffic::Flows);
     assert_eq!(ann.send(Method::GET, "/api/tasks", "").await.status(), 200);
 }

@@ -1,4 +1,4 @@
-//! What browsers let the scripts of which website do and see.
+//! CORS: which websites may call the API, and what their scripts can read.
 
 use bytes::Bytes;
 use http::{
@@ -11,13 +11,16 @@ use http::{
 };
 use testkit::http::Client;
 
-use crate::program::{Place, SECRET, Server};
+use crate::{
+    Framework,
+    program::{SECRET, Server, Setup},
+};
 
-const OURS: &str = "https://app.example.com";
+const ALLOWED: &str = "https://app.example.com";
 const FOREIGN: &str = "https://evil.example";
 
-fn server() -> Server {
-    Place::with_secret().set("ALLOWED_ORIGINS", OURS).serve(&[])
+fn server(framework: Framework) -> Server {
+    Setup::with_secret(framework).set("ALLOWED_ORIGINS", ALLOWED).serve(&[])
 }
 
 async fn send(server: &Server, request: http::request::Builder, body: Bytes) -> Response<Bytes> {
@@ -32,8 +35,8 @@ async fn preflight(server: &Server, path: &str, origin: &str) -> Response<Bytes>
     send(server, request, Bytes::new()).await
 }
 
-/// The words of a header that is a list, in lower case.
-fn words(headers: &HeaderMap, name: http::HeaderName) -> Vec<String> {
+/// The entries of a header that is a list, in lower case.
+fn entries(headers: &HeaderMap, name: http::HeaderName) -> Vec<String> {
     headers
         .get_all(name)
         .iter()
@@ -42,53 +45,50 @@ fn words(headers: &HeaderMap, name: http::HeaderName) -> Vec<String> {
         .collect()
 }
 
-#[tokio::test]
-async fn a_preflight_is_answered_before_the_token() {
-    let server = server();
+pub(crate) async fn a_preflight_needs_no_token(framework: Framework) {
+    let server = server(framework);
     for path in ["/api/tasks", "/api/v1/ann/tasks/7", "/api/nothing"] {
-        let response = preflight(&server, path, OURS).await;
+        let response = preflight(&server, path, ALLOWED).await;
         assert!(response.status().is_success(), "{path}: {response:?}");
         let headers = response.headers();
-        assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], OURS);
+        assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], ALLOWED);
         assert!(headers.contains_key(ACCESS_CONTROL_MAX_AGE));
-        assert!(words(headers, VARY).contains(&"origin".to_owned()));
-        assert!(!headers.contains_key("access-control-allow-credentials"), "tokens are sent by scripts");
-        let methods = words(headers, ACCESS_CONTROL_ALLOW_METHODS);
+        assert!(entries(headers, VARY).contains(&"origin".to_owned()));
+        assert!(!headers.contains_key("access-control-allow-credentials"), "scripts send tokens, not cookies");
+        let methods = entries(headers, ACCESS_CONTROL_ALLOW_METHODS);
         assert_eq!(methods, ["get", "head", "post", "put", "patch", "delete"]);
-        let allowed = words(headers, ACCESS_CONTROL_ALLOW_HEADERS);
+        let allowed = entries(headers, ACCESS_CONTROL_ALLOW_HEADERS);
         for name in ["authorization", "content-type", "x-request-id"] {
             assert!(allowed.contains(&name.to_owned()), "{name}: {allowed:?}");
         }
     }
 }
 
-#[tokio::test]
-async fn a_foreign_website_is_allowed_nothing() {
-    let server = server();
+pub(crate) async fn a_foreign_website_is_not_allowed(framework: Framework) {
+    let server = server(framework);
     for origin in [FOREIGN, "null", "https://app.example.com.evil.example", "http://app.example.com", "*"] {
-        let asked = preflight(&server, "/api/tasks", origin).await;
-        let done = send(&server, Request::get("/api/tasks").header(ORIGIN, origin), Bytes::new()).await;
-        for response in [asked, done] {
+        let preflight = preflight(&server, "/api/tasks", origin).await;
+        let request = send(&server, Request::get("/api/tasks").header(ORIGIN, origin), Bytes::new()).await;
+        for response in [preflight, request] {
             assert!(!response.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), "{origin}: {response:?}");
-            // Or a cache would give this answer to the right one.
-            assert!(words(response.headers(), VARY).contains(&"origin".to_owned()));
+            // Otherwise a cache could return this response for the allowed origin.
+            assert!(entries(response.headers(), VARY).contains(&"origin".to_owned()));
         }
     }
 }
 
-#[tokio::test]
-async fn answers_can_be_read_also_if_they_are_errors() {
-    let server = server();
+pub(crate) async fn scripts_can_read_responses_including_errors(framework: Framework) {
+    let server = server(framework);
     let token = format!("Bearer {}", testkit::tokens::user_token(SECRET.as_bytes(), "ann"));
     let request = |method: Method, path: &str| {
         Request::builder()
             .method(method)
             .uri(path)
-            .header(ORIGIN, OURS)
+            .header(ORIGIN, ALLOWED)
             .header(AUTHORIZATION, &token)
             .header(CONTENT_TYPE, "application/json")
     };
-    let anonymous = Request::get("/api/tasks").header(ORIGIN, OURS);
+    let anonymous = Request::get("/api/tasks").header(ORIGIN, ALLOWED);
     let large = Bytes::from(vec![b' '; 70_000]);
     let title = Bytes::from_static(br#"{"title":"Buy milk"}"#);
     for (status, request, body) in [
@@ -105,9 +105,9 @@ async fn answers_can_be_read_also_if_they_are_errors() {
         let response = send(&server, request, body).await;
         assert_eq!(response.status(), status, "{response:?}");
         let headers = response.headers();
-        assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], OURS, "{status}");
-        assert!(words(headers, VARY).contains(&"origin".to_owned()), "{status}");
-        let exposed = words(headers, ACCESS_CONTROL_EXPOSE_HEADERS);
+        assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], ALLOWED, "{status}");
+        assert!(entries(headers, VARY).contains(&"origin".to_owned()), "{status}");
+        let exposed = entries(headers, ACCESS_CONTROL_EXPOSE_HEADERS);
         for name in ["link", "location", "www-authenticate", "retry-after", "etag", "x-request-id"] {
             assert!(exposed.contains(&name.to_owned()), "{status}: {exposed:?}");
         }
@@ -117,12 +117,11 @@ async fn answers_can_be_read_also_if_they_are_errors() {
     }
 }
 
-#[tokio::test]
-async fn options_without_a_preflight_is_a_request_like_any_other() {
-    let server = server();
+pub(crate) async fn options_without_a_preflight_is_an_ordinary_request(framework: Framework) {
+    let server = server(framework);
     for request in [
         Request::options("/api/tasks"),
-        Request::options("/api/tasks").header(ORIGIN, OURS),
+        Request::options("/api/tasks").header(ORIGIN, ALLOWED),
         Request::options("/api/tasks").header(ACCESS_CONTROL_REQUEST_METHOD, "GET"),
     ] {
         let response = send(&server, request, Bytes::new()).await;
@@ -134,8 +133,8 @@ async fn options_without_a_preflight_is_a_request_like_any_other() {
 }
 
 #[tokio::test]
-async fn the_website_of_the_example_may_without_being_named() {
-    let server = Place::with_secret().serve(&[]);
+async fn the_website_of_the_example_is_allowed_by_default() {
+    let server = Setup::with_secret(Framework::ANY).serve(&[]);
     for origin in ["http://localhost:3000", "http://127.0.0.1:3000"] {
         let response = preflight(&server, "/api/tasks", origin).await;
         assert_eq!(response.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], origin);

@@ -1,4 +1,4 @@
-//! What has been answered is kept, also if the server is killed in the middle of its work.
+//! Acknowledged writes survive a SIGKILL of the server.
 
 use std::{
     collections::HashSet,
@@ -22,20 +22,23 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use crate::program::{Place, SECRET};
+use crate::{
+    Framework,
+    program::{SECRET, Setup},
+};
 
 const WRITERS: u32 = 8;
-/// Of all writers together.
+/// The rate of all writers together.
 const WRITES_PER_SECOND: u32 = 200;
 
-/// The tasks whose creation was answered, and how many were asked for.
+/// The ids of the created tasks, and the number of requests.
 #[derive(Default)]
 struct Written {
     ids: Mutex<Vec<String>>,
-    asked: AtomicUsize,
+    requests: AtomicUsize,
 }
 
-/// Creates tasks at its pace, until the connection breaks.
+/// Creates tasks until the connection breaks.
 async fn write(address: SocketAddr, written: Arc<Written>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let token = testkit::tokens::user_token(SECRET.as_bytes(), "ann");
     let stream = TcpStream::connect(address).await?;
@@ -51,7 +54,7 @@ async fn write(address: SocketAddr, written: Arc<Written>) -> Result<(), Box<dyn
             .header(AUTHORIZATION, format!("Bearer {token}"))
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from_static(br#"{"title":"Buy milk"}"#)))?;
-        written.asked.fetch_add(1, Ordering::Relaxed);
+        written.requests.fetch_add(1, Ordering::Relaxed);
         let response = connection.send_request(request).await?;
         assert_eq!(response.status(), 201);
         let body = response.into_body().collect().await?.to_bytes();
@@ -61,10 +64,10 @@ async fn write(address: SocketAddr, written: Arc<Written>) -> Result<(), Box<dyn
     }
 }
 
-/// Kills the server while it writes, starts it again and looks for every task.
-#[expect(clippy::print_stdout, reason = "the numbers are worth seeing with --nocapture")]
-async fn nothing_answered_is_lost(place: &Place) {
-    let mut server = place.serve(&[]);
+/// Kills the server while it writes, starts it again, and reads every task.
+#[expect(clippy::print_stdout, reason = "--nocapture shows the numbers")]
+async fn assert_no_acknowledged_write_is_lost(setup: &Setup) {
+    let mut server = setup.serve(&[]);
     let written = Arc::new(Written::default());
     let mut writers = JoinSet::new();
     for _ in 0..WRITERS {
@@ -77,35 +80,35 @@ async fn nothing_answered_is_lost(place: &Place) {
         assert!(!error.to_string().contains("has an id"), "{error}");
     }
 
-    let answered = std::mem::take(&mut *written.ids.lock().unwrap_or_else(PoisonError::into_inner));
-    let asked = written.asked.load(Ordering::Relaxed);
-    // A slow machine writes less; too little would show nothing.
-    assert!(answered.len() >= 100, "{} of {asked} writes were answered", answered.len());
-    assert!(asked > answered.len(), "no write was under way when the server was killed");
+    let acknowledged = std::mem::take(&mut *written.ids.lock().unwrap_or_else(PoisonError::into_inner));
+    let requests = written.requests.load(Ordering::Relaxed);
+    // A slow machine writes less, but too few writes would show nothing.
+    assert!(acknowledged.len() >= 100, "{} of {requests} writes were acknowledged", acknowledged.len());
+    assert!(requests > acknowledged.len(), "no write was in progress when the server was killed");
 
-    let again = place.serve(&[]);
-    let kept: HashSet<_> = again.caller("ann").all_ids().await.into_iter().collect();
-    let lost: Vec<_> = answered.iter().filter(|id| !kept.contains(*id)).collect();
-    assert!(lost.is_empty(), "{} of {} answered writes are lost: {lost:?}", lost.len(), answered.len());
-    assert!(kept.len() <= asked, "{} tasks of {asked} writes", kept.len());
-    println!("{asked} writes asked, {} answered, {} kept, 0 lost", answered.len(), kept.len());
+    let again = setup.serve(&[]);
+    let kept: HashSet<_> = again.user("ann").all_ids().await.into_iter().collect();
+    let lost: Vec<_> = acknowledged.iter().filter(|id| !kept.contains(*id)).collect();
+    assert!(lost.is_empty(), "{} of {} acknowledged writes are lost: {lost:?}", lost.len(), acknowledged.len());
+    assert!(kept.len() <= requests, "{} tasks after {requests} writes", kept.len());
+    println!("{requests} writes, {} acknowledged, {} kept, 0 lost", acknowledged.len(), kept.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_sqlite_nothing_answered_is_lost() {
-    let place = Place::with_secret();
-    nothing_answered_is_lost(&place).await;
-    let header = std::fs::read(place.path().join("todo.db")).expect("a file");
-    // "File format write version" and "read version": 2 is WAL.
+async fn no_acknowledged_write_is_lost_on_sqlite() {
+    let setup = Setup::with_secret(Framework::ANY);
+    assert_no_acknowledged_write_is_lost(&setup).await;
+    let header = std::fs::read(setup.path().join("todo.db")).expect("a file");
+    // "File format write version" and "read version": 2 is the write-ahead log.
     assert_eq!(header[18..20], [2, 2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_postgresql_nothing_answered_is_lost() {
+async fn no_acknowledged_write_is_lost_on_postgresql() {
     let database = testkit::postgres::empty_database().await;
-    let place = Place::with_secret().set("DATABASE_URL", database.url());
-    nothing_answered_is_lost(&place).await;
-    let log = place.serve(&[]).stop().1;
+    let setup = Setup::with_secret(Framework::ANY).set("DATABASE_URL", database.url());
+    assert_no_acknowledged_write_is_lost(&setup).await;
+    let log = setup.serve(&[]).stop().1;
     assert!(log.contains("durable=true"), "fsync and synchronous_commit are on: {log}");
     database.close().await;
 }

@@ -1,6 +1,7 @@
-//! Callers who send as much as they can, to take from others what they need: memory, time, connections.
+//! Clients that try to exhaust memory, time or connections.
 //!
-//! While that goes on others are served, the server's memory stays within bounds, and afterwards all is given back.
+//! Meanwhile other clients are served, the memory of the server stays within bounds, and afterwards everything is
+//! freed.
 
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use tokio::{
 };
 
 use crate::{
+    Framework,
     metrics::Metrics,
-    program::{Caller, Place, SECRET, Server},
+    program::{PATIENCE, SECRET, Server, Setup, User},
 };
 
-const PATIENCE: Duration = Duration::from_mins(1);
 const MIB: u64 = 1024 * 1024;
 
 async fn connect(server: &Server) -> TcpStream {
@@ -24,15 +25,15 @@ async fn connect(server: &Server) -> TcpStream {
 }
 
 fn serve() -> Server {
-    Place::with_secret().set("METRICS_PORT", "0").serve(&[])
+    Setup::with_secret(Framework::ANY).set("METRICS_PORT", "0").serve(&[])
 }
 
-/// Somebody else creates and lists, whatever goes on.
+/// Another client can create and list tasks.
 async fn others_are_served(server: &Server) {
-    timeout(PATIENCE, server.caller("other").work()).await.expect("answers");
+    timeout(PATIENCE, server.user("other").use_tasks()).await.expect("responses");
 }
 
-/// What it needs now, in bytes.
+/// The resident memory of the server in bytes.
 async fn memory(server: &Server) -> u64 {
     Metrics::of(server).await.count("process_resident_memory_bytes")
 }
@@ -44,9 +45,9 @@ async fn assert_memory_below(server: &Server, limit: u64) {
     }
 }
 
-/// All connections but the one that asks are gone, and so is what they were about.
-async fn all_is_given_back(server: &Server) {
-    let given_back = async {
+/// Waits until all connections and requests have ended.
+async fn assert_all_is_freed(server: &Server) {
+    let freed = async {
         loop {
             let metrics = Metrics::of(server).await;
             let (open, files) = (metrics.count("todo_connections"), metrics.count("process_open_fds"));
@@ -56,11 +57,11 @@ async fn all_is_given_back(server: &Server) {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, given_back).await.expect("all is given back");
+    timeout(PATIENCE, freed).await.expect("all is freed");
     others_are_served(server).await;
 }
 
-/// Room for so many connections in this process.
+/// Raises the limit of open files of this process to at least `count`.
 fn allow_open_files(count: u64) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -71,13 +72,13 @@ fn allow_open_files(count: u64) {
     let current = getrlimit(Resource::Nofile).current;
     assert!(
         current.is_none_or(|current| current >= count),
-        "this test opens {count} files; please raise the limit of {current:?}: ulimit -Hn"
+        "this test opens {count} files and the limit is {current:?}; raise it with: ulimit -Hn"
     );
 }
 
-/// Sends the same again and again, and reads nothing, until the other side does not take it any more. Answers how many
-/// bytes it has taken, and the connection if it is still open.
-async fn pour(mut stream: TcpStream, bytes: &[u8], at_most: u64) -> (u64, Option<TcpStream>) {
+/// Sends the same bytes again and again without reading, until the server accepts no more. Returns how many bytes it
+/// has accepted, and the connection if it is still open.
+async fn flood(mut stream: TcpStream, bytes: &[u8], at_most: u64) -> (u64, Option<TcpStream>) {
     let mut sent = 0;
     while sent < at_most {
         match timeout(Duration::from_secs(2), stream.write_all(bytes)).await {
@@ -90,42 +91,42 @@ async fn pour(mut stream: TcpStream, bytes: &[u8], at_most: u64) -> (u64, Option
 }
 
 #[tokio::test]
-async fn thousands_of_connections_that_rest_or_trickle_cost_little_and_keep_nobody_out() {
+async fn thousands_of_idle_or_slow_connections_need_little_memory_and_block_no_others() {
     const COUNT: usize = 5000;
     allow_open_files(COUNT as u64 + 200);
     let server = serve();
     others_are_served(&server).await;
     let before = memory(&server).await;
-    let mut crowd = Vec::new();
+    let mut streams = Vec::new();
     for number in 0..COUNT {
         let mut stream = connect(&server).await;
-        // A third says nothing, a third begins a head and never ends it, and a third rests after an answer.
+        // A third sends nothing, a third sends an incomplete head, and a third is idle after a response.
         match number % 3 {
             0 => {}
             1 => stream.write_all(b"GET /api/tasks HTTP/1.1\r\nhost: x\r\nx: ").await.expect("a connection"),
             _ => {
                 stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a connection");
-                let mut answer = [0; 12];
-                stream.read_exact(&mut answer).await.expect("an answer");
-                assert_eq!(&answer, b"HTTP/1.1 200");
+                let mut response = [0; 12];
+                stream.read_exact(&mut response).await.expect("a response");
+                assert_eq!(&response, b"HTTP/1.1 200");
             }
         }
-        crowd.push(stream);
+        streams.push(stream);
     }
     others_are_served(&server).await;
-    assert!(Metrics::of(&server).await.count("todo_connections") > 1000, "many are there");
+    assert!(Metrics::of(&server).await.count("todo_connections") > 1000, "most are open");
     if cfg!(target_os = "linux") {
         let each = memory(&server).await.saturating_sub(before) / COUNT as u64;
-        assert!(each < 32 * 1024, "{each} bytes for each connection");
+        assert!(each < 32 * 1024, "{each} bytes per connection");
     }
-    // Heads that grow by a byte now and then do not last longer for that.
-    let trickling = async {
+    // Slow heads have the same time limit.
+    let slow_heads = async {
         let mut open: Vec<_> = (0..COUNT).filter(|number| number % 3 == 1).collect();
         while !open.is_empty() {
             let mut still = Vec::new();
             for number in open {
                 let mut byte = [0];
-                let stream = &mut crowd[number];
+                let stream = &mut streams[number];
                 if stream.write_all(b"x").await.is_ok()
                     && stream.try_read(&mut byte).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
                 {
@@ -136,14 +137,14 @@ async fn thousands_of_connections_that_rest_or_trickle_cost_little_and_keep_nobo
             sleep(Duration::from_millis(500)).await;
         }
     };
-    timeout(PATIENCE, trickling).await.expect("whoever trickles is sent away");
+    timeout(PATIENCE, slow_heads).await.expect("slow heads are closed");
     others_are_served(&server).await;
-    drop(crowd);
-    all_is_given_back(&server).await;
+    drop(streams);
+    assert_all_is_freed(&server).await;
 }
 
 #[tokio::test]
-async fn connections_that_come_and_go_leave_nothing() {
+async fn short_connections_leave_nothing_behind() {
     let server = serve();
     others_are_served(&server).await;
     let token = user_token(SECRET.as_bytes(), "ann");
@@ -154,19 +155,19 @@ async fn connections_that_come_and_go_leave_nothing() {
             0 => {}
             1 => stream.write_all(&head.as_bytes()[..40]).await.expect("a connection"),
             2 => stream.write_all(head.as_bytes()).await.expect("a connection"),
-            // Reset instead of closed.
+            // Reset, not closed.
             _ => stream.set_zero_linger().expect("a connection"),
         }
         if number % 1000 == 0 {
             others_are_served(&server).await;
         }
     }
-    all_is_given_back(&server).await;
+    assert_all_is_freed(&server).await;
     assert_memory_below(&server, 150 * MIB).await;
 }
 
 #[tokio::test]
-async fn a_head_or_a_body_without_end_is_cut_off() {
+async fn an_endless_head_or_body_is_cut_off() {
     let server = serve();
     let token = user_token(SECRET.as_bytes(), "ann");
     let post = format!(
@@ -175,12 +176,12 @@ async fn a_head_or_a_body_without_end_is_cut_off() {
     );
     let line = "x".repeat(16 * 1024);
     for (beginning, repeated) in [
-        // One target, one header, many headers, many empty lines before a request.
+        // An endless target, an endless header, endless headers, endless empty lines before a request.
         ("GET /".to_owned(), line.clone()),
         ("GET / HTTP/1.1\r\nhost: x\r\nx: ".to_owned(), line.clone()),
         ("GET / HTTP/1.1\r\nhost: x\r\n".to_owned(), "x: y\r\n".repeat(1000)),
         (String::new(), "\r\n".repeat(8000)),
-        // A body that is too large, the extension of a chunk, chunks of a byte each, trailers.
+        // An endless body, an endless chunk extension, endless chunks of a byte, endless trailers.
         (post.clone(), format!("4000\r\n{line}\r\n")),
         (format!("{post}1;x="), line.clone()),
         (post.clone(), "1\r\n \r\n".repeat(1000)),
@@ -188,20 +189,20 @@ async fn a_head_or_a_body_without_end_is_cut_off() {
     ] {
         let mut stream = connect(&server).await;
         stream.write_all(beginning.as_bytes()).await.expect("a connection");
-        let pouring = pour(stream, repeated.as_bytes(), 64 * MIB);
-        let (sent, stream) = timeout(PATIENCE, pouring).await.expect("an end");
-        // What the system holds for both sides is some MiB.
-        assert!(sent < 16 * MIB, "{beginning:?} {:?}.. is taken without end", &repeated[..6]);
+        let flooding = flood(stream, repeated.as_bytes(), 64 * MIB);
+        let (sent, stream) = timeout(PATIENCE, flooding).await.expect("an end");
+        // The socket buffers of both sides hold a few MiB.
+        assert!(sent < 16 * MIB, "{beginning:?} {:?}.. is accepted without end", &repeated[..6]);
         drop(stream);
         others_are_served(&server).await;
     }
-    all_is_given_back(&server).await;
+    assert_all_is_freed(&server).await;
     assert_memory_below(&server, 150 * MIB).await;
 }
 
 /// A frame of HTTP/2 (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a short one").to_be_bytes();
+    let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
@@ -216,13 +217,13 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// A field of a head, not compressed (RFC 7541, section 6.2.2).
+/// A header field without compression (RFC 7541, section 6.2.2).
 fn field(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| {
         let length = text.len();
         let mut coded = match u8::try_from(length) {
             Ok(short @ 0..127) => vec![short],
-            // Longer than seven bits hold: the rest follows, seven bits at a time.
+            // A length of more than seven bits: the rest follows, seven bits at a time.
             _ => {
                 let (mut coded, mut rest) = (vec![127], length - 127);
                 while rest >= 128 {
@@ -247,7 +248,7 @@ fn get(path: &str, token: &str) -> Vec<u8> {
         .collect()
 }
 
-/// A connection that speaks HTTP/2 and has said so, with these settings.
+/// A connection of HTTP/2, with these settings.
 async fn http_2(server: &Server, settings: &[u8]) -> TcpStream {
     let mut stream = connect(server).await;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("a connection");
@@ -256,40 +257,40 @@ async fn http_2(server: &Server, settings: &[u8]) -> TcpStream {
 }
 
 #[tokio::test]
-async fn frames_without_end_are_not_worked_through_without_end() {
+async fn endless_frames_of_http_2_block_no_others() {
     let server = serve();
     let token = user_token(SECRET.as_bytes(), "ann");
     let head = get("/health", &token);
     let begun = frame(HEADERS, 0, 1, &head);
     let filler = field("x", &"x".repeat(16_000));
     for (what, beginning, repeated) in [
-        ("a head without end", begun.clone(), frame(CONTINUATION, 0, 1, &filler)),
-        ("a head without end and content", begun, frame(CONTINUATION, 0, 1, &[])),
+        ("an endless head", begun.clone(), frame(CONTINUATION, 0, 1, &filler)),
+        ("an endless head of empty frames", begun, frame(CONTINUATION, 0, 1, &[])),
         ("pings", Vec::new(), frame(PING, 0, 0, &[7; 8]).repeat(1000)),
         ("settings", Vec::new(), frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255]).repeat(1000)),
-        ("resets of what never was", Vec::new(), frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]).repeat(1000)),
-        ("windows", Vec::new(), frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(1000)),
+        ("resets of unknown streams", Vec::new(), frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]).repeat(1000)),
+        ("window updates", Vec::new(), frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(1000)),
         ("priorities", Vec::new(), frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]).repeat(1000)),
-        ("empty pieces of a body", frame(HEADERS, END_HEADERS, 1, &head), frame(DATA, 0, 1, &[]).repeat(1000)),
+        ("empty data frames", frame(HEADERS, END_HEADERS, 1, &head), frame(DATA, 0, 1, &[]).repeat(1000)),
     ] {
         let mut stream = http_2(&server, &[]).await;
         stream.write_all(&beginning).await.expect("a connection");
-        let flood = tokio::spawn(async move { pour(stream, &repeated, 32 * MIB).await.0 });
+        let flooding = tokio::spawn(async move { flood(stream, &repeated, 32 * MIB).await.0 });
         others_are_served(&server).await;
-        let sent = timeout(PATIENCE, flood).await.expect("an end").expect("no panic");
-        if what.starts_with("a head") || what.starts_with("resets") {
-            assert!(sent < 16 * MIB, "{what}: {} MiB are taken", sent / MIB);
+        let sent = timeout(PATIENCE, flooding).await.expect("an end").expect("no panic");
+        if what.starts_with("an endless head") || what.starts_with("resets") {
+            assert!(sent < 16 * MIB, "{what}: {} MiB are accepted", sent / MIB);
         }
     }
-    all_is_given_back(&server).await;
+    assert_all_is_freed(&server).await;
     assert_memory_below(&server, 150 * MIB).await;
 }
 
-/// Whoever opens requests and takes no answer holds what was made for them.
+/// A client of HTTP/2 that opens requests and reads no response.
 #[tokio::test]
-async fn answers_over_http_2_that_nobody_takes_do_not_pile_up() {
+async fn unread_responses_of_http_2_are_limited() {
     let server = serve();
-    let ann = server.caller("ann");
+    let ann = server.user("ann");
     let body = serde_json::json!({ "title": "x".repeat(200), "description": "\u{1f980}".repeat(1000) }).to_string();
     for _ in 0..200 {
         assert_eq!(ann.send(http::Method::POST, "/api/tasks", &body).await.status(), 201);
@@ -298,9 +299,9 @@ async fn answers_over_http_2_that_nobody_takes_do_not_pile_up() {
     assert!(page.body().len() > 800_000, "{}", page.body().len());
     let token = user_token(SECRET.as_bytes(), "ann");
     let head = get("/api/tasks?limit=200", &token);
-    let mut untaken = Vec::new();
+    let mut streams = Vec::new();
     for _ in 0..4 {
-        // A window of nothing: no byte of a body may be sent.
+        // An initial window of 0: the server may send no byte of a body.
         let mut stream = http_2(&server, &[0, 4, 0, 0, 0, 0]).await;
         for number in 0..190 {
             stream
@@ -308,14 +309,14 @@ async fn answers_over_http_2_that_nobody_takes_do_not_pile_up() {
                 .await
                 .expect("a connection");
         }
-        untaken.push(stream);
+        streams.push(stream);
     }
     while Metrics::of(&server).await.count("http_requests_in_flight") > 0 {
         sleep(Duration::from_millis(20)).await;
     }
     others_are_served(&server).await;
     assert_memory_below(&server, 150 * MIB).await;
-    drop(untaken);
-    all_is_given_back(&server).await;
-    let _ = Caller::json(&ann.send(http::Method::GET, "/api/tasks?limit=1", "").await, 200);
+    drop(streams);
+    assert_all_is_freed(&server).await;
+    let _ = User::json(&ann.send(http::Method::GET, "/api/tasks?limit=1", "").await, 200);
 }

@@ -1,21 +1,23 @@
-//! What is in the log, and what never is.
+//! The content of the log.
 
 use bytes::Bytes;
 use http::{Request, header::AUTHORIZATION};
 use serde_json::Value;
 use testkit::http::Client;
 
-use crate::program::{Place, SECRET, until};
+use crate::{
+    Framework,
+    program::{SECRET, Setup, until},
+};
 
 const TITLE: &str = "a surprise for Bob";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const DESCRIPTION: &str = "behind the third door";
 
-#[tokio::test]
-async fn every_line_is_json_and_none_tells_what_users_write_or_present() {
-    let place = Place::with_secret().set("LOG_FORMAT", "json").set("LOG_LEVEL", "trace");
-    let mut server = place.serve(&[]);
+pub(crate) async fn every_line_is_json_without_content_or_credentials(framework: Framework) {
+    let setup = Setup::with_secret(framework).set("LOG_FORMAT", "json").set("LOG_LEVEL", "trace");
+    let mut server = setup.serve(&[]);
     let claims = serde_json::json!({
         "sub": "ann",
         "exp": testkit::tokens::now() + 600,
@@ -66,25 +68,24 @@ async fn every_line_is_json_and_none_tells_what_users_write_or_present() {
         &signature(&expired),
     ] {
         let line = log.lines().find(|line| line.contains(secret));
-        assert_eq!(line, None, "it tells {secret:?}");
+        assert_eq!(line, None, "it contains {secret:?}");
     }
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-    let answered: Vec<_> = lines.iter().filter(|line| line["message"] == "answered").collect();
-    assert_eq!(answered.len(), 5, "{log}");
-    let statuses: Vec<_> = answered.iter().map(|line| line["status"].as_u64().expect("a status")).collect();
+    let responses: Vec<_> = lines.iter().filter(|line| line["message"] == "response").collect();
+    assert_eq!(responses.len(), 5, "{log}");
+    let statuses: Vec<_> = responses.iter().map(|line| line["status"].as_u64().expect("a status")).collect();
     assert_eq!(statuses, [201, 422, 401, 400, 200]);
-    assert_eq!((&answered[0]["method"], &answered[0]["path"]), (&"POST".into(), &"/api/tasks".into()));
-    assert_eq!(answered[1]["path"], "/api/tasks");
-    assert_eq!(answered[2]["code"], "token_expired");
-    assert!(answered.iter().all(|line| line["duration_ms"].is_number()), "{answered:?}");
-    assert!(answered.iter().all(|line| line["spans"][0]["id"] == "asked-for-by-the-test"), "{answered:?}");
-    assert!(answered.iter().all(|line| line["spans"][0]["trace_id"] == TRACE), "{answered:?}");
+    assert_eq!((&responses[0]["method"], &responses[0]["path"]), (&"POST".into(), &"/api/tasks".into()));
+    assert_eq!(responses[1]["path"], "/api/tasks");
+    assert_eq!(responses[2]["code"], "token_expired");
+    assert!(responses.iter().all(|line| line["duration_ms"].is_number()), "{responses:?}");
+    assert!(responses.iter().all(|line| line["spans"][0]["id"] == "asked-for-by-the-test"), "{responses:?}");
+    assert!(responses.iter().all(|line| line["spans"][0]["trace_id"] == TRACE), "{responses:?}");
 }
 
-/// W3C Trace Context: a good parent is continued, and what cannot be understood is as if it were not there.
-#[tokio::test]
-async fn a_request_stays_in_the_trace_of_its_caller_or_begins_a_new_one() {
-    let server = Place::with_secret().set("LOG_FORMAT", "json").serve(&[]);
+/// W3C Trace Context: a valid parent is continued, an invalid one is ignored.
+pub(crate) async fn a_request_continues_the_trace_of_its_client_or_begins_a_new_one(framework: Framework) {
+    let server = Setup::with_secret(framework).set("LOG_FORMAT", "json").serve(&[]);
     let parents = [
         Some(TRACEPARENT.to_owned()),
         Some(TRACEPARENT.replace("00-", "cc-") + "-later"),
@@ -98,14 +99,14 @@ async fn a_request_stays_in_the_trace_of_its_caller_or_begins_a_new_one() {
             parent.iter().fold(Request::get("/api/tasks"), |request, parent| request.header("traceparent", parent));
         let response = Client::new(server.address).send(request.body(Bytes::new()).expect("a request")).await;
         assert_eq!(response.status(), 401);
-        // It is a header of requests.
+        // It is a header of requests only.
         assert!(!response.headers().contains_key("traceparent"), "{response:?}");
     }
     let log = server.stop().1;
-    let answered = log.lines().filter(|line| line.contains("answered"));
-    let traces: Vec<_> = answered
+    let responses = log.lines().filter(|line| line.contains("\"response\""));
+    let traces: Vec<_> = responses
         .map(|line| serde_json::from_str::<Value>(line).expect(line)["spans"][0]["trace_id"].clone())
-        .map(|trace| trace.as_str().expect("a name").to_owned())
+        .map(|trace| trace.as_str().expect("an id").to_owned())
         .collect();
     assert_eq!((traces.len(), &*traces[0], &*traces[1]), (6, TRACE, TRACE), "{log}");
     for (number, trace) in traces.iter().enumerate().skip(2) {
@@ -116,28 +117,28 @@ async fn a_request_stays_in_the_trace_of_its_caller_or_begins_a_new_one() {
 }
 
 #[tokio::test]
-async fn a_request_keeps_a_good_name_and_gets_one_instead_of_a_bad_one() {
-    let server = Place::with_secret().serve(&[]);
+async fn a_valid_request_id_is_kept_and_an_invalid_one_is_replaced() {
+    let server = Setup::with_secret(Framework::ANY).serve(&[]);
     let client = Client::new(server.address);
-    let named = async |name: Option<&[u8]>| {
+    let id_for = async |given: Option<&[u8]>| {
         let mut request = Request::get("/health").body(Bytes::new()).expect("a request");
-        if let Some(name) = name {
-            let name = http::HeaderValue::from_bytes(name).expect("a value");
-            request.headers_mut().insert("x-request-id", name);
+        if let Some(id) = given {
+            let id = http::HeaderValue::from_bytes(id).expect("a value");
+            request.headers_mut().insert("x-request-id", id);
         }
         let response = client.send(request).await;
         response.headers()["x-request-id"].as_bytes().to_vec()
     };
-    assert_eq!(named(Some(b"0194f0b2-7a5e-7c3e")).await, b"0194f0b2-7a5e-7c3e");
-    for bad in [&[b'x'; 65][..], b"two words", b"\xff", b""] {
-        let replaced = named(Some(bad)).await;
-        assert!(replaced != bad && (16..=64).contains(&replaced.len()), "{replaced:?}");
+    assert_eq!(id_for(Some(b"0194f0b2-7a5e-7c3e")).await, b"0194f0b2-7a5e-7c3e");
+    for invalid in [&[b'x'; 65][..], b"two words", b"\xff", b""] {
+        let replaced = id_for(Some(invalid)).await;
+        assert!(replaced != invalid && (16..=64).contains(&replaced.len()), "{replaced:?}");
     }
-    assert_ne!(named(None).await, named(None).await);
+    assert_ne!(id_for(None).await, id_for(None).await);
 }
 
 #[tokio::test]
-async fn the_level_decides_what_is_logged() {
+async fn probes_are_logged_at_debug_and_other_requests_at_info() {
     let expected = [
         ("info", "/nothing", "unknown", true),
         ("info", "/api/the-user/tasks/the-id", "/api/{user_id}/tasks/{id}", true),
@@ -146,7 +147,7 @@ async fn the_level_decides_what_is_logged() {
         ("debug", "/health", "/health", true),
     ];
     for (level, path, template, is_logged) in expected {
-        let server = Place::with_secret().set("LOG_LEVEL", level).serve(&[]);
+        let server = Setup::with_secret(Framework::ANY).set("LOG_LEVEL", level).serve(&[]);
         let request = Request::get(path).body(Bytes::new()).expect("a request");
         Client::new(server.address).send(request).await;
         let (code, log) = server.stop();
@@ -156,9 +157,8 @@ async fn the_level_decides_what_is_logged() {
     }
 }
 
-#[tokio::test]
-async fn a_request_that_breaks_off_leaves_a_line() {
-    let server = Place::with_secret().serve(&[]);
+pub(crate) async fn a_request_without_a_response_is_logged(framework: Framework) {
+    let server = Setup::with_secret(framework).serve(&[]);
     let head = format!(
         "POST /api/tasks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\
          authorization: Bearer {}\r\n\r\n{{",

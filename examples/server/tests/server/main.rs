@@ -1,11 +1,18 @@
-//! The program as its users have it: the real binary, in a directory of its own, over real connections.
+//! The program as its users run it: the real binary, in a directory of its own, over real connections.
+//!
+//! Each case in [`for_each_framework!`] runs with every web framework of the build, as `axum::cors::..`,
+//! `warp::cors::..` and `poem::cors::..`. All other tests do not depend on the framework and run once, with
+//! [`Framework::ANY`]: they concern what happens before a request reaches the framework or outside of it.
+//!
+//! | module | why it does not depend on the framework |
+//! | --- | --- |
+//! | `cloud`, `database`, `durability` | the database is opened, migrated and used below `TodoService`; each framework has one case on PostgreSQL |
+//! | `dev`, `settings`, `docs` (the committed document) | commands, settings and keys are done before the framework is mounted |
+//! | `floods`, `stopping` and `overload` where nothing reaches the API | hyper and `todo_server::connection` read the heads, limit connections and close them |
+//! | `logs` (levels, request ids), `metrics` (port, dashboard, batches) | logging and counting surround the framework |
 
 #![cfg(unix)]
 
-/// What serves the API in these tests. `warp` and `poem` beside this folder run the same tests.
-const FRAMEWORK: &str = "axum";
-
-// Of the database, whatever serves: once is enough.
 mod cloud;
 mod cors;
 mod database;
@@ -22,3 +29,97 @@ mod settings;
 mod stopping;
 #[cfg(feature = "otel")]
 mod traces;
+
+/// A web framework of this build, by its name for the setting `FRAMEWORK`.
+#[derive(Clone, Copy, Debug)]
+struct Framework(&'static str);
+
+impl Framework {
+    /// For tests that do not depend on the framework.
+    const ANY: Self = if cfg!(feature = "axum") {
+        Self("axum")
+    } else if cfg!(feature = "warp") {
+        Self("warp")
+    } else {
+        Self("poem")
+    };
+}
+
+/// Makes a test of each case for each framework. A case is an `async fn(Framework)` in the module of its name.
+macro_rules! for_each_framework {
+    ($($cases:tt)+) => {
+        #[cfg(feature = "axum")]
+        mod axum {
+            tests! { "axum" $($cases)+ }
+        }
+        #[cfg(feature = "poem")]
+        mod poem {
+            tests! { "poem" $($cases)+ }
+        }
+        #[cfg(feature = "warp")]
+        mod warp {
+            tests! { "warp" $($cases)+ }
+        }
+    };
+}
+
+macro_rules! tests {
+    ($framework:literal $($(#[$attribute:meta])* $module:ident { $($case:ident,)+ })+) => { $(
+        $(#[$attribute])*
+        mod $module { $(
+            // Multi-threaded, since a case may block while it waits for the program.
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::$module::$case(crate::Framework($framework)).await;
+            }
+        )+ }
+    )+ };
+}
+
+for_each_framework! {
+    cors {
+        a_preflight_needs_no_token,
+        a_foreign_website_is_not_allowed,
+        scripts_can_read_responses_including_errors,
+        options_without_a_preflight_is_an_ordinary_request,
+    }
+    database {
+        postgresql_works_like_sqlite,
+    }
+    docs {
+        document_and_page_are_served_at_the_root,
+    }
+    keys {
+        a_fetch_of_keys_is_in_the_trace_of_the_request_that_needs_it,
+    }
+    logs {
+        every_line_is_json_without_content_or_credentials,
+        a_request_continues_the_trace_of_its_client_or_begins_a_new_one,
+        a_request_without_a_response_is_logged,
+    }
+    metrics {
+        requests_rejections_pools_keys_and_the_process_are_counted,
+        a_request_whose_client_disconnects_is_counted_as_abandoned,
+    }
+    overload {
+        a_user_over_the_rate_limit_gets_429_and_others_do_not,
+        a_slow_body_is_503_after_the_request_timeout,
+        cancelled_requests_of_http_2_leave_nothing_in_flight,
+        pipelined_requests_are_all_answered,
+    }
+    settings {
+        limits_have_the_values_of_their_settings,
+        a_request_without_a_path_is_404,
+    }
+    stopping {
+        open_requests_are_finished_and_idle_connections_closed,
+        a_stop_waits_no_longer_than_the_request_timeout,
+        a_second_signal_stops_at_once,
+        http_2_works,
+    }
+    #[cfg(feature = "otel")]
+    traces {
+        a_request_and_its_call_of_the_store_are_exported,
+        a_fetch_of_keys_is_a_child_of_the_exported_span,
+    }
+}

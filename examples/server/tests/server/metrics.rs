@@ -1,4 +1,4 @@
-//! What Prometheus sees.
+//! Metrics for Prometheus.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,16 +12,17 @@ use http::{Method, Request};
 use testkit::http::Client;
 
 use crate::{
-    keys::Fetched,
-    program::{Caller, Place, Server, until},
+    Framework,
+    keys::WithKeyServer,
+    program::{SECRET, Server, Setup, User, until},
 };
 
-/// What a server shows, read as strictly as Prometheus reads it.
+/// The metrics of a server, parsed as strictly as Prometheus parses them.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    /// By name: the type of the family.
+    /// The type of each family, by name.
     families: BTreeMap<String, String>,
-    /// By name and labels as written.
+    /// By name and labels, as in the text.
     samples: BTreeMap<String, f64>,
 }
 
@@ -63,7 +64,7 @@ impl Metrics {
         *self.samples.get(series).unwrap_or_else(|| panic!("no {series} in {:#?}", self.samples))
     }
 
-    /// The value of a series that counts something whole.
+    /// The value of a series that must be a count.
     #[track_caller]
     pub(crate) fn count(&self, series: &str) -> u64 {
         let value = self.value(series);
@@ -72,16 +73,16 @@ impl Metrics {
         return value as u64;
     }
 
-    /// The names that a query may use.
+    /// The names of all series, for queries.
     fn names(&self) -> BTreeSet<String> {
-        let of = |(name, kind): (&String, &String)| match kind.as_str() {
+        let series_of = |(name, kind): (&String, &String)| match kind.as_str() {
             "histogram" => ["bucket", "sum", "count"].map(|part| format!("{name}_{part}")).to_vec(),
             _ => vec![name.clone()],
         };
-        self.families.iter().flat_map(of).collect()
+        self.families.iter().flat_map(series_of).collect()
     }
 
-    /// The labels that a query may use.
+    /// The names of all labels, for queries.
     fn labels(&self) -> BTreeSet<&str> {
         let lists = self.samples.keys().filter_map(|series| series.split_once('{'));
         lists
@@ -100,39 +101,38 @@ async fn scrape(server: &Server) -> String {
     String::from_utf8(response.into_body().into()).expect("UTF-8")
 }
 
-/// Asks the tool of Prometheus for its opinion.
+/// Runs `promtool`, the checker of Prometheus.
 fn promtool(arguments: &[&str], input: &str) -> String {
-    let mut tool = Command::new("promtool")
+    let mut tool = Command::new(testkit::programs::find("promtool"))
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("promtool is missing; please install it: apt-get install --no-install-recommends prometheus");
+        .expect("promtool runs");
     tool.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
     let output = tool.wait_with_output().expect("it ends");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "promtool {arguments:?}: {said}");
-    said
+    let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "promtool {arguments:?}: {printed}");
+    printed
 }
 
-#[tokio::test]
-async fn requests_refusals_pools_keys_and_the_process_are_counted() {
-    let fetched = Fetched::serve(Place::new().set("METRICS_PORT", "0")).await;
-    let (server, token) = (&fetched.server, fetched.token("1"));
-    let ann = Caller::new(server.address, &token);
-    ann.work().await;
+pub(crate) async fn requests_rejections_pools_keys_and_the_process_are_counted(framework: Framework) {
+    let fetching = WithKeyServer::serve(Setup::new(framework).set("METRICS_PORT", "0")).await;
+    let (server, token) = (&fetching.server, fetching.token("1"));
+    let ann = User::new(server.address, &token);
+    ann.use_tasks().await;
     assert_eq!(ann.send(Method::GET, "/api/the-user/tasks", "").await.status(), 200);
     assert_eq!(ann.send(Method::GET, "/nothing/here", "").await.status(), 404);
     assert_eq!(ann.send(Method::from_bytes(b"BREW").expect("a method"), "/api/tasks", "").await.status(), 405);
-    // Somebody else's signature, no token at all, no token but a text.
-    assert_eq!(server.caller("bob").send(Method::GET, "/api/tasks", "").await.status(), 401);
+    // A token of another key, no token, a malformed token.
+    assert_eq!(server.user("bob").send(Method::GET, "/api/tasks", "").await.status(), 401);
     for _ in 0..2 {
         let anonymous = Request::get("/api/tasks").body(Bytes::new()).expect("a request");
         assert_eq!(Client::new(server.address).send(anonymous).await.status(), 401);
     }
-    assert_eq!(Caller::new(server.address, "x").send(Method::GET, "/api/tasks", "").await.status(), 401);
-    // A refusal of the body is none of the caller.
+    assert_eq!(User::new(server.address, "x").send(Method::GET, "/api/tasks", "").await.status(), 401);
+    // A rejected body is not a rejected token.
     assert_eq!(ann.send(Method::POST, "/api/tasks", "{").await.status(), 400);
 
     let text = scrape(server).await;
@@ -171,8 +171,7 @@ async fn requests_refusals_pools_keys_and_the_process_are_counted() {
     }
     assert!(metrics.value("todo_key_set_age_seconds") < 60.0);
     assert!(metrics.value(r#"http_request_duration_seconds_sum{route="/api/tasks",method="GET"}"#) > 0.0);
-    let build =
-        format!(r#"todo_build_info{{version="{}",framework="{}"}}"#, env!("CARGO_PKG_VERSION"), crate::FRAMEWORK);
+    let build = format!(r#"todo_build_info{{version="{}",framework="{}"}}"#, env!("CARGO_PKG_VERSION"), framework.0);
     assert!(metrics.value(&build) > 0.0);
     if cfg!(target_os = "linux") {
         let bytes = 1e6..1e9;
@@ -185,11 +184,11 @@ async fn requests_refusals_pools_keys_and_the_process_are_counted() {
     }
 }
 
-/// A server on a database of its own.
+/// A server on a new PostgreSQL database.
 async fn on_postgres(coalesce: &str) -> (testkit::postgres::TestDatabase, Server) {
     let database = testkit::postgres::empty_database().await;
-    let place = Place::with_secret().set("METRICS_PORT", "0").set("COALESCE", coalesce);
-    let server = place.set("DATABASE_URL", database.url()).serve(&[]);
+    let setup = Setup::with_secret(Framework::ANY).set("METRICS_PORT", "0").set("COALESCE", coalesce);
+    let server = setup.set("DATABASE_URL", database.url()).serve(&[]);
     (database, server)
 }
 
@@ -200,20 +199,20 @@ async fn each_call_is_counted_as_alone_or_joined() {
         let text = scrape(&server).await;
         promtool(&["check", "metrics"], &text);
         let metrics = Metrics::parse(&text);
-        for nothing in ["todo_coalescing_waiting", "todo_coalescing_refused_total"] {
-            assert_eq!(metrics.count(nothing), 0, "{text}");
+        for name in ["todo_coalescing_waiting", "todo_coalescing_refused_total"] {
+            assert_eq!(metrics.count(name), 0, "{text}");
         }
         let calls = ["alone", "joined"].map(|how| format!(r#"todo_coalescing_calls_total{{how="{how}"}}"#));
         (calls.map(|series| metrics.count(&series)), metrics.count("todo_coalescing_batches_total"))
     };
-    // One after the other, nobody waits.
+    // Calls one after the other do not wait.
     for _ in 0..3 {
-        assert_eq!(server.caller("ann").send(Method::GET, "/api/tasks", "").await.status(), 200);
+        assert_eq!(server.user("ann").send(Method::GET, "/api/tasks", "").await.status(), 200);
     }
     assert_eq!(counts().await, ([3, 0], 0));
     let mut callers = tokio::task::JoinSet::new();
     for number in 0..32 {
-        let caller = server.caller(&format!("user {number}"));
+        let caller = server.user(&format!("user {number}"));
         callers.spawn(async move { caller.send(Method::GET, "/api/tasks", "").await.status() });
     }
     for status in callers.join_all().await {
@@ -227,13 +226,12 @@ async fn each_call_is_counted_as_alone_or_joined() {
     assert!(!scrape(&without).await.contains("coalescing"));
 }
 
-#[tokio::test]
-async fn a_request_that_nobody_waits_for_any_more_is_counted_apart() {
-    let server = Place::with_secret().set("METRICS_PORT", "0").serve(&[]);
+pub(crate) async fn a_request_whose_client_disconnects_is_counted_as_abandoned(framework: Framework) {
+    let server = Setup::with_secret(framework).set("METRICS_PORT", "0").serve(&[]);
     let head = format!(
         "POST /api/tasks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\
          authorization: Bearer {}\r\n\r\n{{",
-        testkit::tokens::user_token(crate::program::SECRET.as_bytes(), "ann")
+        testkit::tokens::user_token(SECRET.as_bytes(), "ann")
     );
     let mut stream = std::net::TcpStream::connect(server.address).expect("a connection");
     stream.write_all(head.as_bytes()).expect("a connection");
@@ -242,41 +240,41 @@ async fn a_request_that_nobody_waits_for_any_more_is_counted_apart() {
     drop(stream);
     while in_flight().await > 0.0 {}
     let metrics = Metrics::of(&server).await;
-    // Some frameworks see the end of the body, and answer to nobody.
+    // Some frameworks notice the end of the body first, and make a response that is not sent.
     let abandoned = r#"http_requests_abandoned_total{route="/api/tasks",method="POST"}"#;
-    let refused = r#"http_requests_total{route="/api/tasks",method="POST",status="400"}"#;
+    let rejected = r#"http_requests_total{route="/api/tasks",method="POST",status="400"}"#;
     let count = |series: &str| metrics.samples.get(series).copied().unwrap_or_default();
-    assert!((count(abandoned) + count(refused) - 1.0).abs() < 1e-9, "{metrics:?}");
+    assert!((count(abandoned) + count(rejected) - 1.0).abs() < 1e-9, "{metrics:?}");
 }
 
 #[tokio::test]
-async fn metrics_have_a_port_of_their_own_or_none() {
-    let server = Place::with_secret().set("METRICS_PORT", "0").serve(&[]);
-    let ask = async |address, method: &str, path: &str| {
+async fn metrics_are_served_on_their_own_port_only() {
+    let server = Setup::with_secret(Framework::ANY).set("METRICS_PORT", "0").serve(&[]);
+    let status = async |address, method: &str, path: &str| {
         let request = Request::builder().method(method).uri(path).body(Bytes::new()).expect("a request");
         Client::new(address).send(request).await.status().as_u16()
     };
-    assert_eq!(ask(server.address, "GET", "/metrics").await, 404, "the public port has none");
+    assert_eq!(status(server.address, "GET", "/metrics").await, 404, "the port of the API has no metrics");
     assert!(server.metrics_address().ip().is_loopback());
-    assert_eq!(ask(server.metrics_address(), "GET", "/metrics").await, 200);
-    assert_eq!(ask(server.metrics_address(), "HEAD", "/metrics").await, 200);
-    assert_eq!(ask(server.metrics_address(), "POST", "/metrics").await, 405);
-    assert_eq!(ask(server.metrics_address(), "GET", "/api/tasks").await, 404);
+    assert_eq!(status(server.metrics_address(), "GET", "/metrics").await, 200);
+    assert_eq!(status(server.metrics_address(), "HEAD", "/metrics").await, 200);
+    assert_eq!(status(server.metrics_address(), "POST", "/metrics").await, 405);
+    assert_eq!(status(server.metrics_address(), "GET", "/api/tasks").await, 404);
 
-    // Nobody who opens a connection and says nothing keeps others out.
+    // Silent connections block no others.
     let silent: Vec<_> =
         (0..15).map(|_| std::net::TcpStream::connect(server.metrics_address()).expect("a connection")).collect();
-    assert_eq!(ask(server.metrics_address(), "GET", "/metrics").await, 200);
+    assert_eq!(status(server.metrics_address(), "GET", "/metrics").await, 200);
     drop(silent);
 
-    let taken = Place::with_secret().set("METRICS_PORT", &server.address.port().to_string()).run(&[]);
-    assert_eq!(taken.code, Some(1), "{taken:?}");
-    assert!(taken.log.contains("--metrics-port"), "{taken:?}");
-    let useless = Place::with_secret().set("METRICS_HOST", "127.0.0.1").run(&[]);
-    assert_eq!(useless.code, Some(2), "{useless:?}");
+    let in_use = Setup::with_secret(Framework::ANY).set("METRICS_PORT", &server.address.port().to_string()).run(&[]);
+    assert_eq!(in_use.code, Some(1), "{in_use:?}");
+    assert!(in_use.log.contains("--metrics-port"), "{in_use:?}");
+    let without_effect = Setup::with_secret(Framework::ANY).set("METRICS_HOST", "127.0.0.1").run(&[]);
+    assert_eq!(without_effect.code, Some(2), "{without_effect:?}");
 
-    let mut without = Place::with_secret().serve(&[]);
-    without.caller("ann").work().await;
+    let mut without = Setup::with_secret(Framework::ANY).serve(&[]);
+    without.user("ann").use_tasks().await;
     without.program.terminate();
     assert!(
         until("its end", || (!without.program.is_running()).then(|| without.program.log.whole()))
@@ -285,12 +283,12 @@ async fn metrics_have_a_port_of_their_own_or_none() {
     );
 }
 
-/// What is handed to those who operate the server: from `deploy/` at the root of the repository.
+/// A file of `deploy/` at the root of the repository.
 fn deployed(name: &str) -> String {
     fs::read_to_string(format!("{}/../../deploy/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name)
 }
 
-/// Every query of the dashboard, wherever it stands.
+/// Every query of the dashboard, at any depth.
 fn queries_of_dashboard(value: &serde_json::Value, found: &mut Vec<String>) {
     match value {
         serde_json::Value::Array(values) => values.iter().for_each(|value| queries_of_dashboard(value, found)),
@@ -302,7 +300,7 @@ fn queries_of_dashboard(value: &serde_json::Value, found: &mut Vec<String>) {
     }
 }
 
-/// Every query of the rules; one may go on over lines that are indented further.
+/// Every query of the rules. A query may continue on lines with more indentation.
 fn queries_of_rules(rules: &str) -> Vec<String> {
     let mut queries: Vec<String> = Vec::new();
     let mut deeper_than = None;
@@ -312,7 +310,7 @@ fn queries_of_rules(rules: &str) -> Vec<String> {
             queries.push(query.trim().trim_end_matches('|').to_owned());
             deeper_than = Some(indent);
         } else if deeper_than.is_some_and(|outer| indent > outer) {
-            queries.last_mut().expect("begun").push_str(line);
+            queries.last_mut().expect("a query").push_str(line);
         } else {
             deeper_than = None;
         }
@@ -320,7 +318,7 @@ fn queries_of_rules(rules: &str) -> Vec<String> {
     queries
 }
 
-/// Names of metrics and of labels in a query.
+/// The names of metrics and of labels in a query.
 fn names_in(query: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     const WORDS: [&str; 7] = ["sum", "max", "rate", "changes", "histogram_quantile", "absent", "or"];
     let (mut metrics, mut labels) = (BTreeSet::new(), BTreeSet::new());
@@ -344,7 +342,6 @@ fn names_in(query: &str) -> (BTreeSet<String>, BTreeSet<String>) {
                 '"' => in_text = true,
                 '{' => in_labels = true,
                 '(' if after_by => (in_labels, after_by) = (true, false),
-                // A range such as 5m is a number with its unit.
                 '}' | ')' => in_labels = false,
                 _ => {}
             }
@@ -354,7 +351,7 @@ fn names_in(query: &str) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 #[test]
-fn names_are_found_in_queries() {
+fn names_in_a_query_are_found() {
     let query =
         r#"histogram_quantile(0.95, sum by (job, le) (rate(a_bucket{job="b c", route!~"/d.*"}[5m]))) / up > 0.2"#;
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
@@ -362,15 +359,15 @@ fn names_are_found_in_queries() {
 }
 
 #[tokio::test]
-async fn dashboard_and_rules_ask_only_for_what_there_is() {
-    let fetched = Fetched::serve(Place::new().set("METRICS_PORT", "0")).await;
-    Caller::new(fetched.server.address, &fetched.token("1")).work().await;
-    let metrics = Metrics::of(&fetched.server).await;
+async fn dashboard_and_rules_use_exactly_the_existing_metrics() {
+    let fetching = WithKeyServer::serve(Setup::new(Framework::ANY).set("METRICS_PORT", "0")).await;
+    User::new(fetching.server.address, &fetching.token("1")).use_tasks().await;
+    let metrics = Metrics::of(&fetching.server).await;
     let (_database, on_postgres) = on_postgres("on").await;
     let on_postgres = Metrics::of(&on_postgres).await;
     let mut known = metrics.names();
     known.extend(on_postgres.names());
-    // What Prometheus adds itself.
+    // Prometheus adds this one itself.
     known.insert("up".to_owned());
     let mut labels = metrics.labels();
     labels.extend(on_postgres.labels());
@@ -382,18 +379,18 @@ async fn dashboard_and_rules_ask_only_for_what_there_is() {
     let dashboard = serde_json::from_str(&deployed("grafana/todo.json")).expect("JSON");
     queries_of_dashboard(&dashboard, &mut queries);
     assert!(queries.len() >= 40, "{queries:?}");
-    let mut asked = BTreeSet::new();
+    let mut used = BTreeSet::new();
     for query in &queries {
         let (names, matched) = names_in(query);
         assert!(!names.is_empty(), "{query}");
-        assert!(names.is_subset(&known), "{query}: {:?} is none of ours", names.difference(&known));
+        assert!(names.is_subset(&known), "{query}: unknown metrics {:?}", names.difference(&known));
         assert!(matched.iter().all(|label| labels.contains(&**label)), "{query}: {matched:?}");
-        asked.extend(names);
+        used.extend(names);
     }
-    // And nobody counts what nobody looks at.
-    let unseen: Vec<_> = known.difference(&asked).filter(|name| !name.contains("virtual")).collect();
-    assert_eq!(unseen, [""; 0]);
-    // Whether they are queries at all: those of the dashboard as rules, with what Grafana puts in.
+    // Each metric is on the dashboard or in a rule.
+    let unused: Vec<_> = known.difference(&used).filter(|name| !name.contains("virtual")).collect();
+    assert_eq!(unused, [""; 0]);
+    // promtool checks the syntax. The queries of the dashboard become rules, with the variable of Grafana replaced.
     let mut as_rules = vec!["groups:\n  - name: dashboard\n    rules:\n".to_owned()];
     as_rules.extend(queries.iter().enumerate().map(|(number, query)| {
         let query = serde_json::json!(query.replace("$__rate_interval", "5m"));

@@ -1,4 +1,4 @@
-//! More than the server can or will do: it says so, and goes on for everybody else.
+//! Requests and connections beyond the limits of the server.
 
 use std::time::Duration;
 
@@ -16,58 +16,61 @@ use tokio::{
 };
 
 use crate::{
+    Framework,
     metrics::Metrics,
-    program::{Caller, Place, SECRET, Server},
+    program::{PATIENCE, SECRET, Server, Setup, User},
 };
 
-const PATIENCE: Duration = Duration::from_mins(1);
 const PING: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
 
 async fn connect(server: &Server) -> TcpStream {
     TcpStream::connect(server.address).await.expect("a connection")
 }
 
-/// Sends a small request and reads its answer.
+/// Sends a small request and reads the response.
 async fn ping(stream: &mut TcpStream) {
     stream.write_all(PING).await.expect("a connection");
-    let mut answer = Vec::new();
-    while !answer.ends_with(br#"{"status":"ok"}"#) {
-        assert!(stream.read_buf(&mut answer).await.expect("an answer") > 0, "{}", String::from_utf8_lossy(&answer));
+    let mut response = Vec::new();
+    while !response.ends_with(br#"{"status":"ok"}"#) {
+        assert!(
+            stream.read_buf(&mut response).await.expect("a response") > 0,
+            "{}",
+            String::from_utf8_lossy(&response)
+        );
     }
-    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    assert!(response.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&response));
 }
 
-/// Somebody else gets an answer, whatever goes on.
+/// Another client gets a response.
 async fn others_are_served(server: &Server) {
-    let list = timeout(PATIENCE, async { server.caller("other").send(Method::GET, "/api/tasks", "").await });
-    assert_eq!(list.await.expect("an answer").status(), 200);
+    let list = timeout(PATIENCE, async { server.user("other").send(Method::GET, "/api/tasks", "").await });
+    assert_eq!(list.await.expect("a response").status(), 200);
 }
 
-#[tokio::test]
-async fn who_asks_too_often_is_told_when_to_come_back_and_others_are_not() {
-    let server = Place::with_secret().set("RATE_LIMIT", "5/24h").serve(&[]);
-    let (ann, bob) = (server.caller("ann"), server.caller("bob"));
-    let told = |response: &http::Response<bytes::Bytes>, name: &str| {
+pub(crate) async fn a_user_over_the_rate_limit_gets_429_and_others_do_not(framework: Framework) {
+    let server = Setup::with_secret(framework).set("RATE_LIMIT", "5/24h").serve(&[]);
+    let (ann, bob) = (server.user("ann"), server.user("bob"));
+    let header = |response: &http::Response<bytes::Bytes>, name: &str| {
         response.headers()[name].to_str().expect("text").to_owned()
     };
     for (number, method) in [Method::POST, Method::GET, Method::POST, Method::GET, Method::DELETE].iter().enumerate() {
         let response = ann.send(method.clone(), "/api/tasks", r#"{"title":"Buy milk"}"#).await;
         if *method == Method::DELETE {
-            // A method that is not there costs nothing.
+            // A request with an unknown method does not count.
             assert_eq!(response.status(), 405);
             assert!(!response.headers().contains_key("ratelimit"));
             continue;
         }
         assert!(response.status().is_success(), "{response:?}");
-        assert_eq!(told(&response, "ratelimit-policy"), r#""user";q=5;w=86400"#);
-        assert!(told(&response, "ratelimit").starts_with(&format!("\"user\";r={};t=", 4 - number)), "{response:?}");
+        assert_eq!(header(&response, "ratelimit-policy"), r#""user";q=5;w=86400"#);
+        assert!(header(&response, "ratelimit").starts_with(&format!("\"user\";r={};t=", 4 - number)), "{response:?}");
     }
-    // The last one, and one too many.
+    // The last allowed request, and one more.
     assert_eq!(ann.send(Method::GET, "/api/v1/ann/tasks", "").await.status(), 200);
-    let refused = ann.send(Method::GET, "/api/auth/session", "").await;
-    assert_eq!(Caller::json(&refused, 429)["code"], "rate_limited");
-    assert!(told(&refused, "ratelimit").starts_with(r#""user";r=0;"#));
-    let seconds: u32 = told(&refused, "retry-after").parse().expect("a number");
+    let rejected = ann.send(Method::GET, "/api/auth/session", "").await;
+    assert_eq!(User::json(&rejected, 429)["code"], "rate_limited");
+    assert!(header(&rejected, "ratelimit").starts_with(r#""user";r=0;"#));
+    let seconds: u32 = header(&rejected, "retry-after").parse().expect("a number");
     // A fifth of a day.
     assert!((17_000..=17_280).contains(&seconds), "{seconds}");
     assert_eq!(bob.send(Method::GET, "/api/tasks", "").await.status(), 200);
@@ -75,10 +78,10 @@ async fn who_asks_too_often_is_told_when_to_come_back_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn without_a_limit_nobody_hears_of_one() {
+async fn without_a_rate_limit_responses_have_no_rate_limit_headers() {
     for setting in ["", "off"] {
-        let server = Place::with_secret().set("RATE_LIMIT", setting).serve(&[]);
-        let ann = server.caller("ann");
+        let server = Setup::with_secret(Framework::ANY).set("RATE_LIMIT", setting).serve(&[]);
+        let ann = server.user("ann");
         for _ in 0..200 {
             let response = ann.send(Method::GET, "/api/tasks", "").await;
             assert_eq!(response.status(), 200);
@@ -88,40 +91,40 @@ async fn without_a_limit_nobody_hears_of_one() {
 }
 
 #[tokio::test]
-async fn past_the_limit_connections_wait_until_there_is_room() {
-    let server = Place::with_secret().set("MAX_CONNECTIONS", "3").set("METRICS_PORT", "0").serve(&[]);
-    let mut resting = Vec::new();
+async fn past_the_limit_connections_wait_for_a_free_slot() {
+    let server = Setup::with_secret(Framework::ANY).set("MAX_CONNECTIONS", "3").set("METRICS_PORT", "0").serve(&[]);
+    let mut idle = Vec::new();
     for _ in 0..3 {
         let mut stream = connect(&server).await;
         ping(&mut stream).await;
-        resting.push(stream);
+        idle.push(stream);
     }
     let metrics = Metrics::of(&server).await;
     assert_eq!((metrics.count("todo_connections"), metrics.count("todo_connections_max")), (3, 3));
     let mut late = connect(&server).await;
-    assert!(timeout(Duration::from_millis(300), ping(&mut late)).await.is_err(), "there is no room");
-    // It has asked already, so that one answer more will come.
-    drop(resting.pop());
-    let mut answer = [0; 15];
-    timeout(PATIENCE, late.read_exact(&mut answer)).await.expect("there is room").expect("an answer");
-    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    assert!(timeout(Duration::from_millis(300), ping(&mut late)).await.is_err(), "no slot is free");
+    // The request has been sent, so the response arrives without another one.
+    drop(idle.pop());
+    let mut response = [0; 15];
+    timeout(PATIENCE, late.read_exact(&mut response)).await.expect("a free slot").expect("a response");
+    assert_eq!(&response, b"HTTP/1.1 200 OK");
 
-    // Nobody leaves of himself: whoever rests has to go, long before he would have to otherwise.
+    // All slots are in use by idle connections. The server closes one, long before its usual idle timeout.
     let mut later = connect(&server).await;
-    timeout(Duration::from_secs(40), ping(&mut later)).await.expect("somebody had to go");
+    timeout(Duration::from_secs(40), ping(&mut later)).await.expect("an idle connection was closed");
     let mut closed = 0;
-    for stream in resting.iter_mut().chain([&mut late]) {
+    for stream in idle.iter_mut().chain([&mut late]) {
         let end = timeout(Duration::from_secs(1), stream.read_to_end(&mut Vec::new())).await;
         closed += usize::from(end.is_ok());
     }
     assert!(closed >= 1, "{closed}");
     let log = server.stop().1;
-    assert_eq!(log.matches("as many connections as there may be").count(), 1, "{log}");
+    assert_eq!(log.matches("the connection limit is reached").count(), 1, "{log}");
 }
 
 #[tokio::test]
-async fn connections_that_say_nothing_keep_nobody_out() {
-    let server = Place::with_secret().serve(&[]);
+async fn silent_connections_block_no_others() {
+    let server = Setup::with_secret(Framework::ANY).serve(&[]);
     let mut silent = Vec::new();
     for _ in 0..400 {
         silent.push(connect(&server).await);
@@ -130,9 +133,8 @@ async fn connections_that_say_nothing_keep_nobody_out() {
     drop(silent);
 }
 
-#[tokio::test]
-async fn a_body_that_trickles_is_answered_when_its_time_is_over() {
-    let server = Place::with_secret().set("REQUEST_TIMEOUT_SECONDS", "1").serve(&[]);
+pub(crate) async fn a_slow_body_is_503_after_the_request_timeout(framework: Framework) {
+    let server = Setup::with_secret(framework).set("REQUEST_TIMEOUT_SECONDS", "1").serve(&[]);
     let token = testkit::tokens::user_token(SECRET.as_bytes(), "ann");
     for length in ["content-length: 60000", "transfer-encoding: chunked"] {
         let mut stream = connect(&server).await;
@@ -143,37 +145,40 @@ async fn a_body_that_trickles_is_answered_when_its_time_is_over() {
         stream.write_all(head.as_bytes()).await.expect("a connection");
         let (mut reader, mut writer) = stream.split();
         let piece: &[u8] = if length.ends_with("chunked") { b"1\r\n \r\n" } else { b" " };
-        let trickling = async {
+        let sending = async {
             while writer.write_all(piece).await.is_ok() {
                 sleep(Duration::from_millis(20)).await;
             }
             std::future::pending::<()>().await;
         };
-        let mut answer = Vec::new();
+        let mut response = Vec::new();
         tokio::select! {
-            end = timeout(PATIENCE, reader.read_to_end(&mut answer)) => { let _ = end.expect("it is closed"); }
-            () = trickling => {}
+            end = timeout(PATIENCE, reader.read_to_end(&mut response)) => { let _ = end.expect("it is closed"); }
+            () = sending => {}
         }
-        let answer = String::from_utf8_lossy(&answer);
-        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains(r#""code":"timeout""#), "{length}: {answer}");
+        let response = String::from_utf8_lossy(&response);
+        assert!(
+            response.starts_with("HTTP/1.1 503 ") && response.contains(r#""code":"timeout""#),
+            "{length}: {response}"
+        );
     }
     others_are_served(&server).await;
 }
 
 #[tokio::test]
-async fn too_many_headers_are_refused() {
-    let server = Place::with_secret().serve(&[]);
+async fn too_many_headers_are_rejected() {
+    let server = Setup::with_secret(Framework::ANY).serve(&[]);
     for (count, status) in [(90, "200"), (101, "431"), (5000, "431")] {
         let headers = (0..count).map(|number| format!("x-{number}: x\r\n")).collect::<Vec<_>>().concat();
         let head = format!("GET /health HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
-        let answer = testkit::http::raw(server.address, head.as_bytes()).await;
-        let answer = String::from_utf8_lossy(&answer);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{count}: {answer}");
+        let response = testkit::http::raw(server.address, head.as_bytes()).await;
+        let response = String::from_utf8_lossy(&response);
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{count}: {response}");
     }
     others_are_served(&server).await;
 }
 
-/// A client of HTTP/2, which sends whatever it is told to.
+/// A client of HTTP/2 without limits of its own.
 async fn http_2(server: &Server) -> http2::SendRequest<Empty<Bytes>> {
     let stream = TokioIo::new(connect(server).await);
     let mut client = http2::Builder::new(TokioExecutor::new());
@@ -188,36 +193,35 @@ fn get(server: &Server, path: &str) -> http::request::Builder {
 }
 
 #[tokio::test]
-async fn over_http_2_too_many_headers_are_refused_too() {
-    let server = Place::with_secret().serve(&[]);
+async fn too_many_headers_of_http_2_are_rejected() {
+    let server = Setup::with_secret(Framework::ANY).serve(&[]);
     let mut sender = http_2(&server).await;
     let small = sender.send_request(get(&server, "/health").body(Empty::new()).expect("a request"));
-    assert_eq!(small.await.expect("an answer").status(), 200);
+    assert_eq!(small.await.expect("a response").status(), 200);
     let large = (0..700)
         .fold(get(&server, "/health"), |request, number| request.header(format!("x-{number}"), "x".repeat(100)));
-    let answer = sender.send_request(large.body(Empty::new()).expect("a request")).await;
-    // Some lists are refused by an answer, others by the end of the stream.
-    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status() == 431));
+    let response = sender.send_request(large.body(Empty::new()).expect("a request")).await;
+    // h2 rejects some lists with a response, and others by closing the stream.
+    assert!(response.is_err() || response.is_ok_and(|response| response.status() == 431));
     others_are_served(&server).await;
 }
 
-/// "Rapid reset": requests that are taken back as soon as they are made cost the caller nothing.
-#[tokio::test]
-async fn requests_that_are_taken_back_at_once_are_not_worked_through() {
-    let server = Place::with_secret().set("METRICS_PORT", "0").serve(&[]);
+/// "Rapid reset": a client that cancels each request as soon as it is sent.
+pub(crate) async fn cancelled_requests_of_http_2_leave_nothing_in_flight(framework: Framework) {
+    let server = Setup::with_secret(framework).set("METRICS_PORT", "0").serve(&[]);
     for _ in 0..4 {
         let mut sender = http_2(&server).await;
         for _ in 0..2000 {
             let request = get(&server, "/health/ready").body(Empty::new()).expect("a request");
-            let answer = sender.send_request(request);
-            let mut answer = std::pin::pin!(answer);
-            let _ = futures_util::poll!(&mut answer);
+            let response = sender.send_request(request);
+            let mut response = std::pin::pin!(response);
+            let _ = futures_util::poll!(&mut response);
             tokio::task::yield_now().await;
         }
         if let Ok(()) = sender.ready().await {
             let request = get(&server, "/health").body(Empty::new()).expect("a request");
-            if let Ok(answer) = sender.send_request(request).await {
-                assert!(answer.into_body().collect().await.is_ok());
+            if let Ok(response) = sender.send_request(request).await {
+                assert!(response.into_body().collect().await.is_ok());
             }
         }
     }
@@ -225,10 +229,9 @@ async fn requests_that_are_taken_back_at_once_are_not_worked_through() {
     while Metrics::of(&server).await.count("http_requests_in_flight") > 0 {}
 }
 
-#[tokio::test]
-async fn requests_in_a_row_are_answered_in_a_row_and_others_in_between() {
+pub(crate) async fn pipelined_requests_are_all_answered(framework: Framework) {
     const COUNT: usize = 20_000;
-    let server = Place::with_secret().set("METRICS_PORT", "0").serve(&[]);
+    let server = Setup::with_secret(framework).set("METRICS_PORT", "0").serve(&[]);
     let (mut reader, mut writer) = connect(&server).await.into_split();
     let writing = tokio::spawn(async move {
         for _ in 0..COUNT / 100 {
@@ -237,43 +240,43 @@ async fn requests_in_a_row_are_answered_in_a_row_and_others_in_between() {
         writer
     });
     others_are_served(&server).await;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     let all = async {
-        while String::from_utf8_lossy(&answers).matches("HTTP/1.1 200 OK").count() < COUNT {
-            // Not after every few bytes.
-            let enough = answers.len() + 1024 * 1024;
-            while answers.len() < enough {
-                match timeout(Duration::from_secs(1), reader.read_buf(&mut answers)).await {
-                    Ok(read) => assert!(read.expect("answers") > 0, "it is open"),
+        while String::from_utf8_lossy(&responses).matches("HTTP/1.1 200 OK").count() < COUNT {
+            // Counting after every read would be slow.
+            let enough = responses.len() + 1024 * 1024;
+            while responses.len() < enough {
+                match timeout(Duration::from_secs(1), reader.read_buf(&mut responses)).await {
+                    Ok(read) => assert!(read.expect("responses") > 0, "it is open"),
                     Err(_) => break,
                 }
             }
         }
     };
-    timeout(PATIENCE, all).await.expect("all answers");
+    timeout(PATIENCE, all).await.expect("all responses");
     drop(writing.await);
 }
 
-/// Whoever asks and asks, and takes no answer, is not listened to for long.
+/// A client that sends requests and reads no response.
 #[tokio::test]
-async fn answers_that_nobody_takes_do_not_pile_up() {
-    let server = Place::with_secret().set("METRICS_PORT", "0").serve(&[]);
+async fn a_client_that_reads_no_responses_is_no_longer_read_from() {
+    let server = Setup::with_secret(Framework::ANY).set("METRICS_PORT", "0").serve(&[]);
     let mut flood = Vec::new();
     for _ in 0..8 {
         let mut stream = connect(&server).await;
         flood.push(tokio::spawn(async move {
             let requests = PING.repeat(1000);
             let mut sent = 0_usize;
-            // Until nothing is taken for a while.
+            // Until the server accepts nothing for a while.
             while let Ok(Ok(())) = timeout(Duration::from_secs(2), stream.write_all(&requests)).await {
                 sent += requests.len();
-                assert!(sent < 256 * 1024 * 1024, "it is taken without end");
+                assert!(sent < 256 * 1024 * 1024, "it is accepted without end");
             }
             stream
         }));
     }
     for stream in flood {
-        drop(stream.await.expect("it is not taken without end"));
+        drop(stream.await.expect("it is not accepted without end"));
     }
     others_are_served(&server).await;
     if cfg!(target_os = "linux") {
@@ -282,10 +285,10 @@ async fn answers_that_nobody_takes_do_not_pile_up() {
     }
 }
 
-/// Two connections to the database, of which none comes back, and two calls that wait.
-async fn who_comes_too_late_is_refused(coalesce: &str, waiting: &str, refusals: &str) {
+/// Both connections to the database are blocked, and two calls wait.
+async fn a_call_past_the_queue_limit_is_rejected(coalesce: &str, waiting: &str, rejections: &str) {
     let database = testkit::postgres::empty_database().await;
-    let server = Place::with_secret()
+    let server = Setup::with_secret(Framework::ANY)
         .set("DATABASE_URL", database.url())
         .set("DATABASE_MAX_CONNECTIONS", "2")
         .set("DATABASE_MAX_WAITING", "2")
@@ -297,22 +300,22 @@ async fn who_comes_too_late_is_refused(coalesce: &str, waiting: &str, refusals: 
     let mut lock = admin.begin().await.expect("a transaction");
     lock.execute(r#"lock table "todo"."tasks" in access exclusive mode"#).await.expect("a lock");
     let address = server.address;
-    let stuck: Vec<_> = (0..4)
+    let waiting_calls: Vec<_> = (0..4)
         .map(|_| {
             let token = testkit::tokens::user_token(SECRET.as_bytes(), "ann");
-            tokio::spawn(async move { Caller::new(address, &token).send(Method::GET, "/api/tasks", "").await })
+            tokio::spawn(async move { User::new(address, &token).send(Method::GET, "/api/tasks", "").await })
         })
         .collect();
     while Metrics::of(&server).await.count(waiting) < 2 {}
-    let refused = server.caller("bob").send(Method::GET, "/api/tasks", "").await;
-    assert!(stuck.iter().all(|call| !call.is_finished()), "those before are still waiting");
-    assert_eq!(Caller::json(&refused, 503)["code"], "unavailable");
-    assert_eq!(refused.headers()["retry-after"], "1");
-    assert_eq!(Metrics::of(&server).await.count(refusals), 1);
+    let rejected = server.user("bob").send(Method::GET, "/api/tasks", "").await;
+    assert!(waiting_calls.iter().all(|call| !call.is_finished()), "the earlier calls still wait");
+    assert_eq!(User::json(&rejected, 503)["code"], "unavailable");
+    assert_eq!(rejected.headers()["retry-after"], "1");
+    assert_eq!(Metrics::of(&server).await.count(rejections), 1);
     let alive = Request::get("/health").body(Bytes::new()).expect("a request");
     assert_eq!(Client::new(server.address).send(alive).await.status(), 200);
-    lock.rollback().await.expect("the end of it");
-    for call in stuck {
+    lock.rollback().await.expect("a rollback");
+    for call in waiting_calls {
         assert_eq!(call.await.expect("no panic").status(), 200);
     }
     drop((server, admin));
@@ -320,13 +323,13 @@ async fn who_comes_too_late_is_refused(coalesce: &str, waiting: &str, refusals: 
 }
 
 #[tokio::test]
-async fn calls_that_would_wait_too_long_for_a_connection_are_refused_at_once() {
-    let [waiting, refused] =
+async fn calls_past_the_queue_of_the_pool_are_rejected_at_once() {
+    let [waiting, rejected] =
         ["todo_store_waiting", "todo_store_refused_total"].map(|name| format!(r#"{name}{{pool="postgres"}}"#));
-    who_comes_too_late_is_refused("off", &waiting, &refused).await;
+    a_call_past_the_queue_limit_is_rejected("off", &waiting, &rejected).await;
 }
 
 #[tokio::test]
-async fn calls_that_would_wait_too_long_for_a_statement_are_refused_at_once() {
-    who_comes_too_late_is_refused("on", "todo_coalescing_waiting", "todo_coalescing_refused_total").await;
+async fn calls_past_the_queue_of_the_batches_are_rejected_at_once() {
+    a_call_past_the_queue_limit_is_rejected("on", "todo_coalescing_waiting", "todo_coalescing_refused_total").await;
 }

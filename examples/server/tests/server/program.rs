@@ -1,4 +1,4 @@
-//! Starting the program, and talking to it.
+//! Starts the program, and sends requests to it.
 
 use std::{
     fs,
@@ -17,42 +17,43 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::http::Client;
 
+use crate::Framework;
+
 /// The secret of the servers under test.
 pub(crate) const SECRET: &str = "only-for-tests-only-for-tests-only-for-tests";
 
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// The time limit of everything that a test waits for.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Looks again and again, until there is something to see.
+/// Polls until there is a value.
 #[track_caller]
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(seen) = look() {
-            return seen;
+        if let Some(value) = poll() {
+            return value;
         }
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// A directory for a server to live in, and the variables that it will see. No others: the environment of the tests is
-/// not its business.
-pub(crate) struct Place {
+/// The working directory and the environment of a program. It does not inherit the environment of the tests.
+pub(crate) struct Setup {
     directory: Arc<TempDir>,
     variables: Vec<(String, String)>,
 }
 
-impl Place {
-    /// Without any setting but the framework.
-    pub(crate) fn new() -> Self {
+impl Setup {
+    /// The framework is the only setting.
+    pub(crate) fn new(framework: Framework) -> Self {
         let directory = Arc::new(tempfile::tempdir().expect("a directory"));
-        Self { directory, variables: Vec::new() }.set("FRAMEWORK", crate::FRAMEWORK)
+        Self { directory, variables: Vec::new() }.set("FRAMEWORK", framework.0)
     }
 
-    /// With a secret, and any free port.
-    pub(crate) fn with_secret() -> Self {
-        Self::new().set("BETTER_AUTH_SECRET", SECRET).set("PORT", "0")
+    /// With [`SECRET`] and a free port.
+    pub(crate) fn with_secret(framework: Framework) -> Self {
+        Self::new(framework).set("BETTER_AUTH_SECRET", SECRET).set("PORT", "0")
     }
 
     pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
@@ -68,7 +69,7 @@ impl Place {
         fs::write(self.path().join(name), content).expect("a file");
     }
 
-    /// Starts the program and waits for nothing.
+    /// Starts the program without waiting for it.
     pub(crate) fn spawn(&self, arguments: &[&str]) -> Program {
         let mut child = Command::new(env!("CARGO_BIN_EXE_todo-server"))
             .args(arguments)
@@ -81,8 +82,8 @@ impl Place {
             .spawn()
             .expect("the program starts");
         Program {
-            output: Text::of(child.stdout.take().expect("piped")),
-            log: Text::of(child.stderr.take().expect("piped")),
+            output: Text::read(child.stdout.take().expect("piped")),
+            log: Text::read(child.stderr.take().expect("piped")),
             child,
             _directory: self.directory.clone(),
         }
@@ -100,8 +101,8 @@ impl Place {
         Server { address, program }
     }
 
-    /// Starts a server that may not say where it listens, because its level is too low.
-    pub(crate) fn serve_silently(&self) -> Server {
+    /// Starts a server whose log level may hide where it listens.
+    pub(crate) fn serve_on_known_port(&self) -> Server {
         let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
         let mut program = self.spawn(&["--port", &address.port().to_string()]);
@@ -112,7 +113,7 @@ impl Place {
         Server { address, program }
     }
 
-    /// Starts the program and waits for its end.
+    /// Runs the program to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
         let mut program = self.spawn(arguments);
         let status = program.end();
@@ -120,7 +121,7 @@ impl Place {
     }
 }
 
-/// What a program that has ended leaves.
+/// The exit code and the output of a program that has ended.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
@@ -128,12 +129,12 @@ pub(crate) struct Outcome {
     pub(crate) log: String,
 }
 
-/// A program that runs, until this is dropped.
+/// A running program. It is killed when this is dropped.
 pub(crate) struct Program {
     child: Child,
     pub(crate) output: Text,
     pub(crate) log: Text,
-    /// It stays as long as the program may need it.
+    /// Kept as long as the program runs.
     _directory: Arc<TempDir>,
 }
 
@@ -142,16 +143,17 @@ impl Program {
         self.child.try_wait().expect("a child").is_none()
     }
 
-    /// Waits for its end.
+    /// Waits until it has ended.
     pub(crate) fn end(&mut self) -> ExitStatus {
         until("the program ends", || self.child.try_wait().expect("a child"))
     }
 
-    /// Asks it to stop, as a container engine does.
+    /// Sends SIGTERM, like a container engine.
     pub(crate) fn terminate(&self) {
         self.signal(rustix::process::Signal::TERM);
     }
 
+    /// Sends SIGINT, like Ctrl-C.
     pub(crate) fn interrupt(&self) {
         self.signal(rustix::process::Signal::INT);
     }
@@ -161,7 +163,7 @@ impl Program {
         rustix::process::kill_process(id, signal).expect("it runs");
     }
 
-    /// Ends it at once, as if the machine had.
+    /// Sends SIGKILL, which is as abrupt as a crash.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.end();
@@ -175,14 +177,14 @@ impl Drop for Program {
     }
 }
 
-/// What a program writes, as far as it has.
+/// The text that a program has written so far.
 pub(crate) struct Text {
     text: Arc<Mutex<String>>,
     reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Text {
-    fn of(stream: impl Read + Send + 'static) -> Self {
+    fn read(stream: impl Read + Send + 'static) -> Self {
         let text = Arc::new(Mutex::new(String::new()));
         let written = text.clone();
         let reader = thread::spawn(move || {
@@ -200,7 +202,7 @@ impl Text {
         self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// All of it, once the program has ended.
+    /// The whole text. Call this after the program has ended.
     pub(crate) fn whole(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
             reader.join().expect("it reads");
@@ -209,19 +211,19 @@ impl Text {
     }
 }
 
-/// A program that listens.
+/// A program that accepts connections.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) program: Program,
 }
 
 impl Server {
-    /// A caller with the token of this user.
-    pub(crate) fn caller(&self, user: &str) -> Caller {
-        Caller::new(self.address, &testkit::tokens::user_token(SECRET.as_bytes(), user))
+    /// A client with a token of this user.
+    pub(crate) fn user(&self, user: &str) -> User {
+        User::new(self.address, &testkit::tokens::user_token(SECRET.as_bytes(), user))
     }
 
-    /// Where its metrics are. It must have been told to serve them.
+    /// The address of the metrics. `METRICS_PORT` must be set.
     pub(crate) fn metrics_address(&self) -> SocketAddr {
         until("it serves metrics", || {
             let log = self.program.log.so_far();
@@ -230,7 +232,7 @@ impl Server {
         })
     }
 
-    /// Asks it to stop and answers its exit code and its log.
+    /// Stops it gracefully. Returns its exit code and its log.
     pub(crate) fn stop(mut self) -> (Option<i32>, String) {
         self.program.terminate();
         let code = self.program.end().code();
@@ -238,13 +240,13 @@ impl Server {
     }
 }
 
-/// Somebody with a token.
-pub(crate) struct Caller {
+/// A client with a token of one user.
+pub(crate) struct User {
     client: Client,
     token: String,
 }
 
-impl Caller {
+impl User {
     pub(crate) fn new(address: SocketAddr, token: &str) -> Self {
         Self { client: Client::new(address), token: token.to_owned() }
     }
@@ -259,7 +261,7 @@ impl Caller {
         self.client.send(request.expect("a request")).await
     }
 
-    /// The JSON of an answer that must have this status.
+    /// The JSON of a response, which must have this status.
     #[track_caller]
     pub(crate) fn json(response: &Response<Bytes>, status: u16) -> Value {
         let text = String::from_utf8_lossy(response.body());
@@ -267,8 +269,8 @@ impl Caller {
         serde_json::from_slice(response.body()).expect("JSON")
     }
 
-    /// Creates a task, finds it in the list and completes it.
-    pub(crate) async fn work(&self) -> Value {
+    /// Creates a task, lists it and completes it.
+    pub(crate) async fn use_tasks(&self) -> Value {
         let created = Self::json(&self.send(Method::POST, "/api/tasks", r#"{"title":"Buy milk"}"#).await, 201);
         let listed = Self::json(&self.send(Method::GET, "/api/v1/tasks", "").await, 200);
         assert_eq!(listed[0], created);
@@ -278,7 +280,7 @@ impl Caller {
         completed
     }
 
-    /// The ids of all tasks, page by page.
+    /// The ids of all tasks, read page by page.
     pub(crate) async fn all_ids(&self) -> Vec<String> {
         let mut ids = Vec::new();
         let mut path = "/api/tasks?limit=200".to_owned();

@@ -1,6 +1,15 @@
-//! The end of a server, and of connections that do not get on.
+//! Stopping the server, and the time limits of connections.
 
-use std::{io::Read as _, net::TcpStream as BlockingStream, time::Duration};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{
+    Request, Version,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -8,12 +17,14 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::program::{Place, SECRET, Server, until};
+use crate::{
+    Framework,
+    program::{PATIENCE, SECRET, Server, Setup, until},
+};
 
-const PATIENCE: Duration = Duration::from_mins(1);
 const BODY: &str = r#"{"title":"Buy milk"}"#;
 
-/// The head of a request whose body is to come, and that asks to be told when the server wants it.
+/// The head of a request that sends its body only after `100 Continue`.
 fn head() -> String {
     let token = testkit::tokens::user_token(SECRET.as_bytes(), "ann");
     format!(
@@ -23,64 +34,61 @@ fn head() -> String {
     )
 }
 
-/// A connection whose request the server has begun to answer.
-async fn request_in_flight(server: &Server) -> TcpStream {
+/// A connection with an open request, whose body the server waits for.
+async fn open_request(server: &Server) -> TcpStream {
     let mut stream = TcpStream::connect(server.address).await.expect("a connection");
     stream.write_all(head().as_bytes()).await.expect("a connection");
     let mut interim = [0; 25];
-    stream.read_exact(&mut interim).await.expect("an interim answer");
+    stream.read_exact(&mut interim).await.expect("an interim response");
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream
 }
 
-async fn rest(stream: &mut TcpStream) -> String {
+async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let end = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
-    end.expect("the connection is closed").expect("it is closed in order");
+    end.expect("the connection is closed").expect("without an error");
     String::from_utf8(bytes).expect("UTF-8")
 }
 
-fn refuses_connections(server: &Server) -> bool {
-    std::net::TcpStream::connect(server.address).is_err()
+fn accepts_connections(server: &Server) -> bool {
+    std::net::TcpStream::connect(server.address).is_ok()
 }
 
-#[tokio::test]
-async fn what_is_in_flight_is_finished_and_the_rest_is_closed() {
-    let mut server = Place::with_secret().serve(&[]);
-    let mut busy = request_in_flight(&server).await;
+pub(crate) async fn open_requests_are_finished_and_idle_connections_closed(framework: Framework) {
+    let mut server = Setup::with_secret(framework).serve(&[]);
+    let mut busy = open_request(&server).await;
     let mut idle = TcpStream::connect(server.address).await.expect("a connection");
     idle.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a connection");
-    let mut answer = [0; 15];
-    idle.read_exact(&mut answer).await.expect("an answer");
+    let mut response = [0; 15];
+    idle.read_exact(&mut response).await.expect("a response");
 
     server.program.terminate();
-    until("nobody is let in", || refuses_connections(&server).then_some(()));
-    // Whoever only rests is not waited for.
-    assert!(rest(&mut idle).await.ends_with(r#"{"status":"ok"}"#));
+    until("it accepts no connections", || (!accepts_connections(&server)).then_some(()));
+    // The idle connection is closed while the other request is open.
+    assert!(read_to_end(&mut idle).await.ends_with(r#"{"status":"ok"}"#));
     assert!(server.program.is_running());
 
     busy.write_all(BODY.as_bytes()).await.expect("a connection");
-    let answer = rest(&mut busy).await;
-    assert!(answer.starts_with("HTTP/1.1 201 Created\r\n"), "{answer}");
-    assert!(answer.to_ascii_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
+    let response = read_to_end(&mut busy).await;
+    assert!(response.starts_with("HTTP/1.1 201 Created\r\n"), "{response}");
+    assert!(response.to_ascii_lowercase().contains("\r\nconnection: close\r\n"), "{response}");
     assert_eq!(server.program.end().code(), Some(0));
 }
 
-#[tokio::test]
-async fn a_request_that_does_not_end_is_not_waited_for_for_ever() {
-    let mut server = Place::with_secret().set("REQUEST_TIMEOUT_SECONDS", "1").serve(&[]);
-    let mut stalled = request_in_flight(&server).await;
+pub(crate) async fn a_stop_waits_no_longer_than_the_request_timeout(framework: Framework) {
+    let mut server = Setup::with_secret(framework).set("REQUEST_TIMEOUT_SECONDS", "1").serve(&[]);
+    let mut stalled = open_request(&server).await;
     server.program.terminate();
-    // Its time is over before ours is.
-    let answer = rest(&mut stalled).await;
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"timeout\""), "{answer}");
+    // The request ends before the grace period of the stop.
+    let response = read_to_end(&mut stalled).await;
+    assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("\"timeout\""), "{response}");
     assert_eq!(server.program.end().code(), Some(0));
 }
 
-#[tokio::test]
-async fn who_asks_twice_means_at_once() {
-    let mut server = Place::with_secret().set("REQUEST_TIMEOUT_SECONDS", "300").serve(&[]);
-    let _stalled = request_in_flight(&server).await;
+pub(crate) async fn a_second_signal_stops_at_once(framework: Framework) {
+    let mut server = Setup::with_secret(framework).set("REQUEST_TIMEOUT_SECONDS", "300").serve(&[]);
+    let _stalled = open_request(&server).await;
     server.program.interrupt();
     until("it is stopping", || server.program.log.so_far().contains("stopping").then_some(()));
     assert!(server.program.is_running());
@@ -88,23 +96,23 @@ async fn who_asks_twice_means_at_once() {
     assert_eq!(server.program.end().code(), Some(0));
     let log = server.program.log.whole();
     assert!(log.contains("stopped at once"), "{log}");
-    // What was given up is in the log as well as what was done.
-    assert!(log.contains("not answered method=\"POST\" path=\"/api/tasks\""), "{log}");
+    // The unfinished request is logged.
+    assert!(log.contains("no response method=\"POST\" path=\"/api/tasks\""), "{log}");
 }
 
-/// A stop while the database is still being waited for.
+/// A stop while the server retries to reach the database.
 #[test]
-fn a_server_that_is_starting_stops_too() {
-    let place = Place::with_secret().set("DATABASE_URL", "postgres://todo@127.0.0.1:1/todo");
-    let mut program = place.spawn(&[]);
-    until("it tries", || program.log.so_far().contains("trying again").then_some(()));
+fn a_server_that_is_starting_can_be_stopped() {
+    let setup = Setup::with_secret(Framework::ANY).set("DATABASE_URL", "postgres://todo@127.0.0.1:1/todo");
+    let mut program = setup.spawn(&[]);
+    until("it retries", || program.log.so_far().contains("retrying").then_some(()));
     program.terminate();
     assert_eq!(program.end().code(), Some(0));
 }
 
 #[tokio::test]
-async fn half_a_head_is_waited_for_ten_seconds() {
-    let server = Place::with_secret().serve(&[]);
+async fn an_incomplete_head_is_closed_after_ten_seconds() {
+    let server = Setup::with_secret(Framework::ANY).serve(&[]);
     let began = Instant::now();
     let stalled = async |bytes: &[u8], drip: bool| {
         let mut stream = TcpStream::connect(server.address).await.expect("a connection");
@@ -116,9 +124,9 @@ async fn half_a_head_is_waited_for_ten_seconds() {
             }
             std::future::pending::<()>().await;
         };
-        let mut answer = Vec::new();
+        let mut response = Vec::new();
         tokio::select! {
-            end = timeout(PATIENCE, reader.read_to_end(&mut answer)) => { let _ = end.expect("it is closed"); }
+            end = timeout(PATIENCE, reader.read_to_end(&mut response)) => { let _ = end.expect("it is closed"); }
             () = dripping => {}
         }
         began.elapsed()
@@ -132,41 +140,45 @@ async fn half_a_head_is_waited_for_ten_seconds() {
     }
 }
 
-/// Gateways keep connections for a minute or so, and would send requests into one that is just being closed.
+/// Proxies keep idle connections for about a minute, and must not send a request into one that is being closed.
 #[tokio::test]
-async fn a_connection_may_rest_for_longer_than_a_head_may_take() {
-    let server = Place::with_secret().serve(&[]);
+async fn a_connection_may_be_idle_for_longer_than_a_head_may_take() {
+    let server = Setup::with_secret(Framework::ANY).serve(&[]);
     let mut stream = TcpStream::connect(server.address).await.expect("a connection");
     for pause in [0, 12] {
         sleep(Duration::from_secs(pause)).await;
         stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a connection");
-        let mut answer = [0; 1024];
-        let length = stream.read(&mut answer).await.expect("an answer");
-        assert!(answer[..length].starts_with(b"HTTP/1.1 200 "), "{:?}", &answer[..length]);
+        let mut response = [0; 1024];
+        let length = stream.read(&mut response).await.expect("a response");
+        assert!(response[..length].starts_with(b"HTTP/1.1 200 "), "{:?}", &response[..length]);
     }
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_large_is_refused() {
-    let server = Place::with_secret().serve(&[]);
+async fn a_head_that_is_too_large_is_rejected() {
+    let server = Setup::with_secret(Framework::ANY).serve(&[]);
     let head = format!("GET /health HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n", "x".repeat(100_000));
-    let answer = testkit::http::raw(server.address, head.as_bytes()).await;
-    assert!(answer.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&answer));
-    // A token of the size that is looked at does fit.
+    let response = testkit::http::raw(server.address, head.as_bytes()).await;
+    assert!(response.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&response));
+    // A token of the maximum size fits.
     let head = format!("GET /health HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", "x".repeat(16 * 1024));
-    let answer = testkit::http::raw(server.address, head.as_bytes()).await;
-    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    let response = testkit::http::raw(server.address, head.as_bytes()).await;
+    assert!(response.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&response));
 }
 
-#[test]
-fn http_2_is_spoken_too() {
-    let server = Place::with_secret().serve(&[]);
-    let mut stream = BlockingStream::connect(server.address).expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a connection");
-    // The preface and empty settings; the answer begins with the settings of the server: their frame is of type 4.
-    let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    std::io::Write::write_all(&mut stream, hello).expect("a connection");
-    let mut frame = [0; 9];
-    stream.read_exact(&mut frame).expect("a frame");
-    assert_eq!(frame[3], 4);
+pub(crate) async fn http_2_works(framework: Framework) {
+    let server = Setup::with_secret(framework).serve(&[]);
+    let stream = TcpStream::connect(server.address).await.expect("a connection");
+    let client = http2::Builder::new(TokioExecutor::new());
+    let (mut sender, driver) = client.handshake(TokioIo::new(stream)).await.expect("a connection");
+    tokio::spawn(driver);
+    let token = testkit::tokens::user_token(SECRET.as_bytes(), "ann");
+    let request = Request::post(format!("http://{}/api/tasks", server.address))
+        .header(AUTHORIZATION, format!("Bearer {token}"))
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from_static(BODY.as_bytes())))
+        .expect("a request");
+    let response = timeout(PATIENCE, sender.send_request(request)).await.expect("in time").expect("a response");
+    assert_eq!((response.status().as_u16(), response.version()), (201, Version::HTTP_2));
+    assert_eq!(server.user("ann").all_ids().await.len(), 1);
 }

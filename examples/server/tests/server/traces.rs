@@ -1,4 +1,4 @@
-//! What a collector of traces is told.
+//! The traces that a collector of OpenTelemetry receives.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,29 +11,30 @@ use tokio::{
 };
 
 use crate::{
-    keys::{Fetched, parts},
-    program::{Place, SECRET},
+    Framework,
+    keys::{WithKeyServer, parts},
+    program::{SECRET, Setup},
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
-const CALLER: &str = "b7ad6b7169203331";
+const CLIENT_SPAN: &str = "b7ad6b7169203331";
 
-/// A request to the collector: its head and its body.
+/// A request to the collector: head and body.
 type Export = (String, Vec<u8>);
 
-/// Takes whatever is exported to it.
+/// A collector that keeps everything it receives.
 async fn collector() -> (Collector, Arc<Mutex<Vec<Export>>>) {
     let exports = Arc::new(Mutex::new(Vec::new()));
-    let taken = exports.clone();
+    let received = exports.clone();
     let collector = Collector::start(async move |listener: TcpListener| {
         while let Ok((mut connection, _)) = listener.accept().await {
-            let taken = taken.clone();
+            let received = received.clone();
             tokio::spawn(async move {
                 while let Some(export) = read(&mut connection).await {
-                    taken.lock().expect("no panic").push(export);
-                    let answer =
+                    received.lock().expect("no panic").push(export);
+                    let response =
                         b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
-                    connection.write_all(answer).await.expect("it listens");
+                    connection.write_all(response).await.expect("it listens");
                 }
             });
         }
@@ -54,7 +55,7 @@ async fn read(connection: &mut TcpStream) -> Option<Export> {
     Some((head, body))
 }
 
-/// The fields of a message of Protocol Buffers that hold bytes: messages, texts and identifiers.
+/// The fields of a Protocol Buffers message that contain bytes: messages, texts and ids.
 fn fields(mut message: &[u8]) -> Vec<(u64, &[u8])> {
     fn varint(message: &mut &[u8]) -> u64 {
         let mut number = 0;
@@ -104,11 +105,11 @@ struct Span {
     id: String,
     parent: String,
     name: String,
-    /// Names and what stands in their values, as bytes.
+    /// Names and encoded values.
     attributes: Vec<(String, Vec<u8>)>,
 }
 
-/// The numbers are those of `opentelemetry/proto/trace/v1/trace.proto`.
+/// The spans of an export. The field numbers are from `opentelemetry/proto/trace/v1/trace.proto`.
 fn spans(export: &[u8]) -> Vec<Span> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
     let inner = |messages: Vec<&'_ [u8]>, number: u64| -> Vec<Vec<u8>> {
@@ -128,16 +129,14 @@ fn spans(export: &[u8]) -> Vec<Span> {
     spans.iter().map(span).collect()
 }
 
-// To stop the server is to wait for it, and meanwhile it talks to the collector.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_and_its_call_of_the_store_are_told_to_the_collector() {
+pub(crate) async fn a_request_and_its_call_of_the_store_are_exported(framework: Framework) {
     let (collector, exports) = collector().await;
-    let place = Place::with_secret()
+    let setup = Setup::with_secret(framework)
         .set("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{}", collector.address()))
         .set("LOG_FORMAT", "json");
-    let server = place.serve(&[]);
+    let server = setup.serve(&[]);
     let token = testkit::tokens::user_token(SECRET.as_bytes(), "the-user");
-    let ask = async |parent: Option<&str>, path: &str| {
+    let send = async |parent: Option<&str>, path: &str| {
         let request = Request::post(path)
             .header(AUTHORIZATION, format!("Bearer {token}"))
             .header("content-type", "application/json");
@@ -145,10 +144,10 @@ async fn a_request_and_its_call_of_the_store_are_told_to_the_collector() {
         let request = request.body(Bytes::from_static(br#"{"title":"Buy milk"}"#)).expect("a request");
         Client::new(server.address).send(request).await.status().as_u16()
     };
-    assert_eq!(ask(Some(&format!("00-{TRACE}-{CALLER}-01")), "/api/the-user/tasks").await, 201);
-    assert_eq!(ask(Some("nonsense"), "/api/tasks").await, 201);
-    // A caller that records nothing wants nothing recorded.
-    assert_eq!(ask(Some(&format!("00-{}-{CALLER}-00", TRACE.replace('0', "1"))), "/api/tasks").await, 201);
+    assert_eq!(send(Some(&format!("00-{TRACE}-{CLIENT_SPAN}-01")), "/api/the-user/tasks").await, 201);
+    assert_eq!(send(Some("nonsense"), "/api/tasks").await, 201);
+    // A request whose client does not record its trace is not exported.
+    assert_eq!(send(Some(&format!("00-{}-{CLIENT_SPAN}-00", TRACE.replace('0', "1"))), "/api/tasks").await, 201);
     let (code, log) = server.stop();
     assert_eq!(code, Some(0), "{log}");
 
@@ -170,7 +169,7 @@ async fn a_request_and_its_call_of_the_store_are_told_to_the_collector() {
     };
     assert_eq!(spans.len(), 4, "{spans:#?}");
     let request = of(TRACE, "POST /api/{user_id}/tasks");
-    assert_eq!(request.parent, CALLER);
+    assert_eq!(request.parent, CLIENT_SPAN);
     let store = of(TRACE, "store");
     assert_eq!(store.parent, request.id);
     let attribute = |span: &Span, name: &str| {
@@ -183,7 +182,7 @@ async fn a_request_and_its_call_of_the_store_are_told_to_the_collector() {
     assert_eq!(attribute(request, "http.response.status_code"), [3 << 3, 0xc9, 1], "201");
     assert_eq!(field(&attribute(store, "operation"), 1), b"insert");
 
-    // The other one began a trace of its own, under the name that is in the log.
+    // The request without a valid parent began a trace, whose id is in the log.
     let own = spans.iter().find(|span| span.trace != TRACE && span.name == "POST /api/tasks").expect("a span");
     assert_eq!(own.parent, "");
     assert_eq!(of(&own.trace, "store").parent, own.id);
@@ -191,27 +190,25 @@ async fn a_request_and_its_call_of_the_store_are_told_to_the_collector() {
     assert!(log.contains(&format!(r#""trace_id":"{TRACE}""#)), "{log}");
 }
 
-/// The fetch is a part of what is recorded of the request.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fetch_of_keys_goes_on_in_the_span_of_its_request() {
+pub(crate) async fn a_fetch_of_keys_is_a_child_of_the_exported_span(framework: Framework) {
     let (collector, exports) = collector().await;
     let endpoint = format!("http://{}", collector.address());
-    let fetched = Fetched::serve(Place::new().set("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)).await;
-    let trace = fetched.fetch_for_a_request().await;
-    let (parents, states) = (fetched.told("traceparent"), fetched.told("tracestate"));
-    assert_eq!(fetched.server.stop().0, Some(0));
-    let [of_request, part, flags] = parts(parents.last().expect("a fetch").as_ref());
+    let fetching = WithKeyServer::serve(Setup::new(framework).set("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)).await;
+    let trace = fetching.fetch_for_a_request().await;
+    let (parents, states) = (fetching.header("traceparent"), fetching.header("tracestate"));
+    assert_eq!(fetching.server.stop().0, Some(0));
+    let [of_request, span, flags] = parts(parents.last().expect("a fetch").as_ref());
     assert_eq!((of_request, flags, states.last()), (&*trace, "01", Some(&Some("vendor=a-state".to_owned()))));
     let exports = exports.lock().expect("no panic");
     let mut spans = exports.iter().flat_map(|(_, body)| spans(body));
-    let request = spans.find(|span| span.trace == trace).expect("it is recorded");
-    assert_eq!((part, &*request.parent), (&*request.id, CALLER));
+    let request = spans.find(|span| span.trace == trace).expect("it is exported");
+    assert_eq!((span, &*request.parent), (&*request.id, CLIENT_SPAN));
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_disturbs_nobody() {
-    // Nobody listens there.
-    let server = Place::with_secret().set("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1").serve(&[]);
-    server.caller("ann").work().await;
+async fn the_server_works_without_its_collector() {
+    // No collector listens on port 1.
+    let server = Setup::with_secret(Framework::ANY).set("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1").serve(&[]);
+    server.user("ann").use_tasks().await;
     assert_eq!(server.stop().0, Some(0));
 }

@@ -1,6 +1,8 @@
-//! What may become of a PostgreSQL server.
+//! Faults of a PostgreSQL server: killed, stopped, frozen, restarted.
 
 use std::{
+    env,
+    ffi::OsStr,
     fs, io,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -13,11 +15,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::keeper::User;
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Kills, stops, freezes and restarts a private cluster, on the same port and with the same data. All of it blocks.
+/// Kills, stops, freezes and restarts a private cluster, on the same port and with the same data. All methods block.
 ///
-/// A cluster that was left frozen or dead is removed at the end like any other.
+/// A cluster that is frozen or dead at the end of the process is removed like any other.
 ///
 /// ```no_run
 /// # async fn example() -> std::io::Result<()> {
@@ -30,7 +32,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// ```
 #[derive(Debug)]
 pub struct Faults {
-    pg_ctl: PathBuf,
+    programs: PathBuf,
     folder: PathBuf,
     port: u16,
     user: Option<User>,
@@ -38,42 +40,68 @@ pub struct Faults {
 
 impl Faults {
     pub(super) fn new(programs: &Path, folder: &Path, port: u16, user: Option<User>) -> Self {
-        Self { pg_ctl: programs.join("pg_ctl"), folder: folder.to_owned(), port, user }
+        Self { programs: programs.to_owned(), folder: folder.to_owned(), port, user }
     }
 
-    /// The port that it listens on.
+    /// The port of the server.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The process that is the parent of all others.
+    /// The folder of the cluster, with its data in `data`. It is removed with the cluster, and everything else in it, too.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A command that runs in [`folder`](Self::folder) as the user of the cluster, finds PostgreSQL's programs in `PATH`, and
+    /// has none of the `PG..` variables of this process.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let folders = std::iter::once(self.programs.clone()).chain(env::split_paths(&path));
+        let mut command = Command::new(program);
+        command
+            .env("PATH", env::join_paths(folders).unwrap_or(path.clone()))
+            .current_dir(&self.folder)
+            // An interrupt from the terminal is for this process only.
+            .process_group(0);
+        if let Some(User { uid, gid }) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// The parent of all processes of the server.
     ///
     /// # Errors
     ///
-    /// It does not run.
+    /// The server does not run.
     pub fn postmaster(&self) -> io::Result<u32> {
         let text = fs::read_to_string(self.folder.join("data/postmaster.pid"))?;
         let first = text.lines().next().and_then(|line| line.parse().ok());
         first.ok_or_else(|| io::Error::other("postmaster.pid has no number"))
     }
 
-    /// Ends all of its processes at once with SIGKILL, as when the machine has no memory left, and waits until they are
-    /// gone.
+    /// Sends SIGKILL to all processes of the server, as happens when a machine is out of memory, and waits until they have ended.
     ///
     /// # Errors
     ///
-    /// It does not run, or does not die.
+    /// The server does not run, or does not end.
     pub fn kill(&self) -> io::Result<()> {
         let processes = self.processes()?;
-        // The postmaster first: it would start others.
+        // The postmaster first, since it starts others.
         signal(&processes, Signal::KILL)?;
         wait_for("the end of PostgreSQL", || processes.iter().all(|process| parent(*process).is_none()))?;
-        // Its number may be taken for a while by what is left of a process that nobody has waited for.
+        // Else pg_ctl may find a process with this number: the zombie, or a new one.
         fs::remove_file(self.folder.join("data/postmaster.pid"))
     }
 
-    /// Stops it in order (`fast`: clients are sent away, nothing is waited for).
+    /// Stops the server (mode `fast`: connections are closed, transactions rolled back).
     ///
     /// # Errors
     ///
@@ -82,7 +110,7 @@ impl Faults {
         self.run(&["stop", "-m", "fast"])
     }
 
-    /// Starts it again after a [`kill`](Self::kill) or a [`stop`](Self::stop), and waits until it accepts connections.
+    /// Starts the server again after a [`kill`](Self::kill) or a [`stop`](Self::stop), and waits until it accepts connections.
     ///
     /// # Errors
     ///
@@ -91,7 +119,7 @@ impl Faults {
         self.run(&["start", "-o", &format!("-p {}", self.port)])
     }
 
-    /// Restarts it in order, and waits until it accepts connections.
+    /// Restarts the server (mode `fast`), and waits until it accepts connections.
     ///
     /// # Errors
     ///
@@ -100,22 +128,22 @@ impl Faults {
         self.run(&["restart", "-m", "fast"])
     }
 
-    /// Halts all of its processes (SIGSTOP): connections stay open, new ones are taken by the system, and nobody answers.
+    /// Sends SIGSTOP to all processes of the server: connections stay open, the system accepts new ones, and no query is processed.
     ///
     /// # Errors
     ///
-    /// It does not run.
+    /// The server does not run.
     pub fn freeze(&self) -> io::Result<()> {
-        // Once more, for those that were being started.
+        // Twice, for processes that were being started.
         signal(&self.processes()?, Signal::STOP)?;
         signal(&self.processes()?, Signal::STOP)
     }
 
-    /// Lets them go on.
+    /// Sends SIGCONT to all processes of the server.
     ///
     /// # Errors
     ///
-    /// It does not run.
+    /// The server does not run.
     pub fn thaw(&self) -> io::Result<()> {
         signal(&self.processes()?, Signal::CONT)
     }
@@ -132,7 +160,7 @@ impl Faults {
     }
 
     fn run(&self, arguments: &[&str]) -> io::Result<()> {
-        let mut command = Command::new(&self.pg_ctl);
+        let mut command = self.command("pg_ctl");
         command
             .arg("-D")
             .arg(self.folder.join("data"))
@@ -140,18 +168,9 @@ impl Faults {
             .arg(self.folder.join("log"))
             .args(["-w", "-t", "60"])
             .args(arguments)
-            .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            // An interrupt from the terminal is for us.
-            .process_group(0);
-        if let Some(User { uid, gid }) = self.user {
-            command.uid(uid).gid(gid);
-        }
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
-            command.env_remove(name);
-        }
+            .stderr(Stdio::null());
         let status = command.status()?;
         if status.success() {
             Ok(())
@@ -161,9 +180,9 @@ impl Faults {
     }
 }
 
-/// The parent of a process that lives.
+/// The parent of a process, unless the process is a zombie.
 fn parent(process: Pid) -> Option<u32> {
-    // The name of the program stands in parentheses, and may hold anything; then come the state and the parent.
+    // The name of the program is in parentheses and may contain any character; the state and the parent follow.
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     (fields.next()? != "Z").then(|| fields.next()?.parse().ok())?
@@ -173,7 +192,7 @@ fn signal(processes: &[Pid], signal: Signal) -> io::Result<()> {
     for (index, process) in processes.iter().enumerate() {
         match kill_process(*process, signal) {
             Err(error) if index == 0 => return Err(error.into()),
-            // A child that has just ended.
+            // A child may have just ended.
             _ => {}
         }
     }
@@ -181,10 +200,10 @@ fn signal(processes: &[Pid], signal: Signal) -> io::Result<()> {
 }
 
 fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) -> io::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !is_there() {
         if Instant::now() >= deadline {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, what.to_owned()));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("timed out waiting for {what}")));
         }
         thread::sleep(Duration::from_millis(5));
     }

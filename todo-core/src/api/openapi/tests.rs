@@ -1,15 +1,43 @@
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use http::HeaderMap;
 use regex::Regex;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::{super::input::Members, *};
-use crate::store::StoreError;
+use super::{
+    super::{
+        error::ApiError,
+        field_errors::FieldErrors,
+        input::Members,
+        problem::problem,
+        ready,
+        routes::{Operation, PROBES, RESOURCES, Resource},
+    },
+    bodies::RequestBody,
+    document,
+    examples::{example_quota, example_task},
+    failures::Failure,
+    headers::header_name,
+    operations::operation_id,
+    schemas::problem_schema,
+    values::{CURSOR, NOT_BLANK, TIMESTAMP, UUID, WITHOUT_NUL},
+};
+use crate::{
+    Cursor, Description, Error, Task, TaskId, Title, UserId,
+    auth::{AuthError, Quota},
+    clock::Timestamp,
+    store::StoreError,
+};
 
 fn parsed() -> Value {
     serde_json::from_str(&document("/api/v1")).expect("JSON")
 }
 
-fn everywhere() -> impl Iterator<Item = (String, &'static Resource, &'static str, Operation)> {
+fn all_operations() -> impl Iterator<Item = (String, &'static Resource, &'static str, Operation)> {
     let mounted = RESOURCES.iter().map(|resource| (format!("/api/v1{}", resource.path), resource));
     let probes = PROBES.iter().map(|resource| (resource.path.to_owned(), resource));
     mounted.chain(probes).flat_map(|(path, resource)| {
@@ -18,23 +46,23 @@ fn everywhere() -> impl Iterator<Item = (String, &'static Resource, &'static str
     })
 }
 
-/// The names of an object's members.
+/// The member names of an object.
 fn names(object: &Value) -> BTreeSet<&str> {
     object.as_object().expect("an object").keys().map(String::as_str).collect()
 }
 
-/// The pattern for a regex engine that is not ECMA 262, which alone writes `\u2000`.
+/// Compiles a pattern of ECMA 262, which writes code points as `\u2000`.
 fn regex(pattern: &str) -> Regex {
     let unicode = Regex::new(r"\\u([0-9a-f]{4})").expect("a pattern");
     Regex::new(&unicode.replace_all(pattern, r"\u{$1}")).expect("a pattern")
 }
 
 #[test]
-fn every_operation_is_in_the_document_and_nothing_else() {
+fn the_document_has_exactly_the_operations_of_the_route_table() {
     let document = parsed();
     let mut expected = BTreeMap::<_, BTreeSet<_>>::new();
     let mut ids = BTreeSet::new();
-    for (path, resource, method, _) in everywhere() {
+    for (path, resource, method, _) in all_operations() {
         let written = &document["paths"][&path][method.to_lowercase()];
         assert!(ids.insert(written["operationId"].as_str().expect(&path).to_owned()), "{written}");
         assert!(!written["summary"].as_str().expect("a text").is_empty());
@@ -54,9 +82,9 @@ fn every_operation_is_in_the_document_and_nothing_else() {
 }
 
 #[test]
-fn only_the_probes_need_no_token() {
+fn only_the_probes_require_no_token() {
     let document = parsed();
-    for (path, _, method, operation) in everywhere() {
+    for (path, _, method, operation) in all_operations() {
         let security = &document["paths"][&path][method.to_lowercase()]["security"];
         let is_probe = matches!(operation, Operation::Health | Operation::Ready);
         let expected = if is_probe { json!([]) } else { json!([{"bearer": []}]) };
@@ -65,9 +93,9 @@ fn only_the_probes_need_no_token() {
 }
 
 #[test]
-fn the_parameters_of_a_path_are_those_in_its_braces() {
+fn the_path_parameters_are_those_of_the_template() {
     let document = parsed();
-    for (path, resource, _, _) in everywhere() {
+    for (path, resource, _, _) in all_operations() {
         let parameters = document["paths"][&path]["parameters"].as_array().cloned().unwrap_or_default();
         let found: Vec<_> = parameters.iter().map(|parameter| parameter["name"].as_str().expect("a name")).collect();
         assert_eq!(found, resource.parameter_names().collect::<Vec<_>>(), "{path}");
@@ -75,7 +103,7 @@ fn the_parameters_of_a_path_are_those_in_its_braces() {
 }
 
 #[test]
-fn every_reference_leads_somewhere() {
+fn every_reference_resolves() {
     fn check(document: &Value, value: &Value) {
         match value {
             Value::Object(members) => {
@@ -86,7 +114,8 @@ fn every_reference_leads_somewhere() {
                     && members.contains_key("parameters")
                 {
                     assert!(
-                        everywhere().any(|(_, resource, _, operation)| operation_id(resource, operation) == *target)
+                        all_operations()
+                            .any(|(_, resource, _, operation)| operation_id(resource, operation) == *target)
                     );
                 }
                 members.values().for_each(|value| check(document, value));
@@ -99,7 +128,7 @@ fn every_reference_leads_somewhere() {
     check(&document, &document);
 }
 
-/// Which failure an error is. A new error must choose, so that it is documented.
+/// The failures that an error is documented in. No wildcard arm, so that a new error must choose.
 fn failures(error: &ApiError) -> &'static [Failure] {
     match error {
         ApiError::Auth(AuthError::Missing | AuthError::Expired | AuthError::Invalid(_) | AuthError::Revoked) => {
@@ -115,8 +144,8 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::NotReady { .. } => &[Failure::NotReady],
         ApiError::Service(Error::Store(StoreError::Setup(_) | StoreError::Backend(_)) | Error::IdsExhausted)
         | ApiError::Internal(_) => &[Failure::Internal],
-        ApiError::NotFound => &[Failure::NotFound, Failure::NothingFound],
-        ApiError::Service(Error::TaskNotFound) => &[Failure::TaskNotFound, Failure::NothingFound],
+        ApiError::NotFound => &[Failure::NotFound, Failure::TaskOrPathNotFound],
+        ApiError::Service(Error::TaskNotFound) => &[Failure::TaskNotFound, Failure::TaskOrPathNotFound],
         ApiError::MethodNotAllowed { .. } => &[Failure::MethodNotAllowed],
         ApiError::PayloadTooLarge { .. } => &[Failure::PayloadTooLarge],
         ApiError::UnsupportedMediaType { .. } => &[Failure::UnsupportedMediaType],
@@ -126,7 +155,7 @@ fn failures(error: &ApiError) -> &'static [Failure] {
 }
 
 #[test]
-fn every_failure_has_the_status_and_the_codes_of_its_errors() {
+fn failures_have_the_status_and_codes_of_their_errors() {
     let document = parsed();
     for failure in Failure::ALL {
         let written = &document["components"]["responses"][failure.name()];
@@ -161,16 +190,16 @@ fn every_failure_has_the_status_and_the_codes_of_its_errors() {
 }
 
 #[test]
-fn two_failures_of_an_operation_never_share_a_status() {
-    for (path, resource, method, operation) in everywhere() {
+fn the_failures_of_an_operation_have_different_statuses() {
+    for (path, resource, method, operation) in all_operations() {
         let statuses: Vec<_> = Failure::of(resource, operation).into_iter().map(Failure::status).collect();
         assert_eq!(statuses.iter().collect::<BTreeSet<_>>().len(), statuses.len(), "{method} {path}: {statuses:?}");
     }
 }
 
-/// The types that are derived cannot be wrong; this is the one that is not.
+/// The schema of a problem is written by hand, unlike those of the other response bodies, which are derived.
 #[test]
-fn a_problem_has_the_members_of_its_schema() {
+fn problems_have_the_members_of_their_schema() {
     let schema = problem_schema();
     let (mut seen, mut always) = (BTreeSet::new(), names(&schema["properties"]));
     for (_, error) in Failure::ALL.iter().flat_map(|failure| failure.errors()) {
@@ -186,7 +215,7 @@ fn a_problem_has_the_members_of_its_schema() {
 }
 
 #[test]
-fn what_is_always_there_is_required() {
+fn members_that_are_always_present_are_required() {
     let schemas = &parsed()["components"]["schemas"];
     for (name, required) in [
         ("Task", json!(["id", "user_id", "title", "description", "completed", "created_at", "updated_at", "version"])),
@@ -202,7 +231,7 @@ fn what_is_always_there_is_required() {
 }
 
 #[test]
-fn a_part_that_fails_is_named_as_where_it_does_not() {
+fn failed_parts_have_the_names_of_the_readiness_schema() {
     let document = parsed();
     let mut parts = names(&document["components"]["schemas"]["Readiness"]["properties"]);
     assert!(parts.remove("status"));
@@ -216,7 +245,7 @@ fn a_part_that_fails_is_named_as_where_it_does_not() {
 }
 
 #[test]
-fn what_is_left_of_a_quota_is_documented_as_it_is_told() {
+fn quota_headers_match_their_patterns() {
     let document = parsed();
     let headers = &document["components"]["headers"];
     let quotas = [
@@ -225,20 +254,20 @@ fn what_is_left_of_a_quota_is_documented_as_it_is_told() {
         Quota::new(u32::MAX, Duration::from_hours(24)),
     ];
     for quota in quotas {
-        let mut told = HeaderMap::new();
-        quota.tell(&mut told);
-        assert_eq!(told.len(), 2);
-        for (name, value) in &told {
-            let header = &headers[as_written(name)];
-            assert!(header.get("required").is_none(), "{name} is there only where a gate has a quota");
+        let mut sent = HeaderMap::new();
+        quota.tell(&mut sent);
+        assert_eq!(sent.len(), 2);
+        for (name, value) in &sent {
+            let header = &headers[header_name(name)];
+            assert!(header.get("required").is_none(), "{name} is sent only if a gate has a quota");
             let pattern = regex(header["schema"]["pattern"].as_str().expect("a pattern"));
             assert!(pattern.is_match(value.to_str().expect("ASCII")), "{name}: {value:?}");
         }
     }
 }
 
-/// Which fields of a body are found wrong.
-fn wrong(body: RequestBody, text: &Value) -> FieldErrors {
+/// The invalid fields of a body.
+fn invalid(body: RequestBody, text: &Value) -> FieldErrors {
     let mut members = Members::parse(text.to_string().as_bytes()).expect("an object");
     let mut errors = FieldErrors::default();
     match body {
@@ -247,39 +276,39 @@ fn wrong(body: RequestBody, text: &Value) -> FieldErrors {
         RequestBody::Patch => drop(members.patch(&mut errors)),
         RequestBody::Complete => drop(members.completion(&mut errors)),
     }
-    members.refuse_rest(&mut errors);
+    members.reject_rest(&mut errors);
     errors
 }
 
 #[test]
-fn a_body_takes_the_members_of_its_schema_and_no_other() {
+fn bodies_accept_exactly_the_members_of_their_schema() {
     for body in [RequestBody::Create, RequestBody::Replace, RequestBody::Patch, RequestBody::Complete] {
         let schema = body.schema();
         let known = names(&schema["properties"]);
         let required: BTreeSet<_> =
             schema["required"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
-        let empty = wrong(body, &json!({}));
+        let empty = invalid(body, &json!({}));
         assert_eq!(empty.iter().map(|(field, _)| field).collect::<BTreeSet<_>>(), required, "{body:?}");
         let task = example_task();
         for name in names(&task) {
-            let alone = wrong(body, &json!({name: task[name]}));
+            let alone = invalid(body, &json!({name: task[name]}));
             assert_eq!(!alone.contains(name), known.contains(name), "{body:?}, {name}: {alone:?}");
         }
         for name in &known {
-            let null = wrong(body, &json!({*name: null}));
+            let null = invalid(body, &json!({*name: null}));
             let may_be_null =
                 schema["properties"][*name]["type"].as_array().is_some_and(|types| types.contains(&json!("null")));
             assert_eq!(!null.contains(name), may_be_null, "{body:?}, {name}: {null:?}");
         }
         for (name, example) in body.examples().as_object().expect("examples") {
-            let errors = wrong(body, &example["value"]);
+            let errors = invalid(body, &example["value"]);
             assert!(errors.is_empty(), "{body:?}, {name}: {errors:?}");
         }
     }
 }
 
 #[test]
-fn a_title_is_blank_to_the_pattern_as_to_the_type() {
+fn the_title_pattern_accepts_the_same_texts_as_the_type() {
     let pattern = regex(NOT_BLANK);
     for c in '\0'..=char::MAX {
         for text in [c.to_string(), format!(" {c}\n")] {
@@ -292,7 +321,7 @@ fn a_title_is_blank_to_the_pattern_as_to_the_type() {
 }
 
 #[test]
-fn a_text_without_nul_is_one_to_the_pattern_as_to_the_types() {
+fn the_pattern_without_nul_accepts_the_same_texts_as_the_types() {
     let pattern = regex(WITHOUT_NUL);
     for text in ["", "\0", "a\0", "\n", "a\nb\0", "ü"] {
         assert_eq!(pattern.is_match(text), Description::new(text).is_ok(), "{text:?}");
@@ -301,7 +330,7 @@ fn a_text_without_nul_is_one_to_the_pattern_as_to_the_types() {
 }
 
 #[test]
-fn ids_cursors_and_times_have_their_patterns() {
+fn ids_cursors_and_times_match_their_patterns() {
     let (uuid, cursor, timestamp) = (regex(UUID), regex(CURSOR), regex(TIMESTAMP));
     for number in [0, 1, u128::MAX, 0x019a_a562_d400_7000_8000_0000_0000_0001] {
         let id = TaskId::from(Uuid::from_u128(number));
@@ -321,7 +350,7 @@ fn ids_cursors_and_times_have_their_patterns() {
 }
 
 #[test]
-fn the_mount_stands_before_what_is_mounted() {
+fn mounted_paths_start_with_the_mount() {
     for (mount, expected) in [("", "/tasks"), ("/", "/tasks"), ("/v2/", "/v2/tasks"), ("/a/b", "/a/b/tasks")] {
         let document: Value = serde_json::from_str(&document(mount)).expect("JSON");
         assert!(document["paths"].get(expected).is_some() && document["paths"].get("/health").is_some(), "{mount}");

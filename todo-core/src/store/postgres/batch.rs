@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{
     super::{
         TaskChange,
-        batch::{BatchError, BatchStore},
+        coalescing::{BatchError, BatchStore},
         error::StoreError,
         sql::{
             operations::{self, Change, Effect, Operation},

@@ -102,6 +102,11 @@ pub struct CheckReport {
 }
 
 impl PostgresStore {
+    #[cfg(all(test, feature = "conformance", feature = "postgres", feature = "sqlite"))]
+    pub(super) fn with_statements(self, statements: Statements) -> Self {
+        Self { sql: Arc::new(statements), ..self }
+    }
+
     /// Makes a store on the host's pool, with the default [`Names`].
     ///
     /// The settings of the pool apply. By default sqlx pings a connection before each use, which costs a round trip; disable

@@ -1,7 +1,7 @@
 //! The statements, once for both databases.
 //!
-//! Every statement contains `user_id = $1`. `scripts/check-isolation` removes it from one statement after the other and
-//! shows that the store suite fails each time.
+//! Every statement names the owner. `store/isolation.rs` removes the owner from one statement after the other and shows
+//! that the store suite fails each time.
 
 use std::sync::Arc;
 
@@ -194,7 +194,7 @@ impl Statements {
         })
     }
 
-    fn render(dialect: Dialect, names: Names) -> Self {
+    pub(in crate::store) fn render(dialect: Dialect, names: Names) -> Self {
         let (greatest, completed) = match dialect {
             #[cfg(feature = "postgres")]
             Dialect::Postgres => ("greatest", "completed = $4"),
@@ -231,6 +231,68 @@ impl Statements {
             },
             names,
         }
+    }
+}
+
+/// Whether a statement serves one call or a batch of calls.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Scope {
+    Call,
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only PostgreSQL has batches"))]
+    Batch,
+}
+
+#[cfg(test)]
+impl Statements {
+    /// Every statement, with its name. One that is left out does not compile.
+    pub(in crate::store) fn all_mut(&mut self) -> Vec<(&'static str, Scope, &mut SqlStr)> {
+        let Self {
+            names: _,
+            #[cfg(feature = "postgres")]
+                row_security: _,
+            insert,
+            get,
+            list,
+            list_completed,
+            update,
+            delete,
+            erase,
+            ping,
+            has_tasks,
+            #[cfg(feature = "sqlite")]
+            lock,
+            #[cfg(feature = "postgres")]
+            batch,
+        } = self;
+        let calls = [
+            ("insert", insert),
+            ("get", get),
+            ("list", list),
+            ("list_completed", list_completed),
+            ("update", update),
+            ("delete", delete),
+            ("erase", erase),
+            ("ping", ping),
+            ("has_tasks", has_tasks),
+            #[cfg(feature = "sqlite")]
+            ("lock", lock),
+        ];
+        let calls = calls.map(|(name, sql)| (name, Scope::Call, sql)).into_iter();
+        #[cfg(feature = "postgres")]
+        let calls = {
+            let Batches { get, list, list_completed, insert, update, delete } = batch;
+            let batches = [
+                ("get_many", get),
+                ("list_many", list),
+                ("list_completed_many", list_completed),
+                ("insert_many", insert),
+                ("update_many", update),
+                ("delete_many", delete),
+            ];
+            calls.chain(batches.map(|(name, sql)| (name, Scope::Batch, sql)))
+        };
+        calls.collect()
     }
 }
 

@@ -1,0 +1,37 @@
+//! The commands. [`crate::cli`] chooses one.
+
+mod dev;
+mod healthcheck;
+mod migrate;
+mod serve;
+mod token;
+
+use std::io::{self, Write as _};
+
+use crate::{app, cli::Command, failure::Failure};
+
+/// Runs a command to its end.
+pub(crate) fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(sources) => in_runtime(serve::run(sources)),
+        Command::Dev(sources) => in_runtime(dev::run(sources)),
+        Command::Token(sources, options) => token::run(sources, &options),
+        Command::Migrate(sources, migration) => in_runtime(migrate::run(sources, migration)),
+        Command::OpenApi => print_openapi(),
+        Command::Healthcheck(sources) => healthcheck::run(sources),
+    }
+}
+
+fn in_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::fatal(format!("cannot start threads: {error}")))?
+        .block_on(command)
+}
+
+/// `todo-server openapi`: prints the OpenAPI document.
+fn print_openapi() -> Result<(), Failure> {
+    let document = todo_core::api::openapi::document(app::MOUNT);
+    io::stdout().write_all(document.as_bytes()).map_err(|error| Failure::fatal(format!("cannot print: {error}")))
+}

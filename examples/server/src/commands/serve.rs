@@ -1,0 +1,74 @@
+//! `todo-server serve`: serves the API.
+
+use std::time::Duration;
+
+use todo_core::{
+    api::TodoApi,
+    auth::{JwtVerifier, JwtVerifierBuilder, KeySource, RateLimiter, RefreshTask},
+};
+
+use crate::{
+    app::{self, App},
+    database::{self, Store},
+    failure::Failure,
+    metrics,
+    serve::{self, StopSignals},
+    settings::{Http, Settings, Sources},
+    telemetry,
+};
+
+/// Serves until a stop signal.
+pub(super) async fn run(sources: Sources) -> Result<(), Failure> {
+    let settings = Settings::read(sources)?;
+    let telemetry = telemetry::install(settings.log)?;
+    let mut stop = StopSignals::subscribe()?;
+    let store = tokio::select! {
+        store = database::open(&settings.database) => store?,
+        () = stop.first() => return Ok(()),
+    };
+    let http = &settings.http;
+    let api = Api::new(http, &store, settings.keys, settings.leeway)?;
+    let limit = serve::connection_limit(http.max_connections, settings.database.open_files());
+    let _metrics = match settings.metrics {
+        Some(address) => {
+            let observed = metrics::Observed {
+                framework: http.framework,
+                store: store.clone(),
+                verifier: api.verifier,
+                connections: limit.clone(),
+            };
+            Some(metrics::open(address, observed).await?)
+        }
+        None => None,
+    };
+    let listener = serve::listen(settings.address).await?;
+    let address = listener.local_addr().unwrap_or(settings.address);
+    tracing::info!(%address, framework = ?http.framework, "listening");
+    serve::serve(listener, api.app, limit, stop, http.stop_timeout()).await;
+    store.close().await;
+    telemetry.finish().await;
+    Ok(())
+}
+
+/// The API in a framework, with its token verifier.
+pub(super) struct Api {
+    pub(super) app: App,
+    pub(super) verifier: JwtVerifier,
+    /// Refreshes remote key sets until this is dropped.
+    _refresh: RefreshTask,
+}
+
+impl Api {
+    pub(super) fn new(http: &Http, store: &Store, keys: Vec<KeySource>, leeway: Duration) -> Result<Self, Failure> {
+        let verifier = keys.into_iter().fold(JwtVerifier::builder().leeway(leeway), JwtVerifierBuilder::source);
+        let verifier = verifier.build().map_err(|error| Failure::fatal(error.to_string()))?;
+        let refresh = verifier.spawn_refresh();
+        let api =
+            TodoApi::new(store.service(), verifier.clone()).with_body_limit(http.body_limit).with_timeout(http.timeout);
+        let api = match http.rate_limit {
+            Some(rate) => api.with_gate(RateLimiter::new(rate)),
+            None => api,
+        };
+        Ok(Self { app: app::app(http.framework, api, &http.origins), verifier, _refresh: refresh })
+    }
+}

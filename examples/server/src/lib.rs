@@ -1,0 +1,46 @@
+//! The todo API as a program: `todo-server`.
+//!
+//! | command | what it does |
+//! | --- | --- |
+//! | `todo-server`, `todo-server serve` | serves the API with the settings of flags, the environment and `.env` |
+//! | `todo-server dev` | serves the API on this machine without settings, and prints a token |
+//! | `todo-server token --user alice` | prints a token of this user |
+//! | `todo-server migrate` | migrates the database to the newest version, or with `--to` to another |
+//! | `todo-server openapi` | prints the OpenAPI document |
+//! | `todo-server healthcheck` | asks the server on this machine whether it is ready |
+//!
+//! `todo-server help serve` lists the settings. The exit code is 0 for success (also after SIGTERM and SIGINT), 1 for a
+//! failure, and 2 for wrong settings or flags.
+//!
+//! This library is the program without its allocator: `main.rs` calls [`main`]. To use the todo API in a program of
+//! your own, use `todo-core` and an adapter instead; `examples/embed-axum` shows how. Public beside [`main`] is only
+//! [`connection`], for the fuzzer.
+
+mod app;
+mod cli;
+mod commands;
+pub mod connection;
+mod connection_limit;
+mod database;
+mod failure;
+mod key_sources;
+mod metrics;
+#[cfg(feature = "otel")]
+mod otel;
+mod serve;
+mod settings;
+mod telemetry;
+mod trace;
+mod unread_responses;
+
+use std::process::ExitCode;
+
+/// Runs the program: parses the command line, runs the command, prints a failure, and returns the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    metrics::process::started();
+    match commands::run(cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

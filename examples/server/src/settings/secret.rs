@@ -1,0 +1,36 @@
+use std::fmt;
+
+use url::Url;
+
+/// A text that must not be printed: a secret, or a URL with a password. `Debug` shows `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// The URL without its password and without its query, which may contain another.
+    pub(crate) fn masked_url(&self) -> String {
+        let Ok(mut url) = Url::parse(&self.0) else {
+            return "(not a URL)".to_owned();
+        };
+        if url.password().is_some() {
+            let _ = url.set_password(Some("***"));
+        }
+        url.set_query(None);
+        url.set_fragment(None);
+        url.into()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}

@@ -1,5 +1,0 @@
-//! See `src/cursor.rs`.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| todo_fuzz::cursor(data));

@@ -1,5 +1,0 @@
-//! See `src/wire.rs`.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| todo_fuzz::wire(data));

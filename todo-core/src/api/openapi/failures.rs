@@ -1,0 +1,266 @@
+//! The responses to failed requests.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use http::{
+    StatusCode,
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE},
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{
+        error::ApiError,
+        field_errors::FieldErrors,
+        problem::problem,
+        ready,
+        routes::{Operation, RESOURCES, Resource},
+    },
+    bodies::RequestBody,
+    examples::example_quota,
+    headers::{failure_header, header_name, quota_references},
+    values::reference,
+};
+use crate::{
+    Error,
+    auth::{AuthError, Refusal},
+};
+
+/// A response to a failed request, as the document describes it: one for each status of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    MalformedJson,
+    Unauthorized,
+    Forbidden,
+    TaskNotFound,
+    NotFound,
+    TaskOrPathNotFound,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    ValidationFailed,
+    RateLimited,
+    Internal,
+    Unavailable,
+    NotReady,
+}
+
+impl Failure {
+    pub(super) const ALL: &[Self] = &[
+        Self::MalformedJson,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::TaskNotFound,
+        Self::NotFound,
+        Self::TaskOrPathNotFound,
+        Self::MethodNotAllowed,
+        Self::PayloadTooLarge,
+        Self::UnsupportedMediaType,
+        Self::ValidationFailed,
+        Self::RateLimited,
+        Self::Internal,
+        Self::Unavailable,
+        Self::NotReady,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::MalformedJson => "MalformedJson",
+            Self::Unauthorized => "Unauthorized",
+            Self::Forbidden => "Forbidden",
+            Self::TaskNotFound => "TaskNotFound",
+            Self::NotFound => "NotFound",
+            Self::TaskOrPathNotFound => "TaskOrPathNotFound",
+            Self::MethodNotAllowed => "MethodNotAllowed",
+            Self::PayloadTooLarge => "PayloadTooLarge",
+            Self::UnsupportedMediaType => "UnsupportedMediaType",
+            Self::ValidationFailed => "ValidationFailed",
+            Self::RateLimited => "RateLimited",
+            Self::Internal => "Internal",
+            Self::Unavailable => "Unavailable",
+            Self::NotReady => "NotReady",
+        }
+    }
+
+    fn description(self) -> &'static str {
+        match self {
+            Self::MalformedJson => "The body is not valid JSON.",
+            Self::Unauthorized => "The token is missing, invalid, expired or revoked, or there is more than one.",
+            Self::Forbidden => {
+                "The user in the path is not the caller. If the server also accepts tokens from a cookie: a page of \
+                 another site sent the write."
+            }
+            Self::TaskNotFound => "The caller has no such task. Another user may have one.",
+            Self::NotFound => {
+                "The path does not exist: users with the ID `tasks` or `auth` have no paths of this form."
+            }
+            Self::TaskOrPathNotFound => {
+                "The caller has no such task (another user may have one), or the path does not exist: users with the ID \
+                 `tasks` or `auth` have no paths of this form."
+            }
+            Self::MethodNotAllowed => "The path does not support the method.",
+            Self::PayloadTooLarge => "The body is larger than the limit, which is 64 KiB by default.",
+            Self::UnsupportedMediaType => "The content type is not JSON in UTF-8, or the body is compressed.",
+            Self::ValidationFailed => {
+                "Fields or query parameters are invalid, missing or unknown. All are reported together."
+            }
+            Self::RateLimited => "The caller sends too many requests.",
+            Self::Internal => "The server failed.",
+            Self::Unavailable => {
+                "The store or the keys that verify tokens are unreachable or too slow. After `timeout`, a write may have \
+                 happened."
+            }
+            Self::NotReady => "The parts in `failed` do not work or did not respond in time.",
+        }
+    }
+
+    /// The errors with this response, each with the name of its example.
+    pub(super) fn errors(self) -> Vec<(&'static str, ApiError)> {
+        let seconds = Duration::from_secs;
+        match self {
+            Self::MalformedJson => vec![("not JSON", ApiError::MalformedJson)],
+            Self::Unauthorized => vec![
+                ("no token", AuthError::Missing.into()),
+                ("expired token", AuthError::Expired.into()),
+                ("invalid token", AuthError::Invalid(Refusal::Signature).into()),
+                ("revoked token", AuthError::Revoked.into()),
+            ],
+            Self::Forbidden => {
+                vec![("another user", ApiError::Forbidden), ("another site", AuthError::ForeignOrigin.into())]
+            }
+            Self::TaskNotFound => vec![("no such task", Error::TaskNotFound.into())],
+            Self::NotFound => vec![("no such path", ApiError::NotFound)],
+            Self::TaskOrPathNotFound => {
+                [Self::TaskNotFound.errors(), Self::NotFound.errors()].into_iter().flatten().collect()
+            }
+            Self::MethodNotAllowed => {
+                vec![("no such method", ApiError::MethodNotAllowed { allow: RESOURCES[0].allow })]
+            }
+            Self::PayloadTooLarge => vec![("over the limit", ApiError::PayloadTooLarge { limit: Some(64 * 1024) })],
+            Self::UnsupportedMediaType => vec![
+                ("not JSON", ApiError::UnsupportedMediaType { merge_patch: false }),
+                ("neither JSON nor a merge patch", ApiError::UnsupportedMediaType { merge_patch: true }),
+            ],
+            Self::ValidationFailed => {
+                let mut errors = FieldErrors::default();
+                errors.add("title", "must not be blank");
+                errors.add("user_id", "is set from the token");
+                vec![("invalid fields", errors.into()), ("not an object", ApiError::NotAnObject)]
+            }
+            Self::RateLimited => vec![
+                ("too many requests", AuthError::RateLimited { retry_after: seconds(7) }.into()),
+                (
+                    "quota used up",
+                    AuthError::OverQuota(example_quota().remaining(0, seconds(10)).refused(seconds(1))).into(),
+                ),
+            ],
+            Self::Internal => vec![("internal error", ApiError::Internal("an example"))],
+            Self::Unavailable => vec![
+                ("unreachable", AuthError::Unavailable { retry_after: seconds(5), source: "an example".into() }.into()),
+                ("too slow", ApiError::Timeout { limit: seconds(10) }),
+            ],
+            Self::NotReady => {
+                let failed = |parts: &[&'static str]| ApiError::NotReady { failed: parts.to_vec() };
+                vec![("one part", failed(&ready::PARTS[..1])), ("all parts", failed(&ready::PARTS))]
+            }
+        }
+    }
+
+    pub(super) fn status(self) -> StatusCode {
+        self.errors().first().map(|(_, error)| error.status()).unwrap_or_default()
+    }
+
+    /// Whether the failure can come after authentication, so that the response has the caller's quota.
+    fn has_quota(self) -> bool {
+        match self {
+            Self::Forbidden
+            | Self::TaskNotFound
+            | Self::TaskOrPathNotFound
+            | Self::PayloadTooLarge
+            | Self::UnsupportedMediaType
+            | Self::MalformedJson
+            | Self::ValidationFailed
+            | Self::RateLimited
+            | Self::Internal
+            | Self::Unavailable => true,
+            Self::Unauthorized | Self::NotFound | Self::MethodNotAllowed | Self::NotReady => false,
+        }
+    }
+
+    /// The failures of an operation. No wildcard arm, so that a new operation must choose.
+    pub(super) fn of(resource: &Resource, operation: Operation) -> Vec<Self> {
+        let mut failures = vec![Self::MethodNotAllowed];
+        let (writes, uses_store) = match operation {
+            Operation::ListTasks | Operation::GetTask => (false, true),
+            Operation::CreateTask
+            | Operation::ReplaceTask
+            | Operation::PatchTask
+            | Operation::DeleteTask
+            | Operation::CompleteTask => (true, true),
+            Operation::GetSession => (false, false),
+            Operation::Ready => {
+                failures.push(Self::NotReady);
+                return failures;
+            }
+            Operation::Health | Operation::GetDocument => return failures,
+        };
+        failures.extend([Self::Unauthorized, Self::RateLimited, Self::ValidationFailed, Self::Unavailable]);
+        if uses_store {
+            failures.push(Self::Internal);
+        }
+        if writes || resource.names_a_user() {
+            failures.push(Self::Forbidden);
+        }
+        failures.extend(match (resource.names_a_user(), resource.names_a_task()) {
+            (false, false) => None,
+            (false, true) => Some(Self::TaskNotFound),
+            (true, false) => Some(Self::NotFound),
+            (true, true) => Some(Self::TaskOrPathNotFound),
+        });
+        if RequestBody::of(operation).is_some() {
+            failures.extend([Self::MalformedJson, Self::UnsupportedMediaType, Self::PayloadTooLarge]);
+        }
+        failures
+    }
+
+    /// The response object of the document. Its examples are real responses.
+    pub(super) fn response(self) -> Value {
+        let errors = self.errors();
+        let codes: BTreeSet<_> = errors.iter().map(|(_, error)| error.code()).collect();
+        let mut examples = Map::new();
+        let quotas = if self.has_quota() { quota_references() } else { Map::new() };
+        let mut headers = quotas.clone();
+        for (name, error) in errors {
+            let response = problem(error);
+            let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+            examples.insert(name.to_owned(), json!({"value": body}));
+            for (name, value) in response.headers() {
+                let spelled = header_name(name);
+                if name == CONTENT_TYPE || name == CONTENT_LENGTH || quotas.contains_key(&spelled) {
+                    continue;
+                }
+                let header = headers.entry(spelled).or_insert_with(|| failure_header(name));
+                // The example is the value of the last error, which has the most detail.
+                if name != CACHE_CONTROL {
+                    let value = value.to_str().unwrap_or_default();
+                    header["example"] = value.parse::<u64>().map_or_else(|_| value.into(), Value::from);
+                }
+            }
+        }
+        let mut members = json!({
+            "properties": {
+                "status": {"type": "integer", "const": self.status().as_u16()},
+                "code": {"type": "string", "enum": codes},
+            },
+        });
+        if self == Self::NotReady {
+            members["required"] = json!(["failed"]);
+        }
+        let schema = json!({"allOf": [reference("Problem"), members]});
+        json!({
+            "description": self.description(),
+            "headers": headers,
+            "content": {"application/problem+json": {"schema": schema, "examples": examples}},
+        })
+    }
+}

@@ -1,0 +1,252 @@
+//! The paths and their operations.
+
+use http::{
+    HeaderName, StatusCode,
+    header::{CACHE_CONTROL, LINK, LOCATION},
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{
+        ready::{Readiness, Status},
+        routes::{Operation, RESOURCES, Resource, SHADOWED_USERS},
+    },
+    bodies::RequestBody,
+    examples::{EXAMPLE_USER, example_id, example_task, example_time},
+    failures::Failure,
+    headers::{header_name, no_store, quota_references},
+    values::{CURSOR, reference},
+};
+use crate::{Cursor, Limit};
+
+/// The path item object of a resource.
+pub(super) fn path_item(resource: &'static Resource) -> Value {
+    let operations = resource.operations.iter();
+    let mut item: Map<_, _> =
+        operations.map(|(method, operation)| (method.as_str().to_lowercase(), object(resource, *operation))).collect();
+    let parameters: Vec<_> = resource.parameter_names().map(path_parameter).collect();
+    if !parameters.is_empty() {
+        item.insert("parameters".to_owned(), parameters.into());
+    }
+    item.into()
+}
+
+fn path_parameter(name: &str) -> Value {
+    let (schema, description) = match name {
+        "user_id" => (
+            json!({"$ref": "#/components/schemas/UserId", "not": {"enum": SHADOWED_USERS}}),
+            "The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it.",
+        ),
+        _ => (reference("TaskId"), "The ID of the task."),
+    };
+    json!({"name": name, "in": "path", "required": true, "description": description, "schema": schema})
+}
+
+/// The id of an operation, which differs between the paths with and without a user.
+pub(super) fn operation_id(resource: &Resource, operation: Operation) -> String {
+    let end = if resource.names_a_user() { "_of_user" } else { "" };
+    format!("{}{end}", operation.name())
+}
+
+/// The operation object of the document.
+fn object(resource: &'static Resource, operation: Operation) -> Value {
+    let (tag, summary, description) = about(operation);
+    let tag = if resource.names_a_user() { "tasks of a user" } else { tag };
+    let success = success(resource, operation);
+    let mut responses = Map::from_iter([(success.status.as_str().to_owned(), success.object(!is_public(operation)))]);
+    for failure in Failure::of(resource, operation) {
+        let response = json!({"$ref": format!("#/components/responses/{}", failure.name())});
+        responses.insert(failure.status().as_str().to_owned(), response);
+    }
+    let mut object = json!({
+        "operationId": operation_id(resource, operation),
+        "tags": [tag],
+        "summary": summary,
+        "security": if is_public(operation) { json!([]) } else { json!([{"bearer": []}]) },
+        "responses": responses,
+    });
+    if !description.is_empty() {
+        object["description"] = description.into();
+    }
+    if operation == Operation::ListTasks {
+        object["parameters"] = list_parameters();
+    }
+    if let Some(body) = RequestBody::of(operation) {
+        object["requestBody"] = body.object();
+    }
+    object
+}
+
+/// Whether the operation requires no token.
+fn is_public(operation: Operation) -> bool {
+    matches!(operation, Operation::Health | Operation::Ready | Operation::GetDocument)
+}
+
+/// The tag, the summary and the description of an operation.
+fn about(operation: Operation) -> (&'static str, &'static str, &'static str) {
+    match operation {
+        Operation::ListTasks => (
+            "tasks",
+            "List tasks",
+            "Returns the newest tasks first, in the order of their IDs. If there are more, `Link` points to the next page. \
+             Clients that follow it miss and repeat no task, even if tasks are created or deleted meanwhile.",
+        ),
+        Operation::CreateTask => ("tasks", "Create a task", "Not safe to retry: each request creates a task."),
+        Operation::GetTask => ("tasks", "Read a task", ""),
+        Operation::ReplaceTask => {
+            ("tasks", "Replace a task", "If no value changes, `version` and `updated_at` do not change either.")
+        }
+        Operation::PatchTask => ("tasks", "Change some fields of a task", "The body is a JSON merge patch (RFC 7396)."),
+        Operation::DeleteTask => ("tasks", "Delete a task", ""),
+        Operation::CompleteTask => (
+            "tasks",
+            "Complete or reopen a task",
+            "With a value, the task is set to it, which is safe to retry. Without a body, or with an empty object, the \
+             task is toggled.",
+        ),
+        Operation::GetSession => {
+            ("session", "Read the caller's identity", "Returns the user that the token describes.")
+        }
+        Operation::Health => ("probes", "Liveness probe", "Responds while the process runs. It checks nothing else."),
+        Operation::Ready => {
+            ("probes", "Readiness probe", "Checks that the store responds and that there are keys to verify tokens.")
+        }
+        Operation::GetDocument => ("documentation", "Read a file of the documentation", ""),
+    }
+}
+
+fn list_parameters() -> Value {
+    json!([
+        {
+            "name": "limit",
+            "in": "query",
+            "description": "The maximum number of tasks in the page.",
+            "schema": {
+                "type": "integer",
+                "minimum": Limit::MIN,
+                "maximum": Limit::MAX,
+                "default": Limit::default().get(),
+            },
+        },
+        {
+            "name": "cursor",
+            "in": "query",
+            "description": "Where the page starts: the cursor from the `Link` of an earlier page.",
+            "schema": {"type": "string", "pattern": CURSOR, "minLength": 22, "maxLength": 22},
+            "example": Cursor::after(example_id()).to_string(),
+        },
+        {
+            "name": "completed",
+            "in": "query",
+            "description": "`true` for tasks that are done, `false` for tasks that are open.",
+            "schema": {"type": "boolean"},
+        },
+    ])
+}
+
+/// The response to a successful request.
+struct Success {
+    status: StatusCode,
+    description: &'static str,
+    /// The schema of the body, and an example.
+    body: Option<(Value, Value)>,
+    headers: Vec<(HeaderName, Value)>,
+    links: Value,
+}
+
+impl Success {
+    fn ok(description: &'static str, schema: Value, example: Value) -> Self {
+        Self {
+            status: StatusCode::OK,
+            description,
+            body: Some((schema, example)),
+            headers: Vec::new(),
+            links: Value::Null,
+        }
+    }
+
+    /// The response object of the document.
+    fn object(self, has_quota: bool) -> Value {
+        let headers = self.headers.into_iter().chain([(CACHE_CONTROL, no_store())]);
+        let mut headers: Map<_, _> = headers.map(|(name, header)| (header_name(&name), header)).collect();
+        if has_quota {
+            headers.extend(quota_references());
+        }
+        let mut object = json!({"description": self.description, "headers": headers});
+        if let Some((schema, example)) = self.body {
+            object["content"] = json!({"application/json": {"schema": schema, "example": example}});
+        }
+        if !self.links.is_null() {
+            object["links"] = self.links;
+        }
+        object
+    }
+}
+
+fn success(resource: &'static Resource, operation: Operation) -> Success {
+    let task = |description| Success::ok(description, reference("Task"), example_task());
+    match operation {
+        Operation::ListTasks => {
+            let page = json!({"type": "array", "items": reference("Task"), "maxItems": Limit::MAX});
+            let link = json!({
+                "description": "The next page, relative to this one (RFC 8288). Absent on the last page.",
+                "schema": {"type": "string", "pattern": r#"^<\?cursor=[^>]*>; rel="next"$"#},
+                "example": format!(r#"<?cursor={}&limit=1>; rel="next""#, Cursor::after(example_id())),
+            });
+            let mut success = Success::ok("A page of tasks", page, json!([example_task()]));
+            success.headers.push((LINK, link));
+            success
+        }
+        Operation::CreateTask => {
+            let location = json!({
+                "description": "The URL of the task, relative to the path of the request.",
+                "required": true,
+                "schema": {"type": "string", "format": "uri-reference", "pattern": "^tasks/[0-9a-f-]{36}$"},
+                "example": format!("tasks/{}", example_id()),
+            });
+            let mut success = task("The new task");
+            success.status = StatusCode::CREATED;
+            success.headers.push((LOCATION, location));
+            success.links = links(resource);
+            success
+        }
+        Operation::GetTask => task("The task"),
+        Operation::ReplaceTask | Operation::PatchTask | Operation::CompleteTask => task("The task after the change"),
+        Operation::DeleteTask => Success {
+            status: StatusCode::NO_CONTENT,
+            description: "The task was deleted",
+            body: None,
+            headers: Vec::new(),
+            links: Value::Null,
+        },
+        Operation::GetSession => Success::ok(
+            "The caller's identity",
+            reference("Session"),
+            json!({
+                "user": {"id": EXAMPLE_USER, "email": "ann@example.com", "name": "Ann"},
+                "expires_at": example_time(),
+            }),
+        ),
+        Operation::Health => Success::ok("The process runs", reference("Status"), json!(Status::OK)),
+        Operation::Ready => Success::ok("The server is ready", reference("Readiness"), json!(Readiness::READY)),
+        Operation::GetDocument => Success::ok("The file", json!({}), Value::Null),
+    }
+}
+
+/// Links from a created task to the operations on it: all operations of the paths that continue this one with an id.
+fn links(created_at: &Resource) -> Value {
+    let resources = RESOURCES
+        .iter()
+        .filter(|resource| resource.path.strip_prefix(created_at.path).is_some_and(|rest| rest.starts_with("/{id}")));
+    let mut parameters = json!({"id": "$response.body#/id"});
+    if created_at.names_a_user() {
+        parameters["user_id"] = "$request.path.user_id".into();
+    }
+    let operations =
+        resources.flat_map(|resource| resource.operations.iter().map(move |(_, operation)| (resource, *operation)));
+    let links = operations.map(|(resource, operation)| {
+        let link = json!({"operationId": operation_id(resource, operation), "parameters": parameters});
+        (operation.name().to_owned(), link)
+    });
+    Value::Object(links.collect())
+}

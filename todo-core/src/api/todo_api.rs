@@ -1,0 +1,243 @@
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::ALLOW, request::Parts};
+use http_body::Body;
+use tracing::Instrument as _;
+
+#[cfg(feature = "openapi")]
+use super::docs::Docs;
+use super::{
+    body::{BoxError, read_body},
+    error::ApiError,
+    input::Query,
+    log::report,
+    operations::Call,
+    problem::problem,
+    ready,
+    response::{empty, ok},
+    routes::{Operation, Parameters, Resource},
+};
+use crate::{
+    TodoService,
+    auth::{AuthError, Authenticator, Gate, Gates, Identity, Quota},
+};
+
+/// The todo API over HTTP: a [`TodoService`] with authentication, limits and error responses.
+///
+/// Cloning is cheap, and clones share the service and the settings. [`respond`](Self::respond) must be polled in a tokio
+/// runtime whose timer is enabled.
+#[derive(Clone, Debug)]
+pub struct TodoApi {
+    service: TodoService,
+    authenticator: Arc<dyn Authenticator>,
+    gates: Gates,
+    body_limit: usize,
+    timeout: Duration,
+    #[cfg(feature = "openapi")]
+    docs: Arc<Docs>,
+}
+
+impl TodoApi {
+    /// Creates an API over this service, for the callers that this authenticator accepts.
+    pub fn new(service: TodoService, authenticator: impl Authenticator + 'static) -> Self {
+        Self {
+            service,
+            authenticator: Arc::new(authenticator),
+            gates: Gates::default(),
+            body_limit: 64 * 1024,
+            timeout: Duration::from_secs(10),
+            #[cfg(feature = "openapi")]
+            docs: Arc::new(Docs::new("/api/v1")),
+        }
+    }
+
+    /// Adds a gate, which accepts or rejects each request of an authenticated caller.
+    ///
+    /// Several gates are called in the order in which they were added. The first that rejects a request ends it.
+    #[must_use]
+    pub fn with_gate(mut self, gate: impl Gate + 'static) -> Self {
+        self.gates = self.gates.with(gate);
+        self
+    }
+
+    /// Sets the maximum body size in bytes (default 64 KiB). Larger bodies are rejected with 413.
+    ///
+    /// A lower limit of the host, such as a middleware, also leads to 413 if its error is
+    /// [`http_body_util::LengthLimitError`].
+    #[must_use]
+    pub fn with_body_limit(mut self, bytes: usize) -> Self {
+        self.body_limit = bytes;
+        self
+    }
+
+    /// Sets how long a request may take, from its head to its response (default 10 s). Slower requests are rejected with
+    /// 503 `timeout`.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets the path under which the API is mounted, for its OpenAPI document (default `/api/v1`). See
+    /// [`openapi::document`](super::openapi::document).
+    #[cfg(feature = "openapi")]
+    #[must_use]
+    pub fn with_mount(mut self, mount: &str) -> Self {
+        self.docs = Arc::new(Docs::new(mount));
+        self
+    }
+
+    /// Returns the service behind the API.
+    #[must_use]
+    pub fn service(&self) -> &TodoService {
+        &self.service
+    }
+
+    /// Authenticates the caller of a request, for a host's own handlers.
+    ///
+    /// It calls the authenticator and then the gates, as each request to the API does. The adapters have an extractor
+    /// or a filter that calls it.
+    ///
+    /// # Errors
+    ///
+    /// The error of the authenticator or of a gate. [`problem`](super::problem) makes the API's response of it.
+    pub async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
+        Ok(self.admit(head).await?.0)
+    }
+
+    /// Returns the caller, and the caller's quota if a gate has one.
+    async fn admit(&self, head: &Parts) -> Result<(Identity, Option<Quota>), AuthError> {
+        // Called on the trait objects: a call on the `Arc`s would allocate one more future.
+        let identity = (*self.authenticator).authenticate(head).await?;
+        let quota = self.gates.check(&identity).await?;
+        Ok((identity, quota))
+    }
+
+    /// Responds to a request that the framework has matched to a resource.
+    ///
+    /// The path may still begin with the prefix under which the API is mounted. A path that does not match the resource
+    /// exactly (a trailing slash, an empty segment) gets 404 `not_found`. The response to a failed request carries its
+    /// [`ApiError`] in the extensions, as `Arc<ApiError>`.
+    pub async fn respond<B>(&self, resource: &'static Resource, request: Request<B>) -> Response<Bytes>
+    where
+        B: Body + Send,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let span = tracing::info_span!(
+            target: "todo_core::api",
+            "todo",
+            path = resource.path,
+            method = request.method().as_str(),
+            operation = resource.operation(request.method()).map(Operation::name),
+        );
+        async move {
+            let head_only = request.method() == Method::HEAD;
+            let mut quota = None;
+            let mut response = match self.result(resource, request, &mut quota).await {
+                Ok(response) => response,
+                Err(error) => {
+                    report(&error);
+                    problem(error)
+                }
+            };
+            if let Some(quota) = quota {
+                quota.tell(response.headers_mut());
+            }
+            if head_only {
+                response.body_mut().clear();
+            }
+            response
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn result<B>(
+        &self,
+        resource: &'static Resource,
+        request: Request<B>,
+        quota: &mut Option<Quota>,
+    ) -> Result<Response<Bytes>, ApiError>
+    where
+        B: Body + Send,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = request.into_parts();
+        let parameters = resource.parameters(head.uri.path()).ok_or(ApiError::NotFound)?;
+        if head.method == Method::OPTIONS {
+            let mut response = empty(StatusCode::NO_CONTENT);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(resource.allow));
+            return Ok(response);
+        }
+        let Some(operation) = resource.operation(&head.method) else {
+            return Err(ApiError::MethodNotAllowed { allow: resource.allow });
+        };
+        match tokio::time::timeout(self.timeout, self.perform(resource, operation, &head, parameters, body, quota))
+            .await
+        {
+            Ok(result) => result,
+            Err(_) => Err(ApiError::Timeout { limit: self.timeout }),
+        }
+    }
+
+    async fn perform<B>(
+        &self,
+        #[cfg_attr(not(feature = "openapi"), expect(unused_variables, reason = "only documents differ by their path"))]
+        resource: &'static Resource,
+        operation: Operation,
+        head: &Parts,
+        parameters: Parameters<'_>,
+        body: B,
+        quota: &mut Option<Quota>,
+    ) -> Result<Response<Bytes>, ApiError>
+    where
+        B: Body + Send,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        match operation {
+            Operation::Health => return Ok(ok(&ready::Status::OK)),
+            Operation::Ready => {
+                ready::check(&self.service, &*self.authenticator, self.timeout).await?;
+                return Ok(ok(&ready::Readiness::READY));
+            }
+            #[cfg(feature = "openapi")]
+            Operation::GetDocument => return self.docs.response(resource, &head.headers),
+            _ => {}
+        }
+        let identity;
+        (identity, *quota) = self.admit(head).await?;
+        if !parameters.user.is(&identity.user_id) {
+            return Err(ApiError::Forbidden);
+        }
+        let body = match operation {
+            Operation::CreateTask | Operation::ReplaceTask | Operation::PatchTask | Operation::CompleteTask => {
+                let merge_patch = head.method == Method::PATCH;
+                read_body(&head.headers, body, self.body_limit, merge_patch).await?
+            }
+            // A body of GET or DELETE has no meaning (RFC 9110, section 9.3), so it is not read.
+            _ => Vec::new(),
+        };
+        let call = Call {
+            tasks: self.service.for_user(identity.user_id.clone()),
+            id: parameters.id.as_deref(),
+            query: Query::parse(head.uri.query()),
+        };
+        match operation {
+            Operation::ListTasks => call.list().await,
+            Operation::CreateTask => call.create(&body).await,
+            Operation::GetTask => call.get().await,
+            Operation::ReplaceTask => call.replace(&body).await,
+            Operation::PatchTask => call.patch(&body).await,
+            Operation::DeleteTask => call.delete().await,
+            Operation::CompleteTask => call.complete(&body).await,
+            Operation::GetSession => call.session(&identity),
+            Operation::Health | Operation::Ready => Err(ApiError::Internal("a probe reached the service")),
+            #[cfg(feature = "openapi")]
+            Operation::GetDocument => Err(ApiError::Internal("a document reached the service")),
+        }
+    }
+}

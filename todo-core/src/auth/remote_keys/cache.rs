@@ -1,0 +1,285 @@
+//! Keeps the last key set, and decides when it is fetched again.
+//!
+//! A request reads a snapshot of the keys without a lock. A request that needs newer keys starts a fetch. Other
+//! requests that need it wait for the same fetch, which goes on even if the request that started it is dropped. There
+//! is no background task.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use reqwest::header::HeaderMap;
+
+use super::fetch::{Fetch, FetchError, Fetched, Fetcher};
+use crate::{
+    auth::{error::AuthError, key_set::JwkSet},
+    clock::{Clock, Timestamp},
+};
+
+/// The maximum of [`Settings::pause`] and of a `Retry-After` of the key server.
+pub(super) const MAX_PAUSE: Duration = Duration::from_mins(5);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    /// The age from which one request fetches the keys again.
+    pub(super) refresh_after: Duration,
+    /// The age from which all requests wait for the fetch.
+    pub(super) max_age: Duration,
+    /// The age from which the keys are not used any more.
+    pub(super) max_stale: Duration,
+    /// The minimum time between the starts of two fetches.
+    pub(super) pause: Duration,
+}
+
+/// The keys of one fetch.
+#[derive(Debug, Default)]
+pub(in crate::auth) struct Snapshot {
+    pub(in crate::auth) keys: JwkSet,
+    /// Increases when the keys change, so that tokens which were verified with older keys are verified again.
+    pub(in crate::auth) generation: u64,
+    /// The document, to recognize an unchanged one.
+    document: String,
+    /// When the fetch started, or `None` before the first fetch.
+    fetched_at: Option<Timestamp>,
+}
+
+/// The keys for one request.
+pub(in crate::auth) struct CurrentKeys {
+    pub(in crate::auth) snapshot: Arc<Snapshot>,
+    /// Whether the fetch started after the request arrived. Then a key that is missing does not exist.
+    pub(in crate::auth) is_fresh: bool,
+}
+
+/// The state of a fetched key set, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JwksStatus {
+    /// The time since the start of the last successful fetch, or `None` before the first one.
+    pub age: Option<Duration>,
+    /// Whether the keys are used: they have been fetched and are not too old.
+    pub usable: bool,
+    /// The number of keys.
+    pub keys: usize,
+    /// The number of fetches.
+    pub fetches: u64,
+    /// The number of failed fetches.
+    pub failures: u64,
+}
+
+/// The state of the fetches. There is at most one fetch at a time.
+struct FetchState {
+    current: Option<CurrentFetch>,
+    /// The number of fetches so far.
+    count: u64,
+    /// The number of failed fetches.
+    failures: u64,
+    /// When the next fetch is allowed.
+    next: Timestamp,
+    /// Whether the last fetch failed. Then requests use the old keys instead of waiting for the next fetch.
+    is_failing: bool,
+    /// The headers of the next, conditional request.
+    conditions: HeaderMap,
+}
+
+#[derive(Clone)]
+struct CurrentFetch {
+    /// Whether this caller started the fetch.
+    is_own: bool,
+    number: u64,
+    started_at: Timestamp,
+    fetch: Fetch,
+}
+
+/// The last key set of one URL.
+pub(super) struct KeyCache {
+    pub(super) fetcher: Fetcher,
+    pub(super) settings: Settings,
+    clock: Arc<dyn Clock>,
+    snapshot: ArcSwap<Snapshot>,
+    state: Mutex<FetchState>,
+}
+
+impl KeyCache {
+    pub(super) fn new(fetcher: Fetcher, settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            fetcher,
+            settings,
+            clock,
+            snapshot: ArcSwap::default(),
+            state: Mutex::new(FetchState {
+                current: None,
+                count: 0,
+                failures: 0,
+                next: Timestamp::from_unix_micros(i64::MIN),
+                is_failing: false,
+                conditions: HeaderMap::new(),
+            }),
+        }
+    }
+
+    pub(super) fn status(&self) -> JwksStatus {
+        let snapshot = self.snapshot.load();
+        let age = self.age(&snapshot);
+        let (fetches, failures) = {
+            let state = self.state();
+            (state.count, state.failures)
+        };
+        let usable = age.is_some_and(|age| age < self.settings.max_stale);
+        JwksStatus { age, usable, keys: snapshot.keys.len(), fetches, failures }
+    }
+
+    /// Fetches the keys, unless the previous fetch was too recent.
+    pub(super) async fn refresh(&self) -> Result<(), FetchError> {
+        self.finish(self.fetch()?).await
+    }
+
+    /// Returns the keys to verify a token with. Fetches them first if they are old.
+    pub(super) async fn current(&self) -> Result<CurrentKeys, AuthError> {
+        let snapshot = self.snapshot.load_full();
+        let age = self.age(&snapshot);
+        if age.is_some_and(|age| age < self.settings.refresh_after) {
+            return Ok(CurrentKeys { snapshot, is_fresh: false });
+        }
+        let mut is_fresh = false;
+        let should_wait = {
+            let state = self.state();
+            // All requests wait for the fetch if there are no keys or the keys are older than `max_age`, except that no
+            // request waits for an issuer that did not respond the last time. Otherwise one request waits, and the
+            // others use the keys that are there.
+            let all_wait = age.is_none_or(|age| age >= self.settings.max_age && !state.is_failing);
+            all_wait || state.current.as_ref().is_none_or(|current| current.fetch.strong_count() == Some(1))
+        };
+        if should_wait && let Ok(fetch) = self.fetch() {
+            let is_own = fetch.is_own;
+            // An error has been logged. Whether the old keys can be used is decided below.
+            is_fresh = self.finish(fetch).await.is_ok() && is_own;
+        }
+        let snapshot = self.snapshot.load_full();
+        if self.age(&snapshot).is_some_and(|age| age < self.settings.max_stale) {
+            Ok(CurrentKeys { snapshot, is_fresh })
+        } else {
+            Err(self.unavailable(FetchError::Stale))
+        }
+    }
+
+    /// Returns newer keys than these, for a token whose key is not among them.
+    pub(super) async fn newer_than(&self, seen: &Snapshot) -> Result<CurrentKeys, AuthError> {
+        let snapshot = self.snapshot.load_full();
+        // Another request has fetched the keys in the meantime.
+        if snapshot.fetched_at != seen.fetched_at {
+            return Ok(CurrentKeys { snapshot, is_fresh: false });
+        }
+        let fetch = self.fetch().map_err(|error| self.unavailable(error))?;
+        let is_fresh = fetch.is_own;
+        self.finish(fetch).await.map_err(|error| self.unavailable(error))?;
+        Ok(CurrentKeys { snapshot: self.snapshot.load_full(), is_fresh })
+    }
+
+    /// The error for a token whose key may be newer than the keys, and the keys cannot be fetched again yet.
+    pub(super) fn paused(&self) -> AuthError {
+        let wait = self.time_to_next(&self.state());
+        self.unavailable(FetchError::Paused(wait))
+    }
+
+    fn unavailable(&self, error: FetchError) -> AuthError {
+        let wait = self.time_to_next(&self.state());
+        let retry_after = if wait.is_zero() { Duration::from_secs(1) } else { wait };
+        AuthError::Unavailable { retry_after, source: Box::new(error) }
+    }
+
+    /// `None` if there are no keys yet. If the clock has gone backwards, the keys count as old and are fetched.
+    fn age(&self, snapshot: &Snapshot) -> Option<Duration> {
+        let age = self.clock.now().unix_micros() - snapshot.fetched_at?.unix_micros();
+        Some(u64::try_from(age).map_or(self.settings.max_age, Duration::from_micros))
+    }
+
+    fn state(&self) -> MutexGuard<'_, FetchState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time until the next fetch is allowed. A time longer than the longest pause means that the clock has gone
+    /// backwards.
+    fn time_to_next(&self, state: &FetchState) -> Duration {
+        let wait = state.next.unix_micros().saturating_sub(self.clock.now().unix_micros());
+        let wait = Duration::from_micros(u64::try_from(wait).unwrap_or(0));
+        if wait <= MAX_PAUSE { wait } else { Duration::ZERO }
+    }
+
+    /// The current fetch, or an error if none is allowed now. `None` if a new fetch can start.
+    fn current_fetch(&self, state: &FetchState) -> Option<Result<CurrentFetch, FetchError>> {
+        if let Some(current) = &state.current {
+            return Some(Ok(current.clone()));
+        }
+        let wait = self.time_to_next(state);
+        (!wait.is_zero()).then_some(Err(FetchError::Paused(wait)))
+    }
+
+    /// The current fetch, or a new one.
+    fn fetch(&self) -> Result<CurrentFetch, FetchError> {
+        if let Some(current) = self.current_fetch(&self.state()) {
+            return current;
+        }
+        // Called without the lock, because the host may ask for the status in it.
+        let headers = self.fetcher.headers();
+        let mut state = self.state();
+        if let Some(current) = self.current_fetch(&state) {
+            return current;
+        }
+        let started_at = self.clock.now();
+        state.next = started_at.plus(self.settings.pause);
+        state.count += 1;
+        let fetch = self.fetcher.fetch(headers, state.conditions.clone());
+        let current = CurrentFetch { is_own: false, number: state.count, started_at, fetch };
+        state.current = Some(current.clone());
+        Ok(CurrentFetch { is_own: true, ..current })
+    }
+
+    /// Drives a fetch to its end. The first caller that gets the result stores it.
+    async fn finish(&self, CurrentFetch { number, started_at, fetch, .. }: CurrentFetch) -> Result<(), FetchError> {
+        let result = fetch.await;
+        let mut state = self.state();
+        if state.current.as_ref().is_some_and(|current| current.number == number) {
+            state.current = None;
+            state.is_failing = result.is_err();
+            match &result {
+                Ok(fetched) => self.store(&mut state, started_at, fetched),
+                Err(failed) => {
+                    state.failures += 1;
+                    tracing::warn!(target: "todo_core::auth", error = %failed.error, "a key set could not be fetched");
+                    if let Some(after) = failed.retry_after {
+                        state.next = started_at.plus(after.clamp(self.settings.pause, MAX_PAUSE));
+                    }
+                }
+            }
+        }
+        result.map(|_| ()).map_err(|failed| failed.error.clone())
+    }
+
+    fn store(&self, state: &mut FetchState, started_at: Timestamp, fetched: &Fetched) {
+        let old = self.snapshot.load();
+        let (document, keys) = match fetched {
+            // A 304 to a request that was not conditional.
+            Fetched::NotModified if old.fetched_at.is_none() => return,
+            Fetched::NotModified => (&old.document, &old.keys),
+            Fetched::Document { text, keys, conditions } => {
+                state.conditions.clone_from(conditions);
+                (text, keys)
+            }
+        };
+        // A token that was verified with a removed key must be verified again.
+        let is_same = old.fetched_at.is_some() && old.document == *document;
+        let generation = if is_same { old.generation } else { old.generation + 1 };
+        if !is_same {
+            tracing::info!(
+                target: "todo_core::auth",
+                keys = keys.len(),
+                left_out = keys.left_out(),
+                "the key set has changed"
+            );
+        }
+        let (keys, document) = (keys.clone(), document.clone());
+        self.snapshot.store(Arc::new(Snapshot { keys, generation, document, fetched_at: Some(started_at) }));
+    }
+}

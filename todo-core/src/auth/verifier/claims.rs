@@ -1,0 +1,181 @@
+//! Checks the claims of a token (RFC 7519, section 4).
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{
+    UserId,
+    auth::{
+        authenticator::Identity,
+        error::{AuthError, InvalidSource, Refusal},
+    },
+    clock::Timestamp,
+    json::{Json, get},
+};
+
+/// The layout of the claims.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Shape {
+    /// An access token. One claim contains the user id (see [`KeySource::subject`](super::KeySource::subject)). The
+    /// claims `email` and `name` are optional.
+    #[default]
+    AccessToken,
+    /// The session cookie of Better Auth with `cookieCache: { strategy: "jwt" }`. `user.id` is the user id,
+    /// `session.userId` must be the same, and `session.expiresAt` must be in the future.
+    CookieCache,
+}
+
+/// The requirements of a key source for the claims of its tokens.
+#[derive(Clone)]
+pub(super) struct ClaimRules {
+    /// `None` if not configured. An empty set accepts any issuer.
+    pub(super) issuers: Option<BTreeSet<String>>,
+    /// `None` if not configured. An empty set accepts any audience.
+    pub(super) audiences: Option<BTreeSet<String>>,
+    /// The path to the user id.
+    pub(super) subject: Vec<String>,
+    pub(super) shape: Shape,
+}
+
+impl ClaimRules {
+    /// Checks the configuration.
+    pub(super) fn check_config(&self, needs_issuer_and_audience: bool) -> Result<(), InvalidSource> {
+        let lists = [&self.issuers, &self.audiences];
+        // `listed` turns an empty list into an empty string.
+        if lists.into_iter().flatten().any(|list| list.contains("")) || self.subject.iter().any(String::is_empty) {
+            return Err(InvalidSource::Empty);
+        }
+        if needs_issuer_and_audience && lists.into_iter().any(Option::is_none) {
+            return Err(InvalidSource::NoIssuerOrAudience);
+        }
+        Ok(())
+    }
+
+    /// Checks the claims of a token.
+    pub(super) fn check(
+        &self,
+        claims: &[(String, Json)],
+        now: Timestamp,
+        leeway: Duration,
+    ) -> Result<VerifiedClaims, AuthError> {
+        let refuse = |refusal| Err(AuthError::Invalid(refusal));
+        if !accepts(self.issuers.as_ref(), get(claims, "iss"), false) {
+            return refuse(Refusal::Issuer);
+        }
+        if !accepts(self.audiences.as_ref(), get(claims, "aud"), true) {
+            return refuse(Refusal::Audience);
+        }
+        let not_before = moment(claims, "nbf")?;
+        let issued_at = moment(claims, "iat")?;
+        let Some(mut expires_at) = moment(claims, "exp")? else {
+            return refuse(Refusal::NoExpiry);
+        };
+
+        let subject = self
+            .subject
+            .split_first()
+            .and_then(|(first, rest)| rest.iter().try_fold(get(claims, first)?, |value, name| value.get(name)));
+        let Some(user_id) = subject.and_then(Json::as_str).and_then(|id| UserId::new(id).ok()) else {
+            return refuse(Refusal::Subject);
+        };
+        let profile = match self.shape {
+            Shape::AccessToken => None,
+            Shape::CookieCache => {
+                let session = get(claims, "session");
+                let member = |name| session.and_then(|session| session.get(name));
+                let session_expires_at = match member("expiresAt") {
+                    Some(Json::String(text)) => text.parse().ok(),
+                    Some(Json::Number(millis)) => Some(seconds_to_moment(millis / 1000.0)),
+                    _ => None,
+                };
+                let Some(session_expires_at) = session_expires_at else {
+                    return refuse(Refusal::Session);
+                };
+                if member("userId").and_then(Json::as_str) != Some(user_id.as_str()) {
+                    return refuse(Refusal::Session);
+                }
+                expires_at = expires_at.min(session_expires_at);
+                get(claims, "user")
+            }
+        };
+        let text = |name| {
+            let value = match self.shape {
+                Shape::AccessToken => get(claims, name),
+                Shape::CookieCache => profile.and_then(|profile| profile.get(name)),
+            };
+            value.and_then(Json::as_str).map(str::to_owned)
+        };
+        let verified = VerifiedClaims {
+            identity: Identity {
+                user_id,
+                issued_at,
+                expires_at: Some(expires_at),
+                email: text("email"),
+                name: text("name"),
+            },
+            not_before,
+            expires_at,
+        };
+        verified.check_time(now, leeway)?;
+        Ok(verified)
+    }
+}
+
+/// Claims that were accepted. Only their time has to be checked again.
+#[derive(Debug)]
+pub(super) struct VerifiedClaims {
+    pub(super) identity: Identity,
+    not_before: Option<Timestamp>,
+    expires_at: Timestamp,
+}
+
+impl VerifiedClaims {
+    pub(super) fn check_time(&self, now: Timestamp, leeway: Duration) -> Result<(), AuthError> {
+        if now >= self.expires_at.plus(leeway) {
+            return Err(AuthError::Expired);
+        }
+        if self.not_before.is_some_and(|not_before| now < not_before.minus(leeway)) {
+            return Err(AuthError::Invalid(Refusal::NotYetValid));
+        }
+        Ok(())
+    }
+}
+
+/// The strings as a set. An empty list becomes a set that [`ClaimRules::check_config`] rejects, because an empty set
+/// would accept all tokens.
+pub(super) fn listed<S: Into<String>>(strings: impl IntoIterator<Item = S>) -> BTreeSet<String> {
+    let mut set: BTreeSet<String> = strings.into_iter().map(Into::into).collect();
+    if set.is_empty() {
+        set.insert(String::new());
+    }
+    set
+}
+
+/// Whether a claim is in the list. `None` and an empty list accept every claim. `aud` may be an array, `iss` may not.
+fn accepts(list: Option<&BTreeSet<String>>, claim: Option<&Json>, may_be_array: bool) -> bool {
+    let Some(list) = list.filter(|list| !list.is_empty()) else {
+        return true;
+    };
+    match claim {
+        Some(Json::String(text)) => list.contains(text),
+        Some(Json::Array(texts)) if may_be_array => {
+            texts.iter().all(|text| text.as_str().is_some())
+                && texts.iter().filter_map(Json::as_str).any(|text| list.contains(text))
+        }
+        _ => false,
+    }
+}
+
+/// A NumericDate (RFC 7519, section 2), which may have a fraction.
+fn moment(claims: &[(String, Json)], name: &str) -> Result<Option<Timestamp>, AuthError> {
+    match get(claims, name) {
+        None => Ok(None),
+        Some(Json::Number(seconds)) => Ok(Some(seconds_to_moment(*seconds))),
+        Some(_) => Err(AuthError::Invalid(Refusal::Time)),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the cast saturates, and so does the range of timestamps")]
+fn seconds_to_moment(seconds: f64) -> Timestamp {
+    Timestamp::from_unix_micros((seconds * 1_000_000.0) as i64)
+}

@@ -1,0 +1,319 @@
+//! Verifies JSON Web Tokens (RFC 7519) as RFC 8725 advises.
+//!
+//! `jsonwebtoken` is only used for cryptography. Header and claims are parsed here, because by default `jsonwebtoken`
+//! accepts an unknown `crit`, a future `nbf`, a missing `aud` or `iss` and an empty `sub`.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use aws_lc_rs::digest;
+use http::{header::AUTHORIZATION, request::Parts};
+use quick_cache::sync::Cache;
+
+#[cfg(feature = "remote-jwks")]
+use super::remote_keys::{JwksStatus, RefreshTask, RemoteJwks};
+use super::{
+    authenticator::{Authenticator, Identity},
+    cookie::TokenCookie,
+    error::{AuthError, InvalidSource, Refusal},
+};
+use crate::clock::{Clock, SystemClock};
+
+mod better_auth;
+mod claims;
+mod source;
+mod token;
+
+pub use claims::Shape;
+use claims::VerifiedClaims;
+pub use source::KeySource;
+use token::Token;
+
+/// The maximum length of a token in bytes. Tokens of Better Auth are under 2 KiB; servers limit headers to 8 to 64 KiB.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+/// The number of verified tokens in the cache. At about 300 bytes each, they take about 3 MiB.
+const CACHED_TOKENS: usize = 10_000;
+
+/// Verifies JSON Web Tokens, which clients send as bearer tokens in the header `Authorization` (RFC 6750).
+///
+/// A token is accepted if its signature is valid and:
+///
+/// - `exp` has not passed and `nbf` is not in the future, both with a leeway; `iat` is not checked
+/// - issuer and audience are as configured
+/// - the subject is a valid [`UserId`](crate::UserId)
+/// - `typ` is absent, `JWT` or `at+jwt`, and there is no `crit`
+/// - header and claims contain no duplicate members
+///
+/// Verified tokens are cached, by their SHA-256, as long as they are valid and the keys do not change.
+///
+/// Clones share the keys and the cache.
+///
+/// ```
+/// use todo_core::auth::{JwtVerifier, KeySource};
+///
+/// let verifier = JwtVerifier::builder()
+///     .source(KeySource::secrets(["at least thirty-two bytes of secret"])?.issuers(["https://app.example.com"]))
+///     .build()?;
+/// # Ok::<(), todo_core::auth::InvalidSource>(())
+/// ```
+#[derive(Clone)]
+pub struct JwtVerifier(Arc<Inner>);
+
+struct Inner {
+    sources: Vec<KeySource>,
+    cookie: Option<TokenCookie>,
+    leeway: Duration,
+    clock: Arc<dyn Clock>,
+    /// By SHA-256 of the token.
+    verified: Cache<[u8; 32], Arc<VerifiedToken>>,
+}
+
+/// A verified token, and the keys that verified it.
+struct VerifiedToken {
+    claims: VerifiedClaims,
+    source: usize,
+    generation: u64,
+}
+
+/// Builds a [`JwtVerifier`].
+#[derive(Debug)]
+pub struct JwtVerifierBuilder {
+    sources: Vec<KeySource>,
+    cookie: Option<TokenCookie>,
+    leeway: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl JwtVerifierBuilder {
+    /// Adds a key source. A token is accepted if one of the sources accepts it.
+    #[must_use]
+    pub fn source(mut self, source: KeySource) -> Self {
+        self.sources.push(source);
+        self
+    }
+
+    /// Reads the token from this cookie if the request has no `Authorization` header. Default: no cookie is read.
+    #[must_use]
+    pub fn cookie(mut self, cookie: TokenCookie) -> Self {
+        self.cookie = Some(cookie);
+        self
+    }
+
+    /// Sets by how much the clocks of issuer and verifier may differ. Default: 30 seconds.
+    #[must_use]
+    pub fn leeway(mut self, leeway: Duration) -> Self {
+        self.leeway = leeway;
+        self
+    }
+
+    /// Sets the clock for `exp` and `nbf`. Default: the system clock.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Returns the verifier.
+    ///
+    /// # Errors
+    ///
+    /// See [`InvalidSource`].
+    pub fn build(self) -> Result<JwtVerifier, InvalidSource> {
+        if self.sources.is_empty() {
+            return Err(InvalidSource::NoSource);
+        }
+        self.sources.iter().try_for_each(KeySource::check)?;
+        // Without this, `jsonwebtoken` panics when it is first used in a build that enables both of its back ends. An
+        // error means that the host has chosen one already.
+        let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+        Ok(JwtVerifier(Arc::new(Inner {
+            sources: self.sources,
+            cookie: self.cookie,
+            leeway: self.leeway,
+            clock: self.clock,
+            verified: Cache::new(CACHED_TOKENS),
+        })))
+    }
+}
+
+impl JwtVerifier {
+    /// Starts building a verifier. It needs at least one [source](JwtVerifierBuilder::source).
+    #[must_use]
+    pub fn builder() -> JwtVerifierBuilder {
+        JwtVerifierBuilder {
+            sources: Vec::new(),
+            cookie: None,
+            leeway: Duration::from_secs(30),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Returns a verifier of HS256 tokens with one shared secret. The user id is in `sub`.
+    ///
+    /// # Errors
+    ///
+    /// If the secret is shorter than 32 bytes or publicly known.
+    pub fn hs256(secret: impl AsRef<[u8]>) -> Result<Self, InvalidSource> {
+        Self::builder().source(KeySource::secrets([secret])?).build()
+    }
+
+    /// Returns a verifier of the tokens of Better Auth and its `jwt` plugin. See [`KeySource::better_auth`].
+    ///
+    /// ```
+    /// use todo_core::auth::JwtVerifier;
+    ///
+    /// let verifier = JwtVerifier::better_auth("https://app.example.com")?;
+    /// # Ok::<(), todo_core::auth::InvalidSource>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSource::Url`], if the URL is invalid, or is `http://` to another machine.
+    #[cfg(feature = "remote-jwks")]
+    pub fn better_auth(base_url: &str) -> Result<Self, InvalidSource> {
+        Self::builder().source(KeySource::better_auth(base_url)?).build()
+    }
+
+    /// Starts tasks that refresh all remote key sets until the returned handle is dropped. Without them, one request
+    /// every 30 seconds waits for a fetch. See [`RemoteJwks::spawn_refresh`].
+    #[cfg(feature = "remote-jwks")]
+    pub fn spawn_refresh(&self) -> RefreshTask {
+        self.remote_keys().map(RemoteJwks::spawn_refresh).fold(RefreshTask::default(), RefreshTask::join)
+    }
+
+    /// Returns the state of each remote key set, for metrics. This does not fetch keys.
+    #[cfg(feature = "remote-jwks")]
+    pub fn key_sets(&self) -> impl Iterator<Item = JwksStatus> {
+        self.remote_keys().map(RemoteJwks::status)
+    }
+
+    #[cfg(feature = "remote-jwks")]
+    fn remote_keys(&self) -> impl Iterator<Item = &RemoteJwks> {
+        self.0.sources.iter().filter_map(KeySource::remote_keys)
+    }
+
+    /// Verifies a token and returns its user.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Expired`], if the token is valid except for its time. [`AuthError::Unavailable`], if the keys
+    /// cannot be fetched. Otherwise [`AuthError::Invalid`].
+    pub async fn verify(&self, token: &str) -> Result<Identity, AuthError> {
+        let result = self.verify_silently(token).await;
+        if let Err(error) = &result {
+            tracing::debug!(target: "todo_core::auth", %error, "a token was rejected");
+        }
+        result
+    }
+
+    async fn verify_silently(&self, token: &str) -> Result<Identity, AuthError> {
+        let inner = &*self.0;
+        let now = inner.clock.now();
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(AuthError::Invalid(Refusal::TooLong));
+        }
+        // The cache is read before the token is parsed, because parsing takes longer, even for HS256.
+        let hash = sha256(token);
+        let mut fetched = None;
+        if let Some(known) = inner.verified.get(&hash) {
+            let (generation, is_fresh) = inner.sources[known.source].generation().await?;
+            if generation == known.generation {
+                known.claims.check_time(now, inner.leeway)?;
+                return Ok(known.claims.identity.clone());
+            }
+            fetched = is_fresh.then_some(known.source);
+        }
+        let parsed = Token::parse(token).map_err(AuthError::Invalid)?;
+        // The error of the source that accepted most of the token.
+        let mut closest = AuthError::Invalid(Refusal::Algorithm);
+        for (number, source) in inner.sources.iter().enumerate() {
+            if !source.is_for(parsed.algorithm) {
+                continue;
+            }
+            match source.verify(&parsed, fetched == Some(number), now, inner.leeway).await {
+                Ok((claims, generation)) => {
+                    let identity = claims.identity.clone();
+                    inner.verified.insert(hash, Arc::new(VerifiedToken { claims, source: number, generation }));
+                    return Ok(identity);
+                }
+                Err(error) if progress(&error) > progress(&closest) => closest = error,
+                Err(_) => {}
+            }
+        }
+        Err(closest)
+    }
+}
+
+/// How many checks a token passed before this error.
+fn progress(error: &AuthError) -> u8 {
+    match error {
+        AuthError::Invalid(Refusal::Algorithm) => 0,
+        AuthError::Invalid(Refusal::UnknownKey) => 1,
+        AuthError::Invalid(Refusal::Signature) => 2,
+        // A source without keys might have accepted the token.
+        AuthError::Unavailable { .. } => 3,
+        AuthError::Invalid(_) => 4,
+        _ => 5,
+    }
+}
+
+fn sha256(token: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+    hash
+}
+
+#[async_trait]
+impl Authenticator for JwtVerifier {
+    async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
+        if let Some(cookie) = &self.0.cookie
+            && !head.headers.contains_key(AUTHORIZATION)
+        {
+            let token = cookie.token(head)?.ok_or(AuthError::Missing)?;
+            return self.verify(&token).await;
+        }
+        self.verify(bearer_token(head)?).await
+    }
+
+    /// Succeeds if one source has usable keys. Fetches the keys if no source has any: otherwise a server that gets no
+    /// requests before it is ready would never become ready.
+    async fn ready(&self) -> Result<(), AuthError> {
+        let mut ready = Ok(());
+        if self.0.sources.iter().any(KeySource::is_usable) {
+            return ready;
+        }
+        for source in &self.0.sources {
+            ready = source.generation().await.map(|_| ());
+            if ready.is_ok() {
+                break;
+            }
+        }
+        ready
+    }
+}
+
+/// Returns the token of the only `Authorization` header. The scheme `Bearer` is case-insensitive (RFC 9110, section
+/// 11.1).
+fn bearer_token(head: &Parts) -> Result<&str, AuthError> {
+    let mut headers = head.headers.get_all(AUTHORIZATION).iter();
+    let (Some(header), None) = (headers.next(), headers.next()) else {
+        return Err(AuthError::Missing);
+    };
+    let header = header.to_str().map_err(|_| AuthError::Invalid(Refusal::Malformed))?;
+    let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
+    let token = token.trim_matches(' ');
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+        return Err(AuthError::Missing);
+    }
+    Ok(token)
+}
+
+impl fmt::Debug for JwtVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtVerifier")
+            .field("sources", &self.0.sources)
+            .field("leeway", &self.0.leeway)
+            .finish_non_exhaustive()
+    }
+}

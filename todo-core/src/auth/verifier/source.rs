@@ -1,0 +1,267 @@
+//! Keys, with the requirements for the tokens that they sign.
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use jsonwebtoken::DecodingKey;
+
+use super::{
+    better_auth,
+    claims::{ClaimRules, Shape, VerifiedClaims, listed},
+    token::Token,
+};
+#[cfg(feature = "remote-jwks")]
+use crate::auth::remote_keys::{CurrentKeys, RemoteJwks};
+use crate::{
+    auth::{
+        error::{AuthError, InvalidSource, Refusal},
+        key::Algorithm,
+        key_set::JwkSet,
+    },
+    clock::Timestamp,
+};
+
+/// Keys, and what is required of the tokens that are signed with them.
+///
+/// Issuers, audiences, subject and shape belong to a source, so that a token of one issuer is never verified with the
+/// rules of another.
+///
+/// The `alg` of a token only selects among keys of this algorithm. A shared secret never verifies a token with an
+/// asymmetric algorithm, and a public key is never used as a secret.
+#[derive(Clone)]
+pub struct KeySource {
+    keys: Keys,
+    rules: ClaimRules,
+}
+
+#[derive(Clone)]
+enum Keys {
+    Secrets(Vec<DecodingKey>),
+    Jwks(JwkSet),
+    #[cfg(feature = "remote-jwks")]
+    Remote(RemoteJwks),
+}
+
+impl KeySource {
+    /// Returns a source of shared secrets, for HS256.
+    ///
+    /// The bytes of each string are used as they are. Several secrets allow rotation: a token may be signed with any of
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// If there is no secret, or one is shorter than 32 bytes or publicly known.
+    pub fn secrets<S: AsRef<[u8]>>(secrets: impl IntoIterator<Item = S>) -> Result<Self, InvalidSource> {
+        let mut keys = Vec::new();
+        for secret in secrets {
+            let secret = secret.as_ref();
+            if secret == better_auth::DEFAULT_SECRET.as_bytes() {
+                return Err(InvalidSource::PublicSecret);
+            }
+            if secret.len() < 32 {
+                return Err(InvalidSource::ShortSecret);
+            }
+            keys.push(DecodingKey::from_secret(secret));
+        }
+        if keys.is_empty() {
+            return Err(InvalidSource::Empty);
+        }
+        Ok(Self::new(Keys::Secrets(keys)))
+    }
+
+    /// Returns a source of public keys that do not change while the program runs.
+    ///
+    /// [`issuers`](Self::issuers) and [`audiences`](Self::audiences) are required.
+    #[must_use]
+    pub fn jwks(keys: JwkSet) -> Self {
+        Self::new(Keys::Jwks(keys))
+    }
+
+    /// Returns a source of public keys that are fetched from their issuer and kept up to date.
+    ///
+    /// [`issuers`](Self::issuers) and [`audiences`](Self::audiences) are required.
+    #[cfg(feature = "remote-jwks")]
+    #[must_use]
+    pub fn remote(keys: RemoteJwks) -> Self {
+        Self::new(Keys::Remote(keys))
+    }
+
+    /// Returns a source for the tokens of Better Auth and its `jwt` plugin.
+    ///
+    /// The base URL is the `baseURL` of Better Auth (`BETTER_AUTH_URL`). The keys are fetched from
+    /// `<url>/api/auth/jwks`, and issuer and audience are the origin of the URL. If the URL has a path, Better Auth is
+    /// mounted there, and the keys are fetched from `<url>/jwks`.
+    ///
+    /// If the keys have another address than the public URL, for example within a container network, use
+    /// [`remote`](Self::remote) with [`issuers`](Self::issuers) and [`audiences`](Self::audiences).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSource::Url`], if the URL is invalid, or is `http://` to another machine.
+    #[cfg(feature = "remote-jwks")]
+    pub fn better_auth(base_url: &str) -> Result<Self, InvalidSource> {
+        let (jwks_url, origin) = better_auth::addresses(base_url)?;
+        Ok(Self::remote(RemoteJwks::builder(jwks_url).build()?).issuers([origin.clone()]).audiences([origin]))
+    }
+
+    fn new(keys: Keys) -> Self {
+        let rules =
+            ClaimRules { issuers: None, audiences: None, subject: vec!["sub".to_owned()], shape: Shape::AccessToken };
+        Self { keys, rules }
+    }
+
+    /// Requires that the claim `iss` is one of these issuers. They are compared byte by byte.
+    #[must_use]
+    pub fn issuers<S: Into<String>>(mut self, issuers: impl IntoIterator<Item = S>) -> Self {
+        self.rules.issuers = Some(listed(issuers));
+        self
+    }
+
+    /// Accepts tokens with any `iss`, or none.
+    #[must_use]
+    pub fn any_issuer(mut self) -> Self {
+        self.rules.issuers = Some(BTreeSet::new());
+        self
+    }
+
+    /// Requires that a value of the claim `aud` is one of these audiences. They are compared byte by byte.
+    #[must_use]
+    pub fn audiences<S: Into<String>>(mut self, audiences: impl IntoIterator<Item = S>) -> Self {
+        self.rules.audiences = Some(listed(audiences));
+        self
+    }
+
+    /// Accepts tokens with any `aud`, or none.
+    #[must_use]
+    pub fn any_audience(mut self) -> Self {
+        self.rules.audiences = Some(BTreeSet::new());
+        self
+    }
+
+    /// Sets the claim that contains the user id. A dot separates the names of nested objects (`user.id`). Default:
+    /// `sub`.
+    #[must_use]
+    pub fn subject(mut self, path: &str) -> Self {
+        self.rules.subject = path.split('.').map(str::to_owned).collect();
+        self
+    }
+
+    /// Sets the layout of the claims. Default: [`Shape::AccessToken`].
+    #[must_use]
+    pub fn shape(mut self, shape: Shape) -> Self {
+        self.rules.shape = shape;
+        if shape == Shape::CookieCache {
+            return self.subject("user.id");
+        }
+        self
+    }
+
+    /// Checks the configuration.
+    pub(super) fn check(&self) -> Result<(), InvalidSource> {
+        self.rules.check_config(!matches!(self.keys, Keys::Secrets(_)))
+    }
+
+    /// The keys, if they are fetched.
+    #[cfg(feature = "remote-jwks")]
+    pub(super) fn remote_keys(&self) -> Option<&RemoteJwks> {
+        match &self.keys {
+            Keys::Remote(remote) => Some(remote),
+            Keys::Secrets(_) | Keys::Jwks(_) => None,
+        }
+    }
+
+    /// Whether the source has keys for this kind of algorithm.
+    pub(super) fn is_for(&self, algorithm: Algorithm) -> bool {
+        matches!(self.keys, Keys::Secrets(_)) == (algorithm == Algorithm::Hs256)
+    }
+
+    /// Whether there are keys now, without fetching them.
+    pub(super) fn is_usable(&self) -> bool {
+        match &self.keys {
+            Keys::Secrets(_) | Keys::Jwks(_) => true,
+            #[cfg(feature = "remote-jwks")]
+            Keys::Remote(remote) => remote.status().usable,
+        }
+    }
+
+    /// Returns the generation of the current keys, and whether the keys were fetched for this call.
+    #[cfg_attr(not(feature = "remote-jwks"), expect(clippy::unused_async, reason = "only remote keys are fetched"))]
+    pub(super) async fn generation(&self) -> Result<(u64, bool), AuthError> {
+        match &self.keys {
+            Keys::Secrets(_) | Keys::Jwks(_) => Ok((0, true)),
+            #[cfg(feature = "remote-jwks")]
+            Keys::Remote(remote) => {
+                let current = remote.current().await?;
+                Ok((current.snapshot.generation, current.is_fresh))
+            }
+        }
+    }
+
+    /// Verifies a token for whose algorithm this source [is](Self::is_for). Returns its claims and the generation of
+    /// the keys. `is_fresh` says that the keys have already been fetched for this token.
+    #[cfg_attr(
+        not(feature = "remote-jwks"),
+        expect(clippy::unused_async, unused_variables, reason = "only remote keys are fetched")
+    )]
+    pub(super) async fn verify(
+        &self,
+        token: &Token<'_>,
+        is_fresh: bool,
+        now: Timestamp,
+        leeway: Duration,
+    ) -> Result<(VerifiedClaims, u64), AuthError> {
+        let generation = match &self.keys {
+            Keys::Secrets(secrets) => {
+                if !secrets.iter().any(|secret| token.is_signed_with_secret(secret)) {
+                    return Err(AuthError::Invalid(Refusal::Signature));
+                }
+                0
+            }
+            Keys::Jwks(keys) => {
+                token.check_signature(keys.find(token.kid.as_deref(), token.algorithm))?;
+                0
+            }
+            #[cfg(feature = "remote-jwks")]
+            Keys::Remote(remote) => {
+                let mut current = remote.current().await?;
+                current.is_fresh |= is_fresh;
+                let check = |current: &CurrentKeys| {
+                    let key = current.snapshot.keys.find(token.kid.as_deref(), token.algorithm);
+                    key.map(|key| token.check_signature(Some(key)))
+                };
+                let mut checked = check(&current);
+                if checked.is_none() && !current.is_fresh {
+                    // Keys are not fetched for a token that is invalid with any key.
+                    self.rules.check(&token.claims()?, now, leeway)?;
+                    current = remote.newer_than(&current.snapshot).await?;
+                    checked = check(&current);
+                }
+                match checked {
+                    Some(checked) => checked?,
+                    None if current.is_fresh => return Err(AuthError::Invalid(Refusal::UnknownKey)),
+                    // The key may be newer than the keys.
+                    None => return Err(remote.paused()),
+                }
+                current.snapshot.generation
+            }
+        };
+        Ok((self.rules.check(&token.claims()?, now, leeway)?, generation))
+    }
+}
+
+impl fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = match &self.keys {
+            Keys::Secrets(keys) => format!("{} secrets", keys.len()),
+            Keys::Jwks(keys) => format!("{} public keys", keys.len()),
+            #[cfg(feature = "remote-jwks")]
+            Keys::Remote(remote) => format!("{remote:?}"),
+        };
+        f.debug_struct("KeySource")
+            .field("keys", &keys)
+            .field("issuers", &self.rules.issuers)
+            .field("audiences", &self.rules.audiences)
+            .field("subject", &self.rules.subject.join("."))
+            .field("shape", &self.rules.shape)
+            .finish()
+    }
+}

@@ -1,0 +1,78 @@
+//! The test suite for stores: the cases check the contract of [`TaskStore`].
+
+use std::{pin::Pin, sync::Arc};
+
+use crate::store::TaskStore;
+
+mod changes;
+mod fixture;
+mod lists;
+mod owners;
+mod tasks;
+
+pub use changes::*;
+pub use lists::*;
+pub use owners::*;
+pub use tasks::*;
+
+/// Generates a test for each case of the suite for stores.
+///
+/// The argument is the path of a function `async fn(case: impl AsyncFnOnce(Arc<dyn TaskStore>))` that calls the case with
+/// an empty store.
+#[macro_export]
+macro_rules! store_conformance {
+    ($with_store:path) => {
+        $crate::store_conformance! { each test $with_store }
+    };
+    (each $($what:tt)+) => {
+        $crate::store_conformance! { @ $($what)+;
+            a_stored_task_is_read_back_unchanged
+            inserting_an_existing_id_changes_nothing
+            one_of_many_concurrent_inserts_of_an_id_succeeds
+            a_missing_task_is_not_an_error
+            texts_at_their_length_limits_are_stored
+            times_are_stored_to_the_microsecond
+            one_of_many_concurrent_deletions_succeeds
+            erase_deletes_all_tasks_of_one_owner
+            concurrent_writers_all_succeed
+            a_cancelled_call_does_not_affect_others
+            ping_succeeds
+            other_owners_cannot_read_or_change_a_task
+            two_owners_may_have_the_same_id
+            owners_are_compared_byte_for_byte
+            a_cursor_of_another_owner_lists_only_the_callers_tasks
+            lists_are_ordered_by_descending_id
+            ids_are_compared_as_bytes
+            pages_have_no_gaps_or_overlaps
+            concurrent_inserts_do_not_disturb_paging
+            filtered_lists_are_paged
+            a_cursor_is_a_position_not_a_task
+            every_toggle_counts
+            concurrent_changes_to_different_fields_are_all_kept
+            absent_fields_do_not_change
+            a_description_is_kept_cleared_or_set
+            a_change_of_several_fields_increments_the_version_once
+            a_change_without_effect_keeps_version_and_updated_at
+            updated_at_never_goes_backwards
+        }
+    };
+    (@ listed; $($case:ident)+) => {
+        vec![$((stringify!($case), |store| Box::pin($case(store)))),+]
+    };
+    (@ test $with_store:path; $($case:ident)+) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        async fn $case() {
+            $with_store(async |store| $crate::conformance::store::$case(store).await).await;
+        }
+    )+ };
+}
+
+/// A case of the suite.
+pub type Case = fn(Arc<dyn TaskStore>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Returns all cases with their names, for a test that runs them in another way than
+/// [`store_conformance!`](crate::store_conformance).
+#[must_use]
+pub fn cases() -> Vec<(&'static str, Case)> {
+    crate::store_conformance! { each listed }
+}

@@ -1,0 +1,66 @@
+use async_trait::async_trait;
+
+use crate::{
+    Page, Task, TaskId, TaskQuery, UserId,
+    clock::Timestamp,
+    store::{StoreError, TaskChange, TaskStore},
+};
+
+/// A store that can run many calls of different owners in one statement, for
+/// [`CoalescingStore`](super::CoalescingStore).
+///
+/// The contract, in addition to that of [`TaskStore`]:
+///
+/// - A method returns one result for each call, in the order of the calls.
+/// - Every call has its own owner and returns only rows of that owner. The owner is part of every predicate.
+///   [`Task::user_id`] is the owner that the store has read from the row, not a copy of the argument, so that the
+///   caller can compare the two.
+/// - A batch of writes is applied completely or not at all. It contains each `(owner, id)` at most once and is sorted
+///   by `(owner, id)`.
+/// - A batch of writes does not wait for row locks of other transactions. A call whose row is locked is left out, and
+///   its result is [`None`] or `false`.
+#[async_trait]
+pub trait BatchStore: TaskStore {
+    /// Whether the store can run batches. If not, [`CoalescingStore`](super::CoalescingStore) passes on every call
+    /// unchanged.
+    fn is_batching(&self) -> bool {
+        true
+    }
+
+    /// Runs many [`TaskStore::get`] calls.
+    async fn get_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<Option<Task>>, BatchError>;
+
+    /// Runs many [`TaskStore::list`] calls. Either all of them have a [`completed`](TaskQuery::completed) filter or
+    /// none has.
+    async fn list_many(&self, calls: &[(&UserId, &TaskQuery)]) -> Result<Vec<Page>, BatchError>;
+
+    /// Runs many [`TaskStore::insert`] calls.
+    async fn insert_many(&self, calls: &[(&UserId, &Task)]) -> Result<Vec<bool>, BatchError>;
+
+    /// Runs many [`TaskStore::update`] calls.
+    ///
+    /// [`None`] means that the call was not applied: the task does not exist, or another transaction has locked it. The
+    /// caller then runs [`TaskStore::update`], which waits for the lock and tells the two cases apart.
+    async fn update_many(
+        &self,
+        calls: &[(&UserId, TaskId, &TaskChange, Timestamp)],
+    ) -> Result<Vec<Option<Task>>, BatchError>;
+
+    /// Runs many [`TaskStore::delete`] calls.
+    ///
+    /// `false` means that the call was not applied: the task does not exist, or another transaction has locked it. The
+    /// caller then runs [`TaskStore::delete`], which waits for the lock and tells the two cases apart.
+    async fn delete_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<bool>, BatchError>;
+}
+
+/// Why a batch failed, and whether its calls may be retried.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// Nothing was applied. Each call may be retried alone; all calls except the one that failed the batch can then
+    /// succeed.
+    #[error("the batch was rolled back")]
+    RolledBack(#[source] StoreError),
+    /// It is unknown whether the writes were applied, or a retry of single calls would fail as well.
+    #[error(transparent)]
+    Failed(#[from] StoreError),
+}
