@@ -1,17 +1,19 @@
-//! Rows of a host and tasks in one transaction: both are there, or neither is.
+//! Writes rows of a host and tasks in one transaction: both are committed, or neither.
 //!
 //! ```sh
 //! cargo run -p join-transaction                                                   # on SQLite, in a temporary file
 //! DATABASE_URL=postgres://user@localhost/database cargo run -p join-transaction   # on PostgreSQL
 //! ```
 //!
-//! The host keeps a list of employees. Whoever is hired finds a checklist for the first day among their tasks; and an
-//! employee without checklist, or a checklist without employee, must never be.
+//! The host has a table of employees. A new employee gets a checklist for the first day as tasks. An employee without a
+//! checklist, or a checklist without an employee, must never exist.
 //!
-//! The way, the same on both databases: the host begins a transaction and writes what is its own; hands the
-//! transaction to the store (`in_transaction`), which returns a store like any other for it;
-//! [`TodoService::with_store`] puts the rules of its service over that store; and when the tasks are written, the host takes
-//! the transaction back, and commits or rolls back.
+//! The steps are the same with both databases:
+//!
+//! 1. The host begins a transaction and writes its own row.
+//! 2. It passes the transaction to the `in_transaction` method of its store, which returns a store for the transaction.
+//! 3. [`TodoService::with_store`] returns a service over that store, with which the host creates the tasks.
+//! 4. The host takes the transaction back and commits it or rolls it back.
 
 use std::{error::Error, str::FromStr as _, time::Duration};
 
@@ -24,12 +26,12 @@ use todo_core::{
     store::{PostgresInTransaction, PostgresStore, SqliteInTransaction, SqliteStore},
 };
 
-/// Whatever may go wrong.
+/// Any error.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 const INSERT: &str = "insert into employees (name) values ($1) returning id";
 
-/// The employees of the host, and the tasks that they have.
+/// The employees of the host and their tasks.
 #[derive(Clone, Debug)]
 pub struct Staff {
     database: Database,
@@ -43,11 +45,11 @@ enum Database {
 }
 
 impl Staff {
-    /// Opens the database at this URL, and makes the host's table and ours if they are not there.
+    /// Opens the database at this URL, and creates the tables of the host and of the tasks if they are missing.
     ///
     /// # Errors
     ///
-    /// The database cannot be opened, or does not do as it is told.
+    /// The database cannot be opened, or it fails.
     pub async fn open(url: &str) -> Result<Self, BoxError> {
         if url.starts_with("sqlite:") {
             let tasks = SqliteStore::from_url(url)?;
@@ -73,12 +75,11 @@ impl Staff {
         }
     }
 
-    /// Hires somebody with a checklist, in a transaction that waits for [`Hiring::commit`] or [`Hiring::rollback`].
+    /// Hires an employee with a checklist, in a transaction that ends with [`Hiring::commit`] or [`Hiring::rollback`].
     ///
     /// # Errors
     ///
-    /// An entry of the checklist can be no title, or the database does not do as it is told. The transaction is rolled
-    /// back then.
+    /// An entry of the checklist is not a valid title, or the database fails. The transaction is then rolled back.
     pub async fn hire(&self, name: &str, checklist: &[&str]) -> Result<Hiring, BoxError> {
         let (id, joined): (i64, _) = match &self.database {
             Database::Sqlite(pool, store) => {
@@ -104,11 +105,11 @@ impl Staff {
         Ok(Hiring { employee, joined })
     }
 
-    /// Who is employed: what their tasks are kept under, and their names.
+    /// Returns all employees: the owners of their tasks, and their names.
     ///
     /// # Errors
     ///
-    /// The database does not do as it is told.
+    /// The database fails.
     pub async fn employees(&self) -> Result<Vec<(UserId, String)>, BoxError> {
         let select = "select id, name from employees order by id";
         let rows: Vec<(i64, String)> = match &self.database {
@@ -118,11 +119,11 @@ impl Staff {
         rows.into_iter().map(|(id, name)| Ok((user_id(id)?, name))).collect()
     }
 
-    /// The newest tasks of an employee.
+    /// Returns the newest tasks of an employee.
     ///
     /// # Errors
     ///
-    /// The database does not do as it is told.
+    /// The database fails.
     pub async fn tasks(&self, employee: &UserId) -> Result<Vec<Task>, BoxError> {
         Ok(self.tasks.for_user(employee.clone()).list(&TaskQuery::default()).await?.tasks)
     }
@@ -132,15 +133,15 @@ fn user_id(id: i64) -> Result<UserId, BoxError> {
     Ok(UserId::new(format!("employee-{id}"))?)
 }
 
-/// Somebody who is hired as soon as the transaction is committed. Dropped, it is rolled back.
+/// A new employee in an open transaction, which is rolled back when this is dropped.
 #[derive(Debug)]
 pub struct Hiring {
-    /// What the tasks of the new employee are kept under.
+    /// The owner of the tasks of the employee.
     pub employee: UserId,
     joined: Joined,
 }
 
-/// The host's transaction, with the store that has joined it.
+/// The host's transaction, as a store.
 #[derive(Debug)]
 enum Joined {
     Sqlite(SqliteInTransaction),
@@ -148,11 +149,11 @@ enum Joined {
 }
 
 impl Hiring {
-    /// The employee and the tasks are there from now on.
+    /// Commits the employee and the tasks.
     ///
     /// # Errors
     ///
-    /// The database does not do as it is told.
+    /// The database fails.
     pub async fn commit(self) -> Result<(), BoxError> {
         match self.joined {
             Joined::Sqlite(store) => store.take().await.ok_or(TAKEN)?.commit().await?,
@@ -161,11 +162,11 @@ impl Hiring {
         Ok(())
     }
 
-    /// Neither the employee nor the tasks have ever been there.
+    /// Discards the employee and the tasks.
     ///
     /// # Errors
     ///
-    /// The database does not do as it is told.
+    /// The database fails.
     pub async fn rollback(self) -> Result<(), BoxError> {
         match self.joined {
             Joined::Sqlite(store) => store.take().await.ok_or(TAKEN)?.rollback().await?,
@@ -175,4 +176,4 @@ impl Hiring {
     }
 }
 
-const TAKEN: &str = "the transaction was taken back before";
+const TAKEN: &str = "the transaction was already taken back";

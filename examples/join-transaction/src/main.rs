@@ -1,4 +1,4 @@
-//! Hires Ann twice, and thinks better of it the first time: `cargo run -p join-transaction`
+//! Hires an employee twice, rolls back the first time and commits the second: `cargo run -p join-transaction`
 
 use std::env;
 
@@ -18,7 +18,7 @@ async fn main() -> Result<(), BoxError> {
     report(&staff, "hired and committed").await
 }
 
-#[expect(clippy::print_stdout, reason = "whoever starts it wants to see it")]
+#[expect(clippy::print_stdout, reason = "the output is the purpose of the program")]
 async fn report(staff: &Staff, when: &str) -> Result<(), BoxError> {
     let employees = staff.employees().await?;
     let mut tasks = 0;

@@ -1,12 +1,12 @@
-//! Employees and their tasks come and go together, on both databases.
+//! Employees and their tasks are committed and rolled back together, in both databases.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failure fails the test")]
 
 use join_transaction::{BoxError, Staff};
 
 const CHECKLIST: [&str; 2] = ["Sign the contract", "Fetch the keys"];
 
-/// Names, and titles from the newest to the oldest.
+/// Returns the names of the employees, and the titles of their tasks from the newest to the oldest.
 async fn written(staff: &Staff) -> Vec<(String, Vec<String>)> {
     let mut written = Vec::new();
     for (id, name) in staff.employees().await.unwrap() {
@@ -20,7 +20,7 @@ fn with_checklist(name: &str) -> (String, Vec<String>) {
     (name.to_owned(), CHECKLIST.iter().rev().map(ToString::to_string).collect())
 }
 
-async fn after_rollback_there_is_neither_and_after_commit_both(staff: Staff) {
+async fn a_rollback_discards_both_and_a_commit_keeps_both(staff: Staff) {
     let hiring = staff.hire("Ann", &CHECKLIST).await.unwrap();
     let ann = hiring.employee.clone();
     hiring.rollback().await.unwrap();
@@ -31,7 +31,7 @@ async fn after_rollback_there_is_neither_and_after_commit_both(staff: Staff) {
     assert_eq!(written(&staff).await, [with_checklist("Ann")]);
 }
 
-async fn nobody_sees_either_before_the_commit(staff: Staff) {
+async fn neither_is_visible_before_the_commit(staff: Staff) {
     let hiring = staff.hire("Ann", &CHECKLIST).await.unwrap();
     assert_eq!(written(&staff).await, []);
     assert_eq!(staff.tasks(&hiring.employee).await.unwrap(), []);
@@ -40,16 +40,16 @@ async fn nobody_sees_either_before_the_commit(staff: Staff) {
     assert_eq!(staff.tasks(&ann).await.unwrap().len(), 2);
 }
 
-async fn who_thinks_no_more_of_it_has_rolled_back(staff: Staff) {
+async fn a_dropped_hiring_is_rolled_back(staff: Staff) {
     let ann = staff.hire("Ann", &CHECKLIST).await.unwrap().employee;
-    // The connection is free again, with nothing on it.
+    // The connection is usable again, without an open transaction.
     staff.hire("Bob", &CHECKLIST).await.unwrap().commit().await.unwrap();
     assert_eq!(written(&staff).await, [with_checklist("Bob")]);
     let bob = staff.employees().await.unwrap().remove(0).0;
     assert!(ann == bob || staff.tasks(&ann).await.unwrap().is_empty());
 }
 
-async fn a_wrong_entry_in_the_middle_leaves_nothing(staff: Staff) {
+async fn an_invalid_entry_rolls_everything_back(staff: Staff) {
     let error: BoxError = staff.hire("Ann", &["Sign the contract", " ", "Meet the team"]).await.unwrap_err();
     assert_eq!(error.to_string(), "must not be blank");
     assert_eq!(written(&staff).await, []);
@@ -57,11 +57,11 @@ async fn a_wrong_entry_in_the_middle_leaves_nothing(staff: Staff) {
     assert_eq!(written(&staff).await, [with_checklist("Bob")]);
 }
 
-/// The cases on a database of their own each.
+/// Generates a test with a new database for each case.
 macro_rules! cases {
     ($with_staff:path) => { cases! { @ $with_staff;
-        after_rollback_there_is_neither_and_after_commit_both, nobody_sees_either_before_the_commit,
-        who_thinks_no_more_of_it_has_rolled_back, a_wrong_entry_in_the_middle_leaves_nothing } };
+        a_rollback_discards_both_and_a_commit_keeps_both, neither_is_visible_before_the_commit,
+        a_dropped_hiring_is_rolled_back, an_invalid_entry_rolls_everything_back } };
     (@ $with_staff:path; $($case:ident),+) => { $(
         #[tokio::test]
         async fn $case() { $with_staff(super::$case).await }
@@ -93,7 +93,7 @@ mod postgres {
 }
 
 #[test]
-fn the_program_shows_it() {
+fn the_program_prints_each_step() {
     let program =
         std::process::Command::new(env!("CARGO_BIN_EXE_join-transaction")).env_remove("DATABASE_URL").output();
     let output = String::from_utf8(program.unwrap().stdout).unwrap();

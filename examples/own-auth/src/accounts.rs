@@ -1,4 +1,4 @@
-//! The host's users and their sessions, in tables of the host's own.
+//! The users and sessions of the host, in its own tables.
 
 use std::{error::Error, fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -25,13 +25,14 @@ use tokio::task::JoinError;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The name of the cookie. The prefix keeps neighbouring hosts from planting one (RFC 6265bis, section 4.1.3.2).
+/// The name of the cookie. With the prefix `__Host-`, other hosts of the domain cannot set it (RFC 6265bis, section
+/// 4.1.3.2).
 pub const COOKIE: &str = "__Host-session";
 
 /// How long a session lasts.
 const SESSION: Duration = Duration::from_hours(12);
 
-/// What OWASP advises for PBKDF2 with SHA-256.
+/// The number of iterations that OWASP recommends for PBKDF2 with SHA-256.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(600_000).expect("it is not zero");
 
 const SCHEMA: &str = "
@@ -51,7 +52,7 @@ const SCHEMA: &str = "
     ) strict;
 ";
 
-/// Users and sessions. Cheap to clone; clones are the same.
+/// Users and sessions. Cloning is cheap, and clones share the database.
 #[derive(Clone)]
 pub struct Accounts {
     pool: SqlitePool,
@@ -61,29 +62,28 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// The accounts in this database, whose tables are made if they are not there, for a service that browsers know by
-    /// this origin (`https://todo.example`).
+    /// Opens the accounts in this database, for a service with this origin (`https://todo.example`). Creates missing tables.
     ///
     /// # Errors
     ///
-    /// The database does not do as it is told.
+    /// The database fails.
     pub async fn open(pool: SqlitePool, origin: &str, clock: impl Clock + 'static) -> Result<Self, sqlx::Error> {
         pool.execute(SCHEMA).await?;
         Ok(Self { pool, clock: Arc::new(clock), origin: origin.into(), iterations: ITERATIONS })
     }
 
-    /// The same accounts, with passwords from now on kept so that a guess takes so many rounds of PBKDF2.
+    /// Sets the iterations of PBKDF2 for new passwords.
     #[must_use]
     pub fn with_iterations(mut self, iterations: NonZeroU32) -> Self {
         self.iterations = iterations;
         self
     }
 
-    /// Adds a user, or gives one another password.
+    /// Adds a user, or changes the password of an existing one.
     ///
     /// # Errors
     ///
-    /// The database does not do as it is told.
+    /// The database fails.
     pub async fn set_password(&self, name: &str, password: &str) -> Result<(), BoxError> {
         let salt = random()?;
         let hash = derive(salt, self.iterations, password.to_owned()).await?;
@@ -101,11 +101,11 @@ impl Accounts {
         Ok(())
     }
 
-    /// Lets a user in no more, or again.
+    /// Disables or enables a user.
     ///
     /// # Errors
     ///
-    /// The database does not do as it is told.
+    /// The database fails.
     pub async fn set_disabled(&self, name: &str, disabled: bool) -> Result<(), sqlx::Error> {
         sqlx::query("update users set disabled = $2 where name = $1")
             .bind(name)
@@ -115,7 +115,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// The cookie of a new session, if name and password belong together.
+    /// Starts a session and returns its cookie, or `None` if the name or the password is wrong.
     pub(crate) async fn begin_session(&self, name: &str, password: String) -> Result<Option<String>, AuthError> {
         let user: Option<(Vec<u8>, u32, Vec<u8>)> =
             sqlx::query_as("select salt, iterations, password from users where name = $1 and not disabled")
@@ -123,7 +123,7 @@ impl Accounts {
                 .fetch_optional(&self.pool)
                 .await
                 .map_err(unavailable)?;
-        // Whether there is such a user must not show in the time that it takes.
+        // An unknown name takes as long as a wrong password, so that the time does not reveal which names exist.
         let (salt, iterations, expected) = user.unwrap_or_default();
         let iterations = NonZeroU32::new(iterations).unwrap_or(self.iterations);
         let given = derive(salt.try_into().unwrap_or_default(), iterations, password).await.map_err(unavailable)?;
@@ -143,7 +143,7 @@ impl Accounts {
         Ok(Some(set_cookie(&token, SESSION)))
     }
 
-    /// Ends the session of this request, and answers the cookie that takes the place of its own.
+    /// Ends the session of this request and returns a cookie that replaces the browser's.
     pub(crate) async fn end_session(&self, headers: &HeaderMap) -> Result<String, AuthError> {
         let token = session_token(headers)?;
         sqlx::query("delete from sessions where token_hash = $1")
@@ -154,7 +154,7 @@ impl Accounts {
         Ok(set_cookie("", Duration::ZERO))
     }
 
-    /// Refuses all sessions of a user that began before now, wherever they are kept.
+    /// Ends all sessions of a user that started before now.
     pub(crate) async fn end_all_sessions(&self, user: &UserId) -> Result<(), AuthError> {
         sqlx::query("update users set signed_out_at = $2 where name = $1")
             .bind(user.as_str())
@@ -165,7 +165,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Whether a write comes from a page of the service itself, which browsers say in the header `Origin`.
+    /// Checks that a write comes from a page of the service, which browsers state in the header `Origin`.
     pub(crate) fn check_origin(&self, headers: &HeaderMap) -> Result<(), AuthError> {
         let mut origins = headers.get_all(ORIGIN).iter();
         match (origins.next(), origins.next()) {
@@ -175,7 +175,7 @@ impl Accounts {
     }
 }
 
-/// Whose session it is.
+/// Finds the user of the session.
 #[async_trait]
 impl Authenticator for Accounts {
     async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
@@ -189,8 +189,7 @@ impl Authenticator for Accounts {
                 .fetch_optional(&self.pool)
                 .await
                 .map_err(unavailable)?;
-        let (user, issued_at, expires_at) =
-            session.ok_or(AuthError::Invalid(Refusal::Other("there is no such session")))?;
+        let (user, issued_at, expires_at) = session.ok_or(AuthError::Invalid(Refusal::Other("unknown session")))?;
         let expires_at = Timestamp::from_unix_micros(expires_at);
         if expires_at <= self.clock.now() {
             return Err(AuthError::Expired);
@@ -203,7 +202,7 @@ impl Authenticator for Accounts {
     }
 }
 
-/// Rejects users that are disabled, and sessions that began before a sign-out on all devices.
+/// Rejects disabled users, and sessions that started before the last sign-out everywhere.
 #[async_trait]
 impl Gate for Accounts {
     async fn judge(&self, identity: &Identity) -> Result<Verdict, GateError> {
@@ -218,14 +217,14 @@ impl Gate for Accounts {
     }
 }
 
-/// Without the database and all that is in it.
+/// Hides the database.
 impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Accounts").field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 
-/// What the cookie says, if there is one, and only one: which of two would count is nobody's guess.
+/// Returns the value of the cookie. Two cookies are ambiguous and are rejected.
 fn session_token(headers: &HeaderMap) -> Result<&str, AuthError> {
     let mut tokens = headers
         .get_all(COOKIE_HEADER)
@@ -243,12 +242,12 @@ fn set_cookie(token: &str, lasts: Duration) -> String {
     format!("{COOKIE}={token}; Path=/; Max-Age={}; Secure; HttpOnly; SameSite=Lax", lasts.as_secs())
 }
 
-/// What is kept of a token: whoever reads the table cannot use it.
+/// The hash of a token that is stored, so that a reader of the table cannot use the session.
 fn hash(token: &str) -> Vec<u8> {
     digest(&SHA256, token.as_bytes()).as_ref().to_vec()
 }
 
-/// What is kept of a password. It takes long on purpose, so not on a thread that others wait for.
+/// The hash of a password that is stored. It is slow on purpose, so it runs on a blocking thread.
 async fn derive(salt: [u8; 32], iterations: NonZeroU32, password: String) -> Result<[u8; 32], JoinError> {
     tokio::task::spawn_blocking(move || {
         let mut hash = [0; 32];
@@ -258,7 +257,7 @@ async fn derive(salt: [u8; 32], iterations: NonZeroU32, password: String) -> Res
     .await
 }
 
-/// A text that nobody can guess: a token, or a first password.
+/// Returns a random text for a token or an initial password.
 ///
 /// # Errors
 ///
@@ -273,7 +272,7 @@ fn random() -> Result<[u8; 32], Unspecified> {
     Ok(bytes)
 }
 
-/// Nobody can be known while the database cannot be asked.
+/// The error of a request that cannot be authenticated because the database fails.
 fn unavailable(source: impl Into<BoxError>) -> AuthError {
     AuthError::Unavailable { retry_after: Duration::from_secs(1), source: source.into() }
 }

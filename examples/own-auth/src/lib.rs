@@ -1,4 +1,4 @@
-//! The todo API for users whom the host knows by a session cookie, which it looks up in a table of its own.
+//! The todo API for a host that authenticates its users by session cookies, which it stores in a table of its own.
 //!
 //! ```sh
 //! cargo run -p own-auth       # prints the password of ann
@@ -8,15 +8,14 @@
 //! curl -b jar -H 'origin: http://localhost:8000' -X POST http://localhost:8000/logout
 //! ```
 //!
-//! [`Accounts`] is both things that the library asks for: the [`Authenticator`](todo_core::auth::Authenticator), which
-//! says whose session a request belongs to, and the [`Gate`](todo_core::auth::Gate), which has the last word on each
-//! request: a user who is disabled, or who has signed out everywhere, is refused from the next request on.
+//! [`Accounts`] implements both traits of the library: [`Authenticator`](todo_core::auth::Authenticator) finds the user of
+//! a request's session, and [`Gate`](todo_core::auth::Gate) rejects a user who is disabled or has signed out everywhere,
+//! from the next request on.
 //!
-//! Browsers send cookies with requests that other sites cause. So a write counts only if its `Origin` is the
-//! service's own; else the answer is 403.
+//! Browsers also send cookies with requests that other sites cause. Writes are therefore accepted only with the service's
+//! own `Origin`, and rejected with 403 otherwise.
 //!
-//! What a service for the world needs besides, and this one leaves out: it counts wrong passwords, and it forgets
-//! sessions that have ended.
+//! A public service also has to limit wrong passwords and delete expired sessions, which this example does not.
 
 mod accounts;
 
@@ -38,14 +37,14 @@ use todo_core::{
 
 pub use accounts::{Accounts, COOKIE, secret};
 
-/// What the host's handlers share.
+/// The state of the host's handlers.
 #[derive(Clone, Debug, FromRef)]
 struct AppState {
     accounts: Accounts,
     todo: TodoApi,
 }
 
-/// The whole service: the todo API under `/api/v1`, and beside it what the host has itself.
+/// The whole service: the todo API under `/api/v1` and the host's own routes.
 pub fn app(accounts: Accounts, service: TodoService) -> Router {
     let todo = TodoApi::new(service, accounts.clone()).with_gate(accounts.clone());
     Router::new()
@@ -57,7 +56,7 @@ pub fn app(accounts: Accounts, service: TodoService) -> Router {
         .with_state(AppState { accounts, todo })
 }
 
-/// A handler of the host's own: authenticator and gate have been asked before it runs.
+/// A handler of the host. Its extractor calls the authenticator and the gate.
 async fn me(CurrentUser(user): CurrentUser) -> String {
     user.user_id.to_string()
 }
@@ -69,13 +68,13 @@ struct Login {
 }
 
 async fn login(State(accounts): State<Accounts>, headers: HeaderMap, Json(login): Json<Login>) -> Response {
-    // Or another site signs its visitors in as somebody else, and reads what they write.
+    // Otherwise another site could sign its visitors in to an account of its own, and read what they write.
     if let Err(error) = accounts.check_origin(&headers) {
         return reject(error);
     }
     match accounts.begin_session(&login.name, login.password).await {
         Ok(Some(cookie)) => (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response(),
-        Ok(None) => (StatusCode::FORBIDDEN, "There is no such user, or the password is another.\n").into_response(),
+        Ok(None) => (StatusCode::FORBIDDEN, "Wrong name or password.\n").into_response(),
         Err(error) => reject(error),
     }
 }

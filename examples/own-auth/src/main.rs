@@ -1,4 +1,4 @@
-//! Serves the todo API to the users of a small host: `cargo run -p own-auth`
+//! Serves the todo API to users with session cookies: `cargo run -p own-auth`
 
 use std::{env, error::Error, time::Duration};
 
@@ -13,13 +13,13 @@ use tokio::net::TcpListener;
 const FILE: &str = "own-auth.db";
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "whoever starts it wants to sign in")]
+#[expect(clippy::print_stdout, reason = "the user needs the passwords")]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let port = env::var("PORT").unwrap_or_else(|_| "8000".to_owned()).parse()?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let origin = format!("http://localhost:{}", listener.local_addr()?.port());
 
-    // Users, sessions and tasks are in one file, and could be in three.
+    // Users, sessions and tasks are in the same file here. They could be in several.
     let options = SqliteConnectOptions::new()
         .filename(FILE)
         .create_if_missing(true)

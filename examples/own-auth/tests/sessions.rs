@@ -1,4 +1,4 @@
-//! Sessions of the host's own over real sockets: who is let in, and until when.
+//! Sessions of the host over real sockets: sign-in, sign-out, expiry and cookies.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -41,7 +41,7 @@ impl Host {
         let pool = SqlitePool::connect_with(options).await.expect("a database");
         let clock = Arc::new(FixedClock::at(Timestamp::from_unix_seconds(1_750_000_000)));
         let accounts = Accounts::open(pool.clone(), ORIGIN, clock.clone()).await.expect("tables");
-        // Nobody guesses here.
+        // One iteration, so that the tests are fast.
         let accounts = accounts.with_iterations(NonZeroU32::MIN);
         for name in ["ann", "bob"] {
             accounts.set_password(name, &password(name)).await.expect("a user");
@@ -56,7 +56,7 @@ impl Host {
         Browser { client: self.server.client(), cookie: None, origin: Some(ORIGIN) }
     }
 
-    /// A browser whose user has signed in.
+    /// A browser with a session of this user.
     async fn browser_of(&self, name: &str) -> Browser {
         let mut browser = self.browser();
         let response = browser.login(name, &password(name)).await;
@@ -73,7 +73,7 @@ fn password(name: &str) -> String {
     format!("correct horse of {name}")
 }
 
-/// Keeps the cookie that it is given, and says which site's page it shows.
+/// Stores cookies and sends the origin of its page.
 struct Browser {
     client: Client,
     cookie: Option<String>,
@@ -120,7 +120,7 @@ impl Browser {
     }
 }
 
-/// The value of the cookie, whose attributes must be these.
+/// Returns the value of the cookie, and checks its attributes.
 fn new_cookie(headers: &HeaderMap) -> Option<String> {
     let set = headers.get(header::SET_COOKIE)?.to_str().expect("text");
     let (cookie, attributes) = set.split_once("; ").expect("attributes");
@@ -131,17 +131,17 @@ fn new_cookie(headers: &HeaderMap) -> Option<String> {
 }
 
 #[track_caller]
-fn assert_refused(response: &Response<Bytes>, status: StatusCode, code: &str) {
+fn assert_rejected(response: &Response<Bytes>, status: StatusCode, code: &str) {
     assert_eq!(response.status(), status, "{response:?}");
     let problem: Value = serde_json::from_slice(response.body()).expect("a problem");
     assert_eq!(problem["code"], code);
 }
 
 #[tokio::test]
-async fn whoever_signs_in_has_tasks() {
+async fn signed_in_users_have_tasks() {
     let host = Host::start().await;
     let mut ann = host.browser();
-    assert_refused(&ann.tasks().await, StatusCode::UNAUTHORIZED, "unauthenticated");
+    assert_rejected(&ann.tasks().await, StatusCode::UNAUTHORIZED, "unauthenticated");
     assert_eq!(ann.login("ann", &password("ann")).await.status(), StatusCode::NO_CONTENT);
     assert_eq!(ann.add("Buy milk").await.status(), StatusCode::CREATED);
     assert_eq!(ann.titles().await, ["Buy milk"]);
@@ -154,7 +154,7 @@ async fn whoever_signs_in_has_tasks() {
 }
 
 #[tokio::test]
-async fn wrong_passwords_and_strangers_get_no_cookie() {
+async fn wrong_passwords_and_unknown_users_get_no_cookie() {
     let host = Host::start().await;
     let mut browser = host.browser();
     host.accounts.set_disabled("bob", true).await.unwrap();
@@ -166,16 +166,16 @@ async fn wrong_passwords_and_strangers_get_no_cookie() {
 }
 
 #[tokio::test]
-async fn invented_and_doubled_cookies_are_no_sessions() {
+async fn invalid_and_repeated_cookies_are_rejected() {
     let host = Host::start().await;
     let mut browser = host.browser_of("ann").await;
     let good = browser.cookie.take().unwrap();
-    for invented in ["", "x", &"0".repeat(64), &good[1..]] {
-        browser.cookie = Some(invented.to_owned());
-        assert_refused(&browser.tasks().await, StatusCode::UNAUTHORIZED, "token_invalid");
+    for invalid in ["", "x", &"0".repeat(64), &good[1..]] {
+        browser.cookie = Some(invalid.to_owned());
+        assert_rejected(&browser.tasks().await, StatusCode::UNAUTHORIZED, "token_invalid");
     }
     browser.cookie = Some(format!("{good}; {COOKIE}={good}"));
-    assert_refused(&browser.tasks().await, StatusCode::UNAUTHORIZED, "unauthenticated");
+    assert_rejected(&browser.tasks().await, StatusCode::UNAUTHORIZED, "unauthenticated");
     browser.cookie = Some(good);
     assert_eq!(browser.titles().await, [""; 0]);
 }
@@ -190,9 +190,9 @@ async fn users_see_their_own_tasks_only() {
     assert_eq!(bob.titles().await, ["Bob's"]);
     let path = format!("/api/v1/{}", created.headers()[header::LOCATION].to_str().unwrap());
     assert_eq!(ann.send("GET", &path, None).await.status(), StatusCode::OK);
-    assert_refused(&bob.send("GET", &path, None).await, StatusCode::NOT_FOUND, "task_not_found");
-    assert_refused(&bob.send("DELETE", &path, None).await, StatusCode::NOT_FOUND, "task_not_found");
-    assert_refused(&bob.send("GET", "/api/v1/ann/tasks", None).await, StatusCode::FORBIDDEN, "forbidden");
+    assert_rejected(&bob.send("GET", &path, None).await, StatusCode::NOT_FOUND, "task_not_found");
+    assert_rejected(&bob.send("DELETE", &path, None).await, StatusCode::NOT_FOUND, "task_not_found");
+    assert_rejected(&bob.send("GET", "/api/v1/ann/tasks", None).await, StatusCode::FORBIDDEN, "forbidden");
 }
 
 #[tokio::test]
@@ -201,24 +201,24 @@ async fn signing_out_ends_this_session_at_once() {
     let (mut here, mut there) = (host.browser_of("ann").await, host.browser_of("ann").await);
     let stolen = here.cookie.clone();
     assert_eq!(here.send("POST", "/logout", None).await.status(), StatusCode::NO_CONTENT);
-    // The browser has forgotten the cookie, and so has the service.
-    assert_refused(&here.tasks().await, StatusCode::UNAUTHORIZED, "unauthenticated");
+    // The browser has deleted the cookie, and the service has deleted the session.
+    assert_rejected(&here.tasks().await, StatusCode::UNAUTHORIZED, "unauthenticated");
     here.cookie = stolen;
-    assert_refused(&here.tasks().await, StatusCode::UNAUTHORIZED, "token_invalid");
+    assert_rejected(&here.tasks().await, StatusCode::UNAUTHORIZED, "token_invalid");
     assert_eq!(there.tasks().await.status(), StatusCode::OK);
 }
 
 #[tokio::test]
-async fn signing_out_everywhere_ends_all_sessions_that_began_before() {
+async fn signing_out_everywhere_ends_all_earlier_sessions() {
     let host = Host::start().await;
     let (mut here, mut there) = (host.browser_of("ann").await, host.browser_of("ann").await);
     let mut bob = host.browser_of("bob").await;
     host.wait(1);
     assert_eq!(here.send("POST", "/logout/everywhere", None).await.status(), StatusCode::NO_CONTENT);
     for browser in [&mut here, &mut there] {
-        assert_refused(&browser.tasks().await, StatusCode::UNAUTHORIZED, "token_revoked");
-        // The host's own handler asks the same gate.
-        assert_refused(&browser.send("GET", "/me", None).await, StatusCode::UNAUTHORIZED, "token_revoked");
+        assert_rejected(&browser.tasks().await, StatusCode::UNAUTHORIZED, "token_revoked");
+        // The host's own handler uses the same gate.
+        assert_rejected(&browser.send("GET", "/me", None).await, StatusCode::UNAUTHORIZED, "token_revoked");
     }
     assert_eq!(bob.tasks().await.status(), StatusCode::OK);
     let mut again = host.browser_of("ann").await;
@@ -226,42 +226,42 @@ async fn signing_out_everywhere_ends_all_sessions_that_began_before() {
 }
 
 #[tokio::test]
-async fn a_disabled_user_is_refused_from_the_next_request_on() {
+async fn a_disabled_user_is_rejected_from_the_next_request_on() {
     let host = Host::start().await;
     let (mut ann, mut bob) = (host.browser_of("ann").await, host.browser_of("bob").await);
     assert_eq!(ann.tasks().await.status(), StatusCode::OK);
     host.accounts.set_disabled("ann", true).await.unwrap();
-    assert_refused(&ann.tasks().await, StatusCode::UNAUTHORIZED, "token_revoked");
-    assert_refused(&ann.add("Sneak in").await, StatusCode::UNAUTHORIZED, "token_revoked");
+    assert_rejected(&ann.tasks().await, StatusCode::UNAUTHORIZED, "token_revoked");
+    assert_rejected(&ann.add("Add a task").await, StatusCode::UNAUTHORIZED, "token_revoked");
     assert_eq!(bob.tasks().await.status(), StatusCode::OK);
     host.accounts.set_disabled("ann", false).await.unwrap();
     assert_eq!(ann.titles().await, [""; 0]);
 }
 
 #[tokio::test]
-async fn a_user_who_is_gone_is_refused() {
+async fn a_deleted_user_is_rejected() {
     let host = Host::start().await;
     let mut ann = host.browser_of("ann").await;
-    // The session is still there, as in a copy of the table that is a moment behind.
+    // The session still exists, as on a replica that lags behind.
     sqlx::raw_sql("pragma foreign_keys = off; delete from users where name = 'ann'; pragma foreign_keys = on")
         .execute(&host.pool)
         .await
         .unwrap();
-    assert_refused(&ann.tasks().await, StatusCode::UNAUTHORIZED, "token_revoked");
+    assert_rejected(&ann.tasks().await, StatusCode::UNAUTHORIZED, "token_revoked");
 }
 
 #[tokio::test]
-async fn a_session_ends_by_itself() {
+async fn sessions_expire() {
     let host = Host::start().await;
     let mut ann = host.browser_of("ann").await;
     host.wait(12 * 60 * 60 - 1);
     assert_eq!(ann.tasks().await.status(), StatusCode::OK);
     host.wait(1);
-    assert_refused(&ann.tasks().await, StatusCode::UNAUTHORIZED, "token_expired");
+    assert_rejected(&ann.tasks().await, StatusCode::UNAUTHORIZED, "token_expired");
 }
 
 #[tokio::test]
-async fn writes_from_other_sites_are_refused() {
+async fn writes_from_other_sites_are_rejected() {
     let host = Host::start().await;
     let mut ann = host.browser_of("ann").await;
     assert_eq!(ann.add("From our page").await.status(), StatusCode::CREATED);
@@ -273,33 +273,33 @@ async fn writes_from_other_sites_are_refused() {
         None,
     ] {
         ann.origin = origin;
-        assert_refused(&ann.add("From another page").await, StatusCode::FORBIDDEN, "forbidden");
-        assert_refused(&ann.send("POST", "/logout", None).await, StatusCode::FORBIDDEN, "forbidden");
-        assert_refused(&ann.login("ann", &password("ann")).await, StatusCode::FORBIDDEN, "forbidden");
+        assert_rejected(&ann.add("From another page").await, StatusCode::FORBIDDEN, "forbidden");
+        assert_rejected(&ann.send("POST", "/logout", None).await, StatusCode::FORBIDDEN, "forbidden");
+        assert_rejected(&ann.login("ann", &password("ann")).await, StatusCode::FORBIDDEN, "forbidden");
         assert_eq!(ann.titles().await, ["From our page"]);
     }
 }
 
 #[tokio::test]
-async fn nothing_in_the_database_lets_a_reader_in() {
+async fn stored_hashes_are_not_usable_as_credentials() {
     let host = Host::start().await;
     let ann = host.browser_of("ann").await;
-    let kept: Vec<Vec<u8>> = sqlx::query_scalar(
+    let stored: Vec<Vec<u8>> = sqlx::query_scalar(
         "select token_hash from sessions union all select password from users union all select salt from users",
     )
     .fetch_all(&host.pool)
     .await
     .unwrap();
-    assert_eq!(kept.len(), 5);
+    assert_eq!(stored.len(), 5);
     let (cookie, password) = (ann.cookie.unwrap(), password("ann"));
-    for kept in kept {
-        assert_eq!(kept.len(), 32);
-        assert_ne!(tokens::base64url(&kept), cookie);
-        assert!(!password.as_bytes().starts_with(&kept[..8]));
+    for hash in stored {
+        assert_eq!(hash.len(), 32);
+        assert_ne!(tokens::base64url(&hash), cookie);
+        assert!(!password.as_bytes().starts_with(&hash[..8]));
     }
 }
 
-/// The program itself, which is ended with the test.
+/// The program, which is killed at the end of the test.
 struct Program(Child);
 
 impl Drop for Program {
@@ -310,7 +310,7 @@ impl Drop for Program {
 }
 
 #[tokio::test]
-async fn the_program_says_how_to_sign_in() {
+async fn the_program_prints_the_passwords() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_own-auth"));
     let mut program =

@@ -1,4 +1,4 @@
-//! Reads the bodies of requests. Every wrong member is named at once.
+//! Reads request bodies. All invalid members are reported together.
 
 use axum::{
     body::Bytes,
@@ -11,22 +11,22 @@ use todo_core::{
     api::{ApiError, FieldErrors},
 };
 
-use crate::{Backend, Refused};
+use crate::{Backend, Failure};
 
-/// How long a body may be, in bytes.
+/// The maximum size of a body in bytes.
 pub(crate) const BODY_LIMIT: usize = 64 * 1024;
 
 /// The members of the JSON object in a body.
 pub(crate) struct Members(Map<String, Value>);
 
 impl FromRequest<Backend> for Members {
-    type Rejection = Refused;
+    type Rejection = Failure;
 
-    async fn from_request(request: Request, backend: &Backend) -> Result<Self, Refused> {
+    async fn from_request(request: Request, backend: &Backend) -> Result<Self, Failure> {
         let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/json") {
-            return Err(Refused(ApiError::UnsupportedMediaType { merge_patch: false }));
+            return Err(Failure(ApiError::UnsupportedMediaType { merge_patch: false }));
         }
         let body = Bytes::from_request(request, backend).await.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => ApiError::PayloadTooLarge { limit: Some(BODY_LIMIT) },
@@ -34,21 +34,21 @@ impl FromRequest<Backend> for Members {
         })?;
         match serde_json::from_slice(&body) {
             Ok(Value::Object(members)) => Ok(Self(members)),
-            Ok(_) => Err(Refused(ApiError::NotAnObject)),
-            Err(_) => Err(Refused(ApiError::MalformedJson)),
+            Ok(_) => Err(Failure(ApiError::NotAnObject)),
+            Err(_) => Err(Failure(ApiError::MalformedJson)),
         }
     }
 }
 
 impl Members {
-    /// A new todo, and its place in the order.
+    /// Reads a new todo and its order.
     pub(crate) fn new_todo(mut self) -> Result<(NewTask, Option<i64>), ApiError> {
         let mut errors = FieldErrors::default();
         let (title, completed, order) = (self.title(&mut errors), self.completed(&mut errors), self.order(&mut errors));
         if title.is_none() && !errors.contains("title") {
             errors.add("title", "is required");
         }
-        self.refuse_rest(&mut errors);
+        self.reject_rest(&mut errors);
         match title {
             Some(title) if errors.is_empty() => {
                 let order = if let Patch::Set(order) = order { Some(order) } else { None };
@@ -58,7 +58,7 @@ impl Members {
         }
     }
 
-    /// A change to a todo, and what is to become of its place in the order.
+    /// Reads a change of a todo and of its order.
     pub(crate) fn patch(mut self) -> Result<(TaskPatch, Patch<i64>), ApiError> {
         let mut errors = FieldErrors::default();
         let patch = TaskPatch {
@@ -67,7 +67,7 @@ impl Members {
             ..TaskPatch::default()
         };
         let order = self.order(&mut errors);
-        self.refuse_rest(&mut errors);
+        self.reject_rest(&mut errors);
         errors.check()?;
         Ok((patch, order))
     }
@@ -94,7 +94,7 @@ impl Members {
             Some(Value::Null) => Patch::Clear,
             Some(order) => order.as_i64().map_or_else(
                 || {
-                    errors.add("order", "must be an integer of 64 bits, or null");
+                    errors.add("order", "must be a 64-bit integer or null");
                     Patch::Keep
                 },
                 Patch::Set,
@@ -102,8 +102,8 @@ impl Members {
         }
     }
 
-    fn refuse_rest(mut self, errors: &mut FieldErrors) {
-        // Clients send back what they got.
+    fn reject_rest(mut self, errors: &mut FieldErrors) {
+        // Clients send back what they received.
         self.0.remove("url");
         for (name, _) in self.0 {
             errors.add(&name, "is unknown");

@@ -1,37 +1,38 @@
-//! The wire of [Todo-Backend](https://todobackend.com) over [`TodoService`](todo_core::TodoService): a host that has
-//! routes, fields and rules of its own, and takes tasks, owners, stores and tokens from `todo-core`.
+//! The API of [Todo-Backend](https://todobackend.com) over [`TodoService`](todo_core::TodoService): a host with its own
+//! routes, fields and rules, which uses tasks, owners, stores and tokens of `todo-core`.
 //!
 //! ```sh
-//! cargo run -p todobackend                        # a SQLite file, one list for everybody
+//! cargo run -p todobackend                        # with a SQLite file and one list for all
 //! curl --json '{"title": "Buy milk", "order": 1}' localhost:8000
 //! curl localhost:8000
 //! ```
 //!
 //! `cargo run -p todobackend -- --help` lists the flags: another address, PostgreSQL, bearer tokens, a public URL.
 //!
-//! | request | does | answer |
+//! | request | operation | response |
 //! | --- | --- | --- |
-//! | GET `/` | all todos: by `order`, those without one last, older before newer | 200, a JSON array |
-//! | POST `/` | adds one, from `title`, `completed?`, `order?` | 201, the todo, `Location` |
-//! | DELETE `/` | deletes all | 204 |
-//! | GET, PATCH, DELETE at a todo's `url` | reads, changes, deletes it | 200, 200, 204 |
+//! | GET `/` | lists all todos by `order`, todos without one last, older before newer | 200, a JSON array |
+//! | POST `/` | creates a todo from `title`, `completed?`, `order?` | 201, the todo, `Location` |
+//! | DELETE `/` | deletes all todos | 204 |
+//! | GET, PATCH, DELETE at the `url` of a todo | reads, changes, deletes the todo | 200, 200, 204 |
 //!
-//! A todo is `{title, completed, order, url}`; `order` is an integer or `null`. A PATCH changes what it names; with
-//! `"order": null` it takes the order away. `url` in a body is ignored, since clients send back what they got. Errors
-//! are those of the library (RFC 9457); an unknown member is one, so that a slip of the pen does not go unnoticed.
+//! A todo is `{title, completed, order, url}`, where `order` is an integer or `null`. PATCH changes the members in its body;
+//! `"order": null` removes the order. `url` in a body is ignored, because clients send back what they received. Errors are
+//! those of the library (RFC 9457). Unknown members are rejected, so that misspelled ones are noticed.
 //!
-//! # Who may do what
+//! # Users
 //!
-//! Todo-Backend knows no users, so by default everybody shares one list, and any page may call (CORS is open). With
-//! `--bearer` a token says whose list is meant. One trait makes the difference: [`Everybody`] is an [`Authenticator`]
-//! like the verifier of tokens. CORS stays open: a token, unlike a cookie, is sent by nobody who does not have it.
+//! Todo-Backend has no users, so by default all callers share one list, and pages of all origins may call the service (CORS).
+//! With `--bearer`, each user has a list and callers need a token. The difference is one value: [`SingleUser`] is an
+//! [`Authenticator`], like the verifier of tokens. CORS still allows all origins, because browsers do not send tokens by
+//! themselves, unlike cookies.
 //!
 //! # The URL of a todo
 //!
-//! It must be absolute, and a service behind a proxy does not know its own name. With `--base-url` it is that, whatever
-//! a request says. Without, it is `http://` and the `Host` of the request: right for whoever talks to the service
-//! directly, and no worse for being forged, since it goes to nobody else. `X-Forwarded-*` are never believed: without
-//! a proxy that overwrites them, anybody writes them.
+//! The URL is absolute, but a service behind a proxy does not know its public name. With `--base-url`, all URLs start with
+//! that. Without it, they start with `http://` and the `Host` of the request, which is right for clients that connect
+//! directly. A forged `Host` affects only the client that sends it. `X-Forwarded-*` headers are ignored, because any client
+//! can send them if no proxy overwrites them.
 
 mod input;
 mod todos;
@@ -63,23 +64,24 @@ use input::{BODY_LIMIT, Members};
 use todos::Todo;
 pub use todos::Todos;
 
-/// The whole service: these todos, for those whom the authenticator lets in. `base_url` is where the public finds it;
-/// without, it is where each request says that it goes.
+/// Returns the service over these todos, for the callers that the authenticator accepts.
+///
+/// `base_url` is the public URL of the service. Without it, the URLs of todos contain the `Host` of the request.
 pub fn app(todos: Todos, authenticator: impl Authenticator + 'static, base_url: Option<&str>) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(Any)
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        // Not `Any`: that is `*`, which does not include `Authorization`.
+        // Not `Any`, which is `*` and does not include `Authorization`.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([LOCATION, RETRY_AFTER, WWW_AUTHENTICATE]);
-    let no_such_method = |allow| async move || Refused(ApiError::MethodNotAllowed { allow });
+    let no_such_method = |allow| async move || Failure(ApiError::MethodNotAllowed { allow });
     Router::new()
         .route("/", get(list).post(add).delete(clear).fallback(no_such_method("GET, HEAD, POST, DELETE, OPTIONS")))
         .route(
             "/{id}",
             get(read).patch(change).delete(remove).fallback(no_such_method("GET, HEAD, PATCH, DELETE, OPTIONS")),
         )
-        .fallback(async || Refused(ApiError::NotFound))
+        .fallback(async || Failure(ApiError::NotFound))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(cors)
         .with_state(Backend {
@@ -89,12 +91,12 @@ pub fn app(todos: Todos, authenticator: impl Authenticator + 'static, base_url: 
         })
 }
 
-/// Lets everybody in, all as this user.
+/// Accepts all callers as this user.
 #[derive(Clone, Debug)]
-pub struct Everybody(pub UserId);
+pub struct SingleUser(pub UserId);
 
 #[async_trait::async_trait]
-impl Authenticator for Everybody {
+impl Authenticator for SingleUser {
     async fn authenticate(&self, _: &Parts) -> Result<Identity, AuthError> {
         Ok(Identity::new(self.0.clone()))
     }
@@ -107,25 +109,25 @@ struct Backend {
     base_url: Option<Arc<str>>,
 }
 
-async fn list(caller: Caller, State(backend): State<Backend>) -> Result<Response, Refused> {
+async fn list(caller: Caller, State(backend): State<Backend>) -> Result<Response, Failure> {
     let todos = backend.todos.list(&caller.owner).await?;
     let shown: Vec<_> = todos.iter().map(|todo| caller.show(todo)).collect();
     Ok(Json(shown).into_response())
 }
 
-async fn add(caller: Caller, State(backend): State<Backend>, members: Members) -> Result<Response, Refused> {
+async fn add(caller: Caller, State(backend): State<Backend>, members: Members) -> Result<Response, Failure> {
     let (task, order) = members.new_todo()?;
     let todo = backend.todos.add(&caller.owner, task, order).await?;
     let shown = caller.show(&todo);
     Ok((StatusCode::CREATED, [(LOCATION, shown.url.clone())], Json(shown)).into_response())
 }
 
-async fn clear(caller: Caller, State(backend): State<Backend>) -> Result<StatusCode, Refused> {
+async fn clear(caller: Caller, State(backend): State<Backend>) -> Result<StatusCode, Failure> {
     backend.todos.clear(&caller.owner).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn read(caller: Caller, Id(id): Id, State(backend): State<Backend>) -> Result<Response, Refused> {
+async fn read(caller: Caller, Id(id): Id, State(backend): State<Backend>) -> Result<Response, Failure> {
     let todo = backend.todos.get(&caller.owner, id).await?;
     Ok(Json(caller.show(&todo)).into_response())
 }
@@ -135,18 +137,18 @@ async fn change(
     Id(id): Id,
     State(backend): State<Backend>,
     members: Members,
-) -> Result<Response, Refused> {
+) -> Result<Response, Failure> {
     let (patch, order) = members.patch()?;
     let todo = backend.todos.change(&caller.owner, id, patch, order).await?;
     Ok(Json(caller.show(&todo)).into_response())
 }
 
-async fn remove(caller: Caller, Id(id): Id, State(backend): State<Backend>) -> Result<StatusCode, Refused> {
+async fn remove(caller: Caller, Id(id): Id, State(backend): State<Backend>) -> Result<StatusCode, Failure> {
     backend.todos.remove(&caller.owner, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Who is asking, and under which URL they find us.
+/// The caller, and the base URL for the response.
 struct Caller {
     owner: UserId,
     base_url: Arc<str>,
@@ -178,16 +180,15 @@ impl FromRequestParts<Backend> for Caller {
     async fn from_request_parts(head: &mut Parts, backend: &Backend) -> Result<Self, Response> {
         let identity = match backend.authenticator.authenticate(head).await {
             Ok(identity) => identity,
-            Err(error) => return Err(Refused(error.into()).into_response()),
+            Err(error) => return Err(Failure(error.into()).into_response()),
         };
         let base_url = match &backend.base_url {
             Some(url) => url.clone(),
             None => match host(head) {
                 Some(host) => format!("http://{host}").into(),
                 None => {
-                    return Err(
-                        (StatusCode::BAD_REQUEST, "Send one Host, with the name of this service.\n").into_response()
-                    );
+                    return Err((StatusCode::BAD_REQUEST, "Send one Host header with the name of this service.\n")
+                        .into_response());
                 }
             },
         };
@@ -195,7 +196,7 @@ impl FromRequestParts<Backend> for Caller {
     }
 }
 
-/// The host that a request is addressed to, with its port.
+/// Returns the host of a request, with its port.
 fn host(head: &Parts) -> Option<Authority> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -203,36 +204,36 @@ fn host(head: &Parts) -> Option<Authority> {
         (None, _) => None,
         _ => return None,
     };
-    // A request to a proxy names the host in its target, which counts more (RFC 9112, section 3.2.2).
+    // The host in an absolute target, as sent to a proxy, takes precedence (RFC 9112, section 3.2.2).
     head.uri.authority().cloned().or(host).filter(|host| !host.as_str().contains('@'))
 }
 
-/// Which todo is meant. What is no UUID is a URL that we never gave out.
+/// The id of a todo. A path segment that is not a UUID is not found, because no URL contains it.
 struct Id(TaskId);
 
 impl FromRequestParts<Backend> for Id {
-    type Rejection = Refused;
+    type Rejection = Failure;
 
-    async fn from_request_parts(head: &mut Parts, backend: &Backend) -> Result<Self, Refused> {
+    async fn from_request_parts(head: &mut Parts, backend: &Backend) -> Result<Self, Failure> {
         let id = Path::<String>::from_request_parts(head, backend).await.ok();
-        id.and_then(|Path(id)| id.parse().ok()).map(Self).ok_or(Refused(Error::TaskNotFound.into()))
+        id.and_then(|Path(id)| id.parse().ok()).map(Self).ok_or(Failure(Error::TaskNotFound.into()))
     }
 }
 
-/// A request that was not done, and the answer to it.
-struct Refused(ApiError);
+/// A failed request.
+struct Failure(ApiError);
 
-impl<E: Into<ApiError>> From<E> for Refused {
+impl<E: Into<ApiError>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self(error.into())
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let Self(error) = self;
         if error.status().is_server_error() {
-            tracing::error!(%error, cause = error.source(), "a request failed");
+            tracing::error!(%error, cause = error.source(), "request failed");
         }
         problem(error).map(Body::from)
     }

@@ -1,4 +1,4 @@
-//! Serves the public Todo-Backend wire: `cargo run -p todobackend`
+//! Serves the public Todo-Backend API: `cargo run -p todobackend`
 
 use std::{env, error::Error, net::SocketAddr, sync::Arc};
 
@@ -8,31 +8,31 @@ use todo_core::{
     UserId,
     auth::{Authenticator, JwtVerifier},
 };
-use todobackend::{Everybody, Todos, app};
+use todobackend::{SingleUser, Todos, app};
 use tokio::net::TcpListener;
 
-/// Serves the public Todo-Backend wire.
+/// Serves the public Todo-Backend API.
 ///
-/// The todos are in the database that `DATABASE_URL` names (`sqlite://...`, `postgres://...`), or else in `todobackend.db`.
+/// The todos are stored in the database at `DATABASE_URL` (`sqlite://...`, `postgres://...`), by default in `todobackend.db`.
 #[derive(Parser)]
 #[command(version)]
 struct Flags {
-    /// Where to listen.
+    /// The address to listen on.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
-    /// Where the public finds this service, for the URLs of todos [default: http:// and the Host of each request].
+    /// The public URL of the service, for the URLs of todos [default: http:// and the Host of each request].
     #[arg(long, value_name = "URL", value_parser = base_url)]
     base_url: Option<String>,
-    /// Asks for a bearer token, signed (HS256) with the secret in `BETTER_AUTH_SECRET`: each user has their own todos.
+    /// Requires a bearer token signed (HS256) with the secret in `BETTER_AUTH_SECRET`; each user has their own todos.
     #[arg(long)]
     bearer: bool,
 }
 
 fn base_url(text: &str) -> Result<String, String> {
-    let url: Uri = text.parse().map_err(|_| "it is no URL")?;
+    let url: Uri = text.parse().map_err(|_| "not a URL")?;
     match url.scheme_str() {
         Some("http" | "https") if url.query().is_none() => Ok(text.to_owned()),
-        _ => Err("it must be http:// or https://, a host, and perhaps a path".to_owned()),
+        _ => Err("must be http:// or https:// with a host and an optional path".to_owned()),
     }
 }
 
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let secret = env::var("BETTER_AUTH_SECRET").map_err(|_| "--bearer needs BETTER_AUTH_SECRET")?;
         Arc::new(JwtVerifier::hs256(secret)?)
     } else {
-        Arc::new(Everybody(UserId::new("everybody")?))
+        Arc::new(SingleUser(UserId::new("everybody")?))
     };
     let database = env::var("DATABASE_URL").unwrap_or_else(|_| "sqlite://todobackend.db".to_owned());
     let app = app(Todos::open(&database).await?, authenticator, flags.base_url.as_deref());

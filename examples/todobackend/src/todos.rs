@@ -1,4 +1,4 @@
-//! Todos: tasks of the library, and beside each its place in the order, which is the host's own data.
+//! Todos: tasks of the library, each with an optional position, which the host stores in its own table.
 
 use std::{cmp::Ordering, collections::HashMap, str::FromStr as _, time::Duration};
 
@@ -12,8 +12,8 @@ use todo_core::{
     store::{PostgresInTransaction, PostgresStore, SqliteInTransaction, SqliteStore, StoreError},
 };
 
-// The foreign keys say it all: a place belongs to a task, and goes with it. So it can only be written by whoever sees
-// the task, which until the commit is the transaction that makes it; and to delete tasks is to delete their places.
+// The foreign key makes the database delete the position of a deleted task. Before the commit, only the transaction that
+// creates a task can insert its position.
 const SQLITE_SCHEMA: &str = "create table if not exists todobackend_order (
     user_id text not null,
     task_id blob not null,
@@ -30,20 +30,20 @@ const POSTGRES_SCHEMA: &str = "create table if not exists todobackend_order (
     foreign key (user_id, task_id) references todo.tasks (user_id, id) on delete cascade
 )";
 
-// The rest is the same on both databases.
+// These statements are the same for both databases.
 const ALL: &str = "select task_id, position from todobackend_order where user_id = $1";
 const GET: &str = "select position from todobackend_order where user_id = $1 and task_id = $2";
 const SET: &str = "insert into todobackend_order (user_id, task_id, position) values ($1, $2, $3)
     on conflict (user_id, task_id) do update set position = excluded.position";
 const CLEAR: &str = "delete from todobackend_order where user_id = $1 and task_id = $2";
 
-/// A task and its place in the order.
+/// A task and its position.
 pub(crate) struct Todo {
     pub(crate) task: Task,
     pub(crate) order: Option<i64>,
 }
 
-/// The todos of all users, in a database of the host. Cheap to clone; clones are the same.
+/// The todos of all users, in a database of the host. Cloning is cheap, and clones share the database.
 #[derive(Clone, Debug)]
 pub struct Todos {
     database: Database,
@@ -57,11 +57,11 @@ enum Database {
 }
 
 impl Todos {
-    /// Opens the database at this URL (`sqlite://todos.db`, `postgres://...`) and makes the tables that are missing.
+    /// Opens the database at this URL (`sqlite://todos.db`, `postgres://...`) and creates missing tables.
     ///
     /// # Errors
     ///
-    /// The database cannot be opened, or does not do as it is told.
+    /// The database cannot be opened, or it fails.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         if url.starts_with("sqlite:") {
             let store = SqliteStore::from_url(url)?;
@@ -81,7 +81,7 @@ impl Todos {
         }
     }
 
-    /// All todos of a user: by their order, those without one last, older before newer.
+    /// Lists all todos of a user by their order, todos without one last, older before newer.
     pub(crate) async fn list(&self, owner: &UserId) -> Result<Vec<Todo>, Error> {
         let tasks = self.service.for_user(owner.clone());
         let mut all = Vec::new();
@@ -94,9 +94,9 @@ impl Todos {
                 break;
             }
         }
-        // After the tasks: whatever place a task was written with is there by now.
-        let places = self.places(owner).await?;
-        let todo = |task: Task| Todo { order: places.get(&task.id.as_uuid()).copied(), task };
+        // Read after the tasks, so that the position of each listed task is included.
+        let positions = self.positions(owner).await?;
+        let todo = |task: Task| Todo { order: positions.get(&task.id.as_uuid()).copied(), task };
         let mut todos: Vec<_> = all.into_iter().map(todo).collect();
         todos.sort_by(|one, other| match (one.order, other.order) {
             (Some(_), None) => Ordering::Less,
@@ -106,10 +106,10 @@ impl Todos {
         Ok(todos)
     }
 
-    /// A todo of a user.
+    /// Reads a todo of a user.
     pub(crate) async fn get(&self, owner: &UserId, id: TaskId) -> Result<Todo, Error> {
         let task = self.service.for_user(owner.clone()).get(id).await?;
-        Ok(Todo { order: self.place(owner, id).await?, task })
+        Ok(Todo { order: self.position(owner, id).await?, task })
     }
 
     /// Adds a todo.
@@ -144,15 +144,15 @@ impl Todos {
         self.service.for_user(owner.clone()).erase().await.map(drop)
     }
 
-    async fn places(&self, owner: &UserId) -> Result<HashMap<Uuid, i64>, StoreError> {
-        let places: Vec<(Uuid, i64)> = match &self.database {
+    async fn positions(&self, owner: &UserId) -> Result<HashMap<Uuid, i64>, StoreError> {
+        let positions: Vec<(Uuid, i64)> = match &self.database {
             Database::Sqlite(pool, _) => sqlx::query_as(ALL).bind(owner.as_str()).fetch_all(pool).await?,
             Database::Postgres(pool, _) => sqlx::query_as(ALL).bind(owner.as_str()).fetch_all(pool).await?,
         };
-        Ok(places.into_iter().collect())
+        Ok(positions.into_iter().collect())
     }
 
-    async fn place(&self, owner: &UserId, id: TaskId) -> Result<Option<i64>, StoreError> {
+    async fn position(&self, owner: &UserId, id: TaskId) -> Result<Option<i64>, StoreError> {
         let (owner, id) = (owner.as_str(), id.as_uuid());
         Ok(match &self.database {
             Database::Sqlite(pool, _) => sqlx::query_scalar(GET).bind(owner).bind(id).fetch_optional(pool).await?,
@@ -170,14 +170,14 @@ impl Todos {
     }
 }
 
-/// A transaction of the host, with the store that has joined it. Dropped before the commit, it is rolled back.
+/// A transaction of the host, as a store. It is rolled back when this is dropped before the commit.
 enum Joined {
     Sqlite(SqliteInTransaction),
     Postgres(PostgresInTransaction),
 }
 
 impl Joined {
-    /// The service within the transaction.
+    /// Returns the service over the store in the transaction.
     fn service(&self, service: &TodoService) -> TodoService {
         match self {
             Self::Sqlite(store) => service.with_store(store.clone()),
@@ -185,13 +185,14 @@ impl Joined {
         }
     }
 
-    /// Writes the place of the task that was written, commits both, and answers the place as it is then.
+    /// Writes the position of the task, commits, and returns the position.
     async fn commit(self, owner: &UserId, id: TaskId, order: Patch<i64>) -> Result<Option<i64>, StoreError> {
         let (owner, id) = (owner.as_str(), id.as_uuid());
         macro_rules! commit {
             ($store:expr) => {{
                 let taken = $store.take().await;
-                let mut transaction = taken.ok_or_else(|| StoreError::Backend("the transaction is gone".into()))?;
+                let mut transaction =
+                    taken.ok_or_else(|| StoreError::Backend("the transaction was already taken back".into()))?;
                 let order = match order {
                     Patch::Keep => {
                         sqlx::query_scalar(GET).bind(owner).bind(id).fetch_optional(&mut *transaction).await?

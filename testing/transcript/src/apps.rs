@@ -1,8 +1,8 @@
-//! The same service in each framework: the API under `/api` and `/api/v1`, probes and documentation at the root, the
-//! probes of stores that do not work, and a host with routes of its own.
+//! The same app in each framework: the API under `/api` and `/api/v1`, the probes and the documentation at the root, the
+//! probes of failing stores, and a host with routes of its own.
 //!
-//! The host's answers are in the transcript too, because it must be the same paths that are left to it. Its answer to
-//! an unknown path is marked, so that it cannot be taken for ours.
+//! The host's responses are compared too, because each adapter must leave the same paths to the host. The host marks its
+//! 404 with a header, so that it differs from the API's.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -25,50 +25,50 @@ use uuid::Uuid;
 
 const SECRET: &[u8] = b"the shared secret of the transcript";
 
-/// The moment at which all of it happens.
+/// The time of all requests.
 const NOW: i64 = 1_763_712_000;
 
-/// The cookie that may hold a token. It counts for writes from pages of `https://todo.example`.
+/// The cookie that may contain a token. It is accepted for writes from pages of `https://todo.example`.
 pub const COOKIE: &str = "__Secure-session";
 
-/// Where the probes of stores that do not work are, and what such a store says.
+/// The mounts of the probes of failing stores, and how each store fails.
 pub const FAULTY_STORES: [(&str, Fault); 3] =
-    [("/storeless", Fault::Away), ("/slow-store", Fault::Slow), ("/broken-store", Fault::Broken)];
+    [("/unavailable-store", Fault::Unavailable), ("/slow-store", Fault::Timeout), ("/failing-store", Fault::Backend)];
 
-/// What a store says that does not work.
+/// How a store fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It cannot be reached.
-    Away,
-    /// It has not answered in time.
-    Slow,
-    /// It has failed.
-    Broken,
+    /// The store cannot be reached.
+    Unavailable,
+    /// The store did not respond in time.
+    Timeout,
+    /// The store failed in another way.
+    Backend,
 }
 
 impl Fault {
     fn error(self) -> StoreError {
         match self {
-            Self::Away => StoreError::Unavailable("away".into()),
-            Self::Slow => StoreError::Timeout("slow".into()),
-            Self::Broken => StoreError::Backend("broken".into()),
+            Self::Unavailable => StoreError::Unavailable("unreachable".into()),
+            Self::Timeout => StoreError::Timeout("slow".into()),
+            Self::Backend => StoreError::Backend("failed".into()),
         }
     }
 }
 
-/// A token of this user, good for an hour.
+/// Returns a token of this user, valid for an hour.
 #[must_use]
 pub fn token(user: &str) -> String {
     token_until(user, NOW + 3600)
 }
 
-/// A token of this user that is too old.
+/// Returns an expired token of this user.
 #[must_use]
 pub fn expired_token(user: &str) -> String {
     token_until(user, NOW - 3600)
 }
 
-/// A token of this user that somebody else has signed.
+/// Returns a token of this user signed with an unknown secret.
 #[must_use]
 pub fn foreign_token(user: &str) -> String {
     tokens::hs256(b"a secret that the API does not know", tokens::HS256_HEADER, &claims(user, NOW + 3600))
@@ -82,7 +82,7 @@ fn claims(user: &str, end: i64) -> String {
     format!(r#"{{"sub":"{user}","iat":{NOW},"exp":{end}}}"#)
 }
 
-/// The id that is given out after so many others.
+/// Returns the id that is generated after this many others.
 #[must_use]
 pub fn task_id(number: u64) -> TaskId {
     Uuid::from_u128(0x019a_a562_d400_7000_8000_0000_0000_0000 + u128::from(number)).into()
@@ -93,8 +93,8 @@ fn api() -> TodoApi {
     api_over(Store::default())
 }
 
-/// The API over a store that does not work.
-fn api_without_store(fault: Fault) -> TodoApi {
+/// The API over a failing store.
+fn api_with_fault(fault: Fault) -> TodoApi {
     api_over(Store { fault: Some(fault), ..Store::default() })
 }
 
@@ -104,14 +104,14 @@ fn api_over(store: Store) -> TodoApi {
     let verifier = JwtVerifier::builder().source(secrets).cookie(cookie).clock(clock());
     let verifier = verifier.build().expect("a source of keys");
     let service = TodoService::new(store).with_clock(clock()).with_ids(Counter::default());
-    TodoApi::new(service, verifier).with_gate(Doorkeeper).with_timeout(Duration::from_secs(2))
+    TodoApi::new(service, verifier).with_gate(TestGate).with_timeout(Duration::from_secs(2))
 }
 
 fn clock() -> FixedClock {
     FixedClock::at(Timestamp::from_unix_seconds(NOW))
 }
 
-/// Serves in axum.
+/// Serves an app with axum.
 ///
 /// # Panics
 ///
@@ -120,7 +120,7 @@ pub async fn serve_axum(listener: TcpListener, app: axum::Router) {
     axum::serve(listener, app).await.expect("the listener accepts");
 }
 
-/// The app in axum.
+/// Returns the app of axum.
 pub fn axum() -> axum::Router {
     use axum::{Router, body::Body, extract::Request, routing::get};
 
@@ -132,21 +132,21 @@ pub fn axum() -> axum::Router {
         .merge(todo_axum::docs(api.clone()));
     FAULTY_STORES
         .into_iter()
-        .fold(app, |app, (path, fault)| app.nest(path, todo_axum::probes(api_without_store(fault))))
+        .fold(app, |app, (path, fault)| app.nest(path, todo_axum::probes(api_with_fault(fault))))
         .route("/host", get(async || "the host's"))
         .route("/host/me", get(async |todo_axum::CurrentUser(user): todo_axum::CurrentUser| greeting(&user)))
-        .fallback(async |_: Request| nothing_here().map(Body::from))
+        .fallback(async |_: Request| unknown_path().map(Body::from))
         .with_state(api)
 }
 
-/// Serves in warp.
+/// Serves the app of warp.
 pub async fn serve_warp(listener: TcpListener) {
     use warp::{Filter as _, Reply as _};
 
     let api = api();
-    let [away, slow, broken] = FAULTY_STORES
-        .map(|(path, fault)| warp::path(&path[1..]).and(todo_warp::probes(api_without_store(fault))).boxed());
-    let faulty = away.or(slow).unify().or(broken).unify();
+    let [unavailable, slow, failing] =
+        FAULTY_STORES.map(|(path, fault)| warp::path(&path[1..]).and(todo_warp::probes(api_with_fault(fault))).boxed());
+    let faulty = unavailable.or(slow).unify().or(failing).unify();
     let app = warp::path!("api" / "v1" / ..)
         .and(todo_warp::filter(api.clone()))
         .or(warp::path!("api" / ..).and(todo_warp::filter(api.clone())))
@@ -157,15 +157,15 @@ pub async fn serve_warp(listener: TcpListener) {
         .or(warp::path!("host" / "me").and(warp::get()).and(todo_warp::current_user(api)).map(
             |user: todo_warp::CurrentUser| match user {
                 Ok(user) => greeting(&user).into_response(),
-                Err(refusal) => refusal.into_response(),
+                Err(response) => response.into_response(),
             },
         ))
-        .or(warp::any().map(nothing_here))
+        .or(warp::any().map(unknown_path))
         .boxed();
     warp::serve(app).incoming(listener).run().await;
 }
 
-/// Serves in poem.
+/// Serves the app of poem.
 ///
 /// # Panics
 ///
@@ -184,20 +184,20 @@ pub async fn serve_poem(listener: TcpListener) {
     let app = Route::new().at("/host", get(make_sync(|_| "the host's"))).at("/host/me", get(me));
     let app = FAULTY_STORES
         .into_iter()
-        .fold(app, |app, (path, fault)| app.nest(path, todo_poem::probes(Route::new(), api_without_store(fault))));
+        .fold(app, |app, (path, fault)| app.nest(path, todo_poem::probes(Route::new(), api_with_fault(fault))));
     let app = todo_poem::mount(app, "/api", api.clone());
     let app = todo_poem::mount(app, "/api/v1", api.clone());
     let app = todo_poem::docs(todo_poem::probes(app, api.clone()), api.clone())
         .data(api)
-        .catch_error(async |_: NotFoundError| todo_poem::response(nothing_here()));
+        .catch_error(async |_: NotFoundError| todo_poem::response(unknown_path()));
     let acceptor = TcpAcceptor::from_tokio(listener).expect("a listener of tokio");
     Server::new_with_acceptor(acceptor).run(app).await.expect("the listener accepts");
 }
 
-/// The host's answer to a path that is nobody's.
-fn nothing_here() -> Response<Bytes> {
+/// The host's response to an unknown path.
+fn unknown_path() -> Response<Bytes> {
     let mut response = problem(ApiError::NotFound);
-    response.headers_mut().insert("x-answered-by", HeaderValue::from_static("the host"));
+    response.headers_mut().insert("x-response-of", HeaderValue::from_static("the host"));
     response
 }
 
@@ -205,7 +205,7 @@ fn greeting(user: &Identity) -> String {
     format!("Hello {}", user.user_id)
 }
 
-/// Ids that are the same in every run.
+/// An id generator that generates the same ids in every run.
 #[derive(Debug, Default)]
 struct Counter(AtomicU64);
 
@@ -215,26 +215,26 @@ impl IdGenerator for Counter {
     }
 }
 
-/// Users whom the gate does not let in.
+/// A gate that rejects some users.
 #[derive(Debug)]
-struct Doorkeeper;
+struct TestGate;
 
 #[async_trait]
-impl Gate for Doorkeeper {
+impl Gate for TestGate {
     async fn judge(&self, identity: &Identity) -> Result<Verdict, GateError> {
         Ok(match identity.user_id.as_str() {
             "disabled" => Verdict::Deny,
-            "hasty" => Verdict::RateLimited { retry_after: Duration::from_secs(7) },
-            "metered" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).remaining(5, Duration::from_secs(26))),
-            "spent" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).refused(Duration::from_secs(7))),
-            "unheard" => return Err(GateError::new("away").retry_after(Duration::from_secs(3))),
-            "forgotten" => std::future::pending().await,
+            "rate-limited" => Verdict::RateLimited { retry_after: Duration::from_secs(7) },
+            "with-quota" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).remaining(5, Duration::from_secs(26))),
+            "over-quota" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).refused(Duration::from_secs(7))),
+            "gate-unavailable" => return Err(GateError::new("unreachable").retry_after(Duration::from_secs(3))),
+            "gate-hangs" => std::future::pending().await,
             _ => Verdict::Allow,
         })
     }
 }
 
-/// A store that does not work for some users, or not at all.
+/// A store that fails for some users, or always.
 #[derive(Debug, Default)]
 struct Store {
     tasks: MemoryStore,
@@ -243,9 +243,9 @@ struct Store {
 
 fn fault(owner: &UserId) -> Result<(), StoreError> {
     match owner.as_str() {
-        "store-away" => Err(Fault::Away.error()),
-        "store-slow" => Err(Fault::Slow.error()),
-        "store-broken" => Err(Fault::Broken.error()),
+        "store-unavailable" => Err(Fault::Unavailable.error()),
+        "store-timeout" => Err(Fault::Timeout.error()),
+        "store-failure" => Err(Fault::Backend.error()),
         _ => Ok(()),
     }
 }

@@ -1,45 +1,43 @@
-//! Finds what differs between two transcripts, and says it so that somebody can act on it.
+//! Finds the differences between two transcripts.
 
 use std::{collections::BTreeSet, fmt};
 
 use crate::{
     cases::Case,
-    wire::{Afterwards, Answer, Exchange, Transcript},
+    wire::{Afterwards, Exchange, Reply, Transcript},
 };
 
-/// A difference that a framework forces: nothing in its adapter or in the core could remove it.
-///
-/// README lists them, with the reason.
+/// A difference that a framework forces, which neither its adapter nor the core can remove.
 #[derive(Debug)]
 pub struct Forced {
-    /// The framework that is different.
+    /// The framework that differs.
     pub framework: &'static str,
-    /// The name of the case, to the letter.
+    /// The exact name of the case.
     pub case: &'static str,
-    /// What differs, as [`Difference::what`].
+    /// The part that differs, as in [`Difference::what`].
     pub what: &'static str,
-    /// Why it cannot be helped.
+    /// Why it cannot be removed.
     pub reason: &'static str,
 }
 
 /// All differences that a framework forces.
 pub const FORCED: &[Forced] = &[];
 
-/// Something that one framework answers otherwise than the one it is compared with.
+/// A difference between the responses of two frameworks.
 #[derive(Debug)]
 pub struct Difference<'a> {
     /// The case, with its number.
     pub case: (usize, &'a Case),
-    /// The part of the answer: `status line`, ``header `content-type` ``, `body`, `connection afterwards`.
+    /// The part of the response: `status line`, ``header `content-type` ``, `body`, `connection afterwards`.
     pub what: String,
-    /// A framework, and what it says.
+    /// The first framework and its value.
     pub reference: (&'static str, String),
-    /// The other, and what it says in its place.
+    /// The other framework and its value.
     pub other: (&'static str, String),
 }
 
 impl Difference<'_> {
-    /// Whether this is the difference that is forced.
+    /// Whether this is the given forced difference.
     #[must_use]
     pub fn is(&self, forced: &Forced) -> bool {
         (self.other.0, self.case.1.name.as_str(), self.what.as_str()) == (forced.framework, forced.case, forced.what)
@@ -56,19 +54,19 @@ impl fmt::Display for Difference<'_> {
     }
 }
 
-/// What the second transcript says otherwise than the first, in the order of the cases.
+/// Returns the differences of the second transcript from the first, in the order of the cases.
 #[must_use]
 pub fn differences<'a>(cases: &'a [Case], reference: &Transcript, other: &Transcript) -> Vec<Difference<'a>> {
     let exchanges = reference.exchanges.iter().zip(&other.exchanges);
     let mut all = Vec::new();
-    for (case, (ours, theirs)) in cases.iter().enumerate().zip(exchanges) {
+    for (case, (first, second)) in cases.iter().enumerate().zip(exchanges) {
         let mut found = Vec::new();
-        compare_exchanges(ours, theirs, &mut found);
-        all.extend(found.into_iter().map(|Found { what, ours, theirs }| Difference {
+        compare_exchanges(first, second, &mut found);
+        all.extend(found.into_iter().map(|Found { what, first, second }| Difference {
             case,
             what,
-            reference: (reference.framework, ours),
-            other: (other.framework, theirs),
+            reference: (reference.framework, first),
+            other: (other.framework, second),
         }));
     }
     all
@@ -76,72 +74,72 @@ pub fn differences<'a>(cases: &'a [Case], reference: &Transcript, other: &Transc
 
 struct Found {
     what: String,
-    ours: String,
-    theirs: String,
+    first: String,
+    second: String,
 }
 
-fn compare_exchanges(ours: &Exchange, theirs: &Exchange, found: &mut Vec<Found>) {
-    for (number, (ours_there, theirs_there)) in ours.answers.iter().zip(&theirs.answers).enumerate() {
-        let several = ours.answers.len().max(theirs.answers.len()) > 1;
-        let which = if several { format!(" (answer {})", number + 1) } else { String::new() };
-        compare_answers(ours_there, theirs_there, &which, found);
+fn compare_exchanges(first: &Exchange, second: &Exchange, found: &mut Vec<Found>) {
+    for (number, (first_reply, second_reply)) in first.replies.iter().zip(&second.replies).enumerate() {
+        let several = first.replies.len().max(second.replies.len()) > 1;
+        let which = if several { format!(" (response {})", number + 1) } else { String::new() };
+        compare_responses(first_reply, second_reply, &which, found);
     }
-    if ours.answers.len() != theirs.answers.len() {
-        let [ours, theirs] = [ours, theirs].map(|exchange| exchange.answers.len().to_string());
-        found.push(Found { what: "number of answers".to_owned(), ours, theirs });
+    if first.replies.len() != second.replies.len() {
+        let [first, second] = [first, second].map(|exchange| exchange.replies.len().to_string());
+        found.push(Found { what: "number of responses".to_owned(), first, second });
     }
-    if ours.rest != theirs.rest {
-        let [ours, theirs] = [ours, theirs].map(|exchange| exchange.rest.escape_ascii().to_string());
-        found.push(Found { what: "end of the connection".to_owned(), ours, theirs });
+    if first.rest != second.rest {
+        let [first, second] = [first, second].map(|exchange| exchange.rest.escape_ascii().to_string());
+        found.push(Found { what: "bytes at the end of the connection".to_owned(), first, second });
     }
-    match (&ours.afterwards, &theirs.afterwards) {
-        (Afterwards::Answered(ours), Afterwards::Answered(theirs)) => {
-            compare_answers(ours, theirs, " (of the request afterwards)", found);
+    match (&first.afterwards, &second.afterwards) {
+        (Afterwards::Reply(first), Afterwards::Reply(second)) => {
+            compare_responses(first, second, " (of the request afterwards)", found);
         }
-        (ours, theirs) if ours != theirs => {
-            let (ours, theirs) = (ours.to_string(), theirs.to_string());
-            found.push(Found { what: "connection afterwards".to_owned(), ours, theirs });
+        (first, second) if first != second => {
+            let (first, second) = (first.to_string(), second.to_string());
+            found.push(Found { what: "connection afterwards".to_owned(), first, second });
         }
         _ => {}
     }
 }
 
-fn compare_answers(ours: &Answer, theirs: &Answer, which: &str, found: &mut Vec<Found>) {
-    if ours.status_line != theirs.status_line {
-        let [ours, theirs] = [ours, theirs].map(|answer| answer.status_line.clone());
-        found.push(Found { what: format!("status line{which}"), ours, theirs });
+fn compare_responses(first: &Reply, second: &Reply, which: &str, found: &mut Vec<Found>) {
+    if first.status_line != second.status_line {
+        let [first, second] = [first, second].map(|reply| reply.status_line.clone());
+        found.push(Found { what: format!("status line{which}"), first, second });
     }
-    let names: BTreeSet<_> = ours.headers.iter().chain(&theirs.headers).map(|(name, _)| name.as_str()).collect();
+    let names: BTreeSet<_> = first.headers.iter().chain(&second.headers).map(|(name, _)| name.as_str()).collect();
     let mut alike = true;
     for name in names {
-        // To the letter: not even the case of the name may differ.
-        let [ours, theirs] = [ours, theirs].map(|answer| {
-            answer.headers.iter().filter(|(own, _)| own == name).map(|(_, value)| value.as_str()).collect::<Vec<_>>()
+        // Byte for byte: not even the case of the name may differ.
+        let [first, second] = [first, second].map(|reply| {
+            reply.headers.iter().filter(|(own, _)| own == name).map(|(_, value)| value.as_str()).collect::<Vec<_>>()
         });
-        if ours != theirs {
+        if first != second {
             alike = false;
-            let [ours, theirs] = [ours, theirs]
+            let [first, second] = [first, second]
                 .map(|values| if values.is_empty() { "has none".to_owned() } else { format!("says {values:?}") });
-            found.push(Found { what: format!("header `{name}`{which}"), ours, theirs });
+            found.push(Found { what: format!("header `{name}`{which}"), first, second });
         }
     }
-    let [ours_in_order, theirs_in_order] =
-        [ours, theirs].map(|answer| answer.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>());
-    if alike && ours_in_order != theirs_in_order {
+    let [first_order, second_order] =
+        [first, second].map(|reply| reply.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>());
+    if alike && first_order != second_order {
         found.push(Found {
             what: format!("order of headers{which}"),
-            ours: ours_in_order.join(", "),
-            theirs: theirs_in_order.join(", "),
+            first: first_order.join(", "),
+            second: second_order.join(", "),
         });
     }
-    if ours.body != theirs.body {
-        let same = ours.body.iter().zip(&theirs.body).take_while(|(ours, theirs)| ours == theirs).count();
-        let [ours, theirs] = [ours, theirs].map(|answer| excerpt(&answer.body, same));
-        found.push(Found { what: format!("body{which}"), ours, theirs });
+    if first.body != second.body {
+        let same = first.body.iter().zip(&second.body).take_while(|(first, second)| first == second).count();
+        let [first, second] = [first, second].map(|reply| excerpt(&reply.body, same));
+        found.push(Found { what: format!("body{which}"), first, second });
     }
 }
 
-/// What bytes say from here on, and a little before; not all of it, because a list of tasks is long.
+/// The bytes around a position. A list of tasks is too long to show completely.
 fn excerpt(bytes: &[u8], position: usize) -> String {
     let (begin, end) = (position.saturating_sub(40), bytes.len().min(position + 200));
     let cut = |missing| if missing { "..." } else { "" };

@@ -1,17 +1,17 @@
-//! The same bytes everywhere: a thousand requests, replayed over real sockets against axum, warp and poem.
+//! Compares the responses of axum, warp and poem to the same thousand requests, byte for byte and over real sockets.
 //!
-//! Each framework serves the same API as its users would, through its own server, over a store, a clock and a source of
-//! ids that begin alike. Each is sent the same bytes in the same order. What comes back must be equal: the status
-//! line, the body, all headers but `date` and `server`, their order, and whether the connection can be used afterwards.
+//! Each framework serves the same API through its own server, with a store, a clock and an id generator that start in the
+//! same state. Each receives the same bytes in the same order. Their responses must be equal: the status line, the body,
+//! all headers except `date` and `server`, the order of the headers, and whether the connection stays open.
 //!
-//! - [`cases`] is what is sent: every path and method with everything that can be wrong, made from the route table; and
-//!   what no well-behaved client would send, written by hand.
-//! - [`apps`] is what it is sent to.
-//! - [`wire`] sends it, to the letter, and reads what comes back.
-//! - [`compare`] finds what differs, and knows what a framework forces.
+//! - [`cases`] has the requests: each operation with each of its errors, generated from the route table, and requests that
+//!   no correct client sends, written by hand.
+//! - [`apps`] has the servers.
+//! - [`wire`] sends the bytes and reads the responses.
+//! - [`compare`] finds the differences, and lists those that a framework forces.
 //!
-//! A difference names the request, what of the answer differs, and what each framework said. To see one, change a
-//! header in an adapter and run `cargo test -p todo-transcript`.
+//! A difference is reported with the request, the part that differs and both values. To see one, change a header in an
+//! adapter and run `cargo test -p todo-transcript`.
 
 pub mod apps;
 pub mod cases;

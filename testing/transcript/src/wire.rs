@@ -1,4 +1,4 @@
-//! Sends bytes as they are and reads what comes back, with nothing in between that would put either right.
+//! Sends bytes unchanged and reads the responses, without an HTTP client that would correct either.
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
@@ -15,81 +15,81 @@ use tokio::{
 
 use crate::cases::{Case, Step};
 
-/// How long an answer may take. It is far more than any needs, so that a busy machine is no difference.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a response may take: long enough that a busy machine causes no difference.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What is asked on the same connection after a case.
+/// The request that is sent on the same connection after a case.
 const FOLLOW_UP: &[u8] = b"GET /health HTTP/1.1\r\nhost: todo.example\r\n\r\n";
 
-/// What one framework answered to every case.
+/// The responses of one framework to all cases.
 #[derive(Debug)]
 pub struct Transcript {
-    /// Who answered.
+    /// The framework.
     pub framework: &'static str,
-    /// One for each case, in order.
+    /// One exchange for each case, in order.
     pub exchanges: Vec<Exchange>,
 }
 
-/// What came back on one connection.
+/// The responses on one connection.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// The answers, also those that are not final (`100 Continue`).
-    pub answers: Vec<Answer>,
-    /// Bytes that are no whole answer, before the end of the connection.
+    /// The responses, including interim responses (`100 Continue`).
+    pub replies: Vec<Reply>,
+    /// Bytes after the last complete response.
     pub rest: Vec<u8>,
-    /// What became of the connection.
+    /// The state of the connection afterwards.
     pub afterwards: Afterwards,
 }
 
-/// One answer, as it was on the wire.
+/// One response, as it was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Reply {
     /// The first line.
     pub status_line: String,
-    /// The other lines of the head, in order, but for `date` and `server`.
+    /// The headers in order, except `date` and `server`.
     pub headers: Vec<(String, String)>,
-    /// What follows the head, in the framing that the head announces.
+    /// The body, with its chunks if it is chunked.
     pub body: Vec<u8>,
 }
 
-impl Answer {
-    /// The number in the first line; 0 if there is none.
+impl Reply {
+    /// Returns the status in the first line, or 0 if there is none.
     #[must_use]
     pub fn status(&self) -> u16 {
         self.status_line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
     }
 
-    /// The values of the headers of this name.
+    /// Returns the values of the headers with this name.
     pub fn header(&self, name: &str) -> impl Iterator<Item = &str> {
         self.headers.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
-/// Whether a connection can be used after a case.
+/// The state of a connection after a case.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Afterwards {
-    /// Nobody asked.
+    /// It was not checked.
     NotAsked,
-    /// The server has closed it.
+    /// The server closed it.
     Closed,
-    /// It is open, but nothing comes.
+    /// It is open, but the server does not respond.
     Silent,
-    /// Another request was answered.
-    Answered(Answer),
+    /// The server responded to another request.
+    Reply(Reply),
 }
 
 impl fmt::Display for Afterwards {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAsked => f.write_str("not asked"),
+            Self::NotAsked => f.write_str("not checked"),
             Self::Closed => f.write_str("closed"),
-            Self::Silent => f.write_str("open, but silent"),
-            Self::Answered(answer) => write!(f, "open, and the next answer is {answer:?}"),
+            Self::Silent => f.write_str("open, without a response"),
+            Self::Reply(response) => write!(f, "open, and the next response is {response:?}"),
         }
     }
 }
 
-/// Sends every case to an app, one after the other, each on a connection of its own.
+/// Sends all cases to an app, one after the other, each on a new connection.
 pub async fn replay<Serving>(
     framework: &'static str,
     serve: impl FnOnce(TcpListener) -> Serving,
@@ -110,50 +110,50 @@ where
 ///
 /// # Panics
 ///
-/// If nobody listens.
+/// If the connection is refused.
 async fn exchange(address: SocketAddr, case: &Case) -> Exchange {
-    let stream = TcpStream::connect(address).await.expect("somebody listens");
-    // What is sent in two pieces arrives in two.
+    let stream = TcpStream::connect(address).await.expect("the server listens");
+    // Bytes that are sent separately arrive separately.
     stream.set_nodelay(true).expect("a socket has this option");
     let (reader, mut writer) = stream.into_split();
-    let mut reader = Reader { stream: reader, buffer: Vec::new(), answered: watch::Sender::new(0) };
-    let answered = reader.answered.subscribe();
+    let mut reader = Reader { stream: reader, buffer: Vec::new(), received: watch::Sender::new(0) };
+    let received = reader.received.subscribe();
     let reading = async {
-        let mut answers = Vec::new();
+        let mut replies = Vec::new();
         let end = loop {
-            let Some(expected) = case.expected.get(answers.len()) else { break None };
-            match reader.answer(expected.to_head).await {
-                Ok(answer) => answers.push(answer),
+            let Some(expected) = case.expected.get(replies.len()) else { break None };
+            match reader.reply(expected.to_head).await {
+                Ok(reply) => replies.push(reply),
                 Err(end) => break Some(end),
             }
         };
-        (answers, end)
+        (replies, end)
     };
-    let (answers, end) = tokio::select! {
+    let (replies, end) = tokio::select! {
         read = reading => read,
-        () = write(&mut writer, &case.script, answered) => unreachable!("the writing half stays open"),
+        () = write(&mut writer, &case.script, received) => unreachable!("the writing half stays open"),
     };
     let afterwards = match end {
         Some(end) => end,
         None if !case.followed_up => Afterwards::NotAsked,
         None => {
-            // If the server has closed the connection, that shows in reading.
+            // If the server has closed the connection, the read fails.
             let _ = writer.write_all(FOLLOW_UP).await;
-            reader.answer(false).await.map_or_else(|end| end, Afterwards::Answered)
+            reader.reply(false).await.map_or_else(|end| end, Afterwards::Reply)
         }
     };
-    Exchange { answers, rest: reader.buffer, afterwards }
+    Exchange { replies, rest: reader.buffer, afterwards }
 }
 
-/// Follows the script, and then waits for ever: the writing half stays open, because its end means to some servers
-/// that nobody waits for the answer.
-async fn write(stream: &mut OwnedWriteHalf, script: &[Step], mut answered: watch::Receiver<usize>) {
+/// Executes the script and then waits forever. The writing half stays open, because some servers do not respond to a
+/// client that has closed it.
+async fn write(stream: &mut OwnedWriteHalf, script: &[Step], mut received: watch::Receiver<usize>) {
     for step in script {
         match step {
-            // A server need not read to the end what it refuses.
+            // A server need not read the rest of a request that it rejects.
             Step::Send(bytes) => drop(stream.write_all(bytes).await),
             Step::Pause(time) => sleep(*time).await,
-            Step::AwaitAnswer => drop(answered.wait_for(|answers| *answers > 0).await),
+            Step::AwaitResponse => drop(received.wait_for(|replies| *replies > 0).await),
         }
     }
     std::future::pending::<()>().await;
@@ -162,22 +162,22 @@ async fn write(stream: &mut OwnedWriteHalf, script: &[Step], mut answered: watch
 struct Reader {
     stream: OwnedReadHalf,
     buffer: Vec<u8>,
-    /// How many answers were read.
-    answered: watch::Sender<usize>,
+    /// How many responses were read.
+    received: watch::Sender<usize>,
 }
 
 impl Reader {
-    /// The next answer, or why there is none.
-    async fn answer(&mut self, to_head: bool) -> Result<Answer, Afterwards> {
+    /// Reads the next response, or returns why there is none.
+    async fn reply(&mut self, to_head: bool) -> Result<Reply, Afterwards> {
         loop {
-            if let Some((answer, length)) = parse(&self.buffer, to_head) {
+            if let Some((reply, length)) = parse(&self.buffer, to_head) {
                 self.buffer.drain(..length);
-                self.answered.send_modify(|answers| *answers += 1);
-                return Ok(answer);
+                self.received.send_modify(|replies| *replies += 1);
+                return Ok(reply);
             }
-            match timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await {
+            match timeout(TIMEOUT, self.stream.read_buf(&mut self.buffer)).await {
                 Err(_) => return Err(Afterwards::Silent),
-                // A server that closes a connection with something unread resets it.
+                // A server that closes a connection with unread bytes resets it.
                 Ok(Ok(0) | Err(_)) => return Err(Afterwards::Closed),
                 Ok(Ok(_)) => {}
             }
@@ -185,10 +185,10 @@ impl Reader {
     }
 }
 
-/// The answer at the beginning of these bytes, if it is whole, and its length.
-fn parse(bytes: &[u8], to_head: bool) -> Option<(Answer, usize)> {
+/// Parses the response at the start of these bytes, if it is complete, and returns it with its length.
+fn parse(bytes: &[u8], to_head: bool) -> Option<(Reply, usize)> {
     let head = find(bytes, b"\r\n\r\n")? + 4;
-    // As characters of one byte each, so that nothing is lost or put right.
+    // Each byte becomes one character, so that nothing is lost or corrected.
     let text: String = bytes[..head - 4].iter().map(|byte| char::from(*byte)).collect();
     let mut lines = text.split("\r\n").map(str::to_owned);
     let status_line = lines.next()?;
@@ -197,21 +197,21 @@ fn parse(bytes: &[u8], to_head: bool) -> Option<(Answer, usize)> {
         None => (line, String::new()),
     });
     let headers = headers.filter(|(name, _)| !["date", "server"].contains(&name.to_ascii_lowercase().as_str()));
-    let mut answer = Answer { status_line, headers: headers.collect(), body: Vec::new() };
-    let length = body_length(&answer, &bytes[head..], to_head)?;
-    answer.body = bytes[head..].get(..length)?.to_vec();
-    Some((answer, head + length))
+    let mut reply = Reply { status_line, headers: headers.collect(), body: Vec::new() };
+    let length = body_length(&reply, &bytes[head..], to_head)?;
+    reply.body = bytes[head..].get(..length)?.to_vec();
+    Some((reply, head + length))
 }
 
-/// How long the body is (RFC 9112, section 6.3), if that is known already.
-fn body_length(answer: &Answer, bytes: &[u8], to_head: bool) -> Option<usize> {
-    if to_head || matches!(answer.status(), 100..=199 | 204 | 304) {
+/// The length of the body (RFC 9112, section 6.3), if it is known already.
+fn body_length(reply: &Reply, bytes: &[u8], to_head: bool) -> Option<usize> {
+    if to_head || matches!(reply.status(), 100..=199 | 204 | 304) {
         Some(0)
-    } else if answer.header("transfer-encoding").next().is_some() {
+    } else if reply.header("transfer-encoding").next().is_some() {
         chunked_length(bytes)
     } else {
-        // Without a length it would go on to the end of the connection. None of the servers does that.
-        answer.header("content-length").next().map_or(Some(0), |length| length.parse().ok())
+        // A body without a length ends with the connection. None of the servers sends one.
+        reply.header("content-length").next().map_or(Some(0), |length| length.parse().ok())
     }
 }
 
@@ -222,7 +222,7 @@ fn chunked_length(bytes: &[u8]) -> Option<usize> {
         let size = str::from_utf8(&bytes[position..position + line]).ok()?;
         let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
         if size == 0 {
-            // Trailers, if any, and an empty line.
+            // Optional trailers and an empty line.
             return find(&bytes[position..], b"\r\n\r\n").map(|end| position + end + 4);
         }
         position += line + 2 + size + 2;

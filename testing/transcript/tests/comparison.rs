@@ -1,4 +1,4 @@
-//! The comparison notices what differs, and names it: one app is served as it is, and once more with its answers changed.
+//! The comparison finds and reports differences between an app and the same app with changed responses.
 
 use std::future::ready;
 
@@ -11,13 +11,13 @@ use axum::{
 use todo_transcript::{apps, cases, compare::differences, wire::replay};
 use tokio::runtime::Runtime;
 
-/// What the comparison says of axum with this change to one answer.
+/// Returns the differences after this change of one response.
 fn changed(change: fn(&mut Response)) -> Vec<String> {
     let cases: Vec<_> = cases::all().into_iter().filter(|case| case.name.starts_with("GET /auth/session: ")).collect();
     Runtime::new().expect("a runtime").block_on(async {
         let axum = replay("axum", |listener| apps::serve_axum(listener, apps::axum()), &cases).await;
         let app = apps::axum().layer(map_response(move |mut response: Response| {
-            // One answer of all: the other 429 tells of a quota.
+            // Only one response: the other 429 has a quota.
             if response.status() == StatusCode::TOO_MANY_REQUESTS && !response.headers().contains_key("ratelimit") {
                 change(&mut response);
             }
@@ -29,12 +29,12 @@ fn changed(change: fn(&mut Response)) -> Vec<String> {
 }
 
 #[test]
-fn no_change_is_no_difference() {
+fn equal_responses_have_no_differences() {
     assert_eq!(changed(|_| ()), [""; 0]);
 }
 
 #[test]
-fn a_changed_header_is_named_with_its_request() {
+fn a_difference_is_reported_with_its_request() {
     let found = changed(|response| {
         response.headers_mut().insert("retry-after", HeaderValue::from_static("8"));
     });
@@ -43,16 +43,16 @@ fn a_changed_header_is_named_with_its_request() {
     axum    says ["7"]
     changed says ["8"]
     request "GET /api/v1/auth/session HTTP/1.1\r\nhost: todo.example\r\nauthorization: Bearer {}\r\n\r\n""#,
-        apps::token("hasty")
+        apps::token("rate-limited")
     );
     assert_eq!(found, [report]);
 }
 
-/// A change, and the parts of the answer that it shows in.
+/// A change of a response, and the parts that differ.
 type Change = (fn(&mut Response), &'static [&'static str]);
 
 #[test]
-fn whatever_is_changed_is_noticed() {
+fn changes_of_all_parts_are_found() {
     let changes: [Change; 8] = [
         (|response| *response.status_mut() = StatusCode::FORBIDDEN, &["status line"]),
         (|response| insert(response, "x-new", "x"), &["header `x-new`"]),
@@ -66,7 +66,7 @@ fn whatever_is_changed_is_noticed() {
         ),
         (
             |response| {
-                let kept = response.headers_mut().remove("cache-control").expect("it is there");
+                let kept = response.headers_mut().remove("cache-control").expect("the header exists");
                 response.headers_mut().insert("cache-control", kept);
             },
             &["order of headers"],
@@ -92,7 +92,7 @@ fn insert(response: &mut Response, name: &'static str, value: &'static str) {
     response.headers_mut().insert(name, HeaderValue::from_static(value));
 }
 
-/// What is said to differ.
+/// The part that a report names.
 fn headline(difference: &str) -> &str {
     let line = difference.lines().next().and_then(|line| line.strip_suffix(" of changed differs"));
     line.and_then(|line| line.split_once("\u{bb}: the ")).expect("the form of a report").1

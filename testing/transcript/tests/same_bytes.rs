@@ -1,4 +1,4 @@
-//! Every framework answers every request with the same bytes, and they are the right ones.
+//! All frameworks respond to all requests with the same bytes, and the responses are correct.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use todo_transcript::{
     Case, Transcript, apps,
     cases::{self, Expected, Route},
     compare::{FORCED, differences},
-    wire::{Afterwards, Answer, Exchange, replay},
+    wire::{Afterwards, Exchange, Reply, replay},
 };
 use tokio::runtime::Runtime;
 
@@ -33,43 +33,46 @@ static TRANSCRIPTS: LazyLock<Transcripts> = LazyLock::new(|| {
     })
 });
 
-/// Shows all differences at once, but for those that a framework forces.
-fn assert_alike(reference: &Transcript, other: &Transcript) {
+/// Fails with all differences, except those that a framework forces.
+fn assert_equal(reference: &Transcript, other: &Transcript) {
     let (forced, found): (Vec<_>, Vec<_>) = differences(&CASES, reference, other)
         .into_iter()
         .partition(|difference| FORCED.iter().any(|known| difference.is(known)));
     let report: Vec<_> = found.iter().map(ToString::to_string).collect();
     assert!(report.is_empty(), "{} differences:\n\n{}\n", report.len(), report.join("\n\n"));
     for known in FORCED.iter().filter(|known| known.framework == other.framework) {
-        assert!(forced.iter().any(|difference| difference.is(known)), "this is not forced any more: {known:?}");
+        assert!(
+            forced.iter().any(|difference| difference.is(known)),
+            "this forced difference does not occur any more: {known:?}"
+        );
     }
 }
 
 #[test]
-fn warp_answers_as_axum_does() {
-    assert_alike(&TRANSCRIPTS.axum, &TRANSCRIPTS.warp);
+fn warp_responds_like_axum() {
+    assert_equal(&TRANSCRIPTS.axum, &TRANSCRIPTS.warp);
 }
 
 #[test]
-fn poem_answers_as_axum_does() {
-    assert_alike(&TRANSCRIPTS.axum, &TRANSCRIPTS.poem);
+fn poem_responds_like_axum() {
+    assert_equal(&TRANSCRIPTS.axum, &TRANSCRIPTS.poem);
 }
 
 #[test]
-fn every_case_has_a_name_of_its_own() {
+fn names_of_cases_are_unique() {
     let mut names = BTreeSet::new();
     for case in &*CASES {
         assert!(names.insert(&case.name), "two cases are named {}", case.name);
     }
 }
 
-/// Above all: a 5xx is nothing but what a case asks for.
+/// In particular, no request causes an unexpected 5xx.
 #[test]
-fn the_statuses_are_the_expected() {
+fn statuses_are_as_expected() {
     let wrong: Vec<_> = exchanges()
         .filter_map(|(case, exchange)| {
             let expected: Vec<_> = case.expected.iter().map(|expected| expected.status).collect();
-            let found: Vec<_> = exchange.answers.iter().map(Answer::status).collect();
+            let found: Vec<_> = exchange.replies.iter().map(Reply::status).collect();
             (found != expected).then(|| format!("{}: {found:?} and not {expected:?}", case.name))
         })
         .collect();
@@ -81,24 +84,24 @@ fn exchanges() -> impl Iterator<Item = (&'static Case, &'static Exchange)> {
 }
 
 #[test]
-fn every_answer_is_well_formed() {
+fn responses_are_well_formed() {
     for (case, exchange) in exchanges() {
-        for (expected, answer) in case.expected.iter().zip(&exchange.answers) {
-            check(answer, *expected, &format!("{}: {answer:?}", case.name));
+        for (expected, reply) in case.expected.iter().zip(&exchange.replies) {
+            check(reply, *expected, &format!("{}: {reply:?}", case.name));
         }
         assert!(exchange.rest.is_empty(), "{}: {}", case.name, exchange.rest.escape_ascii());
         match &exchange.afterwards {
-            Afterwards::Answered(answer) => assert_eq!(answer.body, br#"{"status":"ok"}"#, "{}", case.name),
-            Afterwards::Silent => panic!("{}: the connection is open, and silent", case.name),
+            Afterwards::Reply(reply) => assert_eq!(reply.body, br#"{"status":"ok"}"#, "{}", case.name),
+            Afterwards::Silent => panic!("{}: the connection is open, but the server does not respond", case.name),
             Afterwards::Closed | Afterwards::NotAsked => {}
         }
     }
 }
 
-fn check(answer: &Answer, expected: Expected, context: &str) {
-    let status = answer.status();
+fn check(reply: &Reply, expected: Expected, context: &str) {
+    let status = reply.status();
     let header = |name: &str| {
-        let values: Vec<_> = answer.header(name).collect();
+        let values: Vec<_> = reply.header(name).collect();
         assert!(values.len() <= 1, "{name} twice, {context}");
         values.first().copied()
     };
@@ -109,34 +112,34 @@ fn check(answer: &Answer, expected: Expected, context: &str) {
     assert_eq!(header("retry-after").is_some(), status == 429 || status == 503, "{context}");
     assert_eq!(header("location").is_some(), status == 201, "{context}");
     match status {
-        100 => assert!(answer.headers.is_empty(), "{context}"),
+        100 => assert!(reply.headers.is_empty(), "{context}"),
         204 => assert_eq!((header("content-length"), header("content-type")), (None, None), "{context}"),
         304 => assert_eq!((header("content-length") == Some("0"), header("content-type")), (false, None), "{context}"),
-        // The server could not read the request, so nobody was asked.
+        // The server could not parse the request, so the app did not receive it.
         400 | 414 | 431 if by_the_server => {
-            assert_eq!((header("connection"), answer.body.len()), (Some("close"), 0), "{context}");
+            assert_eq!((header("connection"), reply.body.len()), (Some("close"), 0), "{context}");
         }
         400.. => {
             assert_eq!(header("content-type"), Some("application/problem+json"), "{context}");
             assert_eq!(header("cache-control"), Some("no-store"), "{context}");
             let member = format!(r#""status":{status},"#);
-            let body = String::from_utf8_lossy(&answer.body);
+            let body = String::from_utf8_lossy(&reply.body);
             assert!(expected.to_head || body.contains(&member), "{context}");
         }
         _ => assert!(header("content-type").is_some(), "{context}"),
     }
     if !expected.to_head && !matches!(status, 100 | 204 | 304) {
-        assert_eq!(header("content-length"), Some(&*answer.body.len().to_string()), "{context}");
+        assert_eq!(header("content-length"), Some(&*reply.body.len().to_string()), "{context}");
     }
 }
 
-/// Each operation answers to somebody each thing that the document says it can answer, and nothing else.
+/// The cases of each operation cause exactly the responses that the OpenAPI document lists.
 #[test]
-fn every_operation_shows_what_is_documented() {
+fn operations_have_exactly_the_documented_responses() {
     let mut seen = BTreeMap::<_, BTreeSet<String>>::new();
     for (case, exchange) in exchanges() {
-        if let (Some(Route { path, operation: Some((method, _)) }), [answer]) = (case.route, &*exchange.answers) {
-            seen.entry((path, method)).or_default().insert(outcome(answer));
+        if let (Some(Route { path, operation: Some((method, _)) }), [reply]) = (case.route, &*exchange.replies) {
+            seen.entry((path, method)).or_default().insert(outcome(reply));
         }
     }
     let document = serde_json::from_str(&openapi::document("")).expect("JSON");
@@ -146,7 +149,7 @@ fn every_operation_shows_what_is_documented() {
             let codes: BTreeSet<_> = expected.iter().map(|(outcome, _)| outcome.clone()).collect();
             assert_eq!(seen[&(resource.path, method.as_str())], codes, "{method} {}", resource.path);
             if method == "GET" {
-                // There is no body to tell them apart.
+                // Responses to HEAD have no body with a code.
                 let statuses: BTreeSet<_> = expected.into_iter().map(|(_, status)| status).collect();
                 assert_eq!(seen[&(resource.path, "HEAD")], statuses, "HEAD {}", resource.path);
             }
@@ -158,46 +161,46 @@ fn every_operation_shows_what_is_documented() {
     }
 }
 
-/// No header but those that the document names, and all that it says are always there.
+/// Responses have only documented headers, and all that the document requires.
 #[test]
-fn every_answer_has_the_headers_that_are_documented() {
-    const OF_EVERY_ANSWER: [&str; 3] = ["content-type", "content-length", "connection"];
+fn responses_have_the_documented_headers() {
+    const OF_ALL_RESPONSES: [&str; 3] = ["content-type", "content-length", "connection"];
     let document: Value = serde_json::from_str(&openapi::document("")).expect("JSON");
     let mut quotas = BTreeSet::new();
     for (case, exchange) in exchanges() {
-        let (Some(Route { path, operation: Some((method, _)) }), [answer]) = (case.route, &*exchange.answers) else {
+        let (Some(Route { path, operation: Some((method, _)) }), [reply]) = (case.route, &*exchange.replies) else {
             continue;
         };
         if DOCS.iter().any(|resource| resource.path == path) {
             continue;
         }
         let method = if method == "HEAD" { "get".to_owned() } else { method.to_lowercase() };
-        let mut response = &document["paths"][path][method]["responses"][answer.status().to_string()];
+        let mut response = &document["paths"][path][method]["responses"][reply.status().to_string()];
         if let Some(target) = response.get("$ref").and_then(Value::as_str) {
             response = document.pointer(&target[1..]).expect("a response");
         }
         let documented = response["headers"].as_object().expect("headers");
-        for (name, _) in &answer.headers {
+        for (name, _) in &reply.headers {
             let is_known = documented
                 .keys()
                 .map(String::as_str)
-                .chain(OF_EVERY_ANSWER)
+                .chain(OF_ALL_RESPONSES)
                 .any(|known| known.eq_ignore_ascii_case(name));
             assert!(is_known, "{}: {name} is not documented", case.name);
         }
         for (name, header) in documented {
-            let is_there = answer.header(name).next().is_some();
-            assert!(is_there || header["required"] != true, "{}: {name} is missing", case.name);
-            if is_there && name == "RateLimit" {
-                quotas.insert(answer.status());
+            let is_present = reply.header(name).next().is_some();
+            assert!(is_present || header["required"] != true, "{}: {name} is missing", case.name);
+            if is_present && name == "RateLimit" {
+                quotas.insert(reply.status());
             }
         }
     }
     assert_eq!(quotas, [200, 201, 404, 422, 429].into());
 }
 
-/// The outcomes of an operation with their statuses, as the document says. That a path has not a method is not an outcome
-/// of the operations that it has; the next test shows it.
+/// The documented outcomes of an operation with their statuses. 405 is not an outcome of an operation; the next test
+/// covers it.
 fn documented(document: &Value, path: &str, method: &str) -> Vec<(String, String)> {
     let responses = document["paths"][path][method.to_lowercase()]["responses"].as_object().expect("responses");
     let outcomes = responses.iter().filter(|(status, _)| *status != "405").flat_map(|(status, response)| {
@@ -215,13 +218,13 @@ fn documented(document: &Value, path: &str, method: &str) -> Vec<(String, String
     outcomes.collect()
 }
 
-/// Each path answers to methods that it has not, and there are paths that are nearly it.
+/// Each path has cases with an unsupported method and with paths that almost match.
 #[test]
-fn every_path_is_told_from_what_it_is_not() {
+fn paths_reject_unsupported_methods_and_near_misses() {
     let mut seen = BTreeMap::<_, BTreeSet<String>>::new();
     for (case, exchange) in exchanges() {
-        if let (Some(Route { path, operation: None }), [answer]) = (case.route, &*exchange.answers) {
-            seen.entry(path).or_default().insert(outcome(answer));
+        if let (Some(Route { path, operation: None }), [reply]) = (case.route, &*exchange.replies) {
+            seen.entry(path).or_default().insert(outcome(reply));
         }
     }
     for resource in RESOURCES.iter().chain(PROBES).chain(DOCS) {
@@ -230,11 +233,11 @@ fn every_path_is_told_from_what_it_is_not() {
     }
 }
 
-/// The `code` of an error, else the status.
-fn outcome(answer: &Answer) -> String {
-    let body = String::from_utf8_lossy(&answer.body);
+/// The code of an error, or the status of a success.
+fn outcome(reply: &Reply) -> String {
+    let body = String::from_utf8_lossy(&reply.body);
     match body.split_once(r#""code":""#).and_then(|(_, rest)| rest.split_once('"')) {
         Some((code, _)) => code.to_owned(),
-        None => answer.status().to_string(),
+        None => reply.status().to_string(),
     }
 }

@@ -1,7 +1,7 @@
-//! The Todo-Backend wire over real sockets, on both databases: first the sixteen behaviours of the public
-//! specification, one test each, then what it does not speak of.
+//! The Todo-Backend API over real sockets, with both databases: first the sixteen behaviours of the public specification,
+//! then what the specification leaves open.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failure fails the test")]
 
 mod more;
 mod site;
@@ -18,43 +18,43 @@ use http::Request;
 use serde_json::Value;
 use testkit::http::Client;
 
-/// The cases on one database, a fresh one for each. The list of cases is here and nowhere else.
+/// Generates a test with a new database for each case. This is the only list of cases.
 macro_rules! cases {
     ($with_site:path) => {
         cases! { @ $with_site, specification;
-            the_root_answers,
-            a_post_is_answered_with_the_todo,
+            the_root_responds,
+            a_post_returns_the_todo,
             the_root_can_be_deleted,
-            after_that_the_list_is_empty,
+            deleting_the_root_empties_the_list,
             a_posted_todo_is_in_the_list,
             a_new_todo_is_not_completed,
             a_new_todo_has_a_url,
-            its_url_answers_with_the_todo,
-            the_urls_in_the_list_lead_to_the_todos,
+            the_url_returns_the_todo,
+            the_urls_in_the_list_return_the_todos,
             a_patch_changes_the_title,
             a_patch_changes_the_completion,
-            what_was_changed_stays_changed,
-            a_todo_is_deleted_at_its_url,
+            changes_are_stored,
+            a_todo_can_be_deleted_at_its_url,
             a_todo_can_be_posted_with_an_order,
             a_patch_changes_the_order,
-            a_changed_order_is_remembered,
+            a_changed_order_is_stored,
         }
         cases! { @ $with_site, more;
             parallel_posts_are_all_kept,
-            the_list_is_in_order,
-            a_patch_leaves_what_it_does_not_name,
-            an_order_can_be_taken_away,
-            a_todo_can_be_sent_back_as_it_came,
-            without_a_place_there_is_no_task,
-            without_a_task_there_is_no_place,
-            a_missing_todo_gets_no_place,
-            places_go_with_their_tasks,
-            wrong_input_is_named,
-            what_is_not_there_is_missed,
-            any_page_may_call,
-            urls_follow_the_host_of_the_request,
-            urls_follow_the_base_url_if_there_is_one,
-            tokens_keep_users_apart,
+            the_list_is_sorted_by_order,
+            a_patch_does_not_change_absent_members,
+            an_order_can_be_removed,
+            a_received_todo_can_be_sent_back,
+            a_failed_position_rolls_back_the_task,
+            a_failed_task_rolls_back_the_position,
+            a_missing_todo_gets_no_position,
+            positions_are_deleted_with_their_tasks,
+            invalid_input_is_rejected,
+            unknown_paths_are_not_found,
+            all_origins_are_allowed,
+            urls_contain_the_host_of_the_request,
+            urls_start_with_the_base_url,
+            users_with_tokens_are_separated,
         }
     };
     (@ $with_site:path, $module:ident; $($case:ident,)+) => { $(
@@ -71,7 +71,7 @@ mod postgres {
     cases!(crate::site::on_postgres);
 }
 
-/// The program itself, which is ended with the test.
+/// The program, which is killed at the end of the test.
 struct Program(Child);
 
 impl Drop for Program {
@@ -89,7 +89,7 @@ fn program(directory: &Path, flags: &[&str]) -> Command {
 }
 
 #[tokio::test]
-async fn the_program_keeps_todos_in_a_file() {
+async fn the_program_stores_todos_in_a_file() {
     let directory = tempfile::tempdir().unwrap();
     for expected in [1, 2] {
         let mut program = Program(program(directory.path(), &["--listen", "127.0.0.1:0"]).spawn().unwrap());
@@ -105,7 +105,7 @@ async fn the_program_keeps_todos_in_a_file() {
 }
 
 #[test]
-fn the_program_refuses_flags_that_it_cannot_follow() {
+fn the_program_rejects_invalid_flags() {
     let directory = tempfile::tempdir().unwrap();
     for (flags, reason) in [
         (&["--bearer"][..], "BETTER_AUTH_SECRET"),
@@ -114,7 +114,7 @@ fn the_program_refuses_flags_that_it_cannot_follow() {
     ] {
         let output = program(directory.path(), flags).output().unwrap();
         assert!(!output.status.success(), "{flags:?}");
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains(reason), "{said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains(reason), "{stderr}");
     }
 }

@@ -1,4 +1,4 @@
-//! A service on a database of its own, and clients that follow the URLs that it gives out.
+//! A service with a database of its own, and a client that follows the URLs of the service.
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri, header};
@@ -9,7 +9,7 @@ use todo_core::{
     UserId,
     auth::{Authenticator, JwtVerifier},
 };
-use todobackend::{Everybody, Todos, app};
+use todobackend::{SingleUser, Todos, app};
 
 pub(crate) const SECRET: &str = "only-for-tests-only-for-tests-only-for-tests";
 
@@ -22,28 +22,28 @@ pub(crate) struct Site {
 pub(crate) async fn on_sqlite(case: impl AsyncFnOnce(Site)) {
     let directory = tempfile::tempdir().unwrap();
     let database = format!("sqlite://{}", directory.path().join("todos.db").display());
-    case(Site::over(database).await).await;
+    case(Site::with_database(database).await).await;
 }
 
 pub(crate) async fn on_postgres(case: impl AsyncFnOnce(Site)) {
     let database = testkit::postgres::empty_database().await;
-    case(Site::over(database.url().to_owned()).await).await;
+    case(Site::with_database(database.url().to_owned()).await).await;
     database.close().await;
 }
 
 impl Site {
-    async fn over(database: String) -> Self {
-        let server = serve(&database, Everybody(UserId::new("everybody").unwrap()), None).await;
+    async fn with_database(database: String) -> Self {
+        let server = serve(&database, SingleUser(UserId::new("everybody").unwrap()), None).await;
         Self { server, database }
     }
 
-    /// The same todos, under a URL that requests do not know.
+    /// Serves the same database with a base URL.
     pub(crate) async fn with_base_url(&self, url: &'static str) -> Self {
-        let server = serve(&self.database, Everybody(UserId::new("everybody").unwrap()), Some(url)).await;
+        let server = serve(&self.database, SingleUser(UserId::new("everybody").unwrap()), Some(url)).await;
         Self { server, database: self.database.clone() }
     }
 
-    /// The same database, for users with tokens.
+    /// Serves the same database to users with tokens.
     pub(crate) async fn with_tokens(&self) -> Self {
         let server = serve(&self.database, JwtVerifier::hs256(SECRET).unwrap(), None).await;
         Self { server, database: self.database.clone() }
@@ -53,17 +53,17 @@ impl Site {
         self.server.address().to_string()
     }
 
-    /// Sends a request as it is.
+    /// Sends a request unchanged.
     pub(crate) async fn send(&self, request: Request<Bytes>) -> Response<Bytes> {
         self.server.client().send(request).await
     }
 
-    /// Sends a request to the root (an empty text) or to the URL of a todo, with JSON if there is any.
+    /// Sends a request to the root (an empty URL) or to the URL of a todo, with a JSON body unless it is null.
     pub(crate) async fn request(&self, method: &str, url: &str, body: Value) -> Response<Bytes> {
         self.request_of("", method, url, body).await
     }
 
-    /// The same by a user with a token.
+    /// Sends a request with a token of this user.
     pub(crate) async fn request_of(&self, user: &str, method: &str, url: &str, body: Value) -> Response<Bytes> {
         let url: Uri =
             if url.is_empty() { format!("http://{}/", self.address()) } else { url.to_owned() }.parse().unwrap();
@@ -83,13 +83,13 @@ impl Site {
         self.send(request.body(body).unwrap()).await
     }
 
-    /// The todos in the list.
+    /// Returns the list of todos.
     pub(crate) async fn list(&self) -> Vec<Value> {
         let Value::Array(todos) = shown(&self.request("GET", "", Value::Null).await) else { panic!("no list") };
         todos
     }
 
-    /// Posts a todo and answers what it became.
+    /// Posts a todo and returns the created todo.
     pub(crate) async fn post(&self, todo: Value) -> Value {
         let response = self.request("POST", "", todo).await;
         assert_eq!(response.status(), StatusCode::CREATED, "{response:?}");
@@ -100,12 +100,12 @@ impl Site {
         shown(&self.request("PATCH", url(todo), patch).await)
     }
 
-    /// Asks for a todo at its URL.
+    /// Reads a todo at its URL.
     pub(crate) async fn get(&self, todo: &Value) -> Value {
         shown(&self.request("GET", url(todo), Value::Null).await)
     }
 
-    /// Changes the database behind the back of the service.
+    /// Executes SQL in the database of the service.
     pub(crate) async fn run(&self, sql: &str) {
         let sql = AssertSqlSafe(sql.to_owned());
         if self.database.starts_with("sqlite:") {
@@ -117,8 +117,8 @@ impl Site {
         }
     }
 
-    /// How many places in the order are written down.
-    pub(crate) async fn places(&self) -> i64 {
+    /// Returns the number of stored positions.
+    pub(crate) async fn positions(&self) -> i64 {
         let count = "select count(*) from todobackend_order";
         if self.database.starts_with("sqlite:") {
             let mut connection = SqliteConnection::connect(&self.database).await.unwrap();
@@ -135,7 +135,7 @@ async fn serve(database: &str, authenticator: impl Authenticator + 'static, base
     Server::start(async |listener| axum::serve(listener, app).await.unwrap()).await
 }
 
-/// What a successful answer shows.
+/// Returns the JSON of a successful response.
 #[track_caller]
 pub(crate) fn shown(response: &Response<Bytes>) -> Value {
     assert!(response.status().is_success(), "{response:?}");

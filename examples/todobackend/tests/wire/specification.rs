@@ -5,15 +5,15 @@ use serde_json::{Value, json};
 
 use crate::site::{Site, shown, url};
 
-// What must be there at all.
+// The root.
 
-pub(crate) async fn the_root_answers(site: Site) {
+pub(crate) async fn the_root_responds(site: Site) {
     let response = site.request("GET", "", Value::Null).await;
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()["access-control-allow-origin"], "*");
 }
 
-pub(crate) async fn a_post_is_answered_with_the_todo(site: Site) {
+pub(crate) async fn a_post_returns_the_todo(site: Site) {
     assert_eq!(shown(&site.request("POST", "", json!({ "title": "Buy milk" })).await)["title"], "Buy milk");
 }
 
@@ -22,7 +22,7 @@ pub(crate) async fn the_root_can_be_deleted(site: Site) {
     assert_eq!((response.status(), response.body().len()), (StatusCode::NO_CONTENT, 0));
 }
 
-pub(crate) async fn after_that_the_list_is_empty(site: Site) {
+pub(crate) async fn deleting_the_root_empties_the_list(site: Site) {
     site.post(json!({ "title": "Buy milk", "order": 1 })).await;
     site.post(json!({ "title": "Drink it" })).await;
     assert_eq!(site.list().await.len(), 2);
@@ -51,14 +51,14 @@ pub(crate) async fn a_new_todo_has_a_url(site: Site) {
     assert_eq!(site.list().await[0]["url"], todo["url"]);
 }
 
-pub(crate) async fn its_url_answers_with_the_todo(site: Site) {
+pub(crate) async fn the_url_returns_the_todo(site: Site) {
     let todo = site.post(json!({ "title": "Buy milk" })).await;
     assert_eq!(site.get(&todo).await, todo);
 }
 
-// A todo that is there.
+// An existing todo.
 
-pub(crate) async fn the_urls_in_the_list_lead_to_the_todos(site: Site) {
+pub(crate) async fn the_urls_in_the_list_return_the_todos(site: Site) {
     tokio::join!(site.post(json!({ "title": "One" })), site.post(json!({ "title": "Another" })));
     let list = site.list().await;
     assert_eq!(list.len(), 2);
@@ -78,7 +78,7 @@ pub(crate) async fn a_patch_changes_the_completion(site: Site) {
     assert_eq!(site.patch(&todo, json!({ "completed": false })).await["completed"], false);
 }
 
-pub(crate) async fn what_was_changed_stays_changed(site: Site) {
+pub(crate) async fn changes_are_stored(site: Site) {
     let todo = site.post(json!({ "title": "Buy milk" })).await;
     let patched = site.patch(&todo, json!({ "title": "Buy oats", "completed": true })).await;
     let expected = json!({ "title": "Buy oats", "completed": true, "order": null, "url": todo["url"] });
@@ -87,7 +87,7 @@ pub(crate) async fn what_was_changed_stays_changed(site: Site) {
     assert_eq!(site.list().await, [expected]);
 }
 
-pub(crate) async fn a_todo_is_deleted_at_its_url(site: Site) {
+pub(crate) async fn a_todo_can_be_deleted_at_its_url(site: Site) {
     let [kept, gone] = [site.post(json!({ "title": "Keep" })).await, site.post(json!({ "title": "Drop" })).await];
     let response = site.request("DELETE", url(&gone), Value::Null).await;
     assert_eq!((response.status(), response.body().len()), (StatusCode::NO_CONTENT, 0));
@@ -110,7 +110,7 @@ pub(crate) async fn a_patch_changes_the_order(site: Site) {
     assert_eq!(site.patch(&todo, json!({ "order": 95 })).await["order"], 95);
 }
 
-pub(crate) async fn a_changed_order_is_remembered(site: Site) {
+pub(crate) async fn a_changed_order_is_stored(site: Site) {
     let todo = site.post(json!({ "title": "Buy milk", "order": 10 })).await;
     let patched = site.patch(&todo, json!({ "order": 95 })).await;
     assert_eq!(site.get(&patched).await["order"], 95);

@@ -1,4 +1,4 @@
-//! Headers: twice, odd, too many, too large, or of no meaning here.
+//! Headers: repeated, malformed, too many, too large, or without meaning for the API.
 
 use super::{Case, Plan, Request};
 use crate::apps::token;
@@ -6,7 +6,7 @@ use crate::apps::token;
 pub(super) fn add(plan: &mut Plan) {
     add_credentials(plan);
     add_spelling(plan);
-    add_meaningless(plan);
+    add_ignored(plan);
     add_sizes(plan);
 }
 
@@ -23,25 +23,25 @@ fn add_credentials(plan: &mut Plan) {
         ("a scheme alone", "Bearer".to_owned(), 401),
         ("a scheme and a space", "Bearer ".to_owned(), 401),
         ("Basic", "Basic YW5uOmFubg==".to_owned(), 401),
-        ("in small letters", format!("bearer {ann}"), 200),
-        ("in capitals", format!("BEARER {ann}"), 200),
+        ("in lower case", format!("bearer {ann}"), 200),
+        ("in upper case", format!("BEARER {ann}"), 200),
         ("two spaces", format!("Bearer  {ann}"), 200),
         ("a space at the end", format!("Bearer {ann} "), 200),
         ("a tab", format!("Bearer\t{ann}"), 401),
         ("without a scheme", ann.clone(), 401),
         ("a list", format!("Bearer {ann}, Bearer {ann}"), 401),
         ("in quotes", format!("Bearer \"{ann}\""), 401),
-        ("nonsense", "Bearer nonsense".to_owned(), 401),
-        ("cut off", format!("Bearer {}", &ann[..ann.len() - 1]), 401),
+        ("not a token", "Bearer nonsense".to_owned(), 401),
+        ("truncated", format!("Bearer {}", &ann[..ann.len() - 1]), 401),
         ("not ASCII", format!("Bearer {ann}ü"), 401),
         ("twelve thousand characters", format!("Bearer {}", "a".repeat(12_000)), 401),
     ] {
         plan.ask(format!("authorization: {name}"), session().header("authorization", value), status);
     }
-    plan.ask("authorization: bytes that are no text", session().header("authorization", b"Bearer \xff"), 401);
+    plan.ask("authorization: bytes that are not UTF-8", session().header("authorization", b"Bearer \xff"), 401);
     plan.ask("authorization: twice the same", session().by("ann").by("ann"), 401);
     plan.ask("authorization: two users", session().header("Authorization", format!("Bearer {bob}")).by("ann"), 401);
-    plan.ask("authorization: a user and an empty one", session().by("ann").header("authorization", ""), 401);
+    plan.ask("authorization: a token and an empty value", session().by("ann").header("authorization", ""), 401);
     plan.ask("authorization: in a cookie", session().header("cookie", format!("token={ann}")), 401);
     plan.ask("authorization: in the query", Request::get(format!("{SESSION}?access_token={ann}")), 401);
     plan.ask("authorization: for a proxy", session().header("proxy-authorization", format!("Bearer {ann}")), 401);
@@ -49,7 +49,7 @@ fn add_credentials(plan: &mut Plan) {
     plan.ask("authorization: folded", raw_session(&format!("authorization: Bearer\r\n {ann}\r\n")), 400);
 }
 
-/// A request for the session as ann, with these lines in its head.
+/// A request for the session with a token of ann and these lines in its head.
 fn raw_session(lines: &str) -> Vec<u8> {
     format!("GET {SESSION} HTTP/1.1\r\nhost: todo.example\r\nauthorization: Bearer {}\r\n{lines}\r\n", token("ann"))
         .into_bytes()
@@ -65,9 +65,9 @@ fn add_spelling(plan: &mut Plan) {
         ("no value", "x-empty:\r\n", 200),
         ("no space", "x-tight:a\r\n", 200),
         ("spaces around the value", "x-wide: \t a \t \r\n", 200),
-        ("a name that is none", "x(y): a\r\n", 400),
+        ("an invalid name", "x(y): a\r\n", 400),
         ("a name in UTF-8", "x-\u{fc}: a\r\n", 400),
-        ("an odd name", "!#$%&'*+-.^_`|~: a\r\n", 200),
+        ("a name of punctuation", "!#$%&'*+-.^_`|~: a\r\n", 200),
         ("a value in UTF-8", "x-text: \u{fc}\u{1f980}\r\n", 200),
         ("NUL in a value", "x-nul: a\0b\r\n", 400),
         ("a bell in a value", "x-bell: a\x07b\r\n", 400),
@@ -84,14 +84,14 @@ fn add_spelling(plan: &mut Plan) {
     plan.ask("header: none", "GET /health HTTP/1.1\r\n\r\n", 200);
     plan.ask("header: an empty line first", [b"\r\n", &*raw_session("")].concat(), 200);
     plan.ask(
-        "header: capitals",
+        "header: upper case",
         String::from_utf8_lossy(&raw_session("")).replace("authorization", "AUTHORIZATION"),
         200,
     );
 }
 
-/// What other servers might do something about.
-fn add_meaningless(plan: &mut Plan) {
+/// Headers that other servers act on.
+fn add_ignored(plan: &mut Plan) {
     plan.ask("no host", session().without("host").by("ann"), 200);
     plan.ask("two hosts", session().header("host", "elsewhere.example").by("ann"), 200);
     for (name, value) in [
@@ -137,7 +137,7 @@ fn add_meaningless(plan: &mut Plan) {
             .header("sec-websocket-version", "13")
             .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
         plan.ask(format!("upgrade to {upgrade}"), request.clone().by("ann"), 200);
-        plan.ask(format!("upgrade to {upgrade} as nobody"), request, 401);
+        plan.ask(format!("upgrade to {upgrade} without a credential"), request, 401);
     }
 }
 
@@ -147,11 +147,11 @@ fn add_sizes(plan: &mut Plan) {
     plan.ask("a header of 64 KiB", large(64 * 1024), 200);
     plan.ask("a header of 300 KiB", large(300 * 1024), 200);
     plan.ask("a header of 600 KiB", large(600 * 1024), 431);
-    // The host and the credential are two more.
+    // Plus the host and the credential.
     let many =
         |count| (0..count).fold(session().by("ann"), |request, number| request.header(&format!("x-{number}"), "x"));
     plan.ask("a hundred headers", many(98), 200);
     plan.ask("a hundred and one headers", many(99), 431);
     plan.ask("a name of a thousand characters", session().by("ann").header(&"x".repeat(1000), "x"), 200);
-    plan.add(Case::new("a head that comes slowly", &raw_session("")[..40], 200).then(&raw_session("")[40..]));
+    plan.add(Case::new("a head that arrives slowly", &raw_session("")[..40], 200).then(&raw_session("")[40..]));
 }

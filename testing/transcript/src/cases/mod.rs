@@ -1,6 +1,6 @@
-//! What is sent, and which statuses come back.
+//! The requests, and the expected statuses.
 //!
-//! The cases are one sequence: some of them change tasks that later ones read. Each framework gets the whole of it.
+//! The cases are one sequence, because some of them change tasks that later ones read. Each framework receives all of them.
 
 use std::{fmt, time::Duration};
 
@@ -14,48 +14,48 @@ mod headers;
 mod routes;
 mod targets;
 
-/// One connection: what is sent on it and what comes back.
+/// One connection: the bytes to send and the expected responses.
 #[derive(Debug)]
 pub struct Case {
-    /// What is asked, for whoever reads a report. No two cases have the same name.
+    /// The name for reports. No two cases have the same name.
     pub name: String,
-    /// What is sent, and when.
+    /// What to send, and when.
     pub script: Vec<Step>,
-    /// The answers, in order.
+    /// The expected responses, in order.
     pub expected: Vec<Expected>,
-    /// Whether another request is sent afterwards, to see whether the connection is still good. Not where it depends
-    /// on how fast the server reads.
+    /// Whether another request is sent afterwards, to check whether the connection is still open. `false` if that depends on
+    /// how fast the server reads.
     pub followed_up: bool,
-    /// What of the route table it is made from, if it is.
+    /// The entry of the route table from which the case was generated, if any.
     pub route: Option<Route>,
 }
 
-/// An entry of the route table, for what is asked of it.
+/// An entry of the route table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The template of the path.
     pub path: &'static str,
-    /// The method, and what it does; nothing, where the path or the method is not quite one of ours.
+    /// The method and the operation; `None` if the path or the method does not exist.
     pub operation: Option<(&'static str, Operation)>,
 }
 
-/// A part of what is done on a connection.
+/// A step on a connection.
 #[derive(Debug)]
 pub enum Step {
     /// Sends these bytes.
     Send(Vec<u8>),
-    /// Waits, so that what was sent arrives by itself.
+    /// Waits, so that the bytes sent before arrive separately.
     Pause(Duration),
-    /// Waits for the first answer. If that is the last one, what follows is not sent.
-    AwaitAnswer,
+    /// Waits for the first response. If it is the last one, the remaining steps are skipped.
+    AwaitResponse,
 }
 
-/// An answer that comes.
+/// An expected response.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
-    /// Its status.
+    /// The status.
     pub status: u16,
-    /// Whether it answers a HEAD, and so has no body.
+    /// Whether it responds to HEAD, so that it has no body.
     pub to_head: bool,
 }
 
@@ -64,7 +64,7 @@ impl Case {
         Self::pipelined(name, [(request.into(), status)])
     }
 
-    /// Several requests, sent at once.
+    /// A case of several requests that are sent at once.
     fn pipelined(name: impl Into<String>, requests: impl IntoIterator<Item = (Vec<u8>, u16)>) -> Self {
         let (mut bytes, mut expected) = (Vec::new(), Vec::new());
         for (request, status) in requests {
@@ -74,21 +74,21 @@ impl Case {
         Self { name: name.into(), script: vec![Step::Send(bytes)], expected, followed_up: true, route: None }
     }
 
-    /// A pause, and then more.
+    /// Adds a pause and more bytes.
     fn then(mut self, more: impl Into<Vec<u8>>) -> Self {
         self.script.extend([Step::Pause(Duration::from_millis(3)), Step::Send(more.into())]);
         self
     }
 
-    /// A first answer before the others, after which there comes more of the request.
-    fn after_answer(mut self, status: u16, more: impl Into<Vec<u8>>) -> Self {
+    /// Adds an interim response with this status, after which more bytes are sent.
+    fn after_response(mut self, status: u16, more: impl Into<Vec<u8>>) -> Self {
         self.expected.insert(0, Expected { status, to_head: false });
-        self.unless_answered(more)
+        self.after_interim_response(more)
     }
 
-    /// More of the request, which is sent only if an answer asks for it.
-    fn unless_answered(mut self, more: impl Into<Vec<u8>>) -> Self {
-        self.script.extend([Step::AwaitAnswer, Step::Send(more.into())]);
+    /// Adds bytes that are sent only after an interim response.
+    fn after_interim_response(mut self, more: impl Into<Vec<u8>>) -> Self {
+        self.script.extend([Step::AwaitResponse, Step::Send(more.into())]);
         self
     }
 
@@ -98,7 +98,7 @@ impl Case {
     }
 }
 
-/// The request, as in a string of Rust. A long one is cut.
+/// Displays the request like a Rust string. Long requests are truncated.
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 400;
@@ -112,14 +112,14 @@ impl fmt::Display for Case {
                 }
                 Step::Send(bytes) => write!(f, "\"{}\"", bytes.escape_ascii())?,
                 Step::Pause(time) => write!(f, " ({time:?}) ")?,
-                Step::AwaitAnswer => f.write_str(" (an answer) ")?,
+                Step::AwaitResponse => f.write_str(" (a response) ")?,
             }
         }
         Ok(())
     }
 }
 
-/// All cases.
+/// Returns all cases.
 #[must_use]
 pub fn all() -> Vec<Case> {
     let mut plan = Plan::default();
@@ -136,7 +136,7 @@ pub fn all() -> Vec<Case> {
 #[derive(Default)]
 struct Plan {
     cases: Vec<Case>,
-    /// How many ids they make the service give out.
+    /// How many ids the service has generated for them.
     ids: u64,
 }
 
@@ -146,12 +146,12 @@ impl Plan {
         self.cases.push(case);
     }
 
-    /// A case of one request.
+    /// Adds a case of one request.
     fn ask(&mut self, name: impl Into<String>, request: impl Into<Vec<u8>>, status: u16) {
         self.add(Case::new(name, request, status));
     }
 
-    /// A case that creates a task of this user; its id.
+    /// Adds a case that creates a task of this user, and returns the id of the task.
     fn create(&mut self, user: &str, name: impl Into<String>) -> String {
         let name = name.into();
         let request = Request::new("POST", "/api/v1/tasks").by(user).json(format!(r#"{{"title":"{name}"}}"#));
@@ -159,13 +159,13 @@ impl Plan {
         self.last_id()
     }
 
-    /// The id of the task that was created last.
+    /// The id of the last created task.
     fn last_id(&self) -> String {
         task_id(self.ids - 1).to_string()
     }
 }
 
-/// A request that is written down member by member. What it does not say is not there.
+/// A request, built part by part. Nothing is added implicitly, except the host.
 #[derive(Clone)]
 struct Request {
     method: String,
@@ -200,19 +200,19 @@ impl Request {
         self
     }
 
-    /// As this user.
+    /// Adds a token of this user.
     fn by(self, user: &str) -> Self {
         self.header("authorization", format!("Bearer {}", token(user)))
     }
 
-    /// With a body and its length.
+    /// Adds a body and its length.
     fn body(self, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
         let length = body.len().to_string();
         self.header("content-length", length).unmeasured(body)
     }
 
-    /// With a body, of which the headers say what they say.
+    /// Adds a body without changing the headers.
     fn unmeasured(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
@@ -222,7 +222,7 @@ impl Request {
         self.header("content-type", "application/json").body(body)
     }
 
-    /// With a JSON body in chunks, the last one included.
+    /// Adds a chunked JSON body. The last chunk must be included.
     fn chunked(self, chunks: impl Into<Vec<u8>>) -> Self {
         self.header("content-type", "application/json").header("transfer-encoding", "chunked").unmeasured(chunks)
     }

@@ -1,12 +1,12 @@
-//! Targets that are spelt oddly: which of them are ours, and which are left to the host.
+//! Unusual request targets: which of them belong to the API, and which to the host.
 
-use super::{Plan, Request, routes::NOBODYS};
+use super::{Plan, Request, routes::UNKNOWN_ID};
 
-/// The longest target that the servers read.
+/// The maximum length of a target that the servers accept.
 const LONGEST_TARGET: usize = 65_534;
 
 pub(super) fn add(plan: &mut Plan) {
-    let task = plan.create("ann", "a task for odd targets");
+    let task = plan.create("ann", "a task for the cases of targets");
     add_forms(plan);
     add_slashes(plan, &task);
     add_segments(plan, &task);
@@ -17,14 +17,14 @@ pub(super) fn add(plan: &mut Plan) {
     add_host(plan);
 }
 
-/// A GET as ann.
+/// Adds a GET with a token of ann.
 fn get(plan: &mut Plan, target: impl AsRef<[u8]>, status: u16) {
     let target = target.as_ref();
     plan.ask(format!("GET {}", target.escape_ascii()), Request::get(target).by("ann"), status);
 }
 
 fn add_forms(plan: &mut Plan) {
-    // Absolute: as to a proxy (RFC 9112, section 3.2.2).
+    // Absolute targets, as sent to a proxy (RFC 9112, section 3.2.2).
     for (target, status) in [
         ("http://todo.example/api/v1/tasks?limit=1", 200),
         ("HTTP://ELSEWHERE.EXAMPLE:80/api/v1/tasks?limit=1", 200),
@@ -90,8 +90,8 @@ fn add_slashes(plan: &mut Plan, task: &str) {
         "//health",
         "/health//ready",
         "/health/alive",
-        "/storeless/health/",
-        "/storeless//health",
+        "/unavailable-store/health/",
+        "/unavailable-store//health",
         "/api/v1/health",
         "/tasks",
         "/v1/tasks",
@@ -106,7 +106,7 @@ fn add_slashes(plan: &mut Plan, task: &str) {
 
 fn add_segments(plan: &mut Plan, task: &str) {
     for (target, status) in [
-        // Nobody removes dots: they are segments like others.
+        // No server removes dot segments.
         ("/api/v1/./tasks", 403),
         ("/api/v1/../tasks", 403),
         ("/api/v1/../v1/tasks", 404),
@@ -219,7 +219,7 @@ fn add_escapes(plan: &mut Plan, task: &str) {
     get(plan, format!("/api/v1/tasks/{task}%2Fcomplete"), 422);
     get(plan, format!("/api/v1/tasks/{}", task.replace('-', "%2D")), 200);
     get(plan, format!("/api/v1/tasks/{task}%00"), 422);
-    // Bytes that should have been escaped.
+    // Bytes that should be percent-encoded.
     get(plan, "/api/v1/ü/tasks", 403);
     get(plan, "/api/v1/tasks?ü=1", 422);
     get(plan, b"/api/v1/\xff/tasks", 400);
@@ -238,7 +238,7 @@ fn add_escapes(plan: &mut Plan, task: &str) {
         let request = Request::get(format!("/api/v1/{path}/tasks/{id}")).by(user);
         plan.ask(format!("GET as {user} from {path}"), request, 200);
         let request = Request::get(format!("/api/{path}/tasks")).by(user);
-        plan.ask(format!("GET as {user} from {path} of the shorter mount"), request, 200);
+        plan.ask(format!("GET as {user} from {path} of the shorter prefix"), request, 200);
     }
 }
 
@@ -295,14 +295,14 @@ fn add_queries(plan: &mut Plan) {
     get(plan, "/nowhere?limit=1", 404);
 }
 
-/// Users whose ids are segments of ours.
+/// Users whose ID equals a path segment.
 fn add_shadowed_users(plan: &mut Plan) {
     for user in ["tasks", "auth", "v1"] {
         let id = plan.create(user, format!("a task of the user {user}"));
         let (list, task, complete, escaped) = match user {
             "tasks" => (422, 404, 405, 404),
             "auth" => (404, 404, 404, 404),
-            // Only the shorter mount takes it for something else, and there `%761` is no part of ours.
+            // Only the shorter prefix conflicts with this user ID, and only unless it is encoded.
             _ => (200, 200, 422, 200),
         };
         let escape = format!("%{:02X}{}", user.as_bytes()[0], &user[1..]);
@@ -328,7 +328,7 @@ fn add_shadowed_users(plan: &mut Plan) {
         let status = if user == "auth" { 404 } else { 204 };
         plan.ask(format!("OPTIONS {path} as {user}"), Request::new("OPTIONS", path).by(user), status);
     }
-    // More than one way to read them.
+    // Paths that could match in more than one way.
     for (path, status) in [
         ("/api/v1/tasks/tasks/complete", 405),
         ("/api/v1/tasks/tasks/tasks", 404),
@@ -347,7 +347,7 @@ fn add_shadowed_users(plan: &mut Plan) {
     ] {
         get(plan, path, status);
     }
-    get(plan, format!("/api/v1/tasks/tasks/{NOBODYS}/complete"), 404);
+    get(plan, format!("/api/v1/tasks/tasks/{UNKNOWN_ID}/complete"), 404);
 }
 
 fn add_long_ones(plan: &mut Plan) {
@@ -368,18 +368,18 @@ fn add_long_ones(plan: &mut Plan) {
     longest("a target that is too long", LONGEST_TARGET + 1, 414);
 }
 
-/// What the host answers itself.
+/// Paths of the host.
 fn add_host(plan: &mut Plan) {
     plan.ask("the host's route", Request::get("/host"), 200);
-    plan.ask("the host's route for users, as nobody", Request::get("/host/me"), 401);
+    plan.ask("the host's route for users, without a credential", Request::get("/host/me"), 401);
     plan.ask("the host's route for users, as ann", Request::get("/host/me").by("ann"), 200);
     plan.ask("the host's route for users, as ü", Request::get("/host/me?").by("ü"), 200);
     plan.ask("the host's route for users, revoked", Request::get("/host/me").by("disabled"), 401);
-    plan.ask("the host's route for users, too often", Request::get("/host/me").by("hasty"), 429);
-    plan.ask("the host's route for users, no quota left", Request::get("/host/me").by("spent"), 429);
-    plan.ask("a list, some quota left", Request::get("/api/v1/tasks").by("metered"), 200);
-    plan.ask("a list, no quota left", Request::get("/api/v1/tasks").by("spent"), 429);
-    plan.ask("no task, some quota left", Request::get("/api/v1/tasks/7").by("metered"), 422);
+    plan.ask("the host's route for users, rate limited", Request::get("/host/me").by("rate-limited"), 429);
+    plan.ask("the host's route for users, no quota left", Request::get("/host/me").by("over-quota"), 429);
+    plan.ask("a list, some quota left", Request::get("/api/v1/tasks").by("with-quota"), 200);
+    plan.ask("a list, no quota left", Request::get("/api/v1/tasks").by("over-quota"), 429);
+    plan.ask("an invalid ID, some quota left", Request::get("/api/v1/tasks/7").by("with-quota"), 422);
     for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "get", "X"] {
         plan.ask(format!("{method} /nowhere"), Request::new(method, "/nowhere"), 404);
         plan.ask(
