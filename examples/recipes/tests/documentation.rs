@@ -175,3 +175,19 @@ fn every_file_that_a_page_names_exists() {
     }
     assert_eq!(missing, Vec::<String>::new());
 }
+
+#[test]
+fn every_test_that_the_guarantees_name_exists() {
+    let folder = root().join("todo-core/src/conformance/store");
+    let sources = fs::read_dir(folder).expect("the folder can be read");
+    let code: String = sources.map(|file| fs::read_to_string(file.expect("a file").path()).expect("text")).collect();
+    let page = prose(&read("docs/guarantees.md"));
+    let is_test = |name: &&str| {
+        name.matches('_').count() > 1 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    let named: Vec<_> = page.split('`').skip(1).step_by(2).filter(is_test).collect();
+    assert!(named.len() > 2, "{named:?}");
+    for name in named {
+        assert!(code.contains(&format!("fn {name}(")), "{name}");
+    }
+}
