@@ -17,6 +17,7 @@ pub(in crate::store) enum Effect {
     /// Possibly something else than running it once.
     Write,
     /// The same as [`Write`](Self::Write). Each write in the batch can also be run on its own.
+    #[cfg(feature = "postgres")]
     BatchOfWrites,
 }
 
@@ -25,7 +26,9 @@ impl Effect {
     pub(in crate::store) fn failed(self, error: sqlx::Error) -> StoreError {
         match self {
             Self::Read => StoreError::from(error).without_effect(),
-            Self::Write | Self::BatchOfWrites => error.into(),
+            Self::Write => error.into(),
+            #[cfg(feature = "postgres")]
+            Self::BatchOfWrites => error.into(),
         }
     }
 }
