@@ -32,7 +32,7 @@ isolation:
 
 # Remove row-level security, the predicates, and both; show which test fails
 row-security:
-    scripts/test -p todo-core --test postgres_row_security each_wall -- --nocapture
+    scripts/test -p todo-core --test postgres_row_security each_work_alone -- --nocapture
 
 # Run the web app, Better Auth and the server in a browser
 e2e *args:

@@ -1,7 +1,8 @@
 //! Row-level security of PostgreSQL, behind the predicates of the statements.
 //!
 //! Migration 2 creates the policy and the functions, and [`migrate`](super::migrate) enables row-level security. This module
-//! grants the privileges, and checks roles and tables. The reasons are in `docs/decisions` (0017).
+//! grants the privileges, and checks roles and tables. The reasons are in
+//! `docs/decisions/0017-row-level-security.md`.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row as _, postgres::PgRow};
 
