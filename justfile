@@ -1,80 +1,96 @@
-# What one types often. `just --list` shows it.
+# The commands of a developer: `just --list`. Each is one command that also works without just.
 
-# The server, with nothing to set up
+# Start the server without any configuration
 dev:
     cargo run -p todo-server -- dev
 
-# All tests, with all that they need
+# Install what the tests need and this machine lacks
+setup:
+    scripts/setup
+
+# Run all tests; arguments are for cargo test
 test *args:
     scripts/test {{args}}
 
-# What a change has to pass before anybody looks at it
+# Check format, lints and documentation: the minimum before a commit
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
 
-# Each feature by itself
-features:
-    cargo hack check --workspace --exclude todo-server --each-feature --no-dev-deps
-    cargo hack check --package todo-server --feature-powerset --depth 2 --at-least-one-of axum,poem,warp --exclude-features default --no-dev-deps
+# Run everything that CI runs
+ci:
+    .ci/run
 
-# Weakens each SQL statement, and shows which test notices
+# Check the packages without their features, and with each alone
+features:
+    scripts/check-features
+
+# Weaken each SQL statement, and show which test fails
 isolation:
     scripts/test -p todo-core --lib isolation -- --nocapture
 
-# Whether a page costs the same with ten million tasks; ten minutes and 6 GB
-growth:
-    cargo bench -p todo-benches --bench growth -- --full
+# Remove row-level security, the predicates, and both; show which test fails
+row-security:
+    scripts/test -p todo-core --test postgres_row_security each_work_alone -- --nocapture
 
-# The page, the sign-in and the server, in a real browser
-e2e:
-    scripts/test-e2e
+# Run the web app, Better Auth and the server in a browser
+e2e *args:
+    scripts/test-e2e {{args}}
 
-# The document, and the types that are made from it
+# Write openapi.json and the TypeScript types made from it
 openapi:
     cargo run -p todo-server -- openapi > openapi.json
     npm --prefix examples/nextjs run types
 
-# The server against its document
+# Test the server against openapi.json; arguments: framework, database
 schemathesis *args:
     scripts/schemathesis {{args}}
 
-# What becomes of acknowledged writes when things break; 50 minutes, or two with --short
+# Kill and cut off servers and databases under load; 50 minutes, or two with --short
 drill *args:
     scripts/drill {{args}}
 
-# Licences, sources, bans and advisories of dependencies
-deny *args:
-    scripts/check-dependencies {{args}}
-
-# The four packages, as a registry would get them
-package:
-    scripts/check-package
-
-# Whether the version says enough for what has changed
-semver *args:
-    scripts/check-semver {{args}}
-
-# Dockerfile, compose file, systemd, Kubernetes
-deploy:
-    scripts/check-deploy
-
-# The image, built and run as it is meant to be; a release build
-image *args:
-    scripts/image {{args}}
-
-# docs/backup.md, carried out
+# Back up, destroy and restore databases under load, as docs/backup.md says
 backup *args:
     scripts/check-backup {{args}}
-# Runs a fuzz target for some seconds; see scripts/fuzz
+
+# Run a fuzz target for some seconds; keep: update its seeds
 fuzz target *args:
     scripts/fuzz {{target}} {{args}}
 
-# A picture of the documentation, and whom the page asks
+# Check licences, sources, bans and advisories of dependencies
+deny *args:
+    scripts/check-dependencies {{args}}
+
+# Check the contents of the four packages, and that they compile
+package:
+    scripts/check-package
+
+# Compare the public API with the last release
+semver *args:
+    scripts/check-semver {{args}}
+
+# Check Dockerfile, compose file, systemd unit, Kubernetes manifest and shell scripts
+deploy:
+    scripts/check-deploy
+
+# Build the image, run it and the compose file, and test both
+image *args:
+    scripts/image {{args}}
+
+# Put another version of Swagger UI into todo-core
+swagger-ui version:
+    scripts/update-swagger-ui {{version}}
+
+# Take a picture of /docs, and check that the page loads nothing from other servers
 screenshot-docs *args:
     scripts/screenshot-docs {{args}}
 
-# The server against hand-written programs, with a thousand users at once; see benches/README.md
+# Compare the server with hand-written programs under load; see benches/README.md
 load *args:
     cargo bench -p todo-benches --bench load -- {{args}}
+
+# Compare the cost of a page at 10 million tasks with a small table; 10 minutes, 6 GB
+growth:
+    cargo bench -p todo-benches --bench growth -- --full

@@ -1,6 +1,6 @@
-"""What Schemathesis has no check for, and what it cannot know about this API.
+"""Checks that Schemathesis does not have, and exceptions for this API.
 
-TODO_ALICE and TODO_BOB hold the tokens of the two users, and TODO_REPORT names the file for what was compared.
+TODO_ALICE and TODO_BOB are the tokens of the two users, and TODO_REPORT is the file for the number of comparisons.
 """
 
 import json
@@ -13,13 +13,13 @@ import schemathesis
 ALICE = f"Bearer {os.environ['TODO_ALICE']}"
 BOB = f"Bearer {os.environ['TODO_BOB']}"
 
-# Of Unicode: `strip` alone takes more.
+# Unicode's White_Space: Python's `strip` removes more.
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
-# The ids of tasks that were deleted, by either of the two paths that a task has.
+# The ids of deleted tasks. Each task has two paths.
 deleted: set[str] = set()
 
 
-# Bodies that are good.
+# Requests that succeed.
 ON_A_TASK = [
     ("GET", "", None),
     ("PUT", "", {"title": "Replaced"}),
@@ -27,12 +27,12 @@ ON_A_TASK = [
     ("PATCH", "/complete", {"completed": True}),
     ("DELETE", "", None),
 ]
-# With so many new tasks at each of the two paths all of these are tried: Schemathesis does not promise to come to each.
+# All of these are sent for this number of new tasks at each of the two paths, since Schemathesis may not reach each of them.
 ROUNDS = 10
 
 
 def send(request, token):
-    """The request once more, byte for byte, by this user."""
+    """Sends the same request, byte for byte, as this user."""
     request = request.copy()
     request.headers["Authorization"] = token
     with requests.Session() as session:
@@ -40,7 +40,7 @@ def send(request, token):
         return session.send(request, timeout=10, allow_redirects=False)
 
 
-def ask(method, url, token, body=None):
+def call(method, url, token, body=None):
     return send(requests.Request(method, url, json=body).prepare(), token)
 
 
@@ -48,14 +48,14 @@ def path_of(request):
     return request.url.split("?", 1)[0]
 
 
-def refused(response, status, code):
-    assert response.status_code == status, f"another user is answered {response.status_code}: {response.text}"
+def rejected(response, status, code):
+    assert response.status_code == status, f"another user gets {response.status_code}: {response.text}"
     assert response.json()["code"] == code, response.text
 
 
 @schemathesis.check
 class OtherUserSeesNothing:
-    """Each request that succeeded for alice, sent by bob: 403, 404, or what is bob's own. And nothing of alice's is changed."""
+    """Sends each request that succeeded for alice as bob. The response is 403, 404 or a resource of bob, and no task of alice changes."""
 
     def __init__(self):
         self.compared = Counter()
@@ -73,7 +73,7 @@ class OtherUserSeesNothing:
 
         theirs = send(request, BOB)
         for token in (ALICE, BOB):
-            assert token not in response.text and token not in theirs.text, "a token is shown"
+            assert token not in response.text and token not in theirs.text, "a response contains a token"
         if path.endswith("/auth/session"):
             assert (response.json()["user"]["id"], theirs.json()["user"]["id"]) == ("alice", "bob"), theirs.text
             self.compared[case.operation.label] += 1
@@ -83,39 +83,39 @@ class OtherUserSeesNothing:
     def tasks(self, request, operation, response, theirs):
         shown = response.json() if response.content else []
         for task in shown if isinstance(shown, list) else [shown]:
-            assert task["user_id"] == "alice", f"alice is shown a task of {task['user_id']}"
+            assert task["user_id"] == "alice", f"alice gets a task of {task['user_id']}"
             self.alices.add(task["id"])
 
         if "{user_id}" in operation.path:
-            refused(theirs, 403, "forbidden")
+            rejected(theirs, 403, "forbidden")
         elif "{id}" in operation.path:
-            refused(theirs, 404, "task_not_found")
+            rejected(theirs, 404, "task_not_found")
         elif request.method == "GET":
             assert theirs.status_code == 200, theirs.text
             leaked = [task["id"] for task in theirs.json() if task["user_id"] != "bob" or task["id"] in self.alices]
-            assert not leaked, f"bob is shown tasks of alice: {leaked}"
+            assert not leaked, f"bob gets tasks of alice: {leaked}"
         else:
             assert theirs.status_code == 201 and theirs.json()["user_id"] == "bob", theirs.text
-            assert theirs.json()["id"] not in self.alices, "bob has got a task of alice"
-        # Whatever bob has just tried with it, it is as it was.
+            assert theirs.json()["id"] not in self.alices, "bob gets a task of alice"
+        # Bob's request has not changed it.
         if "{id}" in operation.path and request.method != "DELETE":
-            mine = ask("GET", path_of(request).removesuffix("/complete"), ALICE)
+            mine = call("GET", path_of(request).removesuffix("/complete"), ALICE)
             assert mine.status_code == 200 and mine.json() == shown, f"another user has changed it: {mine.text}"
         self.compared[operation.label] += 1
 
         if request.method == "POST" and self.rounds[operation.label] < ROUNDS:
             self.rounds[operation.label] += 1
-            self.round(operation.path, path_of(request), ask("POST", path_of(request), ALICE, {"title": "Mine"}).json())
+            self.round(operation.path, path_of(request), call("POST", path_of(request), ALICE, {"title": "Mine"}).json())
 
     def round(self, template, collection, task):
-        """Everything that can be done with a task: bob cannot, and then alice can."""
+        """Sends every request on a task: it fails as bob, and then succeeds as alice."""
         url = f"{collection}/{task['id']}"
         for method, end, body in ON_A_TASK:
-            theirs = ask(method, url + end, BOB, body)
-            refused(theirs, *((403, "forbidden") if "{user_id}" in template else (404, "task_not_found")))
-            mine = ask("GET", url, ALICE)
+            theirs = call(method, url + end, BOB, body)
+            rejected(theirs, *((403, "forbidden") if "{user_id}" in template else (404, "task_not_found")))
+            mine = call("GET", url, ALICE)
             assert mine.json() == task, f"another user has changed it: {mine.text}"
-            mine = ask(method, url + end, ALICE, body)
+            mine = call(method, url + end, ALICE, body)
             assert 200 <= mine.status_code < 300, mine.text
             task = mine.json() if mine.content else None
             self.compared[f"{method} {template}/{{id}}{end}"] += 1
@@ -128,11 +128,11 @@ class OtherUserSeesNothing:
 
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
-    # Schemathesis looks for an earlier DELETE of the same path only, but each task has two: with the user, and without.
+    # Schemathesis looks for an earlier DELETE of the same path only, but each task has two paths: with the user and without.
     if failure.code == "ST302":
         segments = path_of(response.request).removesuffix("/complete").split("/")
         return segments[-1] not in deleted
-    # A title may be longer by the white space at its ends, which is cut off before it is measured (decision 15).
+    # White space at the ends of a title does not count for its length (decision 15).
     if failure.code == "ST201" and isinstance(case.body, dict) and isinstance(title := case.body.get("title"), str):
         return not (len(title) > 200 and 1 <= len(title.strip(WHITE_SPACE)) <= 200)
     return True

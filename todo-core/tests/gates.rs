@@ -122,6 +122,6 @@ async fn a_gate_that_cannot_decide_is_503_and_its_cause_is_only_for_the_log() {
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "7");
     assert!(!String::from_utf8_lossy(response.body()).contains("database"));
-    let error: &dyn Error = response.extensions().get::<Arc<todo_core::Error>>().unwrap();
+    let error: &dyn Error = response.extensions().get::<Arc<todo_core::api::ApiError>>().unwrap();
     assert_eq!(error.source().unwrap().to_string(), "the database cannot be reached");
 }

@@ -1,15 +1,19 @@
-//! The tables, there and back.
+//! Migrations in both directions.
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
+use std::time::Duration;
+
+use sqlx::{
+    AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, SqliteConnection, postgres::PgPoolOptions,
+};
 use testkit::stores::{WalledDatabase, connect};
 use todo_core::{
     NewTask, Task, TaskQuery, Title, TodoService, UserId,
     store::{DataLoss, PostgresStore, SqliteStore, StoreError, TaskStore},
 };
 
-/// Tasks of two users.
+/// Creates tasks of two users.
 async fn create(store: impl TaskStore + 'static) -> Vec<Task> {
     let service = TodoService::new(store);
     let mut tasks = Vec::new();
@@ -22,7 +26,7 @@ async fn create(store: impl TaskStore + 'static) -> Vec<Task> {
     tasks
 }
 
-/// The same tasks, as the store has them.
+/// The tasks of the two users in the store.
 async fn list(store: impl TaskStore + 'static) -> Vec<Task> {
     let service = TodoService::new(store);
     let mut tasks = Vec::new();
@@ -35,7 +39,7 @@ async fn list(store: impl TaskStore + 'static) -> Vec<Task> {
 
 fn text(result: Result<(), StoreError>) -> String {
     match result {
-        Err(StoreError::Backend(error)) => error.to_string(),
+        Err(StoreError::Setup(mistake)) => mistake.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -45,7 +49,7 @@ async fn run(url: &str, statement: &'static str) {
     connection.execute(sqlx::raw_sql(statement)).await.unwrap();
 }
 
-/// Which versions the ledger has, whether there are functions, and whether row security is on.
+/// The versions in the ledger, whether there are functions, and whether row-level security is enabled.
 async fn state(url: &str) -> (Vec<i64>, bool, bool) {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let versions = "select version from todo.tasks_migrations order by version";
@@ -56,7 +60,7 @@ async fn state(url: &str) -> (Vec<i64>, bool, bool) {
     (versions, functions, on)
 }
 
-/// A migration that somebody has run must stay as it was, to the letter: its checksum is in their database.
+/// A released migration must not change by a character: its checksum is in the databases of users.
 #[tokio::test]
 async fn released_migrations_never_change() {
     let database = testkit::postgres::empty_database().await;
@@ -76,9 +80,8 @@ async fn released_migrations_never_change() {
     assert_eq!(checksums, [(1, "f9d0c82c66537a545be52cd71d22bb80".to_owned())], "SQLite");
 }
 
-/// With row security and without.
 #[tokio::test]
-async fn up_and_down_and_up_again_keeps_the_tasks() {
+async fn migrating_back_and_forth_keeps_the_tasks() {
     for row_security in [false, true] {
         let walled = WalledDatabase::empty().await;
         let with = |url: &str| {
@@ -94,14 +97,14 @@ async fn up_and_down_and_up_again_keeps_the_tasks() {
             assert_eq!(state(&walled.owner).await, (vec![1, 2], true, row_security));
             owner.migrate_to(1, DataLoss::Refuse).await.unwrap();
             assert_eq!(state(&walled.owner).await, (vec![1], false, false));
-            // As the first version had it; also for those who have not been told.
+            // The first version works without row-level security.
             assert_eq!(list(connect(&walled.app)).await, tasks);
             assert!(app.check_tables().await.is_err());
-            // As often as one likes, and from there as from anywhere.
+            // Repeating changes nothing, and every way leads to the newest version.
             owner.migrate_to(1, DataLoss::Refuse).await.unwrap();
             owner.migrate_to(2, DataLoss::Refuse).await.unwrap();
             owner.migrate().await.unwrap();
-            // Privileges on what was removed went with it.
+            // The privileges on the functions were removed with them.
             owner.grant_to(&walled.role("app")).await.unwrap();
             app.check_tables().await.unwrap();
             assert_eq!(list(app.clone()).await, tasks);
@@ -111,7 +114,7 @@ async fn up_and_down_and_up_again_keeps_the_tasks() {
 }
 
 #[tokio::test]
-async fn tasks_are_lost_only_if_that_is_asked_for() {
+async fn a_migration_deletes_tasks_only_if_the_data_loss_is_accepted() {
     for row_security in [false, true] {
         let walled = WalledDatabase::empty().await;
         let owner = connect(&walled.owner);
@@ -121,7 +124,7 @@ async fn tasks_are_lost_only_if_that_is_asked_for() {
         let tasks = create(owner.clone()).await;
         let refused = text(owner.migrate_to(0, DataLoss::Refuse).await);
         assert!(refused.contains("there are tasks"), "{refused}");
-        // Not half of the way either, or the second wall would be gone.
+        // The migration is not half done, or row-level security would be disabled.
         assert_eq!(state(&walled.owner).await, before);
         assert_eq!(list(owner.clone()).await, tasks);
         owner.migrate_to(0, DataLoss::Accept).await.unwrap();
@@ -129,16 +132,16 @@ async fn tasks_are_lost_only_if_that_is_asked_for() {
         assert!(owner.ping().await.is_err());
         owner.migrate().await.unwrap();
         assert_eq!(list(owner.clone()).await, []);
-        // Nothing is lost, so nobody has to be asked.
+        // There are no tasks to lose.
         owner.migrate_to(0, DataLoss::Refuse).await.unwrap();
         owner.migrate_to(0, DataLoss::Refuse).await.unwrap();
         walled.database.close().await;
     }
 }
 
-/// Some come up while others go down, as if two people had decided differently; tasks are written meanwhile.
+/// Some migrate forward while others migrate back.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_migrates_at_the_same_time_waits_for_the_other() {
+async fn concurrent_migrations_run_one_after_the_other() {
     let walled = WalledDatabase::migrated().await;
     let tasks = create(walled.store()).await;
     let moves: Vec<_> = (0..12)
@@ -162,9 +165,9 @@ async fn whoever_migrates_at_the_same_time_waits_for_the_other() {
     walled.database.close().await;
 }
 
-/// While a migration waits for a lock of the whole table, all others would wait behind it.
+/// While a migration waits for a lock on the table, all other calls wait behind it.
 #[tokio::test]
-async fn a_migration_that_somebody_holds_up_does_not_hold_up_the_others() {
+async fn a_migration_that_waits_delays_other_calls_only_briefly() {
     let database = testkit::stores::todo_database().await;
     let store = connect(database.url());
     let tasks = create(store.clone()).await;
@@ -173,9 +176,9 @@ async fn a_migration_that_somebody_holds_up_does_not_hold_up_the_others() {
     let migrating =
         tokio::spawn(async move { connect(database.url()).migrate_to(1, DataLoss::Refuse).await.map(|()| database) });
     for _ in 0..3 {
-        // A statement waits for two seconds at most, and this one for the second that the migration waits.
+        // A statement waits for at most two seconds, and here for the second that the migration waits.
         assert_eq!(list(store.clone()).await, tasks);
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
     }
     assert!(!migrating.is_finished());
     sqlx::raw_sql("commit").execute(&mut reader).await.unwrap();
@@ -185,9 +188,9 @@ async fn a_migration_that_somebody_holds_up_does_not_hold_up_the_others() {
 }
 
 #[tokio::test]
-async fn the_pool_of_the_host_migrates_both_ways() {
+async fn the_pool_of_the_host_migrates_in_both_directions() {
     let database = testkit::postgres::empty_database().await;
-    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
     let store = PostgresStore::new(pool.clone());
     store.migrate().await.unwrap();
     let tasks = create(store.clone()).await;
@@ -199,8 +202,56 @@ async fn the_pool_of_the_host_migrates_both_ways() {
     database.close().await;
 }
 
+/// The setting of a connection of the pool, and where it comes from.
+async fn lock_timeout(pool: &PgPool) -> (String, String) {
+    let setting = "select setting, source from pg_settings where name = 'lock_timeout'";
+    sqlx::query_as(setting).fetch_one(pool).await.unwrap()
+}
+
 #[tokio::test]
-async fn a_database_that_is_newer_is_left_alone() {
+async fn a_migration_over_the_pool_of_the_host_leaves_its_lock_timeout_as_it_was() {
+    let database = testkit::postgres::empty_database().await;
+    for (setting, expected) in [("set lock_timeout = '4321ms'", ("4321", "session")), ("", ("0", "default"))] {
+        let options = PgPoolOptions::new().max_connections(1).after_connect(move |connection, _| {
+            Box::pin(async move { connection.execute(sqlx::raw_sql(setting)).await.map(|_| ()) })
+        });
+        let pool = options.connect(database.url()).await.unwrap();
+        let store = PostgresStore::new(pool.clone());
+        let expected = (expected.0.to_owned(), expected.1.to_owned());
+        assert_eq!(lock_timeout(&pool).await, expected);
+        store.migrate().await.unwrap();
+        assert_eq!(lock_timeout(&pool).await, expected, "after a migration");
+        create(store.clone()).await;
+        assert!(store.migrate_to(0, DataLoss::Refuse).await.is_err());
+        assert_eq!(lock_timeout(&pool).await, expected, "after a migration that failed");
+        store.migrate_to(0, DataLoss::Accept).await.unwrap();
+        assert_eq!(lock_timeout(&pool).await, expected, "after a migration back");
+        pool.close().await;
+    }
+    database.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_is_dropped_leaves_nothing_behind_in_the_pool_of_the_host() {
+    let database = testkit::stores::todo_database().await;
+    let pool = PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
+    let before = lock_timeout(&pool).await;
+    let mut reader = PgConnection::connect(database.url()).await.unwrap();
+    sqlx::raw_sql("begin; select count(*) from todo.tasks").execute(&mut reader).await.unwrap();
+    let store = PostgresStore::new(pool.clone());
+    // The migration waits for the reader, and holds its advisory lock.
+    let dropped = tokio::time::timeout(Duration::from_millis(500), store.migrate_to(1, DataLoss::Refuse)).await;
+    assert!(dropped.is_err(), "{dropped:?}");
+    sqlx::raw_sql("commit").execute(&mut reader).await.unwrap();
+    assert_eq!(lock_timeout(&pool).await, before);
+    // The next migration would wait for that lock.
+    tokio::time::timeout(Duration::from_secs(8), connect(database.url()).migrate()).await.unwrap().unwrap();
+    pool.close().await;
+    database.close().await;
+}
+
+#[tokio::test]
+async fn tables_of_a_newer_version_are_not_changed() {
     let walled = WalledDatabase::migrated().await;
     let store = connect(walled.database.url());
     let unknown = text(store.migrate_to(3, DataLoss::Refuse).await);
@@ -208,7 +259,7 @@ async fn a_database_that_is_newer_is_left_alone() {
     run(
         walled.database.url(),
         "insert into todo.tasks_migrations (version, description, success, checksum, execution_time)
-         values (3, 'of a newer one', true, '', 0)",
+         values (3, 'of a newer version', true, '', 0)",
     )
     .await;
     for refused in [
@@ -217,16 +268,16 @@ async fn a_database_that_is_newer_is_left_alone() {
         text(store.check_tables().await),
         text(walled.store().check_tables().await),
     ] {
-        assert!(refused.contains("at version 3") && refused.contains("none after 2"), "{refused}");
+        assert!(refused.contains("at version 3") && refused.contains("versions up to 2"), "{refused}");
     }
     assert_eq!(state(&walled.owner).await, (vec![1, 2, 3], true, true));
-    // Who has it open already goes on with it: a rolling deployment has both for a while.
+    // A running server keeps working: a rolling deployment has both versions for a while.
     create(walled.store()).await;
     walled.database.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sqlite_goes_there_and_back_too() {
+async fn sqlite_migrates_in_both_directions() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tasks.db");
     let store = SqliteStore::open_lazy(&path);
@@ -259,8 +310,8 @@ async fn sqlite_goes_there_and_back_too() {
 
     let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
     let newer = "insert into todo_tasks_migrations (version, description, success, checksum, execution_time) \
-        values (2, 'of a newer one', true, x'00', 0)";
+        values (2, 'of a newer version', true, x'00', 0)";
     connection.execute(AssertSqlSafe(newer.to_owned())).await.unwrap();
     let refused = text(store.migrate().await);
-    assert!(refused.contains("at version 2") && refused.contains("none after 1"), "{refused}");
+    assert!(refused.contains("at version 2") && refused.contains("versions up to 1"), "{refused}");
 }

@@ -1,8 +1,9 @@
-//! A database that sleeps, falls silent, goes away and comes back elsewhere.
+//! A database that starts slowly, does not respond, crashes, or moves to another server.
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, postgres::PgPoolOptions};
 use testkit::{
-    postgres::{Server, Standby},
+    postgres::{Server, Standby, TestDatabase},
     proxy::{Proxy, Traffic},
     stores::{connect, todo_database},
 };
@@ -30,7 +31,7 @@ fn tasks(store: &PostgresStore) -> UserTasks<'static> {
     tasks_of(TodoService::new(store.clone()))
 }
 
-/// The service lives as long as the process, so that tasks of the runtime may have it.
+/// Leaks the service, so that spawned tasks can use it.
 fn tasks_of(service: TodoService) -> UserTasks<'static> {
     Box::leak(Box::new(service)).for_user(ann())
 }
@@ -39,7 +40,7 @@ fn new_task(title: &str) -> NewTask {
     NewTask::new(Title::new(title).unwrap())
 }
 
-/// So many connections, all idle.
+/// Opens this many connections, and leaves them idle.
 async fn fill(store: &PostgresStore, count: usize) {
     let query = TaskQuery::default();
     let owner = ann();
@@ -50,26 +51,28 @@ async fn fill(store: &PostgresStore, count: usize) {
     }
 }
 
-/// The first answer that is none of an outage.
+/// Repeats a call until it does not fail because of an outage.
 async fn first_good<T>(mut call: impl AsyncFnMut() -> Result<T, todo_core::Error>) -> T {
     loop {
         match call().await {
             Ok(answer) => return answer,
-            Err(todo_core::Error::Store(StoreError::Unavailable(_))) => sleep(Duration::from_millis(50)).await,
+            Err(todo_core::Error::Store(StoreError::Unavailable(_) | StoreError::Interrupted(_))) => {
+                sleep(Duration::from_millis(50)).await;
+            }
             Err(other) => panic!("{other:?}"),
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_wakes_up_in_time_is_waited_for() {
+async fn calls_wait_for_a_database_that_starts() {
     let database = todo_database().await;
     let proxy = Proxy::before(database.url()).await;
     proxy.set(Traffic::Held);
     let store = connect(&proxy.url());
     let tasks = tasks(&store);
     let query = TaskQuery::default();
-    // More than there may be connections, so that some wait for those who wait.
+    // More calls than connections.
     let calls = async { futures_util::future::join_all((0..15).map(|_| tasks.list(&query))).await };
     let waking = async {
         sleep(Duration::from_secs(5)).await;
@@ -79,32 +82,32 @@ async fn a_database_that_wakes_up_in_time_is_waited_for() {
     for answer in answers {
         answer.unwrap();
     }
-    // One for each that may be, the look for a pooler, and one more in each second.
+    // One for each connection, the check for a pooler, and another one each second.
     assert!(proxy.accepted() <= 10 + 6 + 10, "{}", proxy.accepted());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_call_goes_on_connecting_where_another_has_left() {
+async fn the_next_call_continues_an_attempt_to_connect() {
     let database = todo_database().await;
     let proxy = Proxy::before(database.url()).await;
     proxy.set(Traffic::Held);
     let options = PostgresOptions::default().connect_timeout(Duration::from_millis(300));
     let store = PostgresStore::connect_lazy(&proxy.url(), &options).unwrap();
-    // Nobody waits for as long as the database takes to wake up.
+    // No call waits for as long as the database takes to start.
     for _ in 0..3 {
         assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
         assert!(timeout(Duration::from_millis(100), store.ping()).await.is_err());
     }
-    assert!(proxy.accepted() <= 2, "all have waited for the same: {}", proxy.accepted());
+    assert!(proxy.accepted() <= 2, "all calls have waited for the same attempt: {}", proxy.accepted());
     proxy.set(Traffic::Flows);
-    // The next call goes on with what was begun, and looks for a pooler, which takes a connection of its own.
+    // The next call continues the attempt. The check for a pooler needs another connection.
     let before = proxy.accepted();
     store.ping().await.unwrap();
     assert!(proxy.accepted() <= before + 1, "{} after {before}", proxy.accepted());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_for_a_connection_of_a_store_that_closes_is_told_at_once() {
+async fn closing_a_store_fails_calls_that_wait_for_a_connection_at_once() {
     let database = todo_database().await;
     let proxy = Proxy::before(database.url()).await;
     proxy.set(Traffic::Held);
@@ -115,15 +118,15 @@ async fn who_waits_for_a_connection_of_a_store_that_closes_is_told_at_once() {
         }
         store.close().await;
     };
-    // Else it would wait for eight seconds.
+    // Otherwise it would wait for eight seconds.
     let (answer, ()) = tokio::join!(timeout(Duration::from_secs(5), store.ping()), closing);
     assert!(matches!(answer.unwrap(), Err(StoreError::Unavailable(_))));
-    assert!(proxy.accepted() <= 2, "nothing is begun any more: {}", proxy.accepted());
+    assert!(proxy.accepted() <= 2, "no attempt is begun after that: {}", proxy.accepted());
 }
 
-/// As when the address leads to another server by now, and the first attempt waits at the old one.
+/// The name may lead to another server by now, while the first attempt waits for the old one.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_that_nobody_answers_does_not_keep_others_from_connecting() {
+async fn an_attempt_without_a_response_does_not_delay_the_next_one_for_long() {
     let database = todo_database().await;
     let proxy = Proxy::before(database.url()).await;
     proxy.set(Traffic::Silent);
@@ -137,7 +140,7 @@ async fn an_attempt_that_nobody_answers_does_not_keep_others_from_connecting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_silent_connection_is_enough_to_give_up_all_that_were_idle_with_it() {
+async fn one_connection_without_a_response_is_enough_to_close_all_that_were_idle_with_it() {
     let database = todo_database().await;
     let proxy = Proxy::before(database.url()).await;
     let options = PostgresOptions::default().statement_timeout(Duration::from_millis(500));
@@ -145,7 +148,7 @@ async fn one_silent_connection_is_enough_to_give_up_all_that_were_idle_with_it()
     fill(&store, 8).await;
     proxy.set(Traffic::Silent);
     proxy.set(Traffic::Flows);
-    // A second and a half until the first is given up, a second for the next; the others cost nothing.
+    // A second and a half until the first connection is closed, a second for the next; the others take no time.
     let begun = Instant::now();
     store.ping().await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
@@ -157,9 +160,9 @@ async fn one_silent_connection_is_enough_to_give_up_all_that_were_idle_with_it()
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
-/// A write whose answer is lost may have happened.
+/// A write without a response may have been executed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_is_not_answered_is_not_sent_again() {
+async fn a_write_without_a_response_is_not_repeated() {
     let database = todo_database().await;
     let mut admin = PgConnection::connect(database.url()).await.unwrap();
     let proxy = Proxy::before(database.url()).await;
@@ -171,11 +174,11 @@ async fn a_write_that_is_not_answered_is_not_sent_again() {
         proxy.set(Traffic::Silent);
         proxy.set(Traffic::Flows);
         let toggled = tasks(&store).toggle(task.id).await;
-        assert!(matches!(toggled, Err(todo_core::Error::Store(StoreError::Unavailable(_)))), "{toggled:?}");
+        assert!(matches!(toggled, Err(todo_core::Error::Store(StoreError::Interrupted(_)))), "{toggled:?}");
     }
     let version: i64 = sqlx::query_scalar("select version from todo.tasks").fetch_one(&mut admin).await.unwrap();
     assert_eq!(version, task.version);
-    // Also if it did happen: it is held by a lock until its connection is cut, and then let go.
+    // Also if it was executed: it waits for a lock until its connection is cut.
     let store = connect(&proxy.url());
     fill(&store, 1).await;
     let mut holder = admin.begin().await.unwrap();
@@ -190,14 +193,14 @@ async fn a_write_that_is_not_answered_is_not_sent_again() {
     proxy.set(Traffic::Flows);
     proxy.cut();
     let toggled = toggling.await.unwrap();
-    assert!(matches!(toggled, Err(todo_core::Error::Store(StoreError::Unavailable(_)))), "{toggled:?}");
+    assert!(matches!(toggled, Err(todo_core::Error::Store(StoreError::Interrupted(_)))), "{toggled:?}");
     let version: i64 = sqlx::query_scalar("select version from todo.tasks").fetch_one(&mut admin).await.unwrap();
     assert_eq!(version, task.version + 1);
 }
 
-/// Who hangs up soon says nothing about the connection; who had to wait for long does.
+/// A caller that leaves early says nothing about its connection.
 #[tokio::test(flavor = "multi_thread")]
-async fn only_who_waited_in_vain_for_long_casts_doubt_on_connections() {
+async fn only_a_caller_that_has_waited_for_long_casts_doubt_on_its_connection() {
     let database = todo_database().await;
     let proxy = Proxy::before(database.url()).await;
     let store = connect(&proxy.url());
@@ -208,57 +211,129 @@ async fn only_who_waited_in_vain_for_long_casts_doubt_on_connections() {
     for _ in 0..2 {
         assert!(ask(Duration::from_millis(200)).await.is_err());
     }
-    // Nobody has doubted this one, so it is given six seconds to answer.
+    // There is no doubt about this connection, so the server has six seconds to respond.
     assert!(ask(Duration::from_millis(3500)).await.is_err());
-    // The next are given one.
+    // Now it has one second.
     ask(Duration::from_millis(3500)).await.unwrap().unwrap();
     ask(Duration::from_secs(1)).await.unwrap().unwrap();
 }
 
-/// A statement that the server has rolled back is sent again, and only so often.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_deadlock_is_tried_again_and_a_read_only_server_is_asked_twice() {
-    let database = todo_database().await;
-    let mut admin = PgConnection::connect(database.url()).await.unwrap();
-    // Sequences go on when a transaction is rolled back: they count what the server was asked.
-    let failing = "create sequence todo.asked;
+/// Makes inserts fail with the code that [`fail`] sets.
+async fn add_failures(admin: &mut PgConnection) {
+    // A sequence keeps its value when a transaction is rolled back, so it counts the attempts.
+    let failing = "create sequence todo.attempts;
         create function todo.fail() returns trigger language plpgsql as $$ begin
-            if nextval('todo.asked') <= current_setting('todo.failures', true)::int then
+            if nextval('todo.attempts') <= current_setting('todo.failures', true)::int then
                 raise exception 'no' using errcode = current_setting('todo.code');
             end if;
             return new;
         end $$;
         create trigger failing before insert on todo.tasks for each row execute function todo.fail();";
-    sqlx::raw_sql(failing).execute(&mut admin).await.unwrap();
-    for (code, failures, expected, asked) in [
+    sqlx::raw_sql(failing).execute(admin).await.unwrap();
+}
+
+/// Makes the next inserts of new connections fail with a code.
+async fn fail(admin: &mut PgConnection, database: &TestDatabase, code: &str, failures: i32) {
+    let setting = format!(
+        "alter database {name} set todo.code = '{code}'; alter database {name} set todo.failures = {failures};
+         alter sequence todo.attempts restart",
+        name = database.name()
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(setting)).execute(admin).await.unwrap();
+}
+
+/// The number of attempts to insert since [`fail`].
+async fn attempts(admin: &mut PgConnection) -> i64 {
+    sqlx::query_scalar("select last_value from todo.attempts").fetch_one(admin).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_is_repeated_up_to_three_times_and_a_read_only_server_once() {
+    let database = todo_database().await;
+    let mut admin = PgConnection::connect(database.url()).await.unwrap();
+    add_failures(&mut admin).await;
+    for (code, failures, expected, sent) in [
         ("40P01", 2, true, 3),
         ("40001", 3, true, 4),
         ("40001", 9, false, 4),
-        // The first connection was there before, the second is new.
+        // The first connection is an old one, the second is new.
         ("25006", 1, true, 2),
         ("25006", 9, false, 2),
-        // What was prepared is of no use any more.
+        // The prepared statements are outdated.
         ("0A000", 1, true, 2),
         ("26000", 1, true, 2),
         ("0A000", 9, false, 2),
         ("55P03", 9, false, 1),
         ("23514", 9, false, 1),
     ] {
-        let setting = format!(
-            "alter database {name} set todo.code = '{code}'; alter database {name} set todo.failures = {failures};
-             alter sequence todo.asked restart",
-            name = database.name()
-        );
-        sqlx::raw_sql(sqlx::AssertSqlSafe(setting)).execute(&mut admin).await.unwrap();
+        fail(&mut admin, &database, code, failures).await;
         let store = connect(database.url());
         fill(&store, 3).await;
         let created = tasks(&store).create(new_task("again")).await;
         assert_eq!(created.is_ok(), expected, "{code}: {created:?}");
-        let was_asked: i64 =
-            sqlx::query_scalar("select last_value from todo.asked").fetch_one(&mut admin).await.unwrap();
-        assert_eq!(was_asked, asked, "{code}");
+        assert_eq!(attempts(&mut admin).await, sent, "{code}");
         store.close().await;
     }
+}
+
+/// The connections of a pool, by the processes of the server.
+async fn backends(admin: &mut PgConnection) -> BTreeSet<i32> {
+    let pids = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
+    sqlx::query_scalar::<_, i32>(pids).fetch_all(admin).await.unwrap().into_iter().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_the_pool_of_the_host_a_rejected_write_is_repeated_once() {
+    let database = todo_database().await;
+    let mut admin = PgConnection::connect(database.url()).await.unwrap();
+    add_failures(&mut admin).await;
+    for (code, failures, expected, closed) in [
+        // A read-only server: the connection is replaced.
+        ("25006", 1, true, 1),
+        ("25006", 9, false, 1),
+        // Outdated statements: they are prepared again on the same connection.
+        ("0A000", 1, true, 0),
+        ("0A000", 9, false, 0),
+        ("26000", 1, true, 0),
+    ] {
+        fail(&mut admin, &database, code, failures).await;
+        let pool = PgPoolOptions::new().min_connections(5).max_connections(5).connect(database.url()).await.unwrap();
+        while pool.num_idle() < 5 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let before = backends(&mut admin).await;
+        let created = tasks(&PostgresStore::new(pool.clone())).create(new_task("again")).await;
+        assert_eq!(created.is_ok(), expected, "{code}: {created:?}");
+        assert_eq!(attempts(&mut admin).await, 2, "{code}");
+        // The server may need a moment to notice that a connection was closed.
+        sleep(Duration::from_millis(300)).await;
+        let after = backends(&mut admin).await;
+        assert_eq!(before.difference(&after).count(), closed, "{code}: {before:?}, {after:?}");
+        pool.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_changes_fails_no_call_on_the_pool_of_the_host() {
+    let database = todo_database().await;
+    let mut admin = PgConnection::connect(database.url()).await.unwrap();
+    let pool = PgPoolOptions::new().min_connections(8).max_connections(8).connect(database.url()).await.unwrap();
+    let tasks = tasks(&PostgresStore::new(pool.clone()));
+    let task = tasks.create(new_task("Water the plants")).await.unwrap();
+    while pool.num_idle() < 8 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    // Every connection has prepared the statement.
+    for found in futures_util::future::join_all((0..64).map(|_| tasks.get(task.id))).await {
+        found.unwrap();
+    }
+    let before = backends(&mut admin).await;
+    sqlx::raw_sql("alter table todo.tasks alter column title type varchar(400)").execute(&mut admin).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(tasks.get(task.id).await.unwrap(), task);
+    }
+    assert_eq!(backends(&mut admin).await, before, "no connection is replaced");
+    pool.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,9 +353,9 @@ async fn a_column_that_changes_under_a_running_store_fails_no_call() {
     }
 }
 
-/// One task that somebody holds must not take all connections.
+/// Calls for one locked task must not take all connections.
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_wait_for_a_held_task_leave_connections_to_the_others() {
+async fn calls_for_a_locked_task_leave_connections_to_other_calls() {
     let database = todo_database().await;
     let store = connect(database.url());
     fill(&store, 10).await;
@@ -294,7 +369,7 @@ async fn calls_that_wait_for_a_held_task_leave_connections_to_the_others() {
             tokio::spawn(async move { tasks.toggle(held.id).await })
         })
         .collect();
-    // Two in the lane, which they leave, and four who have a place outside of it.
+    // Two in the lane, which they leave, and at most four outside of it.
     sleep(Duration::from_millis(700)).await;
     let status = store.status();
     let busy = status.size - status.idle;
@@ -306,7 +381,7 @@ async fn calls_that_wait_for_a_held_task_leave_connections_to_the_others() {
     }
 }
 
-/// Writers who note what was answered, until they are told to stop.
+/// Writers that record the writes that have returned, until they are stopped.
 struct Writers {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
@@ -338,7 +413,7 @@ impl Writers {
         Self { stop, answered, running }
     }
 
-    /// Waits until so many more writes were answered.
+    /// Waits until this many more writes have returned.
     async fn go_on(&self, more: usize) {
         let enough = self.answered.load(Ordering::Relaxed) + more;
         while self.answered.load(Ordering::Relaxed) < enough {
@@ -372,7 +447,7 @@ async fn statement(url: &str, statement: &'static str) {
     sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
 }
 
-/// A primary whose answers wait for its standby, and a proxy before it.
+/// A primary with synchronous replication to a standby, and a proxy for it.
 async fn replicated() -> (Server, Standby, Proxy) {
     let primary = Server::start_local("wal_level = replica\nhot_standby = on").await.unwrap();
     let primary = primary.expect("PostgreSQL (apt-get install postgresql)");
@@ -389,14 +464,14 @@ async fn replicated() -> (Server, Standby, Proxy) {
     (primary, standby.unwrap(), proxy)
 }
 
-/// The connections of a pool answer pings, but lead to a server that writes no more.
+/// The connections respond to pings, but lead to a server that is read-only.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_an_orderly_failover_writes_go_to_the_new_primary() {
     let (primary, standby, proxy) = replicated().await;
     let store = connect(&proxy.url());
     let writers = Writers::start(&store);
     writers.go_on(50).await;
-    // Nothing is written here any more; what was written is at the standby, since its answer waited for that.
+    // The server is read-only from now on. The standby has every write that has returned.
     statement(primary.url(), "alter system set default_transaction_read_only = on").await;
     statement(primary.url(), "select pg_reload_conf()").await;
     sleep(Duration::from_millis(300)).await;
@@ -405,14 +480,14 @@ async fn after_an_orderly_failover_writes_go_to_the_new_primary() {
     statement(standby.url(), "alter system set synchronous_standby_names = ''").await;
     statement(standby.url(), "select pg_promote()").await;
     proxy.switch(standby.url()).await;
-    // Ten connections lead to the old one. The first that says so is enough.
+    // Ten connections lead to the old primary. The first write that fails is enough to close them.
     let begun = Instant::now();
     let tasks = tasks(&store);
     let first = tasks.create(new_task("first")).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     acknowledged.push(first.id);
     assert_all_there(standby.url(), &acknowledged).await;
-    // No connection that lay there leads a reader to what was.
+    // No read uses an old connection.
     let fresh = tasks.create(new_task("fresh")).await.unwrap();
     for found in futures_util::future::join_all((0..10).map(|_| tasks.get(fresh.id))).await {
         assert_eq!(found.unwrap(), fresh);
@@ -421,12 +496,12 @@ async fn after_an_orderly_failover_writes_go_to_the_new_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_death_of_the_primary_nothing_that_was_answered_is_lost() {
+async fn after_a_crash_of_the_primary_every_write_that_has_returned_is_kept() {
     let (primary, standby, proxy) = replicated().await;
     let store = connect(&proxy.url());
     let writers = Writers::start(&store);
     writers.go_on(50).await;
-    // Whoever asks now gets no answer, not even a refusal.
+    // Nothing gets a response from now on, not even a connection reset.
     proxy.set(Traffic::Silent);
     tokio::task::spawn_blocking(|| primary.stop()).await.unwrap();
     statement(standby.url(), "alter system set synchronous_standby_names = ''").await;
@@ -446,7 +521,7 @@ async fn after_the_death_of_the_primary_nothing_that_was_answered_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_was_killed_and_started_again_is_used_within_two_seconds() {
+async fn a_restarted_server_is_used_within_two_seconds() {
     let server = Server::start_local("").await.unwrap().expect("PostgreSQL (apt-get install postgresql)");
     let store = connect(server.url());
     store.migrate().await.unwrap();
@@ -457,7 +532,7 @@ async fn a_server_that_was_killed_and_started_again_is_used_within_two_seconds()
     let writers = Writers::start(&store);
     writers.go_on(50).await;
     let restarted = server.clone();
-    // It waits until connections are accepted.
+    // It returns when connections are accepted.
     let restart = move || {
         let faults = restarted.faults().unwrap();
         faults.kill().unwrap();
@@ -473,7 +548,7 @@ async fn a_server_that_was_killed_and_started_again_is_used_within_two_seconds()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certain_failure_to_connect_is_tried_again_for_writes_too() {
+async fn connecting_is_repeated_for_writes_too() {
     let database = todo_database().await;
     let proxy = Proxy::before(database.url()).await;
     proxy.set(Traffic::Refused);

@@ -1,4 +1,4 @@
-//! Behind a real PgBouncer: one that mixes up prepared statements is refused, one that tracks them is not.
+//! Behind a real PgBouncer: one that mixes up prepared statements is rejected, one that tracks them is not.
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
@@ -11,7 +11,7 @@ use todo_core::{
     store::{CoalescingStore, Completion, PostgresOptions, PostgresStore, StoreError, TaskChange, TaskStore},
 };
 
-/// Runs a case with a store behind a pooler that tracks statements; what stands before the store is the function's.
+/// Runs a case with a store behind a pooler that tracks statements, after a function has wrapped the store.
 async fn pooled(over: impl FnOnce(PostgresStore) -> Arc<dyn TaskStore>, case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
     let database = testkit::stores::todo_database().await;
     let pooler = PgBouncer::tracking(database.url());
@@ -40,7 +40,7 @@ mod coalescing_behind_a_pooler {
     todo_core::store_conformance!(with_store);
 }
 
-/// The owner is bound in a connection to the server that is another client's a moment later.
+/// The owner is bound on a connection to the server that another client uses a moment later.
 mod row_security_behind_a_pooler {
     use super::*;
 
@@ -58,10 +58,10 @@ mod row_security_behind_a_pooler {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_pooler_everybody_is_answered_their_own() {
+async fn behind_a_pooler_every_owner_gets_only_their_own_tasks() {
     let database = testkit::stores::todo_database().await;
     let pooler = PgBouncer::tracking(database.url());
-    everybody_is_answered_their_own(|| {
+    every_owner_gets_only_their_own_tasks(|| {
         let store = testkit::stores::connect(&pooler.url());
         [TodoService::new(store.clone()), TodoService::new(CoalescingStore::new(store))]
     })
@@ -69,10 +69,10 @@ async fn behind_a_pooler_everybody_is_answered_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_pooler_no_owner_stays_bound_for_the_next() {
+async fn behind_a_pooler_no_owner_stays_bound() {
     let walled = WalledDatabase::migrated().await;
     let pooler = PgBouncer::tracking(&walled.app);
-    everybody_is_answered_their_own(|| {
+    every_owner_gets_only_their_own_tasks(|| {
         let store = testkit::stores::connect(&pooler.url()).with_row_security();
         [TodoService::new(store.clone()), TodoService::new(CoalescingStore::new(store))]
     })
@@ -83,7 +83,7 @@ async fn behind_a_pooler_no_owner_stays_bound_for_the_next() {
     }
 }
 
-/// A client in each of the pooler's sessions with the server: it has one for itself as long as its transaction lasts.
+/// A client in each of the pooler's connections to the server, which it has for itself as long as its transaction lasts.
 async fn every_session(pooler: &PgBouncer) -> Vec<PgConnection> {
     let options: PgConnectOptions = pooler.url().parse().unwrap();
     let mut clients = Vec::new();
@@ -96,7 +96,7 @@ async fn every_session(pooler: &PgBouncer) -> Vec<PgConnection> {
 }
 
 /// Three connections to the server for six stores, each with connections of its own.
-async fn everybody_is_answered_their_own(services: impl Fn() -> [TodoService; 2]) {
+async fn every_owner_gets_only_their_own_tasks(services: impl Fn() -> [TodoService; 2]) {
     let mut owners = tokio::task::JoinSet::new();
     for store_number in 0..6 {
         let services = services();
@@ -124,14 +124,14 @@ async fn everybody_is_answered_their_own(services: impl Fn() -> [TodoService; 2]
     }
 }
 
-/// Migrations hold a lock of the session, so they go around the pooler.
+/// Migrations hold a lock of the session, so they need the direct URL.
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_were_made_over_the_direct_url_serve_behind_the_pooler() {
+async fn tables_that_were_migrated_over_the_direct_url_work_behind_the_pooler() {
     let database = testkit::postgres::empty_database().await;
     let pooler = PgBouncer::tracking(database.url());
     let store = testkit::stores::connect(&pooler.url());
     assert!(store.check().await.unwrap().pooled);
-    assert!(matches!(store.ping().await, Err(StoreError::Backend(_))), "there is no table yet");
+    assert!(matches!(store.ping().await, Err(StoreError::Setup(_))), "there is no table yet");
     testkit::stores::connect(database.url()).migrate().await.unwrap();
     store.ping().await.unwrap();
     let ann = UserId::new("ann").unwrap();
@@ -142,15 +142,15 @@ async fn tables_that_were_made_over_the_direct_url_serve_behind_the_pooler() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_that_mixes_statements_is_refused() {
+async fn a_pooler_that_mixes_statements_is_rejected() {
     let database = testkit::stores::todo_database().await;
     let pooler = PgBouncer::mixing(database.url());
     for _ in 0..3 {
         let store = PostgresStore::connect_lazy(&pooler.url(), &PostgresOptions::default()).unwrap();
         match store.check().await {
-            Err(StoreError::Backend(error)) => {
-                for what_helps in ["max_prepared_statements", "1.21", "direct URL"] {
-                    assert!(error.to_string().contains(what_helps), "{error}");
+            Err(StoreError::Setup(error)) => {
+                for remedy in ["max_prepared_statements", "1.21", "direct URL"] {
+                    assert!(error.to_string().contains(remedy), "{error}");
                 }
             }
             other => panic!("{other:?}"),
@@ -168,7 +168,7 @@ async fn a_pooler_that_tracks_statements_is_found_and_used() {
     assert!(store.check().await.unwrap().pooled);
 }
 
-/// A connection behind a pooler is somebody else's a moment later.
+/// Another client uses the connection to the server a moment later.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_set_in_the_sessions_of_a_pooler() {
     let database = testkit::stores::todo_database().await;

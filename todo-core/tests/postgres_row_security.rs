@@ -1,8 +1,8 @@
-//! The second wall: row security of PostgreSQL behind the predicates of the statements. Each holds without the other.
+//! Row-level security of PostgreSQL, behind the predicates of the statements. Each works without the other.
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
-use std::{panic::AssertUnwindSafe, pin::Pin, sync::Arc};
+use std::{io::Write as _, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
 
 use futures_util::FutureExt as _;
 use sqlx::{
@@ -20,12 +20,12 @@ use todo_core::{
     },
 };
 
-/// As a role that owns nothing, so that both walls stand.
+/// As a role that owns nothing: predicates and row-level security.
 mod application {
     todo_core::store_conformance!(testkit::stores::postgres_with_row_security);
 }
 
-/// As a role to whom row security does not apply, so that the predicates stand alone.
+/// As a role to which row-level security does not apply: predicates alone.
 mod superuser {
     use super::*;
 
@@ -55,8 +55,7 @@ mod transaction_of_the_host {
     todo_core::store_conformance!(with_store);
 }
 
-/// What the table itself does, whatever the statement, and what the functions leave behind: these are the cases that find
-/// out if they do not.
+/// Cases about the table itself, whatever the statement, and about what the functions leave behind.
 macro_rules! of_the_table {
     ($($case:ident)+) => {
         const OF_THE_TABLE: &[(&str, TableCase)] = &[$((stringify!($case), |walled| Box::pin($case(walled)))),+];
@@ -80,14 +79,14 @@ type TableCase = for<'a> fn(&'a WalledDatabase) -> Pin<Box<dyn Future<Output = (
 
 of_the_table! {
     a_select_shows_only_what_belongs_to_the_bound_owner
-    an_insert_for_another_owner_is_refused
+    an_insert_for_another_owner_is_rejected
     an_update_changes_only_what_belongs_to_the_bound_owner
-    a_task_cannot_be_given_away
+    a_task_cannot_be_moved_to_another_owner
     a_deletion_removes_only_what_belongs_to_the_bound_owner
     without_a_bound_owner_every_statement_fails
-    the_owner_of_the_table_is_held_too
+    row_level_security_applies_to_the_owner_of_the_table
     no_owner_stays_bound_to_a_connection
-    in_a_transaction_of_the_host_whom_it_had_bound_is_bound_again
+    in_a_transaction_of_the_host_the_bound_owner_stays_the_same
 }
 
 /// One task of Ann's and one of Bob's, with the same id.
@@ -108,13 +107,13 @@ async fn run(url: &str, statements: &str) {
     connection.close().await.unwrap();
 }
 
-/// Who owns the tasks, as it is, whatever row security says.
+/// The owners and titles of all tasks, without row-level security.
 async fn owners(walled: &WalledDatabase) -> Vec<(String, String)> {
     let mut connection = PgConnection::connect(walled.database.url()).await.unwrap();
     sqlx::query_as("select user_id, title from todo.tasks order by user_id").fetch_all(&mut connection).await.unwrap()
 }
 
-/// How many rows a statement is about, for the role at this address, with this owner bound.
+/// The number of rows of a statement, for the role in this URL and with this bound owner.
 async fn rows(url: &str, owner: &str, statement: &'static str) -> Result<u64, sqlx::Error> {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let mut transaction = connection.begin().await.unwrap();
@@ -130,8 +129,8 @@ async fn bind(connection: &mut PgConnection, owner: &str) {
     sqlx::query("select set_config('todo.user_id', $1, true)").bind(owner).execute(connection).await.unwrap();
 }
 
-/// SQLSTATE 42501, by which PostgreSQL says that somebody lacks a privilege.
-fn is_refused<T: std::fmt::Debug>(result: &Result<T, sqlx::Error>) -> bool {
+/// Whether PostgreSQL responds that a privilege is missing (SQLSTATE 42501).
+fn is_denied<T: std::fmt::Debug>(result: &Result<T, sqlx::Error>) -> bool {
     result.as_ref().is_err_and(|error| {
         error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "42501")
     })
@@ -146,12 +145,12 @@ async fn a_select_shows_only_what_belongs_to_the_bound_owner(walled: &WalledData
     assert_eq!(rows(&walled.app, "carol", "select * from todo.tasks").await.unwrap(), 0);
 }
 
-async fn an_insert_for_another_owner_is_refused(walled: &WalledDatabase) {
+async fn an_insert_for_another_owner_is_rejected(walled: &WalledDatabase) {
     two_tasks(walled).await;
     let insert = "insert into todo.tasks (user_id, id, title, created_at, updated_at)
                   values ('bob', gen_random_uuid(), 'Of ann', now(), now())";
     let refused = rows(&walled.app, "ann", insert).await;
-    assert!(is_refused(&refused), "{refused:?}");
+    assert!(is_denied(&refused), "{refused:?}");
     assert_eq!(rows(&walled.app, "bob", insert).await.unwrap(), 1);
 }
 
@@ -162,10 +161,10 @@ async fn an_update_changes_only_what_belongs_to_the_bound_owner(walled: &WalledD
     assert_eq!(owners(walled).await, expected);
 }
 
-async fn a_task_cannot_be_given_away(walled: &WalledDatabase) {
+async fn a_task_cannot_be_moved_to_another_owner(walled: &WalledDatabase) {
     two_tasks(walled).await;
     let refused = rows(&walled.app, "ann", "update todo.tasks set user_id = 'carol'").await;
-    assert!(is_refused(&refused), "{refused:?}");
+    assert!(is_denied(&refused), "{refused:?}");
 }
 
 async fn a_deletion_removes_only_what_belongs_to_the_bound_owner(walled: &WalledDatabase) {
@@ -177,7 +176,7 @@ async fn a_deletion_removes_only_what_belongs_to_the_bound_owner(walled: &Walled
 async fn without_a_bound_owner_every_statement_fails(walled: &WalledDatabase) {
     two_tasks(walled).await;
     let mut connection = PgConnection::connect(&walled.app).await.unwrap();
-    // First as nobody has ever bound anyone on this connection, then as it is after somebody has.
+    // First on a new connection, and then after an owner was bound in a transaction.
     for _ in 0..2 {
         for statement in [
             "select * from todo.tasks",
@@ -188,7 +187,7 @@ async fn without_a_bound_owner_every_statement_fails(walled: &WalledDatabase) {
              values ('ann', gen_random_uuid(), 'New', now(), now())",
         ] {
             let refused = sqlx::query(statement).fetch_all(&mut connection).await;
-            assert!(is_refused(&refused), "{statement}: {refused:?}");
+            assert!(is_denied(&refused), "{statement}: {refused:?}");
             assert!(refused.unwrap_err().to_string().contains("no owner is bound"));
         }
         let mut transaction = connection.begin().await.unwrap();
@@ -198,28 +197,27 @@ async fn without_a_bound_owner_every_statement_fails(walled: &WalledDatabase) {
     assert_eq!(owners(walled).await.len(), 2);
 }
 
-async fn the_owner_of_the_table_is_held_too(walled: &WalledDatabase) {
+async fn row_level_security_applies_to_the_owner_of_the_table(walled: &WalledDatabase) {
     two_tasks(walled).await;
     assert_eq!(rows(&walled.owner, "ann", "select * from todo.tasks").await.unwrap(), 1);
 }
 
-/// The operations, each with the case of the table that shows what row security does for its statement.
+/// The operations, each with the case that fails without row-level security.
 const OPERATIONS: [(&str, &str); 7] = [
     ("get", "a_select_shows_only_what_belongs_to_the_bound_owner"),
     ("list", "a_select_shows_only_what_belongs_to_the_bound_owner"),
     ("list_completed", "a_select_shows_only_what_belongs_to_the_bound_owner"),
-    ("insert", "an_insert_for_another_owner_is_refused"),
+    ("insert", "an_insert_for_another_owner_is_rejected"),
     ("update", "an_update_changes_only_what_belongs_to_the_bound_owner"),
     ("delete", "a_deletion_removes_only_what_belongs_to_the_bound_owner"),
     ("erase", "a_deletion_removes_only_what_belongs_to_the_bound_owner"),
 ];
 
-/// For each operation: without its predicate, without row security, and without both. All of them run.
+/// Runs every operation without its predicate, without row-level security, and without both.
 ///
-/// `scripts/check-row-security` shows what this prints.
+/// The table goes to standard error itself, which the test runner does not capture, so that the output of CI has it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-#[expect(clippy::print_stdout, reason = "which case has caught which mutant is what is asked for")]
-async fn each_wall_holds_without_the_other_and_every_hole_is_noticed() {
+async fn predicates_and_row_level_security_each_work_alone() {
     const ON: &str = "alter table todo.tasks enable row level security";
     const OFF: &str = "alter table todo.tasks disable row level security";
     let walled = WalledDatabase::migrated().await;
@@ -230,7 +228,7 @@ async fn each_wall_holds_without_the_other_and_every_hole_is_noticed() {
     let mut tried = 0;
     let mut tell = |what: &str, change: &str, outcome: String| {
         tried += 1;
-        println!("{what:<15} {change:<24} {outcome}");
+        let _ = writeln!(std::io::stderr(), "{what:<15} {change:<24} {outcome}");
     };
 
     for (operation, _) in OPERATIONS {
@@ -240,24 +238,24 @@ async fn each_wall_holds_without_the_other_and_every_hole_is_noticed() {
         let caught = suite(&mut admin, &bypassing).await;
         let caught = caught.unwrap_or_else(|| panic!("{operation} without its predicate survives"));
         let held = if operation == "insert" {
-            // It would make a task for somebody else, which row security does not let happen.
+            // It would insert a task for another owner, which row-level security rejects.
             assert!(suite(&mut admin, &store).await.is_some(), "a task is missing");
             let owner = UserId::new("ann").unwrap();
             let refused = store.insert(&owner, &task(&owner, 1)).await;
-            assert!(matches!(refused, Err(StoreError::Backend(_))), "{refused:?}");
+            assert!(matches!(refused, Err(StoreError::Setup(_))), "{refused:?}");
             let others = owners(&walled).await.into_iter().filter(|(owner, _)| owner == "nobody").count();
-            assert_eq!(others, 0, "nothing is anybody else's");
-            "refuses it".to_owned()
+            assert_eq!(others, 0, "no task was inserted for another owner");
+            "rejects it".to_owned()
         } else {
             let failed = suite(&mut admin, &store).await;
-            assert_eq!(failed, None, "row security does not hide what {operation} without its predicate shows");
+            assert_eq!(failed, None, "row-level security does not hide what {operation} without its predicate shows");
             format!("still hides ({} cases pass)", cases().len())
         };
-        tell(operation, "predicate removed:", format!("row security {held}; without row security caught by {caught}"));
+        tell(operation, "predicate removed:", format!("row-level security {held}; without it caught by {caught}"));
 
         run(superuser, OFF).await;
         let caught = suite(&mut admin, &store).await;
-        let caught = caught.unwrap_or_else(|| panic!("{operation} without both walls survives"));
+        let caught = caught.unwrap_or_else(|| panic!("{operation} without predicate and row-level security survives"));
         run(superuser, ON).await;
         run(superuser, &good).await;
         tell(operation, "both removed:", format!("caught by {caught}"));
@@ -267,37 +265,37 @@ async fn each_wall_holds_without_the_other_and_every_hole_is_noticed() {
     assert_eq!(suite(&mut admin, &store).await, None, "the predicates do not hold alone");
     let caught = of_the_table(&walled).await;
     for (operation, case) in OPERATIONS {
-        assert!(caught.contains(&case), "{operation} without row security is not caught by {case}: {caught:?}");
+        assert!(caught.contains(&case), "{operation} without row-level security is not caught by {case}: {caught:?}");
         let held = format!("the predicate still hides ({} cases pass)", cases().len());
-        tell(operation, "row security removed:", format!("{held}; caught by {case}"));
+        tell(operation, "policy disabled:", format!("{held}; caught by {case}"));
     }
     run(superuser, ON).await;
 
     holes_in_row_security(&walled, &mut tell).await;
     bindings_that_outlive_their_call(&walled, &mut tell).await;
-    assert_eq!(of_the_table(&walled).await, <[&str; 0]>::default(), "all is as it was");
-    println!("{tried} mutants of the second wall, each ran, 0 survived");
+    assert_eq!(of_the_table(&walled).await, <[&str; 0]>::default(), "all changes were undone");
+    let _ = writeln!(std::io::stderr(), "row-level security: {tried} mutants, 0 survived");
 }
 
-/// What the policy and its function may get wrong.
+/// Holes in the policy and its function.
 async fn holes_in_row_security(walled: &WalledDatabase, tell: &mut impl FnMut(&str, &str, String)) {
     let superuser = walled.database.url();
     for (hole, case, open, close) in [
         (
-            "policy shows all",
+            "shows all",
             "a_select_shows_only_what_belongs_to_the_bound_owner",
             "alter policy tasks_owner on todo.tasks using (true)",
             "alter policy tasks_owner on todo.tasks using (user_id = todo.tasks_owner())",
         ),
         (
-            "policy takes all",
-            "a_task_cannot_be_given_away",
+            "accepts all",
+            "a_task_cannot_be_moved_to_another_owner",
             "alter policy tasks_owner on todo.tasks with check (true)",
             "alter policy tasks_owner on todo.tasks with check (user_id = todo.tasks_owner())",
         ),
         (
             "not forced",
-            "the_owner_of_the_table_is_held_too",
+            "row_level_security_applies_to_the_owner_of_the_table",
             "alter table todo.tasks no force row level security",
             "alter table todo.tasks force row level security",
         ),
@@ -305,17 +303,17 @@ async fn holes_in_row_security(walled: &WalledDatabase, tell: &mut impl FnMut(&s
         run(superuser, open).await;
         assert!(fails(case, walled).await, "{hole} is not caught by {case}");
         run(superuser, close).await;
-        tell("the wall", &format!("{hole}:"), format!("caught by {case}"));
+        tell("policy", &format!("{hole}:"), format!("caught by {case}"));
     }
     let silent = definition(walled, "owner").await;
     run(superuser, &silent.replace("raise insufficient_privilege using", "raise notice using")).await;
     let case = "without_a_bound_owner_every_statement_fails";
     assert!(fails(case, walled).await, "not caught by {case}");
     run(superuser, &silent).await;
-    tell("the wall", "nobody is told:", format!("caught by {case}"));
+    tell("policy", "no error without owner:", format!("caught by {case}"));
 }
 
-/// What a function may leave behind.
+/// Bindings that a function may leave behind.
 async fn bindings_that_outlive_their_call(walled: &WalledDatabase, tell: &mut impl FnMut(&str, &str, String)) {
     let superuser = walled.database.url();
     for (operation, _) in OPERATIONS {
@@ -324,7 +322,7 @@ async fn bindings_that_outlive_their_call(walled: &WalledDatabase, tell: &mut im
             ("binding stays:", "no_owner_stays_bound_to_a_connection", "$1, true)", "$1, false)"),
             (
                 "binding not taken back:",
-                "in_a_transaction_of_the_host_whom_it_had_bound_is_bound_again",
+                "in_a_transaction_of_the_host_the_bound_owner_stays_the_same",
                 "perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);",
                 "",
             ),
@@ -349,7 +347,7 @@ async fn suite(admin: &mut PgConnection, store: &PostgresStore) -> Option<&'stat
     None
 }
 
-/// The cases of the table that fail.
+/// The failing cases of the table.
 async fn of_the_table(walled: &WalledDatabase) -> Vec<&'static str> {
     let mut failed = Vec::new();
     for (name, _) in OF_THE_TABLE {
@@ -366,14 +364,14 @@ async fn fails(name: &str, walled: &WalledDatabase) -> bool {
     AssertUnwindSafe(case(walled)).catch_unwind().await.is_err()
 }
 
-/// The text that makes a function as it is.
+/// The text that creates a function.
 async fn definition(walled: &WalledDatabase, operation: &str) -> String {
     let mut connection = PgConnection::connect(walled.database.url()).await.unwrap();
     let definition = "select pg_get_functiondef(p.oid) from pg_proc as p where p.proname = 'tasks_' || $1";
     sqlx::query_scalar(definition).bind(operation).fetch_one(&mut connection).await.unwrap()
 }
 
-/// The function with a statement that forgets the owner: it is about everybody's tasks, or makes one for somebody else.
+/// The function with a statement that ignores the owner: it reads or changes all tasks, or inserts one for another owner.
 fn without_predicate(definition: &str) -> String {
     let weaker = definition.replace("user_id = $1", "$1 is not null").replace("values ($1,", "values ('nobody',");
     assert_ne!(weaker, definition);
@@ -394,7 +392,7 @@ fn task(owner: &UserId, number: u128) -> Task {
     }
 }
 
-/// Every call of a store, and one that the table refuses.
+/// Every call of a store.
 async fn all_calls(store: &dyn TaskStore) {
     let ann = UserId::new("ann").unwrap();
     let (query, done) = (TaskQuery::default(), TaskQuery { completed: Some(true), ..TaskQuery::default() });
@@ -411,7 +409,7 @@ async fn all_calls(store: &dyn TaskStore) {
     store.ping().await.unwrap();
 }
 
-/// A task that the table takes from nobody.
+/// A task that violates a constraint.
 fn impossible(owner: &UserId) -> Task {
     Task { updated_at: Timestamp::from_unix_seconds(0), ..task(owner, 2) }
 }
@@ -423,7 +421,7 @@ async fn bound(connection: &mut PgConnection) -> Option<String> {
 
 async fn no_owner_stays_bound_to_a_connection(walled: &WalledDatabase) {
     run(walled.database.url(), "truncate todo.tasks").await;
-    // One connection, so that what a call leaves behind would be found.
+    // One connection, so that the test sees what a call leaves behind.
     let pool = PgPoolOptions::new().max_connections(1).connect(&walled.app).await.unwrap();
     let store = PostgresStore::new(pool.clone()).with_row_security();
     let ann = UserId::new("ann").unwrap();
@@ -433,17 +431,17 @@ async fn no_owner_stays_bound_to_a_connection(walled: &WalledDatabase) {
         all_calls(&store).await;
         assert_eq!(bound(&mut pool.acquire().await.unwrap()).await, None);
         let refused = sqlx::query("select * from todo.tasks").fetch_all(&pool).await;
-        assert!(is_refused(&refused), "{refused:?}");
+        assert!(is_denied(&refused), "{refused:?}");
         assert!(store.insert(&ann, &impossible(&ann)).await.is_err());
         assert_eq!(bound(&mut pool.acquire().await.unwrap()).await, None);
         let refused = sqlx::query("select * from todo.tasks").fetch_all(&pool).await;
-        assert!(is_refused(&refused), "{refused:?}");
+        assert!(is_denied(&refused), "{refused:?}");
     }
     assert_eq!(sqlx::query_scalar::<_, i32>(backend).fetch_one(&pool).await.unwrap(), before, "the same connection");
     pool.close().await;
 }
 
-async fn in_a_transaction_of_the_host_whom_it_had_bound_is_bound_again(walled: &WalledDatabase) {
+async fn in_a_transaction_of_the_host_the_bound_owner_stays_the_same(walled: &WalledDatabase) {
     run(walled.database.url(), "truncate todo.tasks").await;
     let pool = PgPool::connect(&walled.app).await.unwrap();
     for host in [None, Some("bob")] {
@@ -456,7 +454,7 @@ async fn in_a_transaction_of_the_host_whom_it_had_bound_is_bound_again(walled: &
         let mut transaction = store.take().await.unwrap();
         assert_eq!(bound(&mut transaction).await.as_deref(), host);
 
-        // Also after a call that has failed, of which the host has saved itself.
+        // Also after a failed call, when the host has rolled back to a savepoint.
         let mut savepoint = transaction.begin().await.unwrap();
         let ann = UserId::new("ann").unwrap();
         let insert = "select todo.tasks_insert($1, gen_random_uuid(), '', null, false, now(), now(), 1)";
@@ -469,7 +467,7 @@ async fn in_a_transaction_of_the_host_whom_it_had_bound_is_bound_again(walled: &
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_with_row_security_are_not_joined() {
+async fn calls_with_row_security_are_not_batched() {
     let walled = WalledDatabase::migrated().await;
     assert!(!walled.store().is_batching());
     assert!(connect(&walled.app).is_batching());
@@ -490,20 +488,20 @@ async fn calls_with_row_security_are_not_joined() {
 
 async fn complaint(store: &PostgresStore) -> String {
     match store.check_tables().await {
-        Err(StoreError::Backend(complaint)) => complaint.to_string(),
+        Err(StoreError::Setup(complaint)) => complaint.to_string(),
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_roles_and_tables_is_said() {
+async fn the_checks_name_every_mistake_in_roles_and_tables() {
     let mut walled = WalledDatabase::empty().await;
     let store = walled.store();
     let superuser = walled.database.url().to_owned();
-    assert!(complaint(&store).await.contains("not there"));
-    assert!(complaint(&connect(&walled.app)).await.contains("not there"));
+    assert!(complaint(&store).await.contains("does not exist"));
+    assert!(complaint(&connect(&walled.app)).await.contains("does not exist"));
 
-    // Tables, but no row security, and nothing granted.
+    // There are tables, but no row-level security and no privileges.
     let owner = connect(&walled.owner);
     owner.migrate().await.unwrap();
     assert!(complaint(&store).await.contains("not enabled and forced"));
@@ -515,33 +513,33 @@ async fn what_is_wrong_with_roles_and_tables_is_said() {
     store.check_tables().await.unwrap();
     store.ping().await.unwrap();
 
-    // Who uses it otherwise than it is.
+    // The store and the tables do not agree, or the role is the wrong one.
     let without = connect(&walled.app);
-    assert!(complaint(&without).await.contains("row security is on"));
+    assert!(complaint(&without).await.contains("row-level security is enabled"));
     assert!(without.get(&UserId::new("ann").unwrap(), task(&UserId::new("ann").unwrap(), 1).id).await.is_err());
     assert!(complaint(&connect(&superuser).with_row_security()).await.contains("is a superuser"));
     connect(&superuser).check_tables().await.unwrap();
     let bypassing = walled.database.add_role("bypassing", "bypassrls").await;
     assert!(complaint(&connect(&bypassing).with_row_security()).await.contains("has BYPASSRLS"));
-    assert!(complaint(&owner).await.contains("may turn row security off"));
+    assert!(complaint(&owner).await.contains("may disable row-level security"));
     let member = walled.database.add_role("member", &format!("in role {}", walled.role("owner"))).await;
-    assert!(complaint(&connect(&member).with_row_security()).await.contains("may turn row security off"));
+    assert!(complaint(&connect(&member).with_row_security()).await.contains("may disable row-level security"));
 
-    // Each hole that somebody may make later.
+    // Later changes.
     for (change, expected, repair) in [
         (
             "create policy support on todo.tasks using (true)",
-            "another policy that is permissive",
+            "another permissive policy",
             "drop policy support on todo.tasks",
         ),
         (
             "alter policy tasks_owner on todo.tasks using (true)",
-            "has not the policy",
+            "are missing or were changed",
             "alter policy tasks_owner on todo.tasks using (user_id = todo.tasks_owner())",
         ),
         (
             "alter policy tasks_owner on todo.tasks with check (true)",
-            "has not the policy",
+            "are missing or were changed",
             "alter policy tasks_owner on todo.tasks with check (user_id = todo.tasks_owner())",
         ),
         (
@@ -563,7 +561,7 @@ async fn what_is_wrong_with_roles_and_tables_is_said() {
         ("revoke usage on schema todo from @app", "lacks privileges", "grant usage on schema todo to @app"),
         (
             "insert into todo.tasks_migrations (version, description, success, checksum, execution_time)
-             values (99, 'of a newer one', true, '', 0)",
+             values (99, 'of a newer version', true, '', 0)",
             "are at version 99",
             "delete from todo.tasks_migrations where version = 99",
         ),
@@ -579,20 +577,20 @@ async fn what_is_wrong_with_roles_and_tables_is_said() {
 }
 
 #[tokio::test]
-async fn privileges_are_given_to_one_role_and_to_nobody_else() {
+async fn privileges_are_granted_to_one_role_only() {
     let mut walled = WalledDatabase::migrated().await;
     let owner = connect(&walled.owner).with_row_security();
-    // In quotes or not, this is everybody.
+    // In quotes or not, `public` is every role.
     for name in ["public", "", "a\0b"] {
         let refused = owner.grant_to(name).await;
         assert!(
-            matches!(&refused, Err(StoreError::Backend(error)) if error.to_string().contains("not the name")),
+            matches!(&refused, Err(StoreError::Setup(mistake)) if mistake.to_string().contains("not the name")),
             "{name}"
         );
     }
     assert!(owner.grant_to("\"; drop table todo.tasks; --").await.is_err(), "there is no such role");
     all_calls(&walled.store()).await;
-    // As servers do that start at once.
+    // Servers that start at the same time.
     let grants = (0..8).map(|_| async {
         let owner = connect(&walled.owner).with_row_security();
         owner.grant_to(&walled.role("app")).await
@@ -601,18 +599,18 @@ async fn privileges_are_given_to_one_role_and_to_nobody_else() {
         granted.unwrap();
     }
 
-    // A role of any name.
+    // A role with an unusual name.
     let stranger = walled.database.add_role("stranger", "").await;
     let odd = format!("{} \"odd\"; --", walled.role("stranger"));
     let rename = format!(r#"alter role {} rename to "{}""#, walled.role("stranger"), odd.replace('"', "\"\""));
     run(walled.database.url(), &rename).await;
     let options: PgConnectOptions = stranger.parse().unwrap();
-    // A new name takes the password away.
+    // Renaming removes the password.
     let password = format!(r#"alter role "{}" password 'secret'"#, odd.replace('"', "\"\""));
     run(walled.database.url(), &password).await;
     let pool = PgPool::connect_lazy_with(options.username(&odd).password("secret"));
     let store = PostgresStore::new(pool).with_row_security();
-    assert!(store.ping().await.is_err(), "the functions are not everybody's");
+    assert!(store.ping().await.is_err(), "public may not call the functions");
     assert!(complaint(&store).await.contains("lacks privileges"));
     owner.grant_to(&odd).await.unwrap();
     store.check_tables().await.unwrap();
@@ -623,10 +621,36 @@ async fn privileges_are_given_to_one_role_and_to_nobody_else() {
     walled.database.close().await;
 }
 
+/// Placeholders of our SQL templates, and what they would become.
 #[tokio::test]
-async fn other_names_have_walls_of_their_own() {
+async fn a_role_named_like_a_placeholder_gets_its_own_privileges() {
+    let mut walled = WalledDatabase::migrated().await;
+    let owner = connect(&walled.owner).with_row_security();
+    let superuser = walled.database.url().to_owned();
+    for (number, (placeholder, value)) in
+        [("{table}", "tasks"), ("{schema}", "todo"), ("{tasks}", "x"), ("{role}", "y")].into_iter().enumerate()
+    {
+        walled.database.add_role(value, "").await;
+        walled.database.add_role(&format!("odd{number}"), "").await;
+        let (plain, odd) = (walled.role(&format!("odd{number}")), walled.role(placeholder));
+        run(&superuser, &format!(r#"alter role {plain} rename to "{odd}""#)).await;
+        let granted = owner.grant_to(&odd).await;
+        let mut connection = PgConnection::connect(&superuser).await.unwrap();
+        let may = "select has_schema_privilege($1, 'todo', 'usage')";
+        let mut may =
+            async |role: &str| -> bool { sqlx::query_scalar(may).bind(role).fetch_one(&mut connection).await.unwrap() };
+        let found = (may(&odd).await, may(&walled.role(value)).await);
+        run(&superuser, &format!(r#"alter role "{odd}" rename to {plain}"#)).await;
+        granted.unwrap();
+        assert_eq!(found, (true, false), "{odd}");
+    }
+    walled.database.close().await;
+}
+
+#[tokio::test]
+async fn tables_with_other_names_have_their_own_row_level_security() {
     let walled = WalledDatabase::migrated().await;
-    // As long as they may be, and words of SQL.
+    // The longest names, and keywords of SQL.
     for names in [Names::new("s".repeat(30), "t".repeat(30)).unwrap(), Names::new("select", "table").unwrap()] {
         let owner = connect(&walled.owner).with_row_security().with_names(names.clone());
         owner.migrate().await.unwrap();
@@ -643,7 +667,7 @@ async fn other_names_have_walls_of_their_own() {
     walled.database.close().await;
 }
 
-/// Row security does not stand between the table and who refers to it.
+/// Row-level security does not apply to foreign keys.
 #[tokio::test]
 async fn a_table_of_the_host_may_refer_to_tasks() {
     let walled = WalledDatabase::migrated().await;
@@ -664,9 +688,9 @@ async fn a_table_of_the_host_may_refer_to_tasks() {
     walled.database.close().await;
 }
 
-/// The functions are there for whoever wants them, and cost nobody else a thing.
+/// The functions always exist; row-level security is enabled only if it is asked for.
 #[tokio::test]
-async fn without_row_security_nothing_is_turned_on() {
+async fn migrating_without_row_security_does_not_enable_it() {
     let database = todo_database().await;
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
     let on = "select relrowsecurity or relforcerowsecurity from pg_class where oid = 'todo.tasks'::regclass";

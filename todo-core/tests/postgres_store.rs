@@ -1,4 +1,4 @@
-//! The store suite on [`PostgresStore`], and what only PostgreSQL promises.
+//! The store suite on [`PostgresStore`], and what only that store guarantees.
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
@@ -51,7 +51,7 @@ mod transaction_of_the_host {
         let pool = PgPool::connect(database.url()).await.unwrap();
         let store = PostgresStore::new(pool.clone()).in_transaction(pool.begin().await.unwrap());
         case(Arc::new(store.clone())).await;
-        // It is still one that can commit.
+        // The transaction can still commit.
         store.take().await.unwrap().commit().await.unwrap();
         assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
         pool.close().await;
@@ -73,7 +73,7 @@ mod coalescing {
     todo_core::store_conformance!(with_store);
 }
 
-/// Two statements at a time, so that nearly all calls at once are joined.
+/// One read and one write at a time, so that nearly all concurrent calls are batched.
 fn narrow(store: PostgresStore) -> CoalescingStore<PostgresStore> {
     let options = CoalescingOptions::default().concurrent_reads(1).concurrent_writes(1);
     CoalescingStore::with_options(store, &options)
@@ -87,7 +87,7 @@ fn new_task() -> NewTask {
     NewTask::new(Title::new("Count me").unwrap())
 }
 
-/// Between us and the database: counts how often we wait for an answer, which is once for each Sync message.
+/// A proxy for the database that counts round trips: one for each Sync message.
 struct Wire {
     url: String,
     syncs: Arc<AtomicUsize>,
@@ -101,7 +101,7 @@ impl Wire {
         let address = listener.local_addr().unwrap();
         url.set_host(Some("127.0.0.1")).unwrap();
         url.set_port(Some(address.port())).unwrap();
-        // Encrypted messages cannot be counted.
+        // Messages can only be counted if they are not encrypted.
         url.query_pairs_mut().append_pair("sslmode", "disable");
         let syncs = Arc::new(AtomicUsize::new(0));
         let counter = syncs.clone();
@@ -115,7 +115,7 @@ impl Wire {
                     let up = async {
                         let mut startup = true;
                         loop {
-                            // The first message has no type; each has its length, which counts itself.
+                            // The first message has no type. Each has its length, which includes the length itself.
                             let mut head = vec![0; if startup { 4 } else { 5 }];
                             if from_client.read_exact(&mut head).await.is_err() {
                                 break;
@@ -150,20 +150,20 @@ impl Wire {
 async fn one_call_is_one_round_trip() {
     let database = todo_database().await;
     let wire = Wire::to(database.url()).await;
-    one_round_trip(&wire, alone(&wire)).await;
+    one_round_trip(&wire, with_one_connection(&wire)).await;
 }
 
-/// The owner is bound in the statement, not before it.
+/// The owner is bound within the statement, not before it.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_call_with_row_security_is_one_round_trip() {
     let walled = WalledDatabase::migrated().await;
     let wire = Wire::to(&walled.app).await;
-    one_round_trip(&wire, alone(&wire).with_row_security()).await;
+    one_round_trip(&wire, with_one_connection(&wire).with_row_security()).await;
     walled.database.close().await;
 }
 
-/// One connection, so that the second round of calls finds all statements prepared.
-fn alone(wire: &Wire) -> PostgresStore {
+/// One connection, so that all statements are prepared in the second round of calls.
+fn with_one_connection(wire: &Wire) -> PostgresStore {
     let options = PostgresOptions::default().max_connections(1);
     PostgresStore::connect_lazy(&wire.url, &options).unwrap()
 }
@@ -200,14 +200,14 @@ async fn one_round_trip(wire: &Wire, store: PostgresStore) {
         }
         warm = true;
     }
-    // And none behind our back, when connections are given back.
+    // And none afterwards, when the connection is given back.
     let count = wire.count();
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(wire.count(), count);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_died_is_replaced_without_the_reader_seeing_it() {
+async fn a_read_succeeds_although_its_connection_was_closed() {
     let database = todo_database().await;
     let mut admin = PgConnection::connect(database.url()).await.unwrap();
     let pool = PgPoolOptions::new().test_before_acquire(false).connect_lazy(database.url()).unwrap();
@@ -216,7 +216,7 @@ async fn a_connection_that_died_is_replaced_without_the_reader_seeing_it() {
         let tasks = ann(&service);
         let task = tasks.create(new_task()).await.unwrap();
         for _ in 0..3 {
-            // Several connections, so that the second attempt would meet a dead one too.
+            // Several connections, so that the second attempt could get a closed one too.
             let query = TaskQuery::default();
             let busy = (0..8).map(|_| tasks.list(&query));
             for listed in futures_util::future::join_all(busy).await {
@@ -229,11 +229,11 @@ async fn a_connection_that_died_is_replaced_without_the_reader_seeing_it() {
             kill_others(&mut admin).await;
             service.ping().await.unwrap();
         }
-        // Whether a write has happened is not known, so it is not done twice; the next one is served. (A host's pool
-        // may have noticed before us, when the connection was given back.)
+        // A write may have been executed, so it is not repeated; the next one succeeds. (The host's pool may have found out
+        // when the connection was given back.)
         kill_others(&mut admin).await;
         match tasks.toggle(task.id).await {
-            Err(error) => assert!(matches!(error, todo_core::Error::Store(StoreError::Unavailable(_))), "{error:?}"),
+            Err(error) => assert!(matches!(error, todo_core::Error::Store(StoreError::Interrupted(_))), "{error:?}"),
             Ok(toggled) => assert!(!own && toggled.completed),
         }
         tasks.toggle(task.id).await.unwrap();
@@ -242,12 +242,12 @@ async fn a_connection_that_died_is_replaced_without_the_reader_seeing_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_restart_of_the_server_one_write_fails_and_no_more() {
+async fn after_a_restart_of_the_server_only_one_write_fails() {
     let database = todo_database().await;
     let mut admin = PgConnection::connect(database.url()).await.unwrap();
     let service = TodoService::new(connect(database.url()));
     let tasks = ann(&service);
-    // As many connections as there can be.
+    // The maximum number of connections.
     let busy = (0..10).map(|_| tasks.create(new_task()));
     for created in futures_util::future::join_all(busy).await {
         created.unwrap();
@@ -271,9 +271,9 @@ async fn kill_others(admin: &mut PgConnection) {
     assert!(!killed.is_empty());
 }
 
-/// Own connections, and a pool of the host: two connections of which nobody gets an answer, and three who may wait.
+/// On own connections and on the host's pool: two connections that are in use, and three calls that may wait.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_would_wait_behind_too_many_others_is_refused_at_once() {
+async fn calls_over_the_limit_of_waiting_calls_are_rejected_at_once() {
     let database = todo_database().await;
     let mut admin = PgConnection::connect(database.url()).await.unwrap();
     // No call fails because it has waited for too long.
@@ -303,7 +303,7 @@ async fn who_would_wait_behind_too_many_others_is_refused_at_once() {
             }
             assert_eq!(store.status().refused, refused);
         }
-        // Whoever goes away makes room.
+        // A call that is dropped makes room.
         calls[4].abort();
         while store.status().waiting != 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -323,7 +323,7 @@ async fn who_would_wait_behind_too_many_others_is_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_first_starts_at_once_migrate_once() {
+async fn concurrent_first_starts_migrate_once() {
     let database = testkit::postgres::empty_database().await;
     let starts: Vec<_> = (0..12)
         .map(|_| {
@@ -342,7 +342,7 @@ async fn many_first_starts_at_once_migrate_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_live_beside_each_other_and_beside_the_hosts_own_tables() {
+async fn stores_with_other_names_and_the_hosts_tables_stay_separate() {
     let database = testkit::postgres::empty_database().await;
     let pool = PgPool::connect(database.url()).await.unwrap();
     pool.execute(
@@ -355,7 +355,7 @@ async fn instances_live_beside_each_other_and_beside_the_hosts_own_tables() {
         PostgresStore::new(pool.clone()),
         PostgresStore::new(pool.clone()).with_names(Names::new("todo", "chores").unwrap()),
         PostgresStore::new(pool.clone()).with_names(Names::new("public", "todo_tasks").unwrap()),
-        // Words of SQL are names like others.
+        // Keywords of SQL.
         PostgresStore::new(pool.clone()).with_names(Names::new("select", "table").unwrap()),
     ];
     for store in &stores {
@@ -378,17 +378,44 @@ async fn instances_live_beside_each_other_and_beside_the_hosts_own_tables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_database_is_found_to_be_durable_and_direct() {
+async fn the_check_reports_durability_and_poolers() {
     let database = todo_database().await;
-    let findings = connect(database.url()).check().await.unwrap();
-    assert!(findings.durable, "fsync and synchronous_commit are on");
-    assert!(!findings.pooled);
+    let report = connect(database.url()).check().await.unwrap();
+    assert!(report.durable, "fsync and synchronous_commit are on");
+    assert!(!report.pooled);
     let careless = format!("{}?options=-c%20synchronous_commit%3Doff", database.url());
     assert!(!connect(&careless).check().await.unwrap().durable);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_call_waits_for_the_database_without_end() {
+async fn a_setup_mistake_is_an_error_that_says_what_to_change() {
+    let database = testkit::postgres::empty_database().await;
+    let mut unknown_user = url::Url::parse(database.url()).unwrap();
+    unknown_user.set_username("todo_unknown_user").unwrap();
+    let mut unknown_database = url::Url::parse(database.url()).unwrap();
+    unknown_database.set_path("todo_unknown_database");
+    for (url, expected) in [
+        (unknown_user.as_str(), "rejected the login"),
+        (unknown_database.as_str(), "the database does not exist; create it"),
+        (database.url(), "run the migrations"),
+    ] {
+        let pool = PgPoolOptions::new().connect_lazy(url).unwrap();
+        for store in [connect(url), PostgresStore::new(pool)] {
+            let error = store.erase(&UserId::new("ann").unwrap()).await.unwrap_err();
+            assert!(matches!(error, StoreError::Setup(_)), "{error:?}");
+            assert!(error.to_string().contains(expected), "{error}");
+            let source = std::error::Error::source(&error).unwrap().to_string();
+            assert!(!error.to_string().contains(&source), "{source}");
+        }
+    }
+    let error = PostgresStore::connect_lazy("postgres://ann:hunter2@db:port/todo", &PostgresOptions::default());
+    let error = error.unwrap_err();
+    assert!(matches!(error, StoreError::Setup(_)) && error.to_string().contains("has the form"), "{error}");
+    database.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_has_a_time_limit() {
     let database = todo_database().await;
     let mut admin = PgConnection::connect(database.url()).await.unwrap();
     let mut lock = admin.begin().await.unwrap();
@@ -401,17 +428,17 @@ async fn no_call_waits_for_the_database_without_end() {
         let service = TodoService::new(store);
         tokio::time::timeout(Duration::from_secs(20), ann(&service).list(&TaskQuery::default())).await
     };
-    let answer = call(Some(200), None).await.expect("the statement is ended");
+    let answer = call(Some(200), None).await.expect("the server cancels the statement");
     assert!(matches!(answer, Err(todo_core::Error::Store(StoreError::Timeout(_)))), "{answer:?}");
-    let answer = call(None, Some(200)).await.expect("the lock is not waited for");
+    let answer = call(None, Some(200)).await.expect("waiting for the lock is limited");
     assert!(matches!(answer, Err(todo_core::Error::Store(StoreError::Unavailable(_)))), "{answer:?}");
     let answer = tokio::time::timeout(Duration::from_secs(20), connect(database.url()).ping()).await;
     assert!(answer.expect("there are limits by default").is_err());
     lock.rollback().await.unwrap();
 
-    // What was set is seen where it counts, and what the role has where nothing is set.
-    let findings = connect(database.url()).check().await.unwrap();
-    assert_eq!(findings.statement_timeout, Some(Duration::from_secs(5)));
+    // The check reports what was set for the store, or else for the role.
+    let report = connect(database.url()).check().await.unwrap();
+    assert_eq!(report.statement_timeout, Some(Duration::from_secs(5)));
     let options = PostgresOptions::default().statement_timeout(None);
     let found = async |url: &str| {
         let store = PostgresStore::connect_lazy(url, &options).unwrap();
@@ -422,9 +449,9 @@ async fn no_call_waits_for_the_database_without_end() {
     assert_eq!(found(&limited).await, Some(Duration::from_secs(7)));
 }
 
-/// Others migrate at the same time, and wait for one another longer than a call may.
+/// Concurrent migrations wait for each other for longer than a call may.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_migration_has_no_limit_of_time() {
+async fn the_time_limits_of_calls_do_not_apply_to_migrations() {
     let database = testkit::postgres::empty_database().await;
     let limit = Duration::from_millis(1);
     let options = PostgresOptions::default().statement_timeout(limit).lock_timeout(limit);
@@ -439,9 +466,9 @@ async fn a_migration_has_no_limit_of_time() {
     }
 }
 
-/// Every kind of call as a batch, each for two owners who have the same ids, and each as it is by itself.
+/// Every kind of call, as a batch for two owners that have the same ids, and as single calls.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_answers_what_single_calls_answer() {
+async fn a_batch_returns_the_same_as_single_calls() {
     let database = todo_database().await;
     let store = connect(database.url());
     let service = TodoService::new(store.clone());
@@ -459,7 +486,7 @@ async fn a_batch_answers_what_single_calls_answer() {
     }
     let absent = TaskId::from(uuid::Uuid::nil());
 
-    // Also for ids that only the other has.
+    // Also for ids that only the other owner has.
     let calls: Vec<_> = users
         .iter()
         .flat_map(|owner| tasks.iter().map(move |task| (owner, task.id)))
@@ -541,11 +568,11 @@ async fn a_batch_is_one_round_trip() {
         (wire.count() - count, store.status().batches - batches)
     };
     burst().await;
-    assert_eq!(burst().await, (2, 1), "one by itself, and twenty together");
+    assert_eq!(burst().await, (2, 1), "one single call, and a batch of twenty");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_somebody_holds_delays_only_who_wants_it() {
+async fn a_locked_task_delays_only_calls_for_this_task_in_a_batch() {
     let database = todo_database().await;
     let pool = PgPool::connect(database.url()).await.unwrap();
     let options = PostgresOptions::default().lock_timeout(None).statement_timeout(None);
@@ -573,7 +600,7 @@ async fn a_task_that_somebody_holds_delays_only_who_wants_it() {
                 let service = service.clone();
                 async move { ann(&service).toggle(task.id).await }
             }));
-            for task in tokio::time::timeout(Duration::from_secs(20), toggled).await.expect("nobody is held up") {
+            for task in tokio::time::timeout(Duration::from_secs(20), toggled).await.expect("other calls do not wait") {
                 task.unwrap();
             }
         }
@@ -582,12 +609,12 @@ async fn a_task_that_somebody_holds_delays_only_who_wants_it() {
     }
     let waiting = tokio::spawn(async move { ann(&service).toggle(held.id).await });
     transaction.commit().await.unwrap();
-    // Those who went away may have got through too: the database had their calls already.
+    // The dropped calls may have been executed too: the database had received them.
     assert!(waiting.await.unwrap().unwrap().version > 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_the_database_refuses_spoils_no_other() {
+async fn a_write_that_the_database_rejects_fails_no_other_in_its_batch() {
     let database = todo_database().await;
     let pool = PgPool::connect(database.url()).await.unwrap();
     pool.execute(r#"alter table "todo"."tasks" add check (title <> 'Refused')"#).await.unwrap();
@@ -610,7 +637,7 @@ async fn a_write_that_the_database_refuses_spoils_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_of_several_servers_never_wait_for_one_another_in_a_circle() {
+async fn batches_of_several_servers_do_not_deadlock() {
     let database = todo_database().await;
     let stores = [(); 3].map(|()| narrow(connect(database.url())));
     let service = TodoService::new(stores[0].clone());
@@ -626,7 +653,7 @@ async fn batches_of_several_servers_never_wait_for_one_another_in_a_circle() {
             let (service, tasks) = (TodoService::new(store.clone()), tasks.clone());
             tokio::spawn(async move {
                 for round in 0..50 {
-                    // Each server meets the tasks in another order.
+                    // Each server has another order of the tasks.
                     let calls = (0..tasks.len()).map(|number| {
                         let task = &tasks[(number * (2 * server + 1) + round) % tasks.len()];
                         let (service, owner, id) = (&service, task.user_id.clone(), task.id);
@@ -649,9 +676,9 @@ async fn batches_of_several_servers_never_wait_for_one_another_in_a_circle() {
     }
 }
 
-/// Many owners, all with tasks of the same ids, and everybody looks at everything they get.
+/// Many owners have tasks with the same ids, and check every task that they get.
 #[tokio::test(flavor = "multi_thread")]
-async fn under_load_nobody_gets_what_is_anothers() {
+async fn under_load_every_owner_gets_only_their_own_tasks() {
     let database = todo_database().await;
     let store = narrow(connect(database.url()));
     let users: Vec<_> = (0..100).map(|number| UserId::new(format!("user {number}")).unwrap()).collect();

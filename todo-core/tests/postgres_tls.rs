@@ -1,8 +1,8 @@
-//! A PostgreSQL that encrypts, with a certificate of a private authority.
+//! A PostgreSQL server with TLS and the certificate of a private authority.
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error, time::Duration};
 
 use testkit::{postgres::Server, tls::Authority};
 use todo_core::store::{PostgresOptions, PostgresStore, StoreError, TlsPolicy};
@@ -11,20 +11,31 @@ use tokio::{
     net::TcpListener,
 };
 
+/// An error with its sources.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 async fn check(url: &str, tls: TlsPolicy) -> Result<(), String> {
     let options = PostgresOptions::default().tls(tls);
     match PostgresStore::connect_lazy(url, &options).unwrap().check().await {
         Ok(_) => Ok(()),
-        // To wait would not help.
-        Err(StoreError::Backend(error)) => Err(error.to_string()),
+        // Waiting would not help.
+        Err(error @ StoreError::Setup(_)) => Err(chain(&error)),
         Err(other) => panic!("{other:?}: {:?}", other.source()),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_checked_unless_the_host_says_otherwise() {
+async fn a_certificate_is_checked_unless_the_policy_is_as_written() {
     let (authority, stranger) = (Authority::new(), Authority::new());
-    // As long as the process.
+    // It lives as long as the process.
     let settings: &'static str = authority.settings_for("localhost").leak();
     let server = Server::start_local(settings).await.unwrap().expect("PostgreSQL (apt-get install postgresql)");
     let password = server.url().split([':', '@']).nth(2).unwrap().to_owned();
@@ -56,15 +67,15 @@ async fn a_certificate_is_checked_unless_the_host_says_otherwise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_does_not_encrypt_is_refused_at_once() {
+async fn a_server_without_tls_is_rejected_at_once() {
     let database = testkit::stores::todo_database().await;
     let text = check(&format!("{}?sslmode=require", database.url()), TlsPolicy::AsWritten).await.unwrap_err();
     assert!(text.contains("does not support TLS"), "{text}");
 }
 
-/// Those who serve many databases at one address tell them apart by this.
+/// Providers with many databases at one address tell them apart by this name.
 #[tokio::test]
-async fn the_name_of_the_host_is_shown_to_the_server() {
+async fn the_name_of_the_host_is_sent_to_the_server() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = async {
@@ -87,7 +98,7 @@ async fn the_name_of_the_host_is_shown_to_the_server() {
     let both = async { tokio::join!(server, store.check()) };
     let (hello, checked) = tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
     assert!(checked.is_err());
-    // A handshake record; the extension server_name has the type 0 and holds the name with its length.
+    // A handshake record. The extension server_name has the type 0 and contains the name with its length.
     assert_eq!(hello[0], 22);
     let name = [&[0, 0, 0, 14, 0, 12, 0, 0, 9][..], b"localhost"].concat();
     assert!(hello.windows(name.len()).any(|bytes| bytes == name), "{hello:?}");

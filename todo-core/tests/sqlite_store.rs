@@ -1,8 +1,8 @@
-//! The store suite on [`SqliteStore`], and what only SQLite promises.
+//! The store suite on [`SqliteStore`], and what only that store guarantees.
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{Connection as _, Executor as _, SqliteConnection, SqlitePool};
 use todo_core::{
@@ -25,7 +25,7 @@ mod transaction_of_the_host {
         let pool = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
         let store = store.in_transaction(pool.begin_with("BEGIN IMMEDIATE").await.unwrap()).await.unwrap();
         case(Arc::new(store.clone())).await;
-        // It is still one that can commit.
+        // The transaction can still commit.
         store.take().await.unwrap().commit().await.unwrap();
         assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
         pool.close().await;
@@ -35,7 +35,7 @@ mod transaction_of_the_host {
 }
 
 #[tokio::test]
-async fn a_transaction_that_cannot_write_any_more_is_refused() {
+async fn a_transaction_that_can_no_longer_write_is_rejected() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("host.db");
     let store = SqliteStore::open_lazy(&path);
@@ -52,7 +52,7 @@ async fn a_transaction_that_cannot_write_any_more_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_first_starts_at_once_migrate_once() {
+async fn concurrent_first_starts_migrate_once() {
     let directory = tempfile::tempdir().unwrap();
     // Each store has connections of its own, as each process would.
     let starts: Vec<_> = (0..12)
@@ -92,7 +92,7 @@ async fn several_processes_write_one_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_live_beside_each_other_and_beside_the_hosts_own_tables() {
+async fn stores_with_other_names_and_the_hosts_tables_stay_separate() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("host.db");
     let mut host = SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
@@ -122,8 +122,43 @@ async fn instances_live_beside_each_other_and_beside_the_hosts_own_tables() {
     assert_eq!(untouched, (7, 42));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_waits_for_another_one_that_has_locked_the_new_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tasks.db");
+    let mut other = SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
+    other.execute("create table other (number integer)").await.unwrap();
+    // While another connection may write, SQLite does not wait to change the file to WAL mode.
+    other.execute("begin immediate").await.unwrap();
+    let store = SqliteStore::open_lazy(&path);
+    let starting = tokio::spawn(async move { store.migrate().await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    other.execute("commit").await.unwrap();
+    starting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_setup_mistake_is_an_error_that_says_what_to_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tasks.db");
+    let text = |result: Result<(), StoreError>| match result {
+        Err(StoreError::Setup(mistake)) => mistake.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let no_tables = SqliteStore::open_lazy(&path);
+    // Reads do not create the file.
+    SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap().close().await.unwrap();
+    assert!(text(no_tables.ping().await).contains("run the migrations"));
+    assert!(text(no_tables.erase(&UserId::new("ann").unwrap()).await.map(drop)).contains("run the migrations"));
+    std::fs::write(&path, "This is a letter and no database. ".repeat(100)).unwrap();
+    assert!(text(SqliteStore::open_lazy(&path).migrate().await).contains("not an SQLite database"));
+    for url in ["postgres://db", "sqlite::memory:", "sqlite://tasks.db?mode=ro", "sqlite://tasks.db?mode=what"] {
+        text(SqliteStore::from_url(url).map(drop));
+    }
+}
+
 #[test]
-fn a_database_in_memory_is_refused() {
+fn a_database_in_memory_is_rejected() {
     for url in ["sqlite::memory:", "sqlite://:memory:", "sqlite://x?mode=memory", "sqlite://x?mode=ro", "mysql://x"] {
         assert!(SqliteStore::from_url(url).is_err(), "{url}");
     }
@@ -131,7 +166,7 @@ fn a_database_in_memory_is_refused() {
 }
 
 #[tokio::test]
-async fn a_file_that_must_be_there_is_not_made() {
+async fn a_file_that_must_exist_is_not_created() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tasks.db");
     let store = SqliteStore::from_url(&format!("sqlite://{}?mode=rw", path.display())).unwrap();

@@ -16,9 +16,14 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
+}
+
 /// The part of a recipe's file that its page shows.
 fn recipe(path: &str) -> String {
-    let marks = if path.ends_with(".sql") { ["-- recipe\n", "-- end\n"] } else { ["// recipe\n", "// end\n"] };
+    let marks =
+        if has_extension(Path::new(path), "sql") { ["-- recipe\n", "-- end\n"] } else { ["// recipe\n", "// end\n"] };
     let text = read(path);
     let recipe = text.split_once(marks[0]).and_then(|(_, text)| text.split_once(marks[1]));
     recipe.unwrap_or_else(|| panic!("{path} has a recipe")).0.to_owned()
@@ -100,7 +105,7 @@ fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
             if !["target", "node_modules", ".next", ".git", "vectors"].contains(&name) {
                 pages(&path, found);
             }
-        } else if name.ends_with(".md") {
+        } else if has_extension(&path, "md") {
             found.push(path);
         }
     }
@@ -169,4 +174,20 @@ fn every_file_that_a_page_names_exists() {
         }
     }
     assert_eq!(missing, Vec::<String>::new());
+}
+
+#[test]
+fn every_test_that_the_guarantees_name_exists() {
+    let folder = root().join("todo-core/src/conformance/store");
+    let sources = fs::read_dir(folder).expect("the folder can be read");
+    let code: String = sources.map(|file| fs::read_to_string(file.expect("a file").path()).expect("text")).collect();
+    let page = prose(&read("docs/guarantees.md"));
+    let is_test = |name: &&str| {
+        name.matches('_').count() > 1 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    let named: Vec<_> = page.split('`').skip(1).step_by(2).filter(is_test).collect();
+    assert!(named.len() > 2, "{named:?}");
+    for name in named {
+        assert!(code.contains(&format!("fn {name}(")), "{name}");
+    }
 }

@@ -110,7 +110,7 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
             }
             if may_migrate && let Err(failure) = migrate(database, &Migration::default()).await {
                 // A role that may not migrate may be the role of a server with row-level security.
-                if let Err(error @ StoreError::Backend(_)) = store.check_tables().await {
+                if let Err(error @ StoreError::Setup(_)) = store.check_tables().await {
                     tracing::warn!("{}; {}", error_chain(&error), hint(*row_security));
                 }
                 return Err(failure);
@@ -239,7 +239,7 @@ async fn retry_while_unreachable<T>(attempt: impl AsyncFn() -> Result<T, StoreEr
     let deadline = Instant::now() + RETRY_FOR;
     loop {
         match attempt().await {
-            Err(error @ StoreError::Unavailable(_)) if Instant::now() < deadline => {
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Interrupted(_))) if Instant::now() < deadline => {
                 tracing::warn!(error = error_chain(&error), "the database is unreachable; retrying");
                 // At random, since many servers may have been started together.
                 sleep(Jitter::shared().spread(MAX_PAUSE)).await;

@@ -121,7 +121,7 @@ fn check_problem(response: &Response) -> Result<(), Vec<Finding>> {
     let is_expected = match response.status.as_u16() {
         404 => code == "task_not_found",
         503 => matches!(code, "unavailable" | "timeout") && response.headers.contains_key(header::RETRY_AFTER),
-        // The README has more, but this load gives no reason for them.
+        // docs/api.md lists more, but this load causes none of them.
         _ => false,
     };
     if is_problem && is_expected { Ok(()) } else { Err(malformed(response, "an unexpected error")) }

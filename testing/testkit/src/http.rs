@@ -1,4 +1,4 @@
-//! An app on a free port, and clients that change nothing of what they send.
+//! An app on a free port, and clients that send requests exactly as they are.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -9,7 +9,7 @@
 //! # use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 //!
 //! let server = Server::start(async |listener| {
-//!     // hand the listener to the framework, for example: axum::serve(listener, app).await
+//!     // pass the listener to the framework, for example: axum::serve(listener, app).await
 //! #   let (mut stream, _) = listener.accept().await.unwrap();
 //! #   let _ = stream.read(&mut [0; 1024]).await;
 //! #   stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
@@ -40,8 +40,8 @@ use tokio::{
     time::timeout,
 };
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait for a response.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A free port of this machine.
 ///
@@ -54,9 +54,8 @@ pub async fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A free port for a server that will go away and come back: not one of those that the system gives to clients. Of
-/// those, a client that tries again and again while nobody listens would at some time be given the very port that it
-/// knocks at, and talk to itself.
+/// A free port for a server that is stopped and started again. It is outside the range of ports that the system gives to clients:
+/// a client that retries while no server listens could otherwise get the port that it connects to, and connect to itself.
 ///
 /// # Errors
 ///
@@ -69,14 +68,14 @@ pub fn lasting_port() -> io::Result<u16> {
     let mut random = [0; 2];
     let mut attempt = || {
         aws_lc_rs::rand::fill(&mut random).expect("the system has randomness");
-        // Linux gives those from 32768 on, others those from 49152.
+        // The range starts at 32768 on Linux, and at 49152 on other systems.
         let port = 10_000 + u16::from_le_bytes(random) % 20_000;
         std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(|_| port)
     };
     (1..100).find_map(|_| attempt().ok()).map_or_else(attempt, Ok)
 }
 
-/// An app that serves on a free port until this is dropped.
+/// An app on a free port. It is stopped when this is dropped.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -84,7 +83,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts an app, given as what it does with a listener.
+    /// Starts an app: `serve` accepts the connections of a listener.
     ///
     /// # Panics
     ///
@@ -97,7 +96,7 @@ impl Server {
         Self { address, task: tokio::spawn(serve(listener)) }
     }
 
-    /// Where it listens.
+    /// The address of the app.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -116,14 +115,14 @@ impl Drop for Server {
     }
 }
 
-/// Sends requests as they are: the target byte for byte, no header but the ones given and those that HTTP/1.1 demands
-/// (`host`, unless there is one, and the length of a body).
+/// Sends requests as they are: the target byte for byte, and only the given headers and those that HTTP/1.1 requires (`host`,
+/// unless there is one, and the length of a body).
 ///
-/// What [`http::Request`] cannot express goes through [`raw`].
+/// Use [`raw`] for requests that [`http::Request`] cannot express.
 #[derive(Debug)]
 pub struct Client {
     address: SocketAddr,
-    /// The open connection, if connections are kept at all.
+    /// The open connection, if this client keeps connections.
     kept: Option<Mutex<Option<SendRequest<Full<Bytes>>>>>,
 }
 
@@ -134,20 +133,20 @@ impl Client {
         Self { address, kept: None }
     }
 
-    /// A client that sends one request after the other through the same connection, while the server keeps it open.
+    /// A client that sends all requests through one connection, as long as the server keeps it open.
     #[must_use]
     pub fn keeping_alive(address: SocketAddr) -> Self {
         Self { address, kept: Some(Mutex::new(None)) }
     }
 
-    /// Sends a request and answers the whole response.
+    /// Sends a request, and returns the complete response.
     ///
     /// # Panics
     ///
-    /// If there is no response, or only a part of one.
+    /// If there is no complete response.
     pub async fn send(&self, request: Request<Bytes>) -> Response<Bytes> {
         let what = format!("{} {}", request.method(), request.uri());
-        timeout(PATIENCE, self.exchange(request))
+        timeout(TIMEOUT, self.exchange(request))
             .await
             .unwrap_or_else(|elapsed| Err(elapsed.into()))
             .unwrap_or_else(|error| panic!("{what} has no response: {error}"))
@@ -189,15 +188,15 @@ async fn respond(
     Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
 }
 
-/// Writes bytes to a connection and answers the bytes of the response to the first request in them: up to its end as
-/// its own head defines it, or up to the end of the connection. Interim responses (`100 Continue`) are part of it.
+/// Writes bytes to a connection, and returns the bytes of the response to the first request in them: up to the end that its head
+/// defines, or up to the end of the connection. Interim responses (`100 Continue`) are included.
 ///
 /// # Panics
 ///
-/// If nobody listens, or if the response has not ended after 30 seconds.
+/// If no server listens, or if the response is not complete after 30 seconds.
 pub async fn raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut response = Vec::new();
-    let outcome = timeout(PATIENCE, read_response(address, request, &mut response)).await;
+    let outcome = timeout(TIMEOUT, read_response(address, request, &mut response)).await;
     if let Err(error) = outcome.unwrap_or_else(|elapsed| Err(elapsed.into())) {
         panic!("no whole response: {error}; so far: {:?}", String::from_utf8_lossy(&response));
     }
@@ -207,8 +206,8 @@ pub async fn raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
 async fn read_response(address: SocketAddr, request: &[u8], response: &mut Vec<u8>) -> io::Result<()> {
     let (mut reader, mut writer) = TcpStream::connect(address).await?.into_split();
     let writing = async {
-        // A server need not read to the end what it refuses. The writing half stays open: to some servers its end
-        // means that nobody waits for the answer.
+        // A server need not read a request that it rejects. The writing half stays open, because some servers take its end as the
+        // end of the client.
         let _ = writer.write_all(request).await;
         std::future::pending::<()>().await;
     };
@@ -218,7 +217,7 @@ async fn read_response(address: SocketAddr, request: &[u8], response: &mut Vec<u
             match reader.read_buf(response).await {
                 Ok(0) => break,
                 Ok(_) => {}
-                // A server that refuses to read on resets the connection; what it said before is its answer.
+                // A server that stops reading resets the connection. The bytes before are its response.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
                 Err(error) => return Err(error),
             }
@@ -231,7 +230,7 @@ async fn read_response(address: SocketAddr, request: &[u8], response: &mut Vec<u
     }
 }
 
-/// Whether a response ends where these bytes do.
+/// Whether these bytes are a complete response.
 fn has_ended(response: &[u8], to_head: bool) -> bool {
     let Some(head) = find(response, b"\r\n\r\n") else {
         return false;

@@ -1,17 +1,18 @@
-//! What the tests of this workspace need and no user of the library does: PostgreSQL, an app on a free port, tokens.
+//! Tools for the tests of this workspace: PostgreSQL, an app on a free port, tokens. No user of the library needs them.
 //!
 //! - [`bodies`] sends bodies with a declared length or in chunks.
 //! - [`embedding`] has the test cases of the examples that embed the API into a guest book.
 //! - [`postgres`] finds or starts a server and gives every test a database of its own.
 //! - [`http`] serves an app on a free port and talks to it over real sockets, byte for byte.
-//! - [`pgbouncer`] puts a real pooler before a database, and [`proxy`] a network that fails on command.
-//! - [`process`] tells what processes use.
+//! - [`pgbouncer`] puts a real pooler before a database, and [`proxy`] a network that can be interrupted.
+//! - [`process`] measures the CPU time and the memory of processes.
+//! - [`programs`] finds the programs that tests run.
 //! - [`stores`] makes an empty store of each kind for the suites of `todo_core::conformance`.
 //! - [`tls`] makes certificates of a private authority.
-//! - [`tokens`] mints tokens, good and bad, and the key sets that belong to them.
+//! - [`tokens`] makes valid and invalid tokens, and their key sets.
 //!
-//! Nothing here repairs what it tests, and nothing here answers an error: a test that cannot be set up panics, with a
-//! message that says what to do. Where a caller may want to go on, there is a `Result`.
+//! Nothing here corrects the behaviour of what it tests. A test that cannot be set up panics, with a message that says what to do.
+//! Functions return a `Result` only where a caller may want to continue after an error.
 
 pub mod bodies;
 pub mod embedding;
@@ -19,6 +20,7 @@ pub mod http;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
+pub mod programs;
 pub mod proxy;
 pub mod stores;
 pub mod tls;
@@ -28,12 +30,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The time since 1970, for the names of databases and the `exp` of tokens.
 fn since_1970() -> Duration {
-    #[expect(clippy::disallowed_methods, reason = "the clock of the machine is what servers under test compare with")]
+    #[expect(clippy::disallowed_methods, reason = "servers under test use the clock of the machine")]
     let now = SystemTime::now();
-    now.duration_since(UNIX_EPOCH).expect("the clock is past 1970")
+    now.duration_since(UNIX_EPOCH).expect("the clock is after 1970")
 }
 
-/// So many random bytes, in hexadecimal.
+/// This number of random bytes, in hexadecimal.
 fn random_hex(bytes: usize) -> String {
     let mut random = vec![0; bytes];
     aws_lc_rs::rand::fill(&mut random).expect("the system has randomness");

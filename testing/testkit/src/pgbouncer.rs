@@ -1,4 +1,4 @@
-//! A real PgBouncer in transaction mode before a database.
+//! A real PgBouncer, in transaction mode, before a database.
 //!
 //! ```no_run
 //! # async fn example() {
@@ -12,9 +12,8 @@
 //! # }
 //! ```
 //!
-//! Two programs may be needed: one that tracks prepared statements (1.21 or newer), and one that does not. The first is
-//! the one in `TESTKIT_PGBOUNCER`, the one that is installed, or the one that `scripts/pgbouncer` has put beside the
-//! build; the second is the one that is installed if it is older, else the first with `max_prepared_statements = 0`.
+//! [`PgBouncer::tracking`] needs version 1.21 or newer: `TESTKIT_PGBOUNCER`, or the first such program that [`programs`] finds.
+//! [`PgBouncer::mixing`] takes an older program if there is one, else a newer one with `max_prepared_statements = 0`.
 
 use std::{
     env,
@@ -30,13 +29,15 @@ use std::{
 use tempfile::TempDir;
 use url::Url;
 
-/// From this version on it can track prepared statements.
+use crate::programs;
+
+/// The first version that can track prepared statements.
 const TRACKS: (u32, u32) = (1, 21);
 
-/// How many connections to the server a pooler has, so that its clients have to share them.
+/// The number of connections from a pooler to the server: so few that clients must share them.
 pub const POOL_SIZE: u32 = 3;
 
-/// A running PgBouncer, until this is dropped.
+/// A running PgBouncer. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct PgBouncer {
     program: PathBuf,
@@ -46,26 +47,26 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// One that keeps track of the prepared statements of its clients.
+    /// Starts one that tracks the prepared statements of its clients.
     ///
     /// # Panics
     ///
-    /// If there is none that can; the message says what to run.
+    /// If the program is missing; the message says what to run.
     #[must_use]
     pub fn tracking(database: &str) -> Self {
         Self::new(tracking_program(), database, Some(1000))
     }
 
-    /// One that gives a client the statements of another, as all did before version 1.21.
+    /// Starts one that gives a client the prepared statements of another, as all versions before 1.21 do.
     ///
     /// # Panics
     ///
-    /// If PgBouncer is missing; the message says what to install.
+    /// If the program is missing; the message says what to run.
     #[must_use]
     pub fn mixing(database: &str) -> Self {
-        match installed().filter(|(_, version)| *version < TRACKS) {
+        match installed(|version| version < TRACKS) {
             // It does not know the setting.
-            Some((program, _)) => Self::new(program, database, None),
+            Some(program) => Self::new(program, database, None),
             None => Self::new(tracking_program(), database, Some(0)),
         }
     }
@@ -73,8 +74,8 @@ impl PgBouncer {
     fn new(program: PathBuf, database: &str, max_prepared_statements: Option<u32>) -> Self {
         let url = Url::parse(database).expect("the URL of a database");
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let everybody = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(directory.path(), everybody).expect("it is ours");
+        let readable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(directory.path(), readable).expect("the directory can be changed");
         let port = crate::http::lasting_port().expect("a free port");
         let mut settings = format!(
             "[databases]\npooled = host={} port={} dbname={} user={} password={}\n\
@@ -88,13 +89,13 @@ impl PgBouncer {
             url.password().unwrap_or_default(),
         );
         if let Some(count) = max_prepared_statements {
-            writeln!(settings, "max_prepared_statements = {count}").expect("a text takes all");
+            writeln!(settings, "max_prepared_statements = {count}").expect("writing to a string does not fail");
         }
-        // It does not run as root, but knows how to become somebody else.
+        // It does not run as root, but can switch to another user.
         if std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {
             settings += "user = nobody\n";
         }
-        std::fs::write(directory.path().join("pgbouncer.ini"), settings).expect("the directory is ours");
+        std::fs::write(directory.path().join("pgbouncer.ini"), settings).expect("the directory is writable");
         let mut pooler = Self { program, process: None, port, directory };
         pooler.start();
         pooler
@@ -106,7 +107,7 @@ impl PgBouncer {
         format!("postgres://anybody@127.0.0.1:{}/pooled?sslmode=disable", self.port)
     }
 
-    /// Starts it again where it was, unless it runs, and waits until it listens.
+    /// Starts it on the same port, unless it runs, and waits until it listens.
     ///
     /// # Panics
     ///
@@ -116,7 +117,7 @@ impl PgBouncer {
             return;
         }
         let log = self.directory.path().join("log");
-        let written = std::fs::File::options().create(true).append(true).open(&log).expect("the directory is ours");
+        let written = std::fs::File::options().create(true).append(true).open(&log).expect("the directory is writable");
         let process = Command::new(&self.program)
             .arg(self.directory.path().join("pgbouncer.ini"))
             .stdin(Stdio::null())
@@ -134,10 +135,10 @@ impl PgBouncer {
         panic!("PgBouncer does not listen:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
     }
 
-    /// Kills it, and with it every connection. Blocks until it is gone.
+    /// Kills it, which closes every connection. Blocks until it has ended.
     pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // It can only fail if it is gone already.
+            // This fails only if it has ended already.
             let _ = process.kill();
             let _ = process.wait();
         }
@@ -154,21 +155,15 @@ fn tracking_program() -> PathBuf {
     if let Some(program) = env::var_os("TESTKIT_PGBOUNCER").filter(|program| !program.is_empty()) {
         return program.into();
     }
-    if let Some((program, _)) = installed().filter(|(_, version)| *version >= TRACKS) {
-        return program;
-    }
-    let test = env::current_exe().expect("the system knows which program this is");
-    let beside = test.ancestors().map(|folder| folder.join("pgbouncer/pgbouncer")).find(|program| program.is_file());
-    beside
-        .expect("a PgBouncer that tracks prepared statements (1.21 or newer) is missing; please run scripts/pgbouncer")
+    let tracking = installed(|version| version >= TRACKS);
+    tracking.expect(
+        "a PgBouncer that tracks prepared statements (1.21 or newer) is missing; run scripts/setup, which downloads it",
+    )
 }
 
-/// The one of this machine, with its version.
-fn installed() -> Option<(PathBuf, (u32, u32))> {
-    // Debian puts it where only root's PATH looks.
-    ["pgbouncer", "/usr/sbin/pgbouncer"]
-        .iter()
-        .find_map(|place| version(Path::new(place)).map(|version| (place.into(), version)))
+/// The first program of such a version.
+fn installed(is_wanted: impl Fn((u32, u32)) -> bool) -> Option<PathBuf> {
+    programs::all("pgbouncer").into_iter().find(|program| version(program).is_some_and(&is_wanted))
 }
 
 fn version(program: &Path) -> Option<(u32, u32)> {

@@ -1,4 +1,4 @@
-//! What processes have used, as Linux tells it in `/proc`.
+//! CPU time and memory of processes, from Linux's `/proc`.
 
 use std::{fs, io, time::Duration};
 
@@ -7,13 +7,13 @@ use std::{fs, io, time::Duration};
 struct Stat {
     parent: u32,
     own_ticks: u64,
-    /// Of children that have ended and were waited for.
+    /// Of children that have ended and that the process has waited for.
     ended_ticks: u64,
 }
 
 impl Stat {
     fn parse(line: &str) -> Option<Self> {
-        // The name of the program stands in parentheses, and may hold anything, parentheses too.
+        // The name of the program is in parentheses and may contain any character, parentheses too.
         let fields: Vec<_> = line.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
         Some(Self {
@@ -32,19 +32,19 @@ fn duration(ticks: u64) -> Duration {
     Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second().max(1))
 }
 
-/// The processor time of a process, all of its threads together. Its children do not count.
+/// The CPU time of all threads of a process, without its children.
 #[must_use]
 pub fn cpu(process: u32) -> Duration {
     duration(Stat::read(&format!("/proc/{process}/stat")).map_or(0, |stat| stat.own_ticks))
 }
 
-/// The processor time of the thread that asks.
+/// The CPU time of the calling thread.
 #[must_use]
 pub fn cpu_of_this_thread() -> Duration {
     duration(Stat::read("/proc/thread-self/stat").map_or(0, |stat| stat.own_ticks))
 }
 
-/// The processor time of a process and its children, of those that have ended too.
+/// The CPU time of a process and its children, including children that have ended.
 #[must_use]
 pub fn cpu_of_family(process: u32) -> Duration {
     let eldest = Stat::read(&format!("/proc/{process}/stat")).map_or(0, |stat| stat.own_ticks + stat.ended_ticks);
@@ -52,13 +52,13 @@ pub fn cpu_of_family(process: u32) -> Duration {
     duration(eldest + children.sum::<u64>())
 }
 
-/// The processor time that the whole machine has used, and what its host took away from it.
+/// The CPU time that the whole machine has used, including the time that its host took away (steal).
 #[must_use]
 pub fn cpu_of_machine() -> Duration {
     fs::read_to_string("/proc/stat").map_or(Duration::ZERO, |text| duration(busy_ticks(&text)))
 }
 
-/// All but idle and waiting for disks; time of guests is part of the first two.
+/// All but idle and iowait; the time of guests is part of user and nice.
 fn busy_ticks(text: &str) -> u64 {
     let fields = text.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1).take(8);
     let ticks = fields.enumerate().filter(|(place, _)| ![3, 4].contains(place));
@@ -72,29 +72,29 @@ fn children(process: u32) -> Vec<(u32, Stat)> {
     stats.filter(|(_, stat)| stat.parent == process).collect()
 }
 
-/// The process that started this one.
+/// The parent of a process.
 ///
 /// # Errors
 ///
-/// There is no such process (any more).
+/// There is no such process.
 pub fn parent(process: u32) -> io::Result<u32> {
     let stat = Stat::read(&format!("/proc/{process}/stat"));
     stat.map(|stat| stat.parent).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// What a process had in memory (resident) at the time when it had most, in KiB.
+/// The maximum resident memory of a process so far, in KiB.
 #[must_use]
 pub fn peak_kib(process: u32) -> u64 {
     field(&format!("/proc/{process}/status"), "VmHWM:")
 }
 
-/// What a process has in memory (resident) now, in KiB.
+/// The resident memory of a process, in KiB.
 #[must_use]
 pub fn resident_kib(process: u32) -> u64 {
     field(&format!("/proc/{process}/status"), "VmRSS:")
 }
 
-/// What a process and its children have in memory, in KiB; what they share counts once (Pss).
+/// The memory of a process and its children, in KiB. Shared memory counts once (PSS).
 #[must_use]
 pub fn memory_of_family_kib(process: u32) -> u64 {
     let family = children(process).into_iter().map(|(child, _)| child).chain([process]);
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_parentheses_confuses_nobody() {
+    fn the_name_of_a_program_may_contain_parentheses() {
         let line = "42 (a) R 7 (b) S 41 42 42 0 -1 4194304 100 0 0 0 11 22 33 44 20 0 1 0 100 1 1";
         let stat = Stat { parent: 41, own_ticks: 33, ended_ticks: 77 };
         assert_eq!(Stat::parse(line), Some(stat));
@@ -134,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_machine_is_not_busy() {
+    fn idle_time_is_not_busy_time() {
         assert_eq!(busy_ticks("cpu  1 2 4 1000 2000 8 16 32 64 128\ncpu0 9 9 9"), 63);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_an_ended_child_has_used_still_counts() {
-        // Other tests use this process meanwhile, so its own time does not count, and is read so that it seems more.
+    fn the_cpu_time_of_an_ended_child_counts() {
+        // Other tests use CPU time of this process meanwhile: it is subtracted, and measured over a longer time.
         let own_before = cpu(process::id());
         let before = cpu_of_family(process::id());
         let status = Command::new("sh").args(["-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"]).status();
@@ -153,11 +153,11 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn work_is_seen_and_memory_is_there() {
+    fn cpu_time_and_memory_are_measured() {
         let (thread, all) = (cpu_of_this_thread(), cpu(process::id()));
         let begun = Instant::now();
         while cpu_of_this_thread() < thread + Duration::from_millis(30) {
-            assert!(begun.elapsed() < Duration::from_mins(1), "a busy thread uses no time");
+            assert!(begun.elapsed() < Duration::from_mins(1), "a busy thread has used no time");
         }
         assert!(cpu(process::id()) >= all + Duration::from_millis(30));
         assert!(peak_kib(process::id()) >= resident_kib(process::id()) / 2 && resident_kib(process::id()) > 100);

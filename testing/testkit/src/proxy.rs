@@ -1,4 +1,4 @@
-//! A TCP proxy that does what networks do: it waits, cuts, falls silent, refuses, and leads elsewhere.
+//! A TCP proxy that can delay, cut, drop and redirect connections, as networks do.
 //!
 //! ```
 //! # async fn example() {
@@ -8,7 +8,7 @@
 //! let proxy = Proxy::before(database.url()).await;
 //! // connect to proxy.url(); then cut all that is open:
 //! proxy.cut();
-//! // nothing comes back any more, and nobody is told:
+//! // drop all data from now on, without closing connections:
 //! proxy.set(Traffic::Silent);
 //! # }
 //! ```
@@ -29,7 +29,7 @@ use tokio::{
 };
 use url::Url;
 
-/// A proxy before a server, until this is dropped; then all of its connections are cut.
+/// A proxy before a server. All of its connections are cut when this is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     url: Url,
@@ -39,17 +39,17 @@ pub struct Proxy {
     accepting: tokio::task::JoinHandle<()>,
 }
 
-/// What becomes of what is sent, on connections that are open and on new ones.
+/// What happens to data and to new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
-    /// It goes to the server, and back.
+    /// Data is forwarded in both directions.
     Flows,
-    /// It waits until it [flows](Self::Flows) again; connections are accepted.
+    /// Data is held until it [flows](Self::Flows) again. Connections are accepted.
     Held,
-    /// It is swallowed, for ever for the connections that are open then: as if a router between had forgotten them.
-    /// Connections are accepted.
+    /// Data is dropped, and for ever on connections that are open now, as if a router had forgotten them. Connections are
+    /// accepted.
     Silent,
-    /// New connections are cut as soon as they are made; those that are open go on.
+    /// New connections are cut at once. Open ones continue.
     Refused,
 }
 
@@ -57,7 +57,7 @@ pub enum Traffic {
 struct Controls {
     target: SocketAddr,
     traffic: Traffic,
-    /// How often all connections were cut, and how often the open ones were forgotten.
+    /// How often all connections were cut, and how often the open ones were silenced.
     cuts: u64,
     silences: u64,
 }
@@ -82,7 +82,7 @@ impl Proxy {
     ///
     /// # Panics
     ///
-    /// Never: that the URL names a server was seen when the proxy was made.
+    /// Never: the URL was checked when the proxy was made.
     #[must_use]
     pub fn url(&self) -> String {
         let mut url = self.url.clone();
@@ -91,7 +91,7 @@ impl Proxy {
         url.into()
     }
 
-    /// Says what becomes of what is sent from now on.
+    /// Sets what happens to data and new connections from now on.
     pub fn set(&self, traffic: Traffic) {
         self.controls.send_modify(|controls| {
             controls.traffic = traffic;
@@ -99,12 +99,12 @@ impl Proxy {
         });
     }
 
-    /// Cuts all connections that are open, with a reset.
+    /// Cuts all open connections with a reset.
     pub fn cut(&self) {
         self.controls.send_modify(|controls| controls.cuts += 1);
     }
 
-    /// New connections lead to the server in this URL; those that are open stay where they are.
+    /// Forwards new connections to the server in this URL. Open ones stay where they are.
     ///
     /// # Panics
     ///
@@ -114,7 +114,7 @@ impl Proxy {
         self.controls.send_modify(|controls| controls.target = target);
     }
 
-    /// How many connections were accepted so far.
+    /// The number of connections accepted so far.
     #[must_use]
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
@@ -130,12 +130,12 @@ impl Drop for Proxy {
 async fn address(url: &str) -> SocketAddr {
     let url = Url::parse(url).expect("a URL");
     let host = url.host_str().expect("the URL has a host").to_owned();
-    let mut found = lookup_host((host, url.port().unwrap_or(5432))).await.expect("the host of the URL is known");
+    let mut found = lookup_host((host, url.port().unwrap_or(5432))).await.expect("the host of the URL can be resolved");
     found.next().expect("the host of the URL has an address")
 }
 
 async fn accept(listener: TcpListener, controls: watch::Sender<Controls>, accepted: Arc<AtomicUsize>) {
-    // Dropped with this task, and with it all connections.
+    // Dropping it with this task closes all connections.
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         accepted.fetch_add(1, Ordering::Relaxed);
@@ -145,7 +145,7 @@ async fn accept(listener: TcpListener, controls: watch::Sender<Controls>, accept
 }
 
 async fn serve(mut client: TcpStream, mut controls: watch::Receiver<Controls>) {
-    // Whoever drops it then sends a reset.
+    // So that dropping it sends a reset.
     let _ = client.set_zero_linger();
     let Controls { cuts, silences, .. } = *controls.borrow();
     let unless_cut = |now: &Controls| now.cuts != cuts || now.traffic != Traffic::Held;
@@ -172,12 +172,12 @@ async fn serve(mut client: TcpStream, mut controls: watch::Receiver<Controls>) {
         }
     };
     if !is_over {
-        // The server is forgotten as well, but is not told by a reset: it would end what it is doing.
+        // The connection to the server stays open, too: after a reset, the server would stop what it is doing.
         swallow(&mut client, &mut controls, cuts).await;
     }
 }
 
-/// Until one of the ends is done, and only as long as traffic is not held.
+/// Copies data until one of the ends closes, and waits while traffic is held.
 async fn copy(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
@@ -192,7 +192,7 @@ async fn copy(
     }
 }
 
-/// Reads and forgets until all connections are cut, or the client goes away.
+/// Reads and drops data until all connections are cut, or the client closes.
 async fn swallow(client: &mut TcpStream, controls: &mut watch::Receiver<Controls>, cuts: u64) {
     let mut buffer = vec![0; 16 * 1024];
     loop {

@@ -1,5 +1,4 @@
-//! An empty store of each kind, for one case of a suite: what a test file passes to the macros of
-//! `todo_core::conformance`.
+//! An empty store of each kind for one test case: test files pass these functions to the macros of `todo_core::conformance`.
 
 use std::{fmt, sync::Arc};
 
@@ -20,15 +19,15 @@ pub async fn memory(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
     case(Arc::new(MemoryStore::new())).await;
 }
 
-/// Runs a case with a store in a file of its own.
+/// Runs a case with a SQLite store in a file of its own.
 ///
 /// # Panics
 ///
-/// If the file cannot be made.
+/// If the file cannot be created.
 pub async fn sqlite(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open_lazy(directory.path().join("tasks.db"));
-    store.migrate().await.expect("the file can be made");
+    store.migrate().await.expect("the file can be created");
     case(Arc::new(store)).await;
 }
 
@@ -43,7 +42,7 @@ pub async fn postgres(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
     database.close().await;
 }
 
-/// A PostgreSQL database that has the tables of the default names.
+/// A PostgreSQL database with the tables, under their default names.
 ///
 /// # Panics
 ///
@@ -52,17 +51,17 @@ pub async fn todo_database() -> TestDatabase {
     postgres::database("todo", async |url| connect(url).migrate().await.expect("the database can be migrated")).await
 }
 
-/// A PostgreSQL database with two walls: tables that a role owns which is not ours, and another role to use them.
+/// A PostgreSQL database with row-level security: one role owns the tables, and the application uses another one.
 pub struct WalledDatabase {
-    /// The database; its own address is that of whom row security does not apply to, if the tests have a superuser.
+    /// The database. If the tests have a superuser, its own URL is not subject to row-level security.
     pub database: TestDatabase,
-    /// The address for the owner of the tables.
+    /// The URL for the owner of the tables.
     pub owner: String,
-    /// The address for the role of an application.
+    /// The URL for the role of an application.
     pub app: String,
 }
 
-/// Without the addresses, which have passwords in them.
+/// Without the URLs, which contain passwords.
 impl fmt::Debug for WalledDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WalledDatabase").field("database", &self.database).finish_non_exhaustive()
@@ -70,7 +69,7 @@ impl fmt::Debug for WalledDatabase {
 }
 
 impl WalledDatabase {
-    /// Two roles, and nothing in the database; the owner may make a schema.
+    /// Creates two roles and an empty database, in which the owner may create a schema.
     ///
     /// # Panics
     ///
@@ -85,7 +84,7 @@ impl WalledDatabase {
         Self { database, owner, app }
     }
 
-    /// The tables at their newest version, with row security on.
+    /// Creates the tables at their newest version, with row-level security enabled.
     ///
     /// # Panics
     ///
@@ -93,13 +92,13 @@ impl WalledDatabase {
     pub async fn migrated() -> Self {
         let walled = Self::empty().await;
         let owner = connect(&walled.owner).with_row_security();
-        owner.migrate().await.expect("the owner may make a schema");
+        owner.migrate().await.expect("the owner may create a schema");
         owner.grant_to(&walled.role("app")).await.expect("the owner may grant");
         owner.close().await;
         walled
     }
 
-    /// The whole name of a role.
+    /// The full name of a role.
     #[must_use]
     pub fn role(&self, name: &str) -> String {
         format!("{}_{name}", self.database.name())
@@ -112,7 +111,7 @@ impl WalledDatabase {
     }
 }
 
-/// Runs a case with a store behind row security, as a role that owns nothing.
+/// Runs a case with row-level security, as a role that owns no table.
 ///
 /// # Panics
 ///
@@ -120,7 +119,7 @@ impl WalledDatabase {
 pub async fn postgres_with_row_security(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
     let walled = WalledDatabase::migrated().await;
     let store = walled.store();
-    store.check_tables().await.expect("the tables are as they have to be");
+    store.check_tables().await.expect("the tables are complete");
     case(Arc::new(store)).await;
     walled.database.close().await;
 }
@@ -129,7 +128,7 @@ pub async fn postgres_with_row_security(case: impl AsyncFnOnce(Arc<dyn TaskStore
 ///
 /// # Panics
 ///
-/// If the URL is none.
+/// If the URL is invalid.
 #[must_use]
 pub fn connect(url: &str) -> PostgresStore {
     PostgresStore::connect_lazy(url, &PostgresOptions::default()).expect("a URL of PostgreSQL")
@@ -142,7 +141,7 @@ impl App for Client {
     }
 }
 
-/// Runs a case for adapters over real sockets: the suite's API over this store, served as the function says.
+/// Runs a case for adapters over real sockets. `serve` serves the suite's API with this store.
 pub async fn served<Serving>(
     store: Arc<dyn TaskStore>,
     serve: impl FnOnce(tokio::net::TcpListener, TodoApi) -> Serving,

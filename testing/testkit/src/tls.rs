@@ -9,14 +9,14 @@ use std::{
 
 use tempfile::TempDir;
 
-/// An authority that nobody knows.
+/// A private certificate authority.
 #[derive(Debug)]
 pub struct Authority {
     folder: TempDir,
 }
 
 impl Authority {
-    /// A new one.
+    /// Creates an authority.
     ///
     /// # Panics
     ///
@@ -24,7 +24,7 @@ impl Authority {
     #[must_use]
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("the folder can be changed");
         openssl(
             folder.path(),
             &[
@@ -54,7 +54,7 @@ impl Authority {
         self.folder.path().join("ca.pem")
     }
 
-    /// Lines for `postgresql.conf` of a server that shows a certificate for this host.
+    /// Lines for the `postgresql.conf` of a server with a certificate for this host.
     ///
     /// # Panics
     ///
@@ -79,7 +79,7 @@ impl Authority {
                 "server.csr",
             ],
         );
-        fs::write(folder.join("names"), format!("subjectAltName=DNS:{host}\n")).expect("the folder is ours");
+        fs::write(folder.join("names"), format!("subjectAltName=DNS:{host}\n")).expect("the folder is writable");
         openssl(
             folder,
             &[
@@ -101,14 +101,14 @@ impl Authority {
             ],
         );
         let key = folder.join("server.key");
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("it is ours");
-        // The server does not run as root, and wants the key to be its own.
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("the folder can be changed");
+        // The server does not run as root, and must own its key.
         if fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {
             let number = |what| {
                 let output = Command::new("id").args([what, "postgres"]).output().expect("`id` can be run");
                 String::from_utf8_lossy(&output.stdout).trim().parse().ok()
             };
-            chown(&key, number("-u"), number("-g")).expect("root may give files away");
+            chown(&key, number("-u"), number("-g")).expect("root may change the owner of files");
         }
         format!(
             "ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n",
@@ -126,6 +126,6 @@ impl Default for Authority {
 
 fn openssl(folder: &Path, arguments: &[&str]) {
     let output = Command::new("openssl").args(arguments).current_dir(folder).output();
-    let output = output.expect("the program openssl is missing; please install it: apt-get install openssl");
+    let output = output.expect("the program openssl is missing; run scripts/setup, which installs it");
     assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,7 +1,7 @@
-//! Tokens for tests: right ones, and wrong ones of every kind.
+//! Valid and invalid tokens for tests.
 //!
-//! Header and claims are taken as text and signed as they are, so that duplicate members, `crit`, a missing `alg` or
-//! plain nonsense can be made. Only the signature is always right (and can be broken by whoever wants it broken).
+//! Header and claims are text that is signed as it is, so that a test can make duplicate members, `crit`, a missing `alg` or text
+//! that is no JSON. The signature is always valid; a test can change it afterwards.
 
 use std::fmt;
 
@@ -18,10 +18,10 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-/// The header of an honest HS256 token.
+/// The header of a valid HS256 token.
 pub const HS256_HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
-/// Seconds since 1970, to reckon `exp` and the like from.
+/// Seconds since 1970, from which `exp` and other claims are computed.
 ///
 /// # Panics
 ///
@@ -31,13 +31,13 @@ pub fn now() -> i64 {
     i64::try_from(crate::since_1970().as_secs()).expect("the clock is not in a distant future")
 }
 
-/// Text in base64url without padding, as in tokens and key sets.
+/// Encodes bytes in base64url without padding, as in tokens and key sets.
 #[must_use]
 pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Claims of a user whose token is from now and good for an hour.
+/// The claims of a user's token that is issued now and valid for an hour.
 #[must_use]
 pub fn claims(sub: &str) -> Value {
     json!({ "sub": sub, "iat": now(), "exp": now() + 60 * 60 })
@@ -56,7 +56,7 @@ pub fn secret_token(secret: &[u8], claims: &Value) -> String {
     hs256(secret, HS256_HEADER, &claims.to_string())
 }
 
-/// A token of this user, signed with a secret and good for an hour.
+/// A token of this user, signed with a secret and valid for an hour.
 #[must_use]
 pub fn user_token(secret: &[u8], sub: &str) -> String {
     secret_token(secret, &claims(sub))
@@ -74,7 +74,7 @@ fn compact(header_json: &str, claims_json: &str, sign: impl FnOnce(&[u8]) -> Vec
     message + "." + &signature
 }
 
-/// The private key of an issuer, new at each call.
+/// The private key of an issuer. Every constructor generates a new key.
 pub struct SigningKey(Kind);
 
 enum Kind {
@@ -84,62 +84,62 @@ enum Kind {
 }
 
 impl SigningKey {
-    /// For `EdDSA`, also named `Ed25519`.
+    /// A key for `EdDSA`, also named `Ed25519`.
     ///
     /// # Panics
     ///
-    /// If no key can be made.
+    /// If no key can be generated.
     #[must_use]
     pub fn ed25519() -> Self {
-        Self(Kind::Ed25519(Ed25519KeyPair::generate().expect("a key can be made")))
+        Self(Kind::Ed25519(Ed25519KeyPair::generate().expect("a key can be generated")))
     }
 
-    /// For `ES256`.
+    /// A key for `ES256`.
     ///
     /// # Panics
     ///
-    /// If no key can be made.
+    /// If no key can be generated.
     #[must_use]
     pub fn es256() -> Self {
         Self::ec("P-256", "ES256", &ECDSA_P256_SHA256_FIXED_SIGNING)
     }
 
-    /// For `ES384`.
+    /// A key for `ES384`.
     ///
     /// # Panics
     ///
-    /// If no key can be made.
+    /// If no key can be generated.
     #[must_use]
     pub fn es384() -> Self {
         Self::ec("P-384", "ES384", &ECDSA_P384_SHA384_FIXED_SIGNING)
     }
 
-    /// For `ES512`.
+    /// A key for `ES512`.
     ///
     /// # Panics
     ///
-    /// If no key can be made.
+    /// If no key can be generated.
     #[must_use]
     pub fn es512() -> Self {
         Self::ec("P-521", "ES512", &ECDSA_P521_SHA512_FIXED_SIGNING)
     }
 
-    /// For `RS256`, `RS384`, `RS512`, `PS256`, `PS384` and `PS512`. It takes a moment.
+    /// A key for `RS256`, `RS384`, `RS512`, `PS256`, `PS384` and `PS512`. Generating it takes a moment.
     ///
     /// # Panics
     ///
-    /// If no key can be made.
+    /// If no key can be generated.
     #[must_use]
     pub fn rsa2048() -> Self {
-        Self(Kind::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key can be made")))
+        Self(Kind::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key can be generated")))
     }
 
     fn ec(curve: &'static str, algorithm: &'static str, signing: &'static EcdsaSigningAlgorithm) -> Self {
-        let key = EcdsaKeyPair::generate(signing).expect("a key can be made");
+        let key = EcdsaKeyPair::generate(signing).expect("a key can be generated");
         Self(Kind::Ec { curve, algorithm, key })
     }
 
-    /// The algorithm that the key is for; for RSA the most usual one.
+    /// The algorithm of the key; for RSA, which has several, `RS256`.
     #[must_use]
     pub fn algorithm(&self) -> &'static str {
         match &self.0 {
@@ -149,7 +149,7 @@ impl SigningKey {
         }
     }
 
-    /// The public key as a member of a key set, with `kid` and with `alg`, but for RSA, where it would exclude others.
+    /// The public key as a member of a key set, with `kid`, and with `alg` unless the key is RSA and so has several algorithms.
     #[must_use]
     pub fn jwk(&self, kid: &str) -> Value {
         match &self.0 {
@@ -157,13 +157,13 @@ impl SigningKey {
                 "kty": "OKP", "crv": "Ed25519", "x": base64url(key.public_key()), "alg": "EdDSA", "kid": kid,
             }),
             Kind::Ec { curve, algorithm, key } => {
-                // A byte that says «uncompressed», then both coordinates.
+                // A byte for "uncompressed", then both coordinates.
                 let point = &key.public_key().as_ref()[1..];
                 let (x, y) = point.split_at(point.len() / 2);
                 json!({ "kty": "EC", "crv": curve, "x": base64url(x), "y": base64url(y), "alg": algorithm, "kid": kid })
             }
             Kind::Rsa(key) => {
-                // A sequence of two integers, which have a zero in front where they would seem negative.
+                // A sequence of two integers, with a leading zero where they would be negative.
                 let (sequence, _) = der_value(key.public_key().as_ref());
                 let (n, rest) = der_value(sequence);
                 let (e, _) = der_value(rest);
@@ -173,17 +173,17 @@ impl SigningKey {
         }
     }
 
-    /// A token signed with this key by the algorithm of this name, whatever the header says.
+    /// A token signed with this key and this algorithm, whatever the header says.
     ///
     /// # Panics
     ///
-    /// If the key is not for that algorithm.
+    /// If the key does not have this algorithm.
     #[must_use]
     pub fn sign(&self, algorithm: &str, header_json: &str, claims_json: &str) -> String {
         compact(header_json, claims_json, |message| self.signature(algorithm, message))
     }
 
-    /// An honest token with these [`claims`], or any others.
+    /// A valid token with these [`claims`], or any others.
     #[must_use]
     pub fn token(&self, kid: &str, claims: &Value) -> String {
         let header = json!({ "alg": self.algorithm(), "typ": "JWT", "kid": kid });
@@ -205,18 +205,18 @@ impl SigningKey {
                     "PS256" => &RSA_PSS_SHA256,
                     "PS384" => &RSA_PSS_SHA384,
                     "PS512" => &RSA_PSS_SHA512,
-                    _ => panic!("an RSA key does not sign by {algorithm}"),
+                    _ => panic!("an RSA key does not sign with {algorithm}"),
                 };
                 let mut signature = vec![0; key.public_modulus_len()];
                 key.sign(encoding, &random, message, &mut signature).expect("signing works");
                 signature
             }
-            _ => panic!("a key for {} does not sign by {algorithm}", self.algorithm()),
+            _ => panic!("a key for {} does not sign with {algorithm}", self.algorithm()),
         }
     }
 }
 
-/// The content of the first value in these bytes, which are DER, and what follows it.
+/// The content of the first DER value in these bytes, and the bytes after it.
 fn der_value(der: &[u8]) -> (&[u8], &[u8]) {
     let (length, rest) = match der[1] {
         short @ ..0x80 => (usize::from(short), &der[2..]),

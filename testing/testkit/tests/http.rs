@@ -1,4 +1,4 @@
-//! What is sent is what was given, and what is answered is what came.
+//! Requests are sent exactly as given, and responses are returned exactly as received.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -15,7 +15,7 @@ use tokio::{
     net::TcpListener,
 };
 
-/// Answers each request with its target, its connection's number and its `host`.
+/// Responds to each request with its target, the number of its connection and its `host`.
 async fn mirror() -> Server {
     Server::start(async |listener: TcpListener| {
         for connection_number in 0.. {
@@ -33,7 +33,7 @@ async fn mirror() -> Server {
     .await
 }
 
-/// Reads one request, up to these bytes, and answers with others.
+/// Reads one request up to these bytes, then writes the response.
 async fn parrot(
     until: &'static str,
     answer: &'static str,
@@ -46,9 +46,9 @@ async fn parrot(
         while !String::from_utf8_lossy(&request).ends_with(until) {
             assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "the client closes first");
         }
-        // Not every test wants to know.
+        // Not every test reads it.
         let _ = tell.send(String::from_utf8(request).unwrap());
-        // In two parts, as networks do.
+        // In two parts, as in a network.
         let (first, second) = answer.split_at(answer.len() / 2);
         for part in [first, second] {
             stream.write_all(part.as_bytes()).await.unwrap();
@@ -85,7 +85,7 @@ async fn host_is_the_address_unless_it_is_given() {
 }
 
 #[tokio::test]
-async fn nothing_is_added_to_a_request_but_what_http_demands() {
+async fn only_headers_that_http_requires_are_added() {
     let (server, told) =
         parrot("{}", "HTTP/1.1 201 Created\r\nlocation: tasks/1\r\ncontent-length: 0\r\n\r\n", false).await;
     let request = Request::post("/tasks").header("x-odd", " a  b").body(Bytes::from("{}")).unwrap();
@@ -99,7 +99,7 @@ async fn nothing_is_added_to_a_request_but_what_http_demands() {
 }
 
 #[tokio::test]
-async fn connection_is_kept_if_that_is_wanted() {
+async fn only_a_client_that_keeps_connections_keeps_one() {
     let server = mirror().await;
     let numbers = async |client: &Client| {
         let mut numbers = Vec::new();
@@ -113,11 +113,11 @@ async fn connection_is_kept_if_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn server_is_gone_when_dropped() {
+async fn a_dropped_server_does_not_listen() {
     let server = mirror().await;
     let address = server.address();
     drop(server);
-    // The task ends at its next turn.
+    // The task ends when it is polled next.
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
@@ -149,7 +149,7 @@ async fn raw_response_without_a_length_ends_with_the_connection() {
 }
 
 #[tokio::test]
-async fn raw_speaks_to_a_real_server() {
+async fn raw_works_with_a_real_server() {
     let server = mirror().await;
     let host = server.address();
     let request = format!("GET http://{host}/tasks//1 HTTP/1.1\r\nhost: {host}\r\n\r\n");

@@ -1,4 +1,4 @@
-//! A database for each test, a template made once, and a server that never outlives whoever started it.
+//! A database for each test, a template that is created once, and a server that is removed at the end of its process.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -34,7 +34,7 @@ async fn exists(database: &str) -> bool {
     sqlx::query_scalar::<_, i64>(statement).bind(database).fetch_one(&mut connection).await.unwrap() > 0
 }
 
-/// A template that no other test and no other run knows, and that is gone with the test.
+/// A template of one test only, which drops it.
 struct OwnTemplate(String);
 
 impl OwnTemplate {
@@ -80,7 +80,7 @@ async fn empty_database_is_empty() {
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
     let name: String = sqlx::query_scalar("select current_database()::text").fetch_one(&mut connection).await.unwrap();
     assert_eq!(name, database.name());
-    // Else «at most 200 characters» would mean bytes.
+    // Otherwise "at most 200 characters" would mean bytes.
     let letters: i32 = sqlx::query_scalar("select char_length('täglich')").fetch_one(&mut connection).await.unwrap();
     assert_eq!(letters, 7);
 }
@@ -125,7 +125,7 @@ fn template_is_migrated_once_for_many_threads() {
                 block_on(async {
                     let database = postgres::database(&template.0, async |url| {
                         MIGRATIONS.fetch_add(1, Ordering::SeqCst);
-                        // Long enough for everybody else to come.
+                        // Long enough for all other threads to arrive.
                         tokio::time::sleep(Duration::from_millis(300)).await;
                         execute(url, "create table notes (text text)").await;
                     })
@@ -152,7 +152,7 @@ fn template_is_migrated_once_for_many_processes() {
 }
 
 #[test]
-fn template_of_a_killed_process_is_made_anew() {
+fn the_template_of_a_killed_process_is_created_again() {
     let template = OwnTemplate::new("killed");
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut process = another_process(&template, log.path(), "600000");
@@ -169,11 +169,11 @@ fn template_of_a_killed_process_is_made_anew() {
 }
 
 #[test]
-fn what_nobody_has_used_for_a_day_is_dropped() {
+fn a_database_that_was_not_used_for_a_day_is_dropped() {
     let now = testkit::tokens::now();
     let (young, old) = (now - 23 * 60 * 60, now - 25 * 60 * 60);
     let process = std::process::id();
-    // Of tests, of templates, and of somebody else.
+    // Of tests, of templates, and of another program.
     let names = [
         (true, format!("testkit_{old}_{process:016x}"), old),
         (false, format!("testkit_{young}_{process:016x}"), old),
@@ -213,7 +213,7 @@ fn another_process(template: &OwnTemplate, log: &Path, delay: &str) -> Child {
         .unwrap()
 }
 
-/// By itself, or as another process of the tests above, which say what is to be made, slowly, and where to note it.
+/// Runs alone, or as the other process of the tests above, which set the template, the delay and the log.
 #[test]
 fn a_process_gets_a_copy_of_the_template() {
     use std::io::Write as _;
@@ -249,14 +249,14 @@ fn eventually(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// `with-postgres`, which has to start a server itself.
+/// `with-postgres`, which must start a server.
 fn with_postgres() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_with-postgres"));
     command.env_remove("TEST_DATABASE_URL");
     command
 }
 
-/// A server started by another process, which does nothing but wait.
+/// A server that was started by another process, which then waits.
 struct OthersServer {
     process: Child,
     url: String,
@@ -265,7 +265,7 @@ struct OthersServer {
 }
 
 impl OthersServer {
-    /// `None` if there is no way to start one here, but only a server that was given.
+    /// `None` if no server can be started here, so that the tests use `TEST_DATABASE_URL`.
     fn start() -> Option<Self> {
         let mut process = with_postgres()
             .args(["sh", "-c", "echo $TEST_DATABASE_URL; exec cat"])
@@ -280,7 +280,7 @@ impl OthersServer {
             let mut error = String::new();
             process.stderr.take().unwrap().read_to_string(&mut error).unwrap();
             process.wait().unwrap();
-            assert!(error.contains("no PostgreSQL for the tests"), "{error}");
+            assert!(error.contains("there is no PostgreSQL for the tests"), "{error}");
             return None;
         }
         let url = url.trim().to_owned();
@@ -295,17 +295,17 @@ impl OthersServer {
         Some(Self { process, url, data: data.into(), postmaster })
     }
 
-    /// Whether the folder is on this machine, and not within a container.
+    /// Whether the folder is on this machine, and not in a container.
     fn is_local(&self) -> bool {
         self.data.to_string_lossy().contains("/testkit-postgres-")
     }
 
     fn is_gone(&self) -> bool {
-        // The dead whom nobody has buried yet have no command line.
+        // A zombie has no command line.
         let process_is_gone =
             fs::read(format!("/proc/{}/cmdline", self.postmaster)).map_or(true, |line| line.is_empty());
-        let nobody_answers = block_on(PgConnection::connect(&self.url)).is_err();
-        nobody_answers && (!self.is_local() || process_is_gone && !self.data.parent().unwrap().exists())
+        let no_server_listens = block_on(PgConnection::connect(&self.url)).is_err();
+        no_server_listens && (!self.is_local() || process_is_gone && !self.data.parent().unwrap().exists())
     }
 }
 
@@ -317,7 +317,7 @@ fn server_is_gone_after_a_sigkill() {
     assert!(!server.is_local() || server.data.exists());
     assert!(!server.is_gone());
     server.process.kill().unwrap();
-    // The command itself, `cat`, is still running, and it has inherited whatever there was to inherit.
+    // The command itself, `cat`, is still running with all that it has inherited.
     let command = server.process.stdin.take();
     assert!(eventually(Duration::from_secs(30), || server.is_gone()), "{} is still there", server.data.display());
     drop(command);
@@ -335,7 +335,7 @@ fn server_is_gone_when_its_command_has_ended() {
 }
 
 #[test]
-fn with_postgres_exits_as_its_command_does() {
+fn with_postgres_exits_with_the_code_of_its_command() {
     let with_postgres = || {
         let mut command = with_postgres();
         command.env("TEST_DATABASE_URL", block_on(postgres::server()).url()).env_remove("TESTKIT_POSTGRES");
@@ -349,10 +349,14 @@ fn with_postgres_exits_as_its_command_does() {
 }
 
 #[test]
-fn mistaken_settings_are_told() {
+fn invalid_settings_are_reported() {
     for (name, value, told) in [
-        ("TEST_DATABASE_URL", "postgres://ann@127.0.0.1:1/x", "TEST_DATABASE_URL does not answer"),
-        ("TESTKIT_POSTGRES", "cloud", "it may only be `local` or `container`"),
+        (
+            "TEST_DATABASE_URL",
+            "postgres://ann@127.0.0.1:1/x",
+            "cannot connect to the PostgreSQL server in TEST_DATABASE_URL",
+        ),
+        ("TESTKIT_POSTGRES", "cloud", "it must be `local` or `container`"),
     ] {
         let mut command = with_postgres();
         let output = command.env_remove("TESTKIT_POSTGRES").env(name, value).args(["echo", "run"]).output().unwrap();
@@ -378,14 +382,11 @@ async fn a_server_for_measurements_has_the_settings_it_was_given() {
 }
 
 #[tokio::test]
-async fn what_was_committed_survives_whatever_becomes_of_a_private_cluster() {
-    let server = Server::start_local("")
-        .await
-        .expect("it starts")
-        .expect("PostgreSQL is installed (`apt-get install postgresql`)");
+async fn committed_rows_survive_every_fault_of_a_private_cluster() {
+    let server = Server::start_local("").await.expect("it starts").expect("PostgreSQL is installed (scripts/setup)");
     let faults = server.faults().expect("it is private");
     let first = faults.postmaster().expect("it runs");
-    let mut before = PgConnection::connect(server.url()).await.expect("it answers");
+    let mut before = PgConnection::connect(server.url()).await.expect("it responds");
     sqlx::raw_sql("create table kept (number int); insert into kept values (1)")
         .execute(&mut before)
         .await
@@ -399,31 +400,28 @@ async fn what_was_committed_survives_whatever_becomes_of_a_private_cluster() {
     faults.restart().expect("it restarts");
     assert_ne!(faults.postmaster().expect("it runs"), second);
 
-    let mut connection = PgConnection::connect(server.url()).await.expect("it answers");
-    faults.freeze().expect("it halts");
+    let mut connection = PgConnection::connect(server.url()).await.expect("it responds");
+    faults.freeze().expect("it freezes");
     let count = sqlx::query_scalar::<_, i64>("select count(*) from kept").fetch_one(&mut connection);
     let mut count = std::pin::pin!(count);
-    assert!(tokio::time::timeout(Duration::from_millis(500), &mut count).await.is_err(), "nobody answers");
-    faults.thaw().expect("it goes on");
-    assert_eq!(count.await.expect("the answer comes late"), 1);
+    assert!(tokio::time::timeout(Duration::from_millis(500), &mut count).await.is_err(), "no query is processed");
+    faults.thaw().expect("it continues");
+    assert_eq!(count.await.expect("the response comes late"), 1);
     faults.stop().expect("it stops");
     assert!(faults.postmaster().is_err());
-    assert!(faults.freeze().is_err(), "there is nothing to halt");
+    assert!(faults.freeze().is_err(), "there is no process to stop");
 }
 
 #[tokio::test]
 async fn a_cluster_that_was_left_frozen_is_removed_too() {
-    let server = Server::start_local("")
-        .await
-        .expect("it starts")
-        .expect("PostgreSQL is installed (`apt-get install postgresql`)");
+    let server = Server::start_local("").await.expect("it starts").expect("PostgreSQL is installed (scripts/setup)");
     let faults = server.faults().expect("it is private");
     let postmaster = faults.postmaster().expect("it runs");
-    faults.freeze().expect("it halts");
+    faults.freeze().expect("it freezes");
     server.stop();
     let deadline = Instant::now() + Duration::from_secs(10);
     while Path::new(&format!("/proc/{postmaster}")).exists() {
-        assert!(Instant::now() < deadline, "it is still there");
+        assert!(Instant::now() < deadline, "it still runs");
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens are what independent implementations take for right.
+//! Another implementation accepts the tokens.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -20,7 +20,7 @@ fn parts(token: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn user_token_is_good_for_an_hour() {
+fn user_token_is_valid_for_an_hour() {
     let token = tokens::user_token(SECRET, "ann");
     let claims = verified(&token, &DecodingKey::from_secret(SECRET), Algorithm::HS256).unwrap();
     assert_eq!(claims["sub"], "ann");
@@ -76,9 +76,9 @@ fn key_set_members_verify_what_their_keys_sign() {
             let forged = format!("{}.{}.{signature}", message.split('.').next().unwrap(), tokens::base64url("{}"));
             assert_eq!(verified(&forged, &public, *algorithm), None, "{name}");
         }
-        let honest = key.token("first", &claims);
-        assert_eq!(verified(&honest, &public, algorithms[0].1).as_ref(), Some(&claims));
-        assert_eq!(jsonwebtoken::decode_header(&honest).unwrap().kid.as_deref(), Some("first"));
+        let valid = key.token("first", &claims);
+        assert_eq!(verified(&valid, &public, algorithms[0].1).as_ref(), Some(&claims));
+        assert_eq!(jsonwebtoken::decode_header(&valid).unwrap().kid.as_deref(), Some("first"));
     }
 }
 
@@ -104,7 +104,7 @@ fn rsa_key_has_2048_bits_and_the_usual_exponent() {
 }
 
 #[test]
-#[should_panic = "does not sign by ES512"]
-fn key_does_not_sign_by_the_algorithm_of_another() {
+#[should_panic = "does not sign with ES512"]
+fn a_key_does_not_sign_with_the_algorithm_of_another_key() {
     let _ = SigningKey::es256().sign("ES512", "{}", "{}");
 }

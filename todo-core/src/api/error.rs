@@ -101,12 +101,13 @@ impl ApiError {
             Self::NotAnObject | Self::Validation(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::Auth(AuthError::Unavailable { .. })
-            | Self::Service(Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_)))
+            | Self::Service(Error::Store(
+                StoreError::Unavailable(_) | StoreError::Interrupted(_) | StoreError::Timeout(_),
+            ))
             | Self::NotReady { .. }
             | Self::Timeout { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Service(Error::Store(StoreError::Backend(_)) | Error::IdsExhausted) | Self::Internal(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Self::Service(Error::Store(StoreError::Setup(_) | StoreError::Backend(_)) | Error::IdsExhausted)
+            | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -128,10 +129,11 @@ impl ApiError {
             Self::NotAnObject | Self::Validation(_) => "validation_failed",
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => "rate_limited",
             Self::Auth(AuthError::Unavailable { .. })
-            | Self::Service(Error::Store(StoreError::Unavailable(_)))
+            | Self::Service(Error::Store(StoreError::Unavailable(_) | StoreError::Interrupted(_)))
             | Self::NotReady { .. } => "unavailable",
             Self::Service(Error::Store(StoreError::Timeout(_))) | Self::Timeout { .. } => "timeout",
-            Self::Service(Error::Store(StoreError::Backend(_)) | Error::IdsExhausted) | Self::Internal(_) => "internal",
+            Self::Service(Error::Store(StoreError::Setup(_) | StoreError::Backend(_)) | Error::IdsExhausted)
+            | Self::Internal(_) => "internal",
         }
     }
 
@@ -161,15 +163,15 @@ impl ApiError {
                 "Too many requests. Retry later.".to_owned()
             }
             Self::NotReady { .. } => "The service is not ready.".to_owned(),
-            Self::Auth(AuthError::Unavailable { .. }) | Self::Service(Error::Store(StoreError::Unavailable(_))) => {
+            Self::Auth(AuthError::Unavailable { .. })
+            | Self::Service(Error::Store(StoreError::Unavailable(_) | StoreError::Interrupted(_))) => {
                 "The service is unavailable. Retry later.".to_owned()
             }
             Self::Service(Error::Store(StoreError::Timeout(_))) | Self::Timeout { .. } => {
                 "The request timed out. Retry later.".to_owned()
             }
-            Self::Service(Error::Store(StoreError::Backend(_)) | Error::IdsExhausted) | Self::Internal(_) => {
-                "Internal server error.".to_owned()
-            }
+            Self::Service(Error::Store(StoreError::Setup(_) | StoreError::Backend(_)) | Error::IdsExhausted)
+            | Self::Internal(_) => "Internal server error.".to_owned(),
         }
     }
 

@@ -8,9 +8,13 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// How many requests a caller may send, and how many are left.
 ///
 /// A [`Gate`](super::Gate) that limits request rates returns it in [`Verdict::Quota`](super::Verdict::Quota). The
-/// client sees it in the response headers `RateLimit-Policy` and `RateLimit` of the Internet-Draft
-/// `draft-ietf-httpapi-ratelimit-headers` (revisions 08 to 11): `RateLimit-Policy: "user";q=100;w=10` and `RateLimit:
-/// "user";r=99;t=1`. Times are whole seconds, rounded up.
+/// client sees it in two response headers of the Internet-Draft `draft-ietf-httpapi-ratelimit-headers` (revisions 08 to
+/// 11). Times are whole seconds, rounded up.
+///
+/// ```http
+/// RateLimit-Policy: "user";q=100;w=10
+/// RateLimit: "user";r=40;t=6
+/// ```
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,19 +1,109 @@
-use std::error::Error as StdError;
+use std::{error::Error as StdError, fmt};
 
-/// Why a store has not done what it was asked.
+type Source = Box<dyn StdError + Send + Sync>;
+
+/// Why a call of a store has failed, and whether it may have taken effect.
 ///
-/// The text of an error names no value of a task; its source is the driver's own error and may, so log the text.
+/// | variant | the call was executed | to do |
+/// | --- | --- | --- |
+/// | [`Setup`](Self::Setup) | no | change what the text says |
+/// | [`Unavailable`](Self::Unavailable) | no | repeat it later |
+/// | [`Interrupted`](Self::Interrupted) | not known | read, and then decide |
+/// | [`Timeout`](Self::Timeout) | no | repeat it, if the database is less busy |
+/// | [`Backend`](Self::Backend) | usually not | look into the log |
+///
+/// The text of an error contains no value of a task. Its source is the error of the driver, which may: it belongs into the
+/// log, and not into a response.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// It cannot be reached, or too many callers wait for it already. To try again later may help. Whether a write
-    /// has happened is not known.
+    /// The store or its database is set up wrongly: a wrong URL or password, a missing table, a role with too many or too
+    /// few privileges. The text says what is wrong and what to change.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The call was certainly not executed: it was rejected before it was sent, or the database rolled it back. Repeating it
+    /// later may succeed.
     #[error("the task store is unavailable")]
-    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
-    /// It did not answer in time. Whether a write has happened is not known.
-    #[error("the task store did not answer in time")]
-    Timeout(#[source] Box<dyn StdError + Send + Sync>),
-    /// It answered something that it should not; to try again does not help.
+    Unavailable(#[source] Source),
+    /// The connection was lost while the database executed a write, which may have taken effect. A read never fails like
+    /// this.
+    ///
+    /// In a store within a transaction of the host, nothing takes effect before the host commits the transaction, and on a
+    /// lost connection that will fail.
+    #[error("the connection to the task store was lost during a write")]
+    Interrupted(#[source] Source),
+    /// The database cancelled the statement at its time limit and rolled it back.
+    #[error("the statement took longer than the database allows")]
+    Timeout(#[source] Source),
+    /// The call failed in another way, such as a violated constraint or a row that cannot be decoded. Repeating it does not
+    /// help.
     #[error("the task store failed")]
-    Backend(#[source] Box<dyn StdError + Send + Sync>),
+    Backend(#[source] Source),
+}
+
+impl StoreError {
+    /// Whether the call may have taken effect although it failed. If not, it can be repeated safely.
+    ///
+    /// `true` for [`Interrupted`](Self::Interrupted); and for [`Backend`](Self::Backend), which leaves it open: a row that
+    /// cannot be decoded may have been written before.
+    #[must_use]
+    pub fn may_have_happened(&self) -> bool {
+        match self {
+            Self::Interrupted(_) | Self::Backend(_) => true,
+            Self::Setup(_) | Self::Unavailable(_) | Self::Timeout(_) => false,
+        }
+    }
+
+    /// The same error of a call that changes nothing, or was never sent.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(in crate::store) fn without_effect(self) -> Self {
+        match self {
+            Self::Interrupted(source) => Self::Unavailable(source),
+            other => other,
+        }
+    }
+}
+
+/// A mistake in how a store is set up.
+///
+/// Its text says what is wrong and what to change, for the operator. The source, if there is one, is the error in which the
+/// mistake became visible; the text does not repeat it.
+///
+/// ```
+/// use todo_core::store::{SetupError, StoreError};
+///
+/// let error = StoreError::from(SetupError::new("the bucket does not exist; create it"));
+/// assert_eq!(error.to_string(), "the bucket does not exist; create it");
+/// assert!(!error.may_have_happened());
+/// ```
+#[derive(Debug)]
+pub struct SetupError {
+    text: String,
+    source: Option<Source>,
+}
+
+impl SetupError {
+    /// Makes an error from a text, which says what is wrong and what to change.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), source: None }
+    }
+
+    /// Adds the error in which the mistake became visible.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<Source>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl StdError for SetupError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
 }

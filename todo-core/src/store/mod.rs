@@ -1,4 +1,8 @@
-//! Where tasks live: the contract of a store, and the stores.
+//! The stores that keep tasks, and their contract.
+//!
+//! [`TaskStore`] is the contract. [`MemoryStore`] is always available; `SqliteStore` and `PostgresStore` need the features
+//! `sqlite` and `postgres`. [`CoalescingStore`] wraps another store. [`StoreError`] says whether a call that failed may have
+//! been executed.
 
 use std::{fmt, sync::Arc};
 
@@ -21,7 +25,7 @@ mod sql;
 mod sqlite;
 
 pub use coalescing::{BatchError, BatchStore, CoalescingOptions, CoalescingStatus, CoalescingStore};
-pub use error::StoreError;
+pub use error::{SetupError, StoreError};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::{CheckReport, PostgresInTransaction, PostgresOptions, PostgresStore, TlsPolicy};
@@ -34,35 +38,35 @@ pub use sql::{
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteInTransaction, SqliteStore};
 
-/// Where tasks live. One call is one atomic step, and an owner never sees another owner's tasks.
+/// Keeps tasks. Each call is one atomic step, and an owner never sees another owner's tasks.
 ///
 /// The contract of every store, which the suite in `todo_core::conformance` checks:
 ///
-/// - Every method but [`ping`](Self::ping) takes the owner first, and touches only the tasks of that owner. The same
-///   [`TaskId`] under two owners is two tasks.
-/// - A call happens wholly or not at all, and calls that run at once have the effect of some order of them one after
-///   the other: 64 toggles are 64 toggles.
-/// - What a call has answered is kept, as durably as the store promises.
-/// - Absence is an answer ([`None`], `false`), never an error.
+/// - Every method except [`ping`](Self::ping) takes the owner first, and reads and writes only the tasks of that owner. The
+///   same [`TaskId`] under two owners means two tasks.
+/// - A call is executed completely or not at all. Concurrent calls have the same effect as if they ran one after the other,
+///   in some order: 64 toggles toggle 64 times.
+/// - When a write has returned, it is kept, as durably as the store promises.
+/// - A missing task is a result ([`None`], `false`), not an error.
 ///
 /// # Errors
 ///
-/// A method fails only for the two reasons that [`StoreError`] has.
+/// [`StoreError`] says why a call failed, and whether it may have been executed.
 #[async_trait]
 pub trait TaskStore: fmt::Debug + Send + Sync {
-    /// Adds a task; `false`, and nothing happens, if this owner has a task with this id already.
+    /// Adds a task. Returns `false`, and changes nothing, if this owner already has a task with this id.
     ///
-    /// `task.user_id` is `owner`; a store goes by `owner`.
+    /// `task.user_id` equals `owner`; a store uses `owner`.
     async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError>;
 
-    /// The task, or `None` if this owner has no such task.
+    /// Returns the task, or `None` if this owner has no such task.
     async fn get(&self, owner: &UserId, id: TaskId) -> Result<Option<Task>, StoreError>;
 
-    /// A page of this owner's tasks, by descending id.
+    /// Returns a page of this owner's tasks, in descending order of their ids.
     async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError>;
 
-    /// Applies the change as [`TaskChange::apply`] does, and answers the task as it is then, or `None` if this owner
-    /// has no such task.
+    /// Applies the change as [`TaskChange::apply`] does, and returns the changed task, or `None` if this owner has no such
+    /// task.
     async fn update(
         &self,
         owner: &UserId,
@@ -71,47 +75,47 @@ pub trait TaskStore: fmt::Debug + Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Task>, StoreError>;
 
-    /// Removes the task; `false` if this owner has no such task.
+    /// Deletes the task. Returns `false` if this owner has no such task.
     async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError>;
 
-    /// Removes all tasks of this owner and answers how many there were.
+    /// Deletes all tasks of this owner, and returns their number.
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError>;
 
-    /// Whether the store answers at all: for a readiness probe, so it touches what the other calls need.
+    /// Checks that the store works, for a readiness probe. It needs the same tables and privileges as the other calls.
     async fn ping(&self) -> Result<(), StoreError>;
 }
 
-/// A change to one task, as one atomic step. The default changes nothing.
+/// A change of one task, made in one atomic step. The default changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskChange {
-    /// The new title, if it is to change.
+    /// The new title, if it changes.
     pub title: Option<Title>,
-    /// What is to become of the description.
+    /// How the description changes.
     pub description: Patch<Description>,
-    /// What is to become of the completion.
+    /// How the completion changes, if it does.
     pub completed: Option<Completion>,
 }
 
-/// What is to become of a task's completion.
+/// How the completion of a task changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
-    /// It becomes this.
+    /// To this value.
     Set(bool),
-    /// It becomes the opposite of what it is when the change happens, not of what the caller last saw.
+    /// To the opposite of its value at the moment of the change, which may not be the one that the caller last read.
     Toggle,
 }
 
 impl TaskChange {
-    /// A change of the completion alone.
+    /// Returns a change of the completion alone.
     #[must_use]
     pub fn completion(completed: Completion) -> Self {
         Self { completed: Some(completed), ..Self::default() }
     }
 
-    /// The meaning of a change, for stores that hold tasks as values; the others do the same in their own language.
+    /// Applies the change to a task. Stores that keep tasks as values call this; the others do the same in their database.
     ///
-    /// `version` grows by one and `updated_at` becomes `now` if a field has another value than before; else both stay.
-    /// `updated_at` never goes backwards, whatever `now` says.
+    /// If a field gets another value, `version` is incremented and `updated_at` becomes `now`; otherwise both stay the same.
+    /// `updated_at` never becomes earlier, whatever `now` is.
     pub fn apply(&self, task: &mut Task, now: Timestamp) {
         let title = self.title.as_ref().unwrap_or(&task.title);
         let description = match &self.description {

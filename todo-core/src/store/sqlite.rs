@@ -6,14 +6,17 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
+use tokio::time::{Instant, sleep};
+
 use super::{
-    error::StoreError,
+    error::{SetupError, StoreError},
     sql::{
         migrate::{self, DataLoss},
         names::{Dialect, Names},
         operations::{Effect, HasTasks, Operation, operations, task_store},
         pool::{Connector, Opened, Pool},
         queue::PoolStatus,
+        sqlstate::{Condition, condition},
         statements::Statements,
         transaction::HostTransaction,
     },
@@ -22,22 +25,23 @@ use crate::clock::Timestamp;
 
 operations!(SqliteConnection, Micros);
 
-/// How many connections read at once.
+/// The number of connections for reads.
 const READERS: usize = 4;
-/// How long a call waits for its turn.
+/// How long a call waits for a connection or for a lock of another process.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Keeps tasks in one SQLite file, with SQLite itself compiled in.
+/// Keeps tasks in one SQLite file. SQLite itself is compiled in.
 ///
-/// Many readers and one writer: the file is in WAL mode, so they do not wait for one another, and writes queue up here
-/// rather than at the file's lock. Within one process "database is locked" does not occur; another process that writes
-/// to the file is waited for up to 5 seconds. `synchronous` is `FULL`: an answered write survives a power cut.
+/// The file is in WAL mode, with several connections for reads and one for writes, so that reads and writes do not wait for
+/// each other. Writes of one process queue up in this store, and never fail with "database is locked"; a write of another
+/// process is waited for up to 5 seconds. `synchronous` is `FULL`: a write that has returned survives a power failure.
 ///
-/// The file must be on a local disk (WAL needs shared memory); SQLite keeps two files beside it, `-wal` and `-shm`.
+/// The file must be on a local disk, because WAL mode needs shared memory. SQLite creates two files beside it, with the
+/// endings `-wal` and `-shm`. Clones share their connections.
 ///
 /// # Schema
 ///
-/// Call [`migrate`](Self::migrate) once at start; it makes this, under the configured [`Names`]:
+/// Call [`migrate`](Self::migrate) once at start. It creates this table, under the configured [`Names`]:
 ///
 /// ```sql
 #[doc = include_str!("../../migrations/sqlite/0001_tasks.up.sql")]
@@ -71,29 +75,32 @@ impl SqliteStore {
         Self { sql: Arc::new(statements), ..self }
     }
 
-    /// A store in this file, which is made at first use if it is not there.
+    /// Makes a store for this file. The file is opened, and created if it does not exist, when the store is first used.
     pub fn open_lazy(path: impl AsRef<Path>) -> Self {
         Self::with_options(SqliteConnectOptions::new().filename(path).create_if_missing(true))
     }
 
-    /// A store in the file that a URL names: `sqlite://tasks.db`, `sqlite:///var/lib/todo/tasks.db`. The file is made
-    /// at first use if it is not there, unless the URL says `?mode=rw`.
+    /// Makes a store for the file in a URL such as `sqlite://tasks.db` or `sqlite:///var/lib/todo/tasks.db`. The file is opened,
+    /// and created if it does not exist, when the store is first used. With `?mode=rw` it is not created.
     ///
     /// # Errors
     ///
-    /// It is no such URL, or it names no file (`sqlite::memory:`): a database in memory belongs to one connection, use
-    /// [`MemoryStore`](super::MemoryStore).
+    /// The URL is not valid, or names no file that can be written ([`StoreError::Setup`]). A database in memory belongs to one
+    /// connection; use [`MemoryStore`](super::MemoryStore) instead.
     pub fn from_url(url: &str) -> Result<Self, StoreError> {
-        let wrong = |reason: &str| StoreError::Backend(reason.into());
+        let wrong = |reason: &str| SetupError::new(reason).into();
         if !url.starts_with("sqlite:") {
-            return Err(wrong("a SQLite URL begins with sqlite:"));
+            return Err(wrong("the URL of an SQLite database begins with sqlite:"));
         }
-        let options = SqliteConnectOptions::from_str(url).map_err(|error| StoreError::Backend(error.into()))?;
+        let options = SqliteConnectOptions::from_str(url).map_err(|error| {
+            let text = "the URL of the database is not valid; it has the form sqlite://folder/file.db";
+            SetupError::new(text).with_source(error)
+        })?;
         if url.contains(":memory:") || url.contains("mode=memory") || options.get_filename().as_os_str().is_empty() {
-            return Err(wrong("a SQLite database in memory belongs to one connection; name a file"));
+            return Err(wrong("an SQLite database in memory belongs to one connection; name a file"));
         }
         if url.contains("mode=ro") || url.contains("immutable=") {
-            return Err(wrong("the SQLite database must be writable"));
+            return Err(wrong("the SQLite database must be writable; remove mode=ro or immutable from the URL"));
         }
         let create = !url.contains("mode=rw") || url.contains("mode=rwc");
         Ok(Self::with_options(options.create_if_missing(create)))
@@ -113,14 +120,14 @@ impl SqliteStore {
         }
     }
 
-    /// The same file, with other names for the table.
+    /// Returns a store for the same file with other names for the table.
     #[must_use]
     pub fn with_names(self, names: Names) -> Self {
         Self { sql: Statements::new(Dialect::Sqlite, names), ..self }
     }
 
-    /// The same file, with so many reads and so many writes that may wait for their turn; more answer
-    /// [`StoreError::Unavailable`] at once, since they would wait longer than their callers do. Default: 1024 of each.
+    /// Returns a store for the same file with another limit on the reads that wait, and on the writes that wait (default 1024
+    /// each). Further calls fail with [`StoreError::Unavailable`] at once, since they would wait longer than their callers do.
     #[must_use]
     pub fn with_max_waiting(self, max_waiting: usize) -> Self {
         Self {
@@ -167,41 +174,42 @@ impl SqliteStore {
         Ok(SqliteInTransaction { transaction: HostTransaction::new(transaction), sql: self.sql.clone() })
     }
 
-    /// What the connection that writes is doing now, for metrics. It waits for nothing.
+    /// Returns the state of the connection for writes, for metrics. It does not wait.
     #[must_use]
     pub fn writer_status(&self) -> PoolStatus {
         self.writer.status()
     }
 
-    /// What the connections that read are doing now, for metrics. It waits for nothing.
+    /// Returns the state of the connections for reads, for metrics. It does not wait.
     #[must_use]
     pub fn readers_status(&self) -> PoolStatus {
         self.readers.status()
     }
 
-    /// Brings the table to the newest version. It is safe to run this in many processes at once, and does nothing when
-    /// there is nothing to do.
+    /// Migrates the table to the newest version. It is safe to call this in many processes at once. If the table is at the newest
+    /// version, it changes nothing.
     ///
     /// # Errors
     ///
-    /// The file cannot be opened or written, or it was migrated by a newer version of this library.
+    /// The file cannot be opened or written, or a newer version of this library has migrated it ([`StoreError::Setup`]).
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.run_migrations(migrate::newest_version(Dialect::Sqlite), DataLoss::Refuse).await
     }
 
-    /// Brings the table to this version, which may be an older one; 0 removes it. Wholly or not at all.
+    /// Migrates the table to this version, which may be an older one, in one transaction. Version 0 is no table.
     ///
     /// # Errors
     ///
-    /// As with [`migrate`](Self::migrate); or there is no such version; or there are tasks that would be lost, and
-    /// `loss` refuses that.
+    /// Those of [`migrate`](Self::migrate); or there is no such version, or there are tasks that it would delete, and `loss` is
+    /// [`DataLoss::Refuse`] ([`StoreError::Setup`]).
     pub async fn migrate_to(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         self.run_migrations(migrate::known_version(Dialect::Sqlite, version)?, loss).await
     }
 
     async fn run_migrations(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         let mut connection = self.writer.lease().await?;
-        // sqlx takes no lock on SQLite. With the write lock held around all of it, whoever comes second finds it done.
+        // sqlx takes no lock on SQLite. This transaction holds the write lock, so that concurrent migrations run one after the
+        // other, and all but the first find the work done.
         let mut transaction = connection.begin_with("begin immediate").await?;
         let migrator = migrate::migrator(Dialect::Sqlite, &self.sql.names);
         let failed = |error| migrate::migration_failed(Dialect::Sqlite, error);
@@ -214,11 +222,12 @@ impl SqliteStore {
             migrate::revert(&migrator, &mut *transaction, version).await.map_err(failed)?;
         }
         let result = transaction.commit().await;
-        Ok(connection.finish(result)?)
+        connection.finish(result.as_ref().copied());
+        Ok(result?)
     }
 
-    /// Closes the file, so that nothing is left beside it if no other process has it open. Calls that still run come to
-    /// their end; later ones answer [`StoreError::Unavailable`].
+    /// Closes the file. If no other process has it open, SQLite deletes the two files beside it. Running calls end normally;
+    /// later calls fail with [`StoreError::Unavailable`].
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
@@ -234,13 +243,28 @@ impl fmt::Debug for SqliteStore {
 /// Opens connections to a file.
 struct Opener(SqliteConnectOptions);
 
-impl Connector<Sqlite> for Opener {
-    fn connect(&self) -> BoxFuture<'_, Result<Opened<Sqlite>, sqlx::Error>> {
-        self.0.connect().map(|connected| connected.map(Opened::new)).boxed()
+impl Opener {
+    async fn open(&self) -> Result<SqliteConnection, sqlx::Error> {
+        let begun = Instant::now();
+        loop {
+            match self.0.connect().await {
+                // SQLite itself does not always wait for the lock that it needs to change a new file to WAL mode.
+                Err(error) if condition(&error) == Condition::Locked && begun.elapsed() < PATIENCE => {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                result => return result,
+            }
+        }
     }
 }
 
-/// A time as SQLite keeps it: whole microseconds since 1970.
+impl Connector<Sqlite> for Opener {
+    fn connect(&self) -> BoxFuture<'_, Result<Opened<Sqlite>, sqlx::Error>> {
+        self.open().map(|opened| opened.map(Opened::new)).boxed()
+    }
+}
+
+/// A time as SQLite keeps it, in microseconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Micros(i64);
 
@@ -282,7 +306,8 @@ impl SqliteStore {
         let pool = if O::EFFECT == Effect::Read { &self.readers } else { &self.writer };
         let mut connection = pool.lease().await?;
         let result = operation.run(&mut connection, &self.sql).await;
-        Ok(connection.finish(result)?)
+        connection.finish(result.as_ref().map(|_| ()));
+        result.map_err(|error| O::EFFECT.failed(error))
     }
 }
 
@@ -309,7 +334,7 @@ impl SqliteInTransaction {
 
     async fn run<O: Operation<SqliteConnection>>(&self, operation: &O) -> Result<O::Output, StoreError> {
         let mut connection = self.transaction.lock().await?;
-        Ok(operation.run(&mut connection, &self.sql).await?)
+        operation.run(&mut connection, &self.sql).await.map_err(|error| O::EFFECT.failed(error))
     }
 }
 
@@ -330,7 +355,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn an_answered_write_survives_a_power_cut() {
+    async fn each_commit_is_synced_to_the_disk() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = SqliteStore::open_lazy(directory.path().join("tasks.db"));
         store.migrate().await.expect("migrated");
@@ -342,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_file_is_one_file() {
+    async fn closing_leaves_one_file() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = SqliteStore::open_lazy(directory.path().join("tasks.db"));
         store.migrate().await.expect("migrated");
@@ -355,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_writes_than_may_wait_are_refused_at_once_and_reads_are_not() {
+    async fn writes_over_the_limit_are_rejected_at_once_and_reads_are_not() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = SqliteStore::open_lazy(directory.path().join("tasks.db")).with_max_waiting(1);
         store.migrate().await.expect("migrated");
@@ -369,12 +394,28 @@ mod tests {
         assert_eq!((store.writer_status().refused, store.readers_status().refused), (1, 0));
         store.get(&owner, TaskId::from(uuid::Uuid::nil())).await.expect("a reader");
         drop(taken);
-        waiting.await.expect("its turn has come");
+        waiting.await.expect("it gets the connection");
         assert_eq!(store.writer_status().waiting, 0);
     }
 
     #[tokio::test]
-    async fn readers_cannot_write() {
+    async fn a_store_in_a_transaction_shares_the_statements_of_its_store() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("tasks.db");
+        let names = Names::new("todo", "chores").expect("names");
+        let store = SqliteStore::open_lazy(&path).with_names(names);
+        store.migrate().await.expect("migrated");
+        let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.expect("a pool");
+        let transaction = pool.begin_with("begin immediate").await.expect("a transaction");
+        let in_transaction = store.in_transaction(transaction).await.expect("it can write");
+        assert!(Arc::ptr_eq(&store.sql, &in_transaction.sql));
+        let statements = Arc::downgrade(&store.sql);
+        drop((store, in_transaction));
+        assert!(statements.upgrade().is_none(), "the statements are freed with the last store");
+    }
+
+    #[tokio::test]
+    async fn connections_for_reads_cannot_write() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = SqliteStore::open_lazy(directory.path().join("tasks.db"));
         store.migrate().await.expect("migrated");

@@ -10,7 +10,7 @@ use todo_core::{
 use crate::{
     app::{self, App},
     database::{self, Store},
-    failure::Failure,
+    failure::{Failure, error_chain},
     metrics,
     serve::{self, StopSignals},
     settings::{Http, Settings, Sources},
@@ -61,7 +61,7 @@ pub(super) struct Api {
 impl Api {
     pub(super) fn new(http: &Http, store: &Store, keys: Vec<KeySource>, leeway: Duration) -> Result<Self, Failure> {
         let verifier = keys.into_iter().fold(JwtVerifier::builder().leeway(leeway), JwtVerifierBuilder::source);
-        let verifier = verifier.build().map_err(|error| Failure::fatal(error.to_string()))?;
+        let verifier = verifier.build().map_err(|error| Failure::fatal(error_chain(&error)))?;
         let refresh = verifier.spawn_refresh();
         let api =
             TodoApi::new(store.service(), verifier.clone()).with_body_limit(http.body_limit).with_timeout(http.timeout);

@@ -37,7 +37,7 @@ async fn migrations_use_the_direct_url() {
     // With two different databases, the one of DATABASE_URL has no tables.
     let outcome = setup.run(&[]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(outcome.log.contains("the table todo.tasks is not there"), "{outcome:?}");
+    assert!(outcome.log.contains("the table todo.tasks does not exist"), "{outcome:?}");
     let swapped = Setup::with_secret(Framework::ANY).set("DATABASE_URL", direct.url()).serve(&[]);
     swapped.user("ann").use_tasks().await;
     drop(swapped);
@@ -76,7 +76,7 @@ async fn with_row_level_security_a_role_that_owns_nothing_can_serve() {
     assert!(store.list(&UserId::new("ann").expect("an id"), &TaskQuery::default()).await.is_err());
     for (url, row_security, message) in [
         (&*walled.app, "off", "set ROW_SECURITY=on"),
-        (&*walled.owner, "on", "may turn row security off"),
+        (&*walled.owner, "on", "may disable row-level security"),
         (walled.database.url(), "on", "is a superuser"),
     ] {
         let outcome =
@@ -102,7 +102,9 @@ async fn a_failed_start_does_not_enable_row_level_security() {
     let walled = WalledDatabase::empty().await;
     let running = Setup::with_secret(Framework::ANY).set("DATABASE_URL", &walled.owner).serve(&[]);
     running.user("ann").use_tasks().await;
-    for (url, message) in [(walled.database.url(), "is a superuser"), (&*walled.owner, "may turn row security off")] {
+    for (url, message) in
+        [(walled.database.url(), "is a superuser"), (&*walled.owner, "may disable row-level security")]
+    {
         let outcome = Setup::with_secret(Framework::ANY)
             .set("ROW_SECURITY", "on")
             .set("DATABASE_URL", url)

@@ -103,13 +103,13 @@ async fn scrape(server: &Server) -> String {
 
 /// Runs `promtool`, the checker of Prometheus.
 fn promtool(arguments: &[&str], input: &str) -> String {
-    let mut tool = Command::new("promtool")
+    let mut tool = Command::new(testkit::programs::find("promtool"))
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("promtool is missing; install it with: apt-get install --no-install-recommends prometheus");
+        .expect("promtool runs");
     tool.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
     let output = tool.wait_with_output().expect("it ends");
     let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

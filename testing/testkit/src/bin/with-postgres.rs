@@ -1,11 +1,11 @@
 //! Runs a command with a PostgreSQL server for its tests: `with-postgres cargo test`.
 //!
-//! The server is found or started as [`testkit::postgres`] says, the command finds it in `TEST_DATABASE_URL`, and when
-//! the command ends the server goes with it. The exit code is the command's.
+//! The server is found or started as described in [`testkit::postgres`]. Its URL is in the command's `TEST_DATABASE_URL`. A server
+//! that was started is removed at the end of the command. The exit code is the command's.
 //!
-//! `with-postgres --find` starts nothing; it only says where the server would come from, and fails if there is none.
+//! `with-postgres --find` starts nothing: it prints where the server would come from, and fails if there is none.
 
-#![expect(clippy::print_stderr, reason = "a program may speak to its user")]
+#![expect(clippy::print_stderr, reason = "a program writes to its terminal")]
 
 use std::{
     env,
@@ -43,12 +43,12 @@ fn main() -> ExitCode {
     let outcome = Command::new(&program)
         .args(arguments)
         .env("TEST_DATABASE_URL", server.url())
-        // It has been obeyed; the command is to use this server, not to start more of them.
+        // It has had its effect. The command must use this server and start no other.
         .env_remove("TESTKIT_POSTGRES")
         .status();
     server.stop();
     match outcome {
-        // As shells have it.
+        // As in shells.
         Ok(status) => {
             let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
             ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))

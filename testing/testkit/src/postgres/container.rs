@@ -21,21 +21,21 @@ const NAME: &str = "postgres";
 const TAG: &str = "17";
 pub(super) const IMAGE: &str = "postgres:17";
 
-/// A container that lives as long as its keeper.
+/// A container. It is removed at the end of its keeper.
 #[derive(Debug)]
 pub(super) struct Container {
     pub(super) keeper: Keeper,
     pub(super) url: String,
 }
 
-/// The address of the container engine, if one answers.
+/// The address of the container engine, if it responds.
 pub(super) async fn engine() -> Option<String> {
     let address = engine_address()?;
     docker_client_instance().await.ok()?.ping().await.ok()?;
     Some(address)
 }
 
-/// The address that testcontainers will use, which the keeper needs too; testcontainers does not tell.
+/// The address that testcontainers will use, and does not tell. The keeper needs it, too.
 fn engine_address() -> Option<String> {
     let given = env::var("DOCKER_HOST").ok();
     let folders = [("XDG_RUNTIME_DIR", "/.docker/run"), ("HOME", "/.docker/run"), ("HOME", "/.docker/desktop")];
@@ -49,38 +49,38 @@ fn engine_address() -> Option<String> {
     })
 }
 
-/// Starts a container and waits until the server in it answers.
+/// Starts a container, and waits until the server in it responds.
 ///
-/// Nothing but our keeper removes the container: testcontainers relies on destructors, which do not run for a static,
-/// and has no companion container as its siblings in other languages have.
+/// Only the keeper removes the container: testcontainers relies on destructors, which do not run for a static, and in Rust it has
+/// no helper container that cleans up.
 pub(super) async fn start(engine: &str, password: &str) -> Result<Container, Error> {
     let name = format!("testkit-postgres-{}", crate::random_hex(8));
     let script = include_str!("keep-container.sh");
     let (mut keeper, mut said) =
         Keeper::start(script, [name.clone().into()], &[("DOCKER_HOST", engine)], None).map_err(Error::Keeper)?;
     if said.read_line(&mut String::new()).map_err(Error::Keeper)? == 0 {
-        return Err(Error::Keeper(io::Error::other("there is neither docker nor curl to remove a container with")));
+        return Err(Error::Keeper(io::Error::other("docker or curl is needed to remove the container")));
     }
     let container = GenericImage::new(NAME, TAG)
         .with_exposed_port(5432.tcp())
         .with_container_name(&name)
         .with_env_var("POSTGRES_PASSWORD", password)
         .with_cmd(["postgres", "-c", "max_connections=300"])
-        // As in our private clusters; it also decides the encoding.
+        // As in private clusters. It also sets the encoding.
         .with_env_var("LANG", "C.UTF-8")
         .with_shm_size(256 << 20)
         .start()
         .await
         .map_err(Error::engine)?;
     keeper.tell("started").map_err(Error::Keeper)?;
-    // Its destructor removes the container; that is the keeper's business.
+    // Its destructor would remove the container, which the keeper does.
     let container = ManuallyDrop::new(container);
 
     let host = container.get_host().await.map_err(Error::engine)?;
     let port = published_port(container.id()).await.map_err(Error::engine)?;
     let url = format!("postgres://postgres:{password}@{host}:{port}/postgres");
-    if let Err(source) = answers(&url).await {
-        // The server writes its log to standard error, the script before it to both.
+    if let Err(source) = wait_for_server(&url).await {
+        // The server writes its log to standard error, and the start script to both.
         let mut log = container.stdout_to_vec().await.unwrap_or_default();
         log.extend(container.stderr_to_vec().await.unwrap_or_default());
         return Err(Error::Container { source, log: String::from_utf8_lossy(&log).into_owned() });
@@ -88,10 +88,10 @@ pub(super) async fn start(engine: &str, password: &str) -> Result<Container, Err
     Ok(Container { keeper, url })
 }
 
-/// The port of the engine's host that leads to the server.
+/// The port of the engine's host that is forwarded to the server.
 ///
-/// Not by `get_host_port_ipv4`: that passes over a port that was published on no address in particular, as Podman has
-/// it; and to publish it on `0.0.0.0` would make Podman 4 forward what is sent to just that address.
+/// `get_host_port_ipv4` ignores a port that is published without an address, as Podman does it. Publishing it on `0.0.0.0` would
+/// make Podman 4 forward only connections to this very address.
 async fn published_port(id: &str) -> Result<u16, TestcontainersError> {
     let engine = docker_client_instance().await?;
     let container = engine.inspect_container(id, None).await.map_err(TestcontainersError::other)?;
@@ -100,11 +100,11 @@ async fn published_port(id: &str) -> Result<u16, TestcontainersError> {
     bindings
         .filter(|binding| !binding.host_ip.as_ref().is_some_and(|address| address.contains(':')))
         .find_map(|binding| binding.host_port.as_ref()?.parse().ok())
-        .ok_or_else(|| TestcontainersError::other("its port was not published"))
+        .ok_or_else(|| TestcontainersError::other("the port of the container is not published"))
 }
 
-/// Waits until the server answers. The engine accepts connections long before the server does.
-async fn answers(url: &str) -> Result<(), sqlx::Error> {
+/// Waits until the server responds. The engine accepts connections long before the server does.
+async fn wait_for_server(url: &str) -> Result<(), sqlx::Error> {
     let deadline = Instant::now() + Duration::from_mins(2);
     loop {
         match super::connect(url).await {

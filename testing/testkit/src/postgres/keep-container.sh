@@ -1,10 +1,10 @@
-# Removes one container as soon as its standard input is closed.
+# Removes a container when its standard input is closed.
 #
 #   sh -c "$(cat keep-container.sh)" keep-container NAME
 #
-# DOCKER_HOST names the engine. Standard output says "ready", or nothing if there is no way to remove anything. A line
-# on standard input says that the container exists by now; without one it may still be on its way when we are asked to
-# remove it. For who holds standard input, see keep-cluster.sh.
+# DOCKER_HOST is the address of the engine. Standard output says "ready", or nothing if neither docker nor curl is there to remove the
+# container. A line on standard input means that the container exists. Without such a line it may still be being created, so the removal
+# is retried. keep-cluster.sh explains standard input.
 set -u
 trap '' HUP INT QUIT TERM PIPE
 cd /
@@ -14,7 +14,7 @@ command -v docker >/dev/null || command -v curl >/dev/null || exit 1
 echo ready
 exec >/dev/null 2>&1
 
-# Killed first, as Podman would otherwise wait ten seconds for it to stop.
+# Killed first, since Podman would wait ten seconds for its stop.
 remove() {
   docker kill "$name"
   docker rm --force --volumes "$name" && return
@@ -22,7 +22,7 @@ remove() {
   request DELETE "$name?force=1&v=1"
 }
 
-# For want of a client.
+# Without a client.
 request() {
   case $DOCKER_HOST in
   unix://*) curl -sf -X "$1" --unix-socket "${DOCKER_HOST#unix://}" "http://engine/containers/$2" ;;

@@ -1,10 +1,9 @@
-# Runs a standby of a PostgreSQL cluster of this machine, as keep-cluster.sh runs a cluster: for as long as its standard
-# input stays open, and leaves no trace of it.
+# Runs a standby of a PostgreSQL cluster of this machine until its standard input is closed, then removes it, as keep-cluster.sh does.
 #
 #   sh -c "$(cat keep-standby.sh)" keep-standby PROGRAMS PRIMARY PORT...
 #
-# PRIMARY is the port of the other; of the PORTs the first free one is taken. The first line of standard input is the
-# password of the superuser `postgres`. Standard output says "ready PORT", or "failed" and then what was said.
+# PRIMARY is the port of the primary. The standby uses the first of the PORTs that is free. The first line of standard input is the
+# password of the superuser `postgres`. Standard output says "ready PORT", or "failed" and then the logs.
 set -u
 trap '' HUP INT QUIT TERM PIPE
 umask 077

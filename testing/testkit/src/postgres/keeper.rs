@@ -1,4 +1,4 @@
-//! A process that outlives this one, to clean up after it.
+//! A process that cleans up after this one, even after SIGKILL.
 
 use std::{
     ffi::OsString,
@@ -7,16 +7,16 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-/// A shell that waits for the end of its standard input, which we hold open, and then cleans up.
+/// A shell that waits for the end of its standard input, and then cleans up. This process holds the other end of the pipe.
 ///
-/// Neither a static nor the victim of a SIGKILL is ever dropped, but the system closes its pipes. Our end of the pipe
-/// is closed on exec (the standard library sees to it), so no other child of ours can hold it open.
+/// A static is never dropped, and nothing is dropped after SIGKILL, but the system closes the pipes of a process in any case. The
+/// standard library sets close-on-exec for our end of the pipe, so that no other child of this process can hold it open.
 #[derive(Debug)]
 pub(super) struct Keeper {
     shell: Child,
 }
 
-/// A user of this machine, by numbers.
+/// A user of this machine.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct User {
     pub(super) uid: u32,
@@ -24,7 +24,7 @@ pub(super) struct User {
 }
 
 impl Keeper {
-    /// Starts the script, as another user if one is given, and answers what it writes to standard output, too.
+    /// Starts the script, as this user if one is given. Also returns its standard output.
     pub(super) fn start(
         script: &str,
         arguments: impl IntoIterator<Item = OsString>,
@@ -36,18 +36,18 @@ impl Keeper {
             .args(["-c", script, "testkit-keeper"])
             .args(arguments)
             .envs(environment.iter().copied())
-            // The keeper and what it starts may not be able to enter our folder, and should not keep it busy.
+            // The keeper may not have access to the current folder, and should not keep it in use.
             .current_dir("/")
-            // An interrupt from the terminal is for us, not for the keeper.
+            // An interrupt from the terminal is not for the keeper.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Were it ours, whoever reads what the tests print would wait for the keeper's end.
+            // If it were that of the tests, a reader of their output would wait for the end of the keeper.
             .stderr(Stdio::null());
         if let Some(User { uid, gid }) = user {
             command.uid(uid).gid(gid);
         }
-        // The programs of PostgreSQL would heed them.
+        // The programs of PostgreSQL would use them.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
             command.env_remove(name);
         }
@@ -61,10 +61,10 @@ impl Keeper {
         writeln!(self.shell.stdin.as_mut().expect("standard input is piped"), "{line}")
     }
 
-    /// Asks the keeper to clean up and waits until it has.
+    /// Tells the keeper to clean up, and waits until it has.
     pub(super) fn stop(mut self) {
         drop(self.shell.stdin.take());
-        // It can only fail if somebody else has waited for our child, and then it is gone as well.
+        // This fails only if another thread has waited for the child, and then the child has ended, too.
         let _ = self.shell.wait();
     }
 }

@@ -1,4 +1,4 @@
-//! A private cluster, run by the PostgreSQL programs of this machine.
+//! A private cluster of the PostgreSQL programs of this machine.
 
 use std::{
     env,
@@ -14,8 +14,7 @@ use super::{
     keeper::{Keeper, User},
 };
 
-/// Where packages put the programs, which are seldom in PATH: the folder of all versions, what precedes the version
-/// in the name of each, and what follows it.
+/// Where packages install the programs, which are seldom in PATH: the folder of all versions, and the prefix of the name of each.
 const PACKAGES: [(&str, &str); 5] = [
     ("/usr/lib/postgresql", ""),
     ("/usr", "pgsql-"),
@@ -24,14 +23,14 @@ const PACKAGES: [(&str, &str); 5] = [
     ("/Library/PostgreSQL", ""),
 ];
 
-/// The folder of the programs: the first in PATH that has them all, else the newest that a package put.
+/// The folder of the programs: the first in PATH that has all of them, else the newest version that is installed.
 pub(super) fn programs() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     in_path(&path).or_else(|| PACKAGES.iter().find_map(|(folder, prefix)| newest(Path::new(folder), prefix)))
 }
 
 fn in_path(path: &OsStr) -> Option<PathBuf> {
-    // A link to one program says where the others are.
+    // PATH may have links, and the folder of the target has all programs.
     env::split_paths(path)
         .filter_map(|folder| fs::canonicalize(folder.join("initdb")).ok())
         .filter_map(|initdb| initdb.parent().map(Path::to_owned))
@@ -56,14 +55,14 @@ fn has_all_programs(folder: &Path) -> bool {
     ["initdb", "pg_ctl", "postgres"].iter().all(|program| folder.join(program).is_file())
 }
 
-/// A cluster that answers on `127.0.0.1` and lives as long as its keeper.
+/// A cluster on `127.0.0.1`. It is removed at the end of its keeper.
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) keeper: Keeper,
     pub(super) port: u16,
-    /// Where its data and its log are.
+    /// The folder of its data and its log.
     pub(super) folder: PathBuf,
-    /// Whom it runs as, if not as us.
+    /// The user that it runs as, if that is not the user of this process.
     pub(super) user: Option<User>,
 }
 
@@ -94,12 +93,12 @@ fn start_on(ports: &[u16], programs: &Path, password: &str, settings: &str) -> R
     Err(Error::Cluster { programs: programs.to_owned(), log })
 }
 
-/// Several ports, as one may be taken by somebody else before the server takes it.
+/// Several ports, since another program may take one before the server does.
 pub(super) fn free_ports() -> io::Result<Vec<u16>> {
     (0..5).map(|_| crate::http::lasting_port()).collect()
 }
 
-/// PostgreSQL refuses to run as root; `None` if we are somebody else.
+/// The user for PostgreSQL, which does not run as root. `None` if this process does not run as root.
 pub(super) fn unprivileged_user() -> io::Result<Option<User>> {
     if id(&["-u"])? != Some(0) {
         return Ok(None);
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn newest_version_is_a_number_not_a_word() {
+    fn versions_are_compared_as_numbers() {
         let root = tempfile::tempdir().unwrap();
         programs_in(&root.path().join("pgsql-9.6/bin"));
         let newest_one = programs_in(&root.path().join("pgsql-18/bin"));
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn link_in_path_leads_to_the_programs() {
+    fn a_link_in_path_leads_to_the_programs() {
         let root = tempfile::tempdir().unwrap();
         let programs = programs_in(&root.path().join("17/bin"));
         let client_only = root.path().join("client");
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn taken_port_is_passed_over() {
+    fn a_port_in_use_is_skipped() {
         let Some(programs) = programs() else { return };
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let taken_port = taken.local_addr().unwrap().port();
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn failure_tells_what_the_programs_said() {
+    fn an_error_contains_the_output_of_the_programs() {
         let root = tempfile::tempdir_in("/tmp").unwrap();
         let programs = programs_in(&root.path().join("bin"));
         for folder in [root.path(), &programs] {

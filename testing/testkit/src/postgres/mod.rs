@@ -1,9 +1,9 @@
-//! PostgreSQL for tests: a database of its own for each.
+//! PostgreSQL for tests: each test has a database of its own.
 //!
 //! ```no_run
 //! # async fn example() {
 //! let database = testkit::postgres::database("todo", async |url| {
-//!     // migrate the database at this address
+//!     // migrate the database with this URL
 //! })
 //! .await;
 //! // connect to database.url()
@@ -13,18 +13,18 @@
 //!
 //! # Where the server comes from
 //!
-//! The first of these that is there:
+//! The first of these that exists:
 //!
-//! 1. `TEST_DATABASE_URL`: a server on which the user may create databases. What we create there we drop again, but
-//!    for the templates: they serve the next run, too, and are dropped when nobody has used them for a day.
-//! 2. The PostgreSQL programs of this machine, in `PATH` or where packages put them. They run a private cluster in a
-//!    temporary folder; as root they run as the user `postgres`. It is as durable as in production (`fsync` is on).
-//! 3. A container of the image `postgres:17`, if a container engine answers.
+//! 1. `TEST_DATABASE_URL`: a server on which the user may create databases. The databases are dropped after use, except for the
+//!    templates: the next run uses them, too, and they are dropped when they have not been used for a day.
+//! 2. The PostgreSQL programs of this machine, in `PATH` or where packages install them. They run a private cluster in a temporary
+//!    folder; if the tests run as root, the cluster runs as the user `postgres`. It is as durable as in production (`fsync` is on).
+//! 3. A container of the image `postgres:17`, if a container engine responds.
 //!
-//! `TESTKIT_POSTGRES=local` or `TESTKIT_POSTGRES=container` demands 2 or 3, whatever else is there.
+//! `TESTKIT_POSTGRES=local` or `TESTKIT_POSTGRES=container` requires 2 or 3.
 //!
-//! A private server is started once per process and is gone when the process is, even if that is killed. To start one
-//! for many processes, run them under the program `with-postgres` of this crate: `with-postgres cargo test`.
+//! A private server is started once per process, and removed at the end of the process, even if the process is killed. To share one
+//! server between processes, use the program `with-postgres` of this crate: `with-postgres cargo test`.
 
 mod container;
 mod faults;
@@ -51,34 +51,34 @@ pub use faults::Faults;
 pub use server::{Error, Server, Source, server};
 pub use standby::Standby;
 
-/// What all names of our databases begin with, so that nothing else is ever dropped.
+/// The prefix of the names of all databases that this module creates. No other database is ever dropped.
 const PREFIX: &str = "testkit_";
 
-/// What empty databases are copied from. Not `template1`: nobody can be connected to this one, so it can always be
-/// copied, and nobody has put a thing in.
+/// The template of empty databases. Not `template1`: no client can connect to `template0`, so it can always be copied, and it is
+/// unchanged.
 const EMPTY: &str = "template0 encoding 'UTF8'";
 
-/// A database of one test. Dropped with it.
+/// The database of one test. It is dropped when this is dropped.
 pub struct TestDatabase {
     server: &'static Server,
     name: String,
     url: String,
-    /// Roles that were made for it.
+    /// Roles that were created for it.
     roles: Vec<String>,
     dropped: bool,
 }
 
-/// A new database that is a copy of a migrated one.
+/// Creates a database as a copy of a migrated one.
 ///
-/// `migrate` is called with the address of an empty database, once for each `template` on a server, however many tests
-/// in however many threads and processes ask for it. As a server may outlive a run and migrations change, other
-/// programs, and other builds of the same program, do not share it.
+/// `migrate` is called with the URL of an empty database, once for each `template` on a server, even if many threads and processes
+/// call this function. Other programs, and other builds of the same program, do not share the template, because a server may be used
+/// by several runs and migrations change.
 ///
 /// # Panics
 ///
-/// If there is no server, if `migrate` panics, or if the server does not do as it is told.
+/// If there is no server, if `migrate` panics, or if the server returns an error.
 pub async fn database(template: &str, migrate: impl AsyncFnOnce(&str)) -> TestDatabase {
-    // Templates made or seen by this process: most tests need no more than a look at this.
+    // The templates that this process has created or found. Most tests find theirs here.
     static TEMPLATES: Mutex<Option<HashMap<String, Arc<OnceCell<()>>>>> = Mutex::new(None);
 
     let server = server().await;
@@ -90,23 +90,23 @@ pub async fn database(template: &str, migrate: impl AsyncFnOnce(&str)) -> TestDa
     made.get_or_init(|| async {
         make_template(server, &name, migrate)
             .await
-            .unwrap_or_else(|error| panic!("cannot make the template database for {template:?}: {error}"));
+            .unwrap_or_else(|error| panic!("cannot create the template database for {template:?}: {error}"));
     })
     .await;
     create(server, &name).await
 }
 
-/// A new database with nothing in it.
+/// Creates an empty database.
 ///
 /// # Panics
 ///
-/// If there is no server, or if it does not do as it is told.
+/// If there is no server, or if it returns an error.
 pub async fn empty_database() -> TestDatabase {
     create(server().await, EMPTY).await
 }
 
 impl TestDatabase {
-    /// The address of the database.
+    /// The URL of the database.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -118,31 +118,30 @@ impl TestDatabase {
         &self.name
     }
 
-    /// Makes a role that may log in, and answers the address of the database for it. It is dropped with the database.
+    /// Creates a role that may log in, and returns the URL of the database for it. The role is dropped with the database.
     ///
     /// `name` is the last part of its name, and `attributes` are those of `create role` (`bypassrls`).
     ///
     /// # Panics
     ///
-    /// If the server does not do as it is told: the user of the tests may have to be allowed to create roles.
+    /// If the server returns an error: the user of the tests may not be allowed to create roles.
     pub async fn add_role(&mut self, name: &str, attributes: &str) -> String {
         let (role, password) = (format!("{}_{name}", self.name), crate::random_hex(16));
         let mut connection = connect(self.server.url()).await.unwrap_or_else(|error| panic!("{error}"));
         run(&mut connection, format!("create role {role} login password '{password}' {attributes}"))
             .await
             .unwrap_or_else(|error| panic!("cannot create the role {role}: {error}"));
-        let mut url = url::Url::parse(&self.url).expect("an address");
-        url.set_username(&role).and_then(|()| url.set_password(Some(&password))).expect("an address with a host");
+        let mut url = url::Url::parse(&self.url).expect("a URL");
+        url.set_username(&role).and_then(|()| url.set_password(Some(&password))).expect("a URL with a host");
         self.roles.push(role);
         url.into()
     }
 
-    /// Drops the database, with whoever is still connected to it. Without this call it is done at the end of the
-    /// scope, which takes a thread.
+    /// Drops the database and closes its connections. Without this call, that happens at the end of the scope, in a thread.
     ///
     /// # Panics
     ///
-    /// If the server does not do as it is told.
+    /// If the server returns an error.
     pub async fn close(mut self) {
         self.dropped = true;
         drop_database(self.server, &self.name, &self.roles)
@@ -156,22 +155,22 @@ impl Drop for TestDatabase {
         if self.dropped {
             return;
         }
-        // A runtime cannot wait for another within itself. We do wait: the process may end when the last test does.
+        // A thread, because a runtime cannot block on another one. It is joined, because the process may end with the last test.
         let (server, name, roles) = (self.server, std::mem::take(&mut self.name), std::mem::take(&mut self.roles));
         let dropping = thread::spawn(move || block_on(async { drop_database(server, &name, &roles).await }));
-        // What is left behind is dropped a day later; no reason to fail, perhaps in the middle of a panic.
+        // An error is no reason to panic, perhaps during a panic: a database that remains is dropped a day later.
         let _ = dropping.join();
     }
 }
 
-/// Without the address, which has the password in it.
+/// Without the URL, which contains the password.
 impl fmt::Debug for TestDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestDatabase").field("name", &self.name).field("server", &self.server).finish_non_exhaustive()
     }
 }
 
-/// `testkit_template_`, what can be read of the key, and a fingerprint of it and the program.
+/// `testkit_template_`, a readable part of the key, and a hash of the key and the program.
 fn template_name(key: &str, program: &str) -> String {
     let readable: String =
         key.chars().take(20).map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
@@ -179,18 +178,17 @@ fn template_name(key: &str, program: &str) -> String {
     format!("{PREFIX}template_{readable}_{fingerprint}")
 }
 
-/// Says which build of which program this is.
+/// Identifies the program and its build.
 fn fingerprint_of_program() -> String {
     let program = env::current_exe().expect("the system knows which program this is");
     let built = fs::metadata(&program).and_then(|program| program.modified());
     format!("{} of {built:?}", program.display())
 }
 
-/// Makes the template, unless it is there. A template is finished when nobody may connect to it any more; by the same
-/// token it can be copied at any time.
+/// Creates the template, unless it exists. A finished template does not allow connections, so that it can be copied at any time.
 async fn make_template(server: &Server, name: &str, migrate: impl AsyncFnOnce(&str)) -> Result<(), sqlx::Error> {
     let mut connection = connect(server.url()).await?;
-    // For the other processes. Freed with the connection, also if we panic.
+    // Against other processes. Released with the connection, also after a panic.
     sqlx::query("select pg_advisory_lock(hashtext($1))").bind(name).execute(&mut connection).await?;
     let is_finished = "select not datallowconn from pg_database where datname = $1";
     match sqlx::query_scalar(is_finished).bind(name).fetch_optional(&mut connection).await? {
@@ -198,7 +196,7 @@ async fn make_template(server: &Server, name: &str, migrate: impl AsyncFnOnce(&s
             mark_as_used(&mut connection, name).await?;
             return connection.close().await;
         }
-        // Whoever began it is no more, or we would not have the lock.
+        // The process that started it has ended, since it does not hold the lock.
         Some(false) => run(&mut connection, format!("drop database {name} with (force)")).await?,
         None => drop_forgotten(&mut connection).await?,
     }
@@ -235,7 +233,7 @@ async fn copy(server: &Server, template: &str, name: &str) -> Result<(), sqlx::E
     }
 }
 
-/// With a limit in time, unlike the original: who knocks at a wrong address may never get an answer.
+/// Connects with a time limit: there may be no response from a wrong address.
 async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
     let too_late = |_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
     timeout(Duration::from_secs(10), PgConnection::connect(url)).await.unwrap_or_else(too_late)
@@ -250,7 +248,7 @@ async fn drop_database(server: &Server, name: &str, roles: &[String]) -> Result<
     connection.close().await
 }
 
-/// Notes the time at which a template was used, for [`drop_forgotten`].
+/// Records when a template was used, for [`drop_forgotten`].
 async fn mark_as_used(connection: &mut PgConnection, template: &str) -> Result<(), sqlx::Error> {
     run(connection, format!("comment on database {template} is '{}'", crate::tokens::now())).await
 }
@@ -269,7 +267,7 @@ async fn drop_forgotten(connection: &mut PgConnection) -> Result<(), sqlx::Error
     .fetch_all(&mut *connection)
     .await?;
     for name in forgotten {
-        // Another process may be faster, or another user the owner.
+        // Another process may have dropped it, or another user may own it.
         let _ = run(connection, format!("drop database if exists {name} with (force)")).await;
     }
     let forgotten: Vec<String> = sqlx::query_scalar(
@@ -285,7 +283,7 @@ async fn drop_forgotten(connection: &mut PgConnection) -> Result<(), sqlx::Error
     Ok(())
 }
 
-/// Names cannot be bound; all of ours are made of letters, digits and underscores.
+/// Names cannot be bound. All names of this module consist of letters, digits and underscores.
 async fn run(connection: &mut PgConnection, statement: String) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(drop)
 }
@@ -294,7 +292,7 @@ fn code_of(error: &sqlx::Error) -> Option<String> {
     error.as_database_error()?.code().map(Into::into)
 }
 
-/// On this thread, which no runtime may be using.
+/// Runs a future on this thread, on which no runtime may run.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts").block_on(future)
 }

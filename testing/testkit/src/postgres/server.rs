@@ -1,4 +1,4 @@
-//! The server that the tests use, and where it comes from.
+//! The PostgreSQL server of the tests, and where it comes from.
 
 use std::{env, fmt, io, path::PathBuf, thread};
 
@@ -10,7 +10,8 @@ use super::{container, faults::Faults, keeper::Keeper, local};
 
 /// A PostgreSQL server on which databases may be created.
 ///
-/// One that was started for us is gone when this process is, however it ends; [`stop`](Self::stop) also waits for it.
+/// A server that was started by this process is removed when the process ends, however it ends. [`stop`](Self::stop) removes it
+/// earlier, and waits for that.
 pub struct Server {
     url: String,
     version: String,
@@ -23,7 +24,7 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// It was there before: `TEST_DATABASE_URL` names it.
+    /// `TEST_DATABASE_URL` names it.
     Given,
     /// The programs in this folder run a private cluster.
     Local(PathBuf),
@@ -32,11 +33,11 @@ pub enum Source {
 }
 
 impl Source {
-    /// Where a server would come from; see the [module](super) for the order. Starts none.
+    /// Returns where a server would come from, without starting one; see the [module](super) for the order.
     ///
     /// # Errors
     ///
-    /// If there is none.
+    /// If there is no server.
     pub async fn find() -> Result<Self, Error> {
         let chosen = env::var("TESTKIT_POSTGRES").unwrap_or_default();
         let local = || local::programs().map(Self::Local);
@@ -47,11 +48,11 @@ impl Source {
                 Some(local) => Ok(local),
                 None => return container().await.ok_or(Error::Nothing),
             },
-            "local" => local().ok_or("no PostgreSQL programs are installed (`apt-get install postgresql`)"),
+            "local" => local().ok_or("the PostgreSQL programs are missing (run scripts/setup)"),
             "container" => {
-                container().await.ok_or("no container engine answers (is it running? is DOCKER_HOST right?)")
+                container().await.ok_or("no container engine responds (is it running? is DOCKER_HOST right?)")
             }
-            _ => Err("it may only be `local` or `container`"),
+            _ => Err("it must be `local` or `container`"),
         }
         .map_err(|why| Error::Barred(chosen, why))
     }
@@ -64,7 +65,7 @@ fn given_url() -> Option<String> {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Given => f.write_str("as TEST_DATABASE_URL says"),
+            Self::Given => f.write_str("the server in TEST_DATABASE_URL"),
             Self::Local(programs) => write!(f, "a private cluster of the programs in {}", programs.display()),
             Self::Container(engine) => write!(f, "a container of {} at {engine}", container::IMAGE),
         }
@@ -75,45 +76,45 @@ impl fmt::Display for Source {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// None was given, none is installed, and no container engine answers.
+    /// `TEST_DATABASE_URL` is not set, the programs are missing, and no container engine responds.
     #[error(
-        "no PostgreSQL for the tests: install it (`apt-get install postgresql`), or start a container engine that \
-         answers like Docker, or set TEST_DATABASE_URL to a server on which the user may create databases"
+        "there is no PostgreSQL for the tests: run scripts/setup, which installs it, or start a container engine with the API of \
+         Docker, or set TEST_DATABASE_URL to a server on which the user may create databases"
     )]
     Nothing,
-    /// Only one way was allowed, and it is barred.
+    /// `TESTKIT_POSTGRES` requires one kind of server, which is missing.
     #[error("TESTKIT_POSTGRES={0}, but {1}")]
     Barred(String, &'static str),
-    /// The server in `TEST_DATABASE_URL` does not answer.
-    #[error("the PostgreSQL server in TEST_DATABASE_URL does not answer: {0}")]
+    /// The server in `TEST_DATABASE_URL` cannot be used.
+    #[error("cannot connect to the PostgreSQL server in TEST_DATABASE_URL: {0}")]
     Given(#[source] sqlx::Error),
-    /// The user in `TEST_DATABASE_URL` is not allowed enough.
-    #[error("the user in TEST_DATABASE_URL may not create databases: `alter role .. createdb` would help")]
+    /// The user in `TEST_DATABASE_URL` lacks a privilege.
+    #[error("the user in TEST_DATABASE_URL may not create databases: use `alter role .. createdb`")]
     MayNotCreateDatabases,
-    /// The process that starts a server and cleans up after it does not work.
+    /// The process that starts and removes the server failed.
     #[error("cannot start a PostgreSQL server: {0}")]
     Keeper(#[source] io::Error),
     /// The programs of this machine failed.
-    #[error("the PostgreSQL programs in {} started no server:\n{log}", programs.display())]
+    #[error("the PostgreSQL programs in {} did not start a server:\n{log}", programs.display())]
     Cluster {
-        /// Where they are.
+        /// The folder of the programs.
         programs: PathBuf,
-        /// What they wrote.
+        /// Their output.
         log: String,
     },
     /// The container engine failed.
-    #[error("the container engine started no PostgreSQL: {0}")]
+    #[error("the container engine did not start PostgreSQL: {0}")]
     Engine(#[source] Box<TestcontainersError>),
-    /// The container runs, but the server in it does not.
-    #[error("the PostgreSQL server in the container does not answer: {source}\n{log}")]
+    /// The container runs, but the server in it does not respond.
+    #[error("cannot connect to the PostgreSQL server in the container: {source}\n{log}")]
     Container {
-        /// What became of the last attempt.
+        /// The error of the last attempt.
         source: sqlx::Error,
-        /// What the container wrote.
+        /// The output of the container.
         log: String,
     },
-    /// The server that was just started does not answer.
-    #[error("the PostgreSQL server that was just started does not answer: {0}")]
+    /// The server that was just started does not respond.
+    #[error("cannot connect to the PostgreSQL server that was just started: {0}")]
     Private(#[source] sqlx::Error),
 }
 
@@ -123,11 +124,11 @@ impl Error {
     }
 }
 
-/// The server of this process; it is looked for once.
+/// The server of this process, which is found or started at the first call.
 ///
 /// # Panics
 ///
-/// If there is none.
+/// If there is no server.
 pub async fn server() -> &'static Server {
     static SERVER: OnceCell<Result<Server, Error>> = OnceCell::const_new();
     match SERVER.get_or_init(Server::find).await {
@@ -141,14 +142,14 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If there is none, or it does not work.
+    /// If there is no server, or if it does not work.
     ///
     /// # Panics
     ///
-    /// If the search does, which would be our mistake.
+    /// Never: the search does not panic.
     pub async fn find() -> Result<Self, Error> {
-        // On a thread of its own, with a runtime of its own: starting one blocks, and must not die with the first of
-        // several tests that wait for it.
+        // In a thread with a runtime of its own: starting a server blocks, and must not end with the first of several tests that
+        // wait for it.
         let (done, found) = oneshot::channel();
         thread::spawn(move || done.send(super::block_on(Self::search())));
         found.await.expect("the search does not panic")
@@ -156,7 +157,7 @@ impl Server {
 
     async fn search() -> Result<Self, Error> {
         match Source::find().await? {
-            Source::Given => Self::given(given_url().expect("it was there just now")).await,
+            Source::Given => Self::given(given_url().expect("it is set")).await,
             Source::Local(programs) => Self::local(programs, "").await,
             Source::Container(engine) => Self::container(engine).await,
         }
@@ -172,12 +173,12 @@ impl Server {
         Ok(Self { url, version, source: Source::Given, keeper: None, faults: None })
     }
 
-    /// Starts a private cluster of the programs on this machine, whatever the environment says, with settings of its
-    /// own (`shared_buffers = 256MB`, one a line); for measurements. `None` if there are no programs.
+    /// Starts a private cluster with these lines in its `postgresql.conf`, such as `shared_buffers = 256MB`. The environment does
+    /// not matter. Returns `None` if the PostgreSQL programs are missing.
     ///
     /// # Errors
     ///
-    /// There are programs, but they start no server.
+    /// The programs do not start a server.
     ///
     /// # Panics
     ///
@@ -210,13 +211,13 @@ impl Server {
         Ok(Self { url, version, source, keeper: Some(keeper), faults: None })
     }
 
-    /// The address of the database that is always there, as a user who may create others.
+    /// The URL of a database of this server, as a user who may create others.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The version of the server, as it tells it.
+    /// The version of the server, as it reports it.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
@@ -228,27 +229,27 @@ impl Server {
         &self.source
     }
 
-    /// What may be done to the server, if it is a private cluster of the programs on this machine.
+    /// The faults that can be caused, if this is a private cluster.
     #[must_use]
     pub fn faults(&self) -> Option<&Faults> {
         self.faults.as_deref()
     }
 
-    /// Stops the server if it was started for us, and waits until nothing is left of it. Blocks.
+    /// Removes the server if this process started it, and waits until it is removed. Blocks.
     pub fn stop(self) {
         if let Some(keeper) = self.keeper {
             keeper.stop();
         }
     }
 
-    /// The address of another database on this server.
+    /// The URL of another database on this server.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
         url_of(&self.url, database)
     }
 }
 
-/// Without the address, which has the password in it.
+/// Without the URL, which contains the password.
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("version", &self.version).field("source", &self.source).finish_non_exhaustive()
@@ -261,12 +262,12 @@ async fn version(mut connection: PgConnection) -> Result<String, sqlx::Error> {
     Ok(version)
 }
 
-/// The same address, but for the database.
+/// The same URL with another database.
 fn url_of(url: &str, database: &str) -> String {
     let (rest, query) = url.split_once('?').map_or((url, None), |(rest, query)| (rest, Some(query)));
     let authority = rest.find("://").map_or(0, |scheme| scheme + 3);
     let server = rest[authority..].find('/').map_or(rest, |slash| &rest[..authority + slash]);
-    // It would have the last word.
+    // It would override the path.
     let query: Vec<&str> =
         query.iter().flat_map(|query| query.split('&')).filter(|pair| !pair.starts_with("dbname=")).collect();
     let mark = if query.is_empty() { "" } else { "?" };
@@ -278,7 +279,7 @@ mod tests {
     use super::url_of;
 
     #[test]
-    fn only_the_database_of_an_address_changes() {
+    fn only_the_database_of_a_url_changes() {
         for (url, expected) in [
             ("postgres://ann:pw@db:5432/main", "postgres://ann:pw@db:5432/other"),
             ("postgres://db", "postgres://db/other"),

@@ -1,4 +1,4 @@
-//! A second cluster that follows the first.
+//! A standby of a cluster.
 
 use std::io::{BufRead as _, Read as _};
 
@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{Error, Server, Source, keeper::Keeper, local};
 
-/// A hot standby of a private cluster, by streaming replication. It is gone when this process is.
+/// A hot standby of a private cluster, by streaming replication. It is removed at the end of this process.
 #[derive(Debug)]
 pub struct Standby {
     url: String,
@@ -14,15 +14,15 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Starts a standby of this server, which has to be one of [`Server::start_local`]. Blocks.
+    /// Starts a standby of a server that [`Server::start_local`] has started. Blocks.
     ///
     /// # Errors
     ///
-    /// The programs start none.
+    /// The standby does not start.
     ///
     /// # Panics
     ///
-    /// If the server is another.
+    /// If the server is no private cluster.
     pub fn of(primary: &Server) -> Result<Self, Error> {
         let Source::Local(programs) = primary.source() else { panic!("{primary:?} is no private cluster") };
         let mut url = Url::parse(primary.url()).expect("the URL of a server");
@@ -46,13 +46,13 @@ impl Standby {
         Ok(Self { url: url.into(), keeper })
     }
 
-    /// The address of the database that is always there, as the superuser.
+    /// The URL of the database `postgres`, as the superuser.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Stops it and waits until nothing is left of it. Blocks.
+    /// Stops and removes it. Blocks.
     pub fn stop(self) {
         self.keeper.stop();
     }

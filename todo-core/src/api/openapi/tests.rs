@@ -137,12 +137,13 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::Auth(AuthError::ForeignOrigin) | ApiError::Forbidden => &[Failure::Forbidden],
         ApiError::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => &[Failure::RateLimited],
         ApiError::Auth(AuthError::Unavailable { .. })
-        | ApiError::Service(Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_)))
+        | ApiError::Service(Error::Store(
+            StoreError::Unavailable(_) | StoreError::Interrupted(_) | StoreError::Timeout(_),
+        ))
         | ApiError::Timeout { .. } => &[Failure::Unavailable],
         ApiError::NotReady { .. } => &[Failure::NotReady],
-        ApiError::Service(Error::Store(StoreError::Backend(_)) | Error::IdsExhausted) | ApiError::Internal(_) => {
-            &[Failure::Internal]
-        }
+        ApiError::Service(Error::Store(StoreError::Setup(_) | StoreError::Backend(_)) | Error::IdsExhausted)
+        | ApiError::Internal(_) => &[Failure::Internal],
         ApiError::NotFound => &[Failure::NotFound, Failure::TaskOrPathNotFound],
         ApiError::Service(Error::TaskNotFound) => &[Failure::TaskNotFound, Failure::TaskOrPathNotFound],
         ApiError::MethodNotAllowed { .. } => &[Failure::MethodNotAllowed],

@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 use crate::{
     Page, Task, TaskId, TaskQuery, UserId,
     clock::Timestamp,
-    store::{StoreError, TaskChange},
+    store::{SetupError, StoreError, TaskChange},
 };
 
 /// Lists of more tasks than this have a queue of their own.
@@ -135,7 +135,9 @@ impl SharedError {
     pub(super) fn into_store_error(self) -> StoreError {
         let source = Box::new(self.clone());
         match &*self.0 {
+            StoreError::Setup(mistake) => SetupError::new(mistake.to_string()).with_source(source).into(),
             StoreError::Unavailable(_) => StoreError::Unavailable(source),
+            StoreError::Interrupted(_) => StoreError::Interrupted(source),
             StoreError::Timeout(_) => StoreError::Timeout(source),
             StoreError::Backend(_) => StoreError::Backend(source),
         }

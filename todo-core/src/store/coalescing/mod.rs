@@ -52,8 +52,10 @@ pub use options::{CoalescingOptions, CoalescingStatus};
 /// - Reads and writes have separate queues. The call that has waited longest is sent next. Lists of more than 50 tasks
 ///   get at most every other statement, so that they do not delay other reads.
 /// - A read only joins a statement that is sent after the call was made: callers read their own writes.
-/// - A batch never contains two writes to the same task. A task that another transaction has locked delays only the
-///   calls for this task.
+/// - A batch never contains two writes to the same task. It skips tasks that another transaction has locked. The calls
+///   for such tasks have a queue of their own, and at most
+///   [`max_blocked_writes`](CoalescingOptions::max_blocked_writes) of them hold a connection while they wait for the
+///   lock.
 /// - A call that waits longer than [`max_wait`](CoalescingOptions::max_wait) fails with [`StoreError::Unavailable`], so
 ///   that a stalled database does not build up a queue. So does a call that arrives when
 ///   [`max_waiting`](CoalescingOptions::max_waiting) calls are waiting.

@@ -23,11 +23,11 @@ impl BatchError {
     /// What a failed batch of writes means.
     fn of_write(error: StoreError) -> Self {
         let is_rolled_back = match &error {
+            StoreError::Setup(_) | StoreError::Interrupted(_) => false,
+            StoreError::Timeout(_) => true,
             // The server has responded that the statement failed, and with it every write in it.
-            StoreError::Backend(source) | StoreError::Timeout(source) => {
-                source.downcast_ref::<sqlx::Error>().is_some_and(|error| {
-                    matches!(error, sqlx::Error::Database(_)) && condition(error) != Condition::Disconnected
-                })
+            StoreError::Backend(source) => {
+                source.downcast_ref().is_some_and(|error| matches!(error, sqlx::Error::Database(_)))
             }
             // One write of the batch has a conflict with another transaction.
             StoreError::Unavailable(source) => source
@@ -41,7 +41,7 @@ impl BatchError {
     fn of_read(error: StoreError) -> Self {
         match error {
             StoreError::Backend(_) | StoreError::Timeout(_) => Self::RolledBack(error),
-            StoreError::Unavailable(_) => Self::Failed(error),
+            StoreError::Setup(_) | StoreError::Unavailable(_) | StoreError::Interrupted(_) => Self::Failed(error),
         }
     }
 }

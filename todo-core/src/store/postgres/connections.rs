@@ -14,6 +14,7 @@ use super::{
     super::{
         error::StoreError,
         sql::{
+            classify::connect_failed,
             operations::Operation,
             pool::{Lease, Network, Pool},
             queue::{MAX_WAITING, PoolStatus, Queue, QueueSlot},
@@ -100,14 +101,23 @@ impl Connections {
         operation: &O,
     ) -> Result<O::Output, StoreError> {
         let mut retries = Retries::new(O::EFFECT, self.jitter());
+        let mut kept = None;
         loop {
-            let mut connection = self.lease_for(&mut retries).await?;
+            let mut connection = match kept.take() {
+                Some(connection) => connection,
+                None => self.lease_for(&mut retries).await?,
+            };
             let is_new = connection.is_new();
-            let result = self.in_time(operation.run(&mut connection, sql)).await;
-            match connection.finish(result) {
-                Ok(output) => return Ok(output),
-                Err(error) => retries.after(error, is_new).await?,
-            }
+            let error = match self.in_time(operation.run(&mut connection, sql)).await {
+                Ok(output) => {
+                    connection.give_back();
+                    return Ok(output);
+                }
+                Err(error) => error,
+            };
+            let is_repeated = retries.allow(condition(&error), is_new);
+            kept = connection.after(&error, is_repeated).await;
+            retries.after(error, is_new).await?;
         }
     }
 
@@ -126,7 +136,8 @@ impl Connections {
                     drop_dead(pool).await;
                 }
                 let slot = queue.enter()?;
-                Ok(PostgresLease::Host { connection: pool.acquire().await?, _slot: slot })
+                let connection = pool.acquire().await.map_err(connect_failed)?;
+                Ok(PostgresLease::Host { connection, _slot: slot })
             }
         }
     }
@@ -175,20 +186,31 @@ impl PostgresLease {
         }
     }
 
-    /// Gives the connection back, unless the error says that it is of no more use.
-    fn finish<T>(self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    fn give_back(self) {
         match self {
-            Self::Own(lease) => lease.finish(result),
-            Self::Host { connection, .. } => {
-                let is_of_no_use = |error| {
-                    matches!(condition(error), Condition::Disconnected | Condition::ReadOnly | Condition::Outdated)
-                };
-                if result.as_ref().is_err_and(is_of_no_use) {
-                    drop(connection.detach());
-                }
-                result
-            }
+            Self::Own(lease) => lease.finish(Ok(())),
+            Self::Host { connection, .. } => drop(connection),
         }
+    }
+
+    /// Gives the connection back after an error, or closes it if it is of no more use. Returns it if the call is to be
+    /// repeated on it.
+    async fn after(self, error: &sqlx::Error, is_repeated: bool) -> Option<Self> {
+        match self {
+            Self::Own(lease) => lease.finish(Err(error)),
+            Self::Host { mut connection, _slot: slot } => match condition(error) {
+                // The pool of the host may have many connections with such statements, so this one is repaired.
+                Condition::Outdated if is_repeated => match connection.clear_cached_statements().await {
+                    Ok(()) => return Some(Self::Host { connection, _slot: slot }),
+                    Err(_) => drop(connection.detach()),
+                },
+                // If the call is not repeated, another connection was no better.
+                Condition::ReadOnly if is_repeated => drop(connection.detach()),
+                Condition::Disconnected => drop(connection.detach()),
+                _ => {}
+            },
+        }
+        None
     }
 }
 

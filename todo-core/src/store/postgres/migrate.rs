@@ -1,14 +1,18 @@
 //! Migrations on PostgreSQL.
 
-use std::time::Duration;
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, migrate::Migrate as _};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Postgres, migrate::Migrate as _, pool::PoolConnection};
 use tokio::time::{Instant, sleep};
 
 use super::{
     super::{
         error::StoreError,
         sql::{
+            classify::connect_failed,
             migrate::{self, DataLoss},
             names::{Dialect, Names},
             operations::{HasTasks, Operation as _},
@@ -24,22 +28,23 @@ use super::{
 const LIMIT: Duration = Duration::from_secs(10);
 
 impl PostgresStore {
-    /// Brings schema and table to the newest version. It is safe to run this in many processes at once, and does
-    /// nothing when there is nothing to do.
+    /// Migrates schema and table to the newest version. It is safe to call this in many processes at once. If the tables are at
+    /// the newest version, it changes nothing.
     ///
-    /// It holds a lock of the session and sets something there, so it needs a direct connection, not a pooler in transaction mode.
+    /// It needs a direct connection, not a pooler in transaction mode, since it holds a lock of the session. Other calls wait
+    /// for it for at most a second at a time. If it is dropped or fails, no migration is half done.
     ///
     /// # Errors
     ///
-    /// The server cannot be reached, the user may not create the schema, the database was migrated by a newer version of
-    /// this library, or for ten seconds somebody else has held the tables ([`StoreError::Unavailable`]): a transaction
-    /// that reads them, or another migration. Calls of others are held up for a second at a time at most.
+    /// The server cannot be reached; another transaction or migration has held the tables for ten seconds
+    /// ([`StoreError::Unavailable`]); or the role may not create the schema, or a newer version of this library has migrated
+    /// the tables ([`StoreError::Setup`]).
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.run_migrations(migrate::newest_version(Dialect::Postgres), DataLoss::Refuse).await
     }
 
-    /// Brings schema and table to this version, which may be an older one. 0 removes the table, but not the schema, which
-    /// may hold what is not ours. Going back happens wholly or not at all.
+    /// Migrates schema and table to this version, which may be an older one. Version 0 is no table; the schema stays, since it
+    /// may contain other tables. Going back is one transaction.
     ///
     /// ```no_run
     /// # async fn back(store: todo_core::store::PostgresStore) -> Result<(), todo_core::store::StoreError> {
@@ -52,8 +57,8 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// As with [`migrate`](Self::migrate); or there is no such version; or there are tasks that would be lost, and
-    /// `loss` refuses that.
+    /// Those of [`migrate`](Self::migrate); or there is no such version, or there are tasks that it would delete, and `loss` is
+    /// [`DataLoss::Refuse`] ([`StoreError::Setup`]).
     pub async fn migrate_to(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         self.run_migrations(migrate::known_version(Dialect::Postgres, version)?, loss).await
     }
@@ -84,19 +89,74 @@ impl PostgresStore {
                 migrated
             }
             Connections::Host { pool, .. } => {
-                let mut connection = pool.acquire().await?;
-                let migrated = run(&mut connection, &self.sql, version, loss).await;
-                if migrated.is_err() {
-                    // The advisory lock of the session may still be held.
-                    drop(connection.detach());
-                }
-                migrated
+                let mut connection = HostConnection(Some(pool.acquire().await.map_err(connect_failed)?));
+                let lock_timeout = LockTimeout::of(&mut connection).await?;
+                run(&mut connection, &self.sql, version, loss).await?;
+                lock_timeout.restore(&mut connection).await?;
+                connection.give_back();
+                Ok(())
             }
         }
     }
 }
 
-/// After an error the advisory lock of the session may still be held.
+/// A connection of the host's pool that is closed, and not given back, if the migration fails or is dropped: its session may
+/// still hold the advisory lock.
+struct HostConnection(Option<PoolConnection<Postgres>>);
+
+impl HostConnection {
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for HostConnection {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
+impl Deref for HostConnection {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.0.as_ref().unwrap_or_else(|| unreachable!("taken only by give_back, which takes the connection"))
+    }
+}
+
+impl DerefMut for HostConnection {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.0.as_mut().unwrap_or_else(|| unreachable!("taken only by give_back, which takes the connection"))
+    }
+}
+
+/// The `lock_timeout` of a session before a migration.
+struct LockTimeout {
+    millis: String,
+    /// Whether the session has set it, or else the role, the database or the server.
+    is_of_session: bool,
+}
+
+impl LockTimeout {
+    async fn of(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        let setting = "select setting, source = 'session' from pg_settings where name = 'lock_timeout'";
+        let (millis, is_of_session) = sqlx::query_as(setting).fetch_one(connection).await?;
+        Ok(Self { millis, is_of_session })
+    }
+
+    async fn restore(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let restored = if self.is_of_session {
+            sqlx::query("select set_config('lock_timeout', $1, false)").bind(&self.millis).execute(connection).await
+        } else {
+            sqlx::raw_sql("reset lock_timeout").execute(connection).await
+        };
+        restored.map(|_| ())
+    }
+}
+
+/// Leaves `lock_timeout` changed; and after an error, possibly, the advisory lock held.
 async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss: DataLoss) -> Result<(), StoreError> {
     let migrator = migrate::migrator(Dialect::Postgres, &sql.names);
     let failed = |error| migrate::migration_failed(Dialect::Postgres, error);
@@ -116,9 +176,7 @@ async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss
         enable_row_security(&mut transaction, &sql.names).await?;
     }
     transaction.commit().await?;
-    connection.unlock().await.map_err(failed)?;
-    sqlx::raw_sql("reset lock_timeout").execute(&mut *connection).await?;
-    Ok(())
+    connection.unlock().await.map_err(failed)
 }
 
 /// Whether there is a task. No other transaction can add one until this one ends.

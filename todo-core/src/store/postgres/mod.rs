@@ -4,7 +4,7 @@ use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Row as _};
 use tokio::time::timeout;
 
 use super::{
-    error::StoreError,
+    error::{SetupError, StoreError},
     sql::{
         names::{Dialect, Names},
         operations::{Operation, operations, task_store},
@@ -30,38 +30,44 @@ operations!(PgConnection, time::OffsetDateTime);
 
 /// Keeps tasks in PostgreSQL (14 or later), in a schema of their own.
 ///
-/// One call is one statement and one round trip.
+/// Each call is one statement and one round trip. Clones share their connections.
+///
+/// # Connections
+///
+/// [`connect_lazy`](Self::connect_lazy) makes a store with connections of its own, [`new`](Self::new) a store on the host's
+/// pool. Direct connections are supported, and poolers that track prepared statements (PgBouncer 1.21 or newer with
+/// `max_prepared_statements`, Neon, Supavisor). Other poolers mix up the statements of their clients; [`check`](Self::check)
+/// finds out and fails.
 ///
 /// # Retries
 ///
-/// Up to three times, after pauses of up to 50, 100 and 200 ms, half of each left to chance, and not later than 7 seconds
-/// after the call began: connecting; a read whose connection died; what the server has rolled back because it met
-/// somebody else (`40001`, `40P01`). What a server refused because it only reads (`25006`), as a primary does that is none
-/// any more, is sent once more over a new connection, and all connections that are older are given up. Nothing else is
-/// repeated, and nothing within a transaction of the host.
+/// The store repeats, up to three times and within 7 seconds:
 ///
-/// A server that does not answer at all is noticed, too: a second after
-/// [`statement_timeout`](PostgresOptions::statement_timeout), or after 30 seconds if there is none, the connection counts
-/// as dead. A connection that nobody has used for 30 seconds, or that was idle when another was found dead, is asked first,
-/// and has a second to answer.
+/// - connecting;
+/// - a read whose connection was lost;
+/// - a statement that the server has rolled back because of a conflict (a serialization failure or a deadlock).
 ///
-/// Only direct connections and poolers that keep track of prepared statements are supported (PgBouncer from 1.21 with
-/// `max_prepared_statements`, Neon, Supavisor); behind others, statements of different callers are mixed up.
-/// [`check`](Self::check) finds that out.
+/// It repeats once, on a connection without the fault, a statement that was rejected because the server has become read-only
+/// (as a former primary does) or because its prepared form is no longer valid. The pauses are up to 50, 100 and 200 ms long,
+/// half of it random. No other call is repeated: a write whose connection was lost fails with [`StoreError::Interrupted`],
+/// since it may have been executed. Nothing is repeated in a transaction of the host.
+///
+/// If the server does not respond for a second longer than
+/// [`statement_timeout`](PostgresOptions::statement_timeout), or for 30 seconds without such a limit, the connection counts as
+/// lost. The store pings a connection of its own before use if it was idle for 30 seconds, or if another one was found dead.
 ///
 /// # Schema
 ///
-/// Call [`migrate`](Self::migrate) once at start; it makes this, under the configured [`Names`]:
+/// Call [`migrate`](Self::migrate) once at start. It creates this table, under the configured [`Names`]:
 ///
 /// ```sql
 #[doc = include_str!("../../../migrations/postgres/0001_tasks.up.sql")]
 /// ```
 ///
-/// Beside it stand functions that only a store [with row security](Self::with_row_security) uses; they cost nobody
-/// else a thing. [`migrate_to`](Self::migrate_to) leads back.
+/// It also creates functions, which only a store [with row-level security](Self::with_row_security) uses.
+/// [`migrate_to`](Self::migrate_to) reverts migrations.
 ///
-/// A host may read the table, add indexes to it and refer to it from its own tables; rows are to be written through
-/// the store.
+/// A host may read the table, add indexes to it and refer to it from its own tables. To write rows, use the store.
 ///
 /// # Example
 ///
@@ -81,17 +87,17 @@ pub struct PostgresStore {
     sql: Arc<Statements>,
 }
 
-/// What [`PostgresStore::check`] found.
+/// What [`PostgresStore::check`] has found out about the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckReport {
-    /// Whether an answered write survives a crash of the server's machine: its settings `fsync` and
+    /// Whether a write that has returned survives a crash of the database server: its settings `fsync` and
     /// `synchronous_commit` are on.
     pub durable: bool,
-    /// Whether a pooler stands between us and the server. (It keeps track of prepared statements, or the check fails.)
+    /// Whether the connections lead to a pooler. It tracks prepared statements, or the check would fail.
     pub pooled: bool,
-    /// How long a statement of this store may run; `None`: for ever. Behind a pooler, and on the host's pool, that is
-    /// the host's to choose.
+    /// How long a statement of this store may run, or `None` if there is no limit. Behind a pooler, and on the host's pool,
+    /// the setting of the role applies.
     pub statement_timeout: Option<Duration>,
 }
 
@@ -101,23 +107,24 @@ impl PostgresStore {
         Self { sql: Arc::new(statements), ..self }
     }
 
-    /// A store over the host's pool, with the default [`Names`].
+    /// Makes a store on the host's pool, with the default [`Names`].
     ///
-    /// The pool's own settings hold. By default sqlx asks a connection how it is before each use, which costs a round
-    /// trip: `PgPoolOptions::test_before_acquire(false)` turns that off, and this store replaces dead connections
-    /// itself. sqlx also asks, after the answer is out, when a connection is given back; a store that was made by
-    /// [`connect_lazy`](Self::connect_lazy) does neither.
+    /// The settings of the pool apply. By default sqlx pings a connection before each use, which costs a round trip; disable
+    /// that with `PgPoolOptions::test_before_acquire(false)`, since this store replaces dead connections itself. sqlx also
+    /// pings a connection when it is given back, after the call has returned. A store with connections of its own
+    /// ([`connect_lazy`](Self::connect_lazy)) does neither.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         Self::with_connections(Connections::host(pool))
     }
 
-    /// A store with connections of its own, opened when they are first needed.
+    /// Makes a store with connections of its own, with the default [`Names`]. It opens connections when they are first needed,
+    /// so this does not fail if there is no server.
     ///
     /// # Errors
     ///
-    /// The URL is not one that sqlx understands (`postgres://user:password@host/database?...`). The text of the error
-    /// does not repeat the URL.
+    /// The URL is not valid; it has the form `postgres://user:password@host:port/database?...` ([`StoreError::Setup`]). The
+    /// error does not repeat the URL.
     pub fn connect_lazy(url: &str, options: &PostgresOptions) -> Result<Self, StoreError> {
         Ok(Self::with_connections(Connections::own(options::read_url(url, options.tls)?, options)))
     }
@@ -126,7 +133,7 @@ impl PostgresStore {
         Self { connections, sql: Statements::new(Dialect::Postgres, Names::default()) }
     }
 
-    /// The same connections, with other names for schema and table.
+    /// Returns a store with the same connections and other names for schema and table.
     #[must_use]
     pub fn with_names(self, names: Names) -> Self {
         let sql = if self.sql.row_security {
@@ -137,11 +144,10 @@ impl PostgresStore {
         Self { sql, ..self }
     }
 
-    /// The same connections, with so many calls that may wait for one; more answer [`StoreError::Unavailable`] at once.
-    /// Default: 1024.
+    /// Returns a store with the same connections and another limit on the calls that wait for one (default 1024). Further calls
+    /// fail with [`StoreError::Unavailable`] at once.
     ///
-    /// Of the host's pool only the calls of this store and its clones count: what the host itself does with the pool is
-    /// not seen here.
+    /// On the host's pool, only the calls of this store and its clones count, not what the host itself does with the pool.
     #[must_use]
     pub fn with_max_waiting(self, max_waiting: usize) -> Self {
         Self { connections: self.connections.with_max_waiting(max_waiting), ..self }
@@ -174,40 +180,40 @@ impl PostgresStore {
         PostgresInTransaction { transaction: HostTransaction::new(transaction), sql: self.sql.clone() }
     }
 
-    /// What the connections are doing now, for metrics. It waits for nothing and asks the database nothing.
+    /// Returns the state of the connections, for metrics. It does not wait, and sends nothing to the database.
     ///
-    /// Of the host's pool, size and idle connections are the pool's; waiting and refused calls are those of this store
-    /// and its clones.
+    /// On the host's pool, `size` and `idle` are those of the pool; `waiting` and `refused` count the calls of this store and
+    /// its clones.
     #[must_use]
     pub fn status(&self) -> PoolStatus {
         self.connections.status()
     }
 
-    /// Looks at what stands behind the URL: whether it is safe to use at all, and how durable it is.
+    /// Checks that the database can be used, and reports how durable it is. Call it at start.
     ///
     /// # Errors
     ///
-    /// The server cannot be reached, or a pooler that mixes up the prepared statements of its clients stands before
-    /// it ([`StoreError::Backend`], with a text that says so).
+    /// The server cannot be reached ([`StoreError::Unavailable`]); or it rejects the login, its certificate is not accepted, or
+    /// its pooler mixes up the prepared statements of its clients ([`StoreError::Setup`]).
     pub async fn check(&self) -> Result<CheckReport, StoreError> {
-        let silent = |_| Err(StoreError::Unavailable("the server does not answer".into()));
-        // As long as its two connections may take.
+        let silent = |_| Err(StoreError::Unavailable("the server does not respond".into()));
+        // The time limit for two connections.
         timeout(2 * self.connections.connect_timeout(), self.look()).await.unwrap_or_else(silent)
     }
 
     async fn look(&self) -> Result<CheckReport, StoreError> {
         let options = self.connections.connect_options();
-        // Fresh ones, because sqlx names statements by counting, and the names must clash.
+        // New connections: sqlx numbers statements, so both give the same name to different statements.
         let limit = self.connections.connect_timeout();
         let (mut one, mut other) = (session::connect(&options, limit).await?, session::connect(&options, limit).await?);
         let pooled = session::is_pooled(&mut one, &mut other).await?;
         if pooled && session::mixes_statements(&mut one, &mut other).await {
-            return Err(StoreError::Backend(
-                "a connection pooler that does not track prepared statements stands before the database: it answers \
-                 with the rows of other queries. Set max_prepared_statements in PgBouncer, which version 1.21 or newer \
-                 has, or use the direct URL of the database instead of the pooled one"
-                    .into(),
-            ));
+            return Err(SetupError::new(
+                "the connection pooler of the database does not track prepared statements, so that clients get the rows of \
+                 each other's queries; set max_prepared_statements (PgBouncer 1.21 or newer), or use the direct URL of the \
+                 database",
+            )
+            .into());
         }
         let settings = "select current_setting('fsync') = 'on' and current_setting('synchronous_commit') <> 'off', \
                         (select setting::bigint from pg_settings where name = 'statement_timeout')";
@@ -221,12 +227,12 @@ impl PostgresStore {
             }
             Connections::Host { .. } => of_role,
         };
-        // That they are closed politely matters to nobody but the server's log.
+        // The farewell matters only to the server's log.
         let _ = (one.close().await, other.close().await);
         Ok(CheckReport { durable, pooled, statement_timeout })
     }
 
-    /// Closes the connections that this store opened; those of the host's pool stay.
+    /// Closes the connections that this store has opened. Those of the host's pool stay open.
     pub async fn close(&self) {
         if let Connections::Own { pool, .. } = &self.connections {
             pool.close().await;
@@ -270,7 +276,7 @@ impl PostgresInTransaction {
 
     async fn run<O: Operation<PgConnection>>(&self, operation: &O) -> Result<O::Output, StoreError> {
         let mut connection = self.transaction.lock().await?;
-        Ok(operation.run(&mut connection, &self.sql).await?)
+        operation.run(&mut connection, &self.sql).await.map_err(|error| O::EFFECT.failed(error))
     }
 }
 
@@ -279,5 +285,26 @@ task_store!(PostgresInTransaction);
 impl fmt::Debug for PostgresInTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresInTransaction").field("names", &self.sql.names).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A host with a schema for each of its customers makes stores for many names.
+    #[tokio::test]
+    async fn stores_for_many_names_free_their_statements() {
+        let pool = PgPool::connect_lazy("postgres://nowhere.invalid/todo").expect("a URL");
+        let host = PostgresStore::new(pool);
+        let mut statements = Vec::new();
+        for number in 0..1000 {
+            let names = Names::new(format!("customer_{number}"), "tasks").expect("names");
+            let store = host.clone().with_names(names);
+            let secure = store.clone().with_row_security();
+            assert!(secure.sql.insert.as_str().contains(&format!(r#""customer_{number}"."tasks_insert""#)));
+            statements.extend([Arc::downgrade(&store.sql), Arc::downgrade(&secure.sql)]);
+        }
+        assert!(statements.iter().all(|statements| statements.upgrade().is_none()));
     }
 }

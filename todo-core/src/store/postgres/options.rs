@@ -5,7 +5,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgSslMode},
 };
 
-use super::super::{error::StoreError, sql::queue::MAX_WAITING};
+use super::super::{
+    error::{SetupError, StoreError},
+    sql::queue::MAX_WAITING,
+};
 use crate::clock::Jitter;
 
 /// Settings for the connections that a [`PostgresStore`](super::PostgresStore) opens itself.
@@ -139,7 +142,10 @@ pub enum TlsPolicy {
 
 /// Reads the URL of a database.
 pub(super) fn read_url(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, StoreError> {
-    let options = PgConnectOptions::from_str(url).map_err(|error| StoreError::Backend(error.into()))?;
+    let options = PgConnectOptions::from_str(url).map_err(|error| {
+        let text = "the URL of the database is not valid; it has the form postgres://user:password@host:port/database";
+        SetupError::new(text).with_source(error)
+    })?;
     let options = options.disable_statement_logging();
     if url.contains("channel_binding=require") {
         tracing::warn!(
@@ -179,6 +185,7 @@ mod tests {
     #[test]
     fn the_error_for_a_wrong_url_does_not_repeat_the_url() {
         let error = read_url("postgres://ann:hunter2@db:port/todo", TlsPolicy::Verify).expect_err("no URL");
+        assert!(matches!(error, StoreError::Setup(_)), "{error:?}");
         let text = format!("{error:?}");
         assert!(!text.contains("hunter2"), "{text}");
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::{
     error::StoreError,
     sql::{
-        classify::rejected_certificate,
+        classify::has_rejected_certificate,
         operations::Effect,
         queue::NoConnection,
         sqlstate::{Condition, condition},
@@ -33,11 +33,13 @@ pub(super) struct Retries {
     failed: usize,
     /// Whether the last attempt lost its connection.
     lost: bool,
+    /// Whether the call was repeated because of its connection: a read-only server, or outdated statements.
+    renewed: bool,
 }
 
 impl Retries {
     pub(super) fn new(effect: Effect, jitter: Jitter) -> Self {
-        Self { effect, jitter, begun: Instant::now(), failed: 0, lost: false }
+        Self { effect, jitter, begun: Instant::now(), failed: 0, lost: false, renewed: false }
     }
 
     /// Whether a connection was found dead, so that others may be dead too.
@@ -45,16 +47,32 @@ impl Retries {
         self.lost
     }
 
+    /// Whether a statement that failed like this may be sent again. `is_new`: the connection was opened for this attempt.
+    pub(super) fn allow(&self, condition: Condition, is_new: bool) -> bool {
+        let may_help = match condition {
+            Condition::Disconnected => self.effect == Effect::Read,
+            // The server has rolled it back. The writes of a batch are run one by one instead: only one of them has a
+            // conflict.
+            Condition::Conflict => self.effect != Effect::BatchOfWrites,
+            // It was rejected before it did anything. If the connection is new, another one is no better.
+            Condition::ReadOnly | Condition::Outdated => !is_new && !self.renewed,
+            _ => false,
+        };
+        may_help && !self.are_over()
+    }
+
     /// After a statement has failed: waits until the next attempt may begin, or returns the error if there is none.
     /// `is_new`: the connection was opened for this attempt.
     pub(super) async fn after(&mut self, error: sqlx::Error, is_new: bool) -> Result<(), StoreError> {
-        if !is_repeatable(self.effect, condition(&error), is_new) || self.are_over() {
-            return Err(error.into());
+        let condition = condition(&error);
+        if !self.allow(condition, is_new) {
+            return Err(self.effect.failed(error));
         }
         tracing::debug!(target: "todo_core::store", %error, "a call is repeated");
-        self.lost = condition(&error) == Condition::Disconnected;
-        // If the connection is to blame, the next attempt has another one and need not wait.
-        self.pause(condition(&error) != Condition::Conflict).await;
+        self.lost = condition == Condition::Disconnected;
+        self.renewed |= matches!(condition, Condition::ReadOnly | Condition::Outdated);
+        // If the connection is to blame, the next attempt need not wait.
+        self.pause(condition != Condition::Conflict).await;
         Ok(())
     }
 
@@ -82,18 +100,6 @@ impl Retries {
     }
 }
 
-/// Whether a statement that failed like this may be sent again.
-fn is_repeatable(effect: Effect, condition: Condition, is_new: bool) -> bool {
-    match condition {
-        Condition::Disconnected => effect == Effect::Read,
-        // The server has rolled it back. The writes of a batch are run one by one instead: only one of them has a conflict.
-        Condition::Conflict => effect != Effect::BatchOfWrites,
-        // It was rejected before it did anything. If the connection is new, another one leads to the same server.
-        Condition::ReadOnly | Condition::Outdated => !is_new,
-        _ => false,
-    }
-}
-
 /// Whether another attempt to connect may succeed. If the server offers no encryption, or has a wrong certificate, none
 /// will; and an attempt that has timed out took long enough.
 fn is_unreachable(error: &sqlx::Error) -> bool {
@@ -101,7 +107,7 @@ fn is_unreachable(error: &sqlx::Error) -> bool {
         sqlx::Error::Tls(_) => false,
         sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::TimedOut => false,
         _ => match condition(error) {
-            Condition::Disconnected => rejected_certificate(error).is_none(),
+            Condition::Disconnected => !has_rejected_certificate(error),
             condition => condition == Condition::TooManyConnections,
         },
     }
@@ -128,7 +134,7 @@ mod tests {
         for _ in 0..3 {
             retries.after(lost(), true).await.expect("another attempt");
         }
-        assert!(retries.after(lost(), true).await.is_err());
+        assert!(matches!(retries.after(lost(), true).await, Err(StoreError::Unavailable(_))));
         assert!(begun.elapsed() <= Duration::from_millis(302), "{:?}", begun.elapsed());
         assert!(begun.elapsed() >= Duration::from_millis(150), "{:?}", begun.elapsed());
     }
@@ -136,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_whose_connection_was_lost_is_not_repeated() {
         for effect in [Effect::Write, Effect::BatchOfWrites] {
-            assert!(matches!(retries(effect).after(lost(), false).await, Err(StoreError::Unavailable(_))));
+            assert!(matches!(retries(effect).after(lost(), false).await, Err(StoreError::Interrupted(_))));
         }
     }
 

@@ -1,13 +1,14 @@
 //! Row-level security of PostgreSQL, behind the predicates of the statements.
 //!
 //! Migration 2 creates the policy and the functions, and [`migrate`](super::migrate) enables row-level security. This module
-//! grants the privileges, and checks roles and tables. The reasons are in `docs/decisions` (0017).
+//! grants the privileges, and checks roles and tables. The reasons are in
+//! `docs/decisions/0017-row-level-security.md`.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row as _, postgres::PgRow};
 
 use super::{
     super::{
-        error::StoreError,
+        error::{SetupError, StoreError},
         sql::{
             migrate::{newer_version, newest_version},
             names::{Dialect, Names},
@@ -69,7 +70,7 @@ impl PostgresStore {
     pub async fn grant_to(&self, role: &str) -> Result<(), StoreError> {
         // Even in quotes, `public` is every role.
         if role.is_empty() || role == "public" || role.len() > 63 || role.contains('\0') {
-            return Err(StoreError::Backend(format!("{role:?} is not the name of a role").into()));
+            return Err(SetupError::new(format!("{role:?} is not the name of a role; name another one")).into());
         }
         self.run(&Grant { role }).await
     }
@@ -79,13 +80,13 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// The server cannot be reached; or the role bypasses row-level security or may disable it ([`StoreError::Backend`], with
+    /// The server cannot be reached; or the role bypasses row-level security or may disable it ([`StoreError::Setup`], with
     /// a text that says what to change).
     pub async fn check_role(&self) -> Result<(), StoreError> {
         let role = self.run(&FindRole).await?;
         match role.complaint(&self.sql.names) {
             None => Ok(()),
-            Some(complaint) => Err(StoreError::Backend(complaint.into())),
+            Some(complaint) => Err(SetupError::new(complaint).into()),
         }
     }
 
@@ -103,7 +104,7 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// The server cannot be reached; or something is not as it has to be ([`StoreError::Backend`], with a text that says
+    /// The server cannot be reached; or something is not as it has to be ([`StoreError::Setup`], with a text that says
     /// what to change): the tables are missing, older or newer. With row-level security: the role bypasses it or may disable
     /// it, it is not enabled, another policy shows more rows, or the role may not call the functions. Without: row-level
     /// security is enabled for this role.
@@ -116,7 +117,7 @@ impl PostgresStore {
             Some(found) => found.complaint_without(names),
         };
         if let Some(complaint) = complaint {
-            return Err(StoreError::Backend(complaint.into()));
+            return Err(SetupError::new(complaint).into());
         }
         if found.is_some_and(|found| found.may_see_ledger) {
             let version = self.run(&FindVersion).await?;
@@ -126,7 +127,7 @@ impl PostgresStore {
             }
             if version < newest {
                 let text = format!("the table {names} is at version {version}, and {newest} is needed; migrate first");
-                return Err(StoreError::Backend(text.into()));
+                return Err(SetupError::new(text).into());
             }
         }
         Ok(())
@@ -162,7 +163,7 @@ impl Operation<PgConnection> for Grant<'_> {
 
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<(), sqlx::Error> {
         let role = format!(r#""{}""#, self.role.replace('"', r#""""#));
-        let grant = sql.names.resolve(Dialect::Postgres).render(&GRANT.replace("{role}", &role));
+        let grant = sql.names.resolve(Dialect::Postgres).render_with(GRANT, &[("role", &role)]);
         sqlx::raw_sql(AssertSqlSafe(grant)).execute(connection).await.map(|_| ())
     }
 }

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Ro
 use tokio::{sync::OnceCell, time::timeout};
 
 use super::{
-    super::{error::StoreError, sql::classify::rejected_certificate},
+    super::{error::StoreError, sql::classify::connect_failed},
     options::PostgresOptions,
 };
 use crate::clock::Jitter;
@@ -75,19 +75,7 @@ impl Session {
 pub(super) async fn connect(options: &PgConnectOptions, limit: Duration) -> Result<PgConnection, StoreError> {
     let silent = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not respond").into());
     let connected = timeout(limit, options.connect()).await.unwrap_or_else(silent);
-    connected.map_err(|error| match rejected_certificate(&error) {
-        Some(problem) => StoreError::Backend(
-            format!(
-                "the certificate of the database server is not accepted ({problem}): the host in the URL must be one of its \
-                 names, and a private certificate authority must be named in the URL by sslrootcert"
-            )
-            .into(),
-        ),
-        None => match &error {
-            sqlx::Error::Tls(_) => StoreError::Backend(error.into()),
-            _ => error.into(),
-        },
-    })
+    connected.map_err(connect_failed)
 }
 
 /// The process of the server that serves this connection. Not prepared: behind a pooler even that name may clash.

@@ -1,38 +1,202 @@
 //! What an error of the driver means to the caller of a store.
 
 use super::{
-    super::error::StoreError,
+    super::error::{SetupError, StoreError},
     sqlstate::{Condition, condition},
 };
 
+/// What the error of a statement means. A lost connection is [`StoreError::Interrupted`], since the statement may be a write
+/// that was executed.
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        if let Some(text) = setup_mistake(&error) {
+            return SetupError::new(text).with_source(error).into();
+        }
         match condition(&error) {
-            Condition::Disconnected
-            | Condition::Conflict
+            Condition::Disconnected | Condition::FileError => Self::Interrupted(error.into()),
+            Condition::Conflict
             | Condition::LockTimeout
             | Condition::ReadOnly
             | Condition::TooManyConnections
             | Condition::OutOfResources
-            | Condition::Busy
-            | Condition::FileError => Self::Unavailable(error.into()),
+            | Condition::Locked
+            | Condition::CannotOpen => Self::Unavailable(error.into()),
             Condition::Cancelled => Self::Timeout(error.into()),
-            Condition::Outdated | Condition::Other => match &error {
-                sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Self::Unavailable(error.into()),
-                _ => Self::Backend(error.into()),
-            },
+            _ if matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) => {
+                Self::Unavailable(error.into())
+            }
+            _ => Self::Backend(error.into()),
         }
     }
 }
 
-/// What is wrong with the server's certificate, if that is why there is no connection.
-#[cfg(feature = "postgres")]
-pub(in crate::store) fn rejected_certificate(error: &sqlx::Error) -> Option<String> {
-    // sqlx does not export rustls, whose error this is.
-    match error {
-        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
-            io.to_string().strip_prefix("invalid peer certificate: ").map(str::to_owned)
+/// What it means that there is no connection. Nothing was sent.
+pub(in crate::store) fn connect_failed(error: sqlx::Error) -> StoreError {
+    #[cfg(feature = "postgres")]
+    if has_rejected_certificate(&error) {
+        let text = "the certificate of the database server is not accepted; the host in the URL must be one of the \
+                    certificate's names, and a private certificate authority must be named in the URL by sslrootcert";
+        return SetupError::new(text).with_source(error).into();
+    }
+    if let sqlx::Error::Tls(_) = &error {
+        let text = "the connection to the database server cannot be encrypted; enable TLS in the server, or change sslmode \
+                    or sslrootcert in the URL";
+        return SetupError::new(text).with_source(error).into();
+    }
+    StoreError::from(error).without_effect()
+}
+
+/// The mistake that an error makes visible, and what to change.
+fn setup_mistake(error: &sqlx::Error) -> Option<&'static str> {
+    if let sqlx::Error::Configuration(_) = error {
+        return Some("the URL of the database has a setting that is not valid; correct it");
+    }
+    Some(match condition(error) {
+        Condition::LoginRejected => {
+            "the database server rejected the login; correct the user or the password in the URL, or the server's pg_hba.conf"
         }
-        _ => None,
+        Condition::NoDatabase => "the database does not exist; create it, or correct its name in the URL",
+        Condition::NoTables => "the tables are missing or older than this library; run the migrations (migrate)",
+        Condition::NoPrivilege => {
+            "the role of the database connection lacks a privilege; check_tables says which, and grant_to grants it"
+        }
+        Condition::NotADatabase => "the file is not an SQLite database; name another file",
+        _ => return None,
+    })
+}
+
+/// Whether there is no connection because of the server's certificate.
+#[cfg(feature = "postgres")]
+pub(in crate::store) fn has_rejected_certificate(error: &sqlx::Error) -> bool {
+    // sqlx does not export rustls, whose error this is.
+    matches!(error, sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData
+        && io.to_string().starts_with("invalid peer certificate: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{borrow::Cow, error::Error as StdError, fmt, io};
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+    use crate::store::sql::operations::Effect;
+
+    #[derive(Debug)]
+    struct Response(&'static str, &'static str);
+
+    impl fmt::Display for Response {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.1)
+        }
+    }
+
+    impl StdError for Response {}
+
+    impl DatabaseError for Response {
+        fn message(&self) -> &str {
+            self.1
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn StdError + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn StdError + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    fn response(code: &'static str, message: &'static str) -> sqlx::Error {
+        sqlx::Error::Database(Box::new(Response(code, message)))
+    }
+
+    fn name(error: &StoreError) -> &'static str {
+        match error {
+            StoreError::Setup(_) => "setup",
+            StoreError::Unavailable(_) => "unavailable",
+            StoreError::Interrupted(_) => "interrupted",
+            StoreError::Timeout(_) => "timeout",
+            StoreError::Backend(_) => "backend",
+        }
+    }
+
+    #[test]
+    fn every_code_has_its_meaning() {
+        for (code, message, write) in [
+            // PostgreSQL.
+            ("53300", "sorry, too many clients already", "unavailable"),
+            ("53100", "could not extend file", "unavailable"),
+            ("40001", "could not serialize access", "unavailable"),
+            ("40P01", "deadlock detected", "unavailable"),
+            ("55P03", "canceling statement due to lock timeout", "unavailable"),
+            ("25006", "cannot execute INSERT in a read-only transaction", "unavailable"),
+            ("57014", "canceling statement due to statement timeout", "timeout"),
+            ("57P01", "terminating connection due to administrator command", "interrupted"),
+            ("08006", "connection failure", "interrupted"),
+            ("40003", "statement completion unknown", "interrupted"),
+            ("28P01", "password authentication failed", "setup"),
+            ("28000", "no pg_hba.conf entry", "setup"),
+            ("3D000", "database does not exist", "setup"),
+            ("42P01", "relation does not exist", "setup"),
+            ("3F000", "schema does not exist", "setup"),
+            ("42501", "permission denied", "setup"),
+            ("23514", "new row violates check constraint", "backend"),
+            ("0A000", "cached plan must not change result type", "backend"),
+            ("XX000", "internal error", "backend"),
+            // SQLite.
+            ("5", "database is locked", "unavailable"),
+            ("517", "database is locked", "unavailable"),
+            ("6", "database table is locked", "unavailable"),
+            ("13", "database or disk is full", "unavailable"),
+            ("14", "unable to open database file", "unavailable"),
+            ("10", "disk I/O error", "interrupted"),
+            ("778", "disk I/O error", "interrupted"),
+            ("1", "no such table: todo_tasks", "setup"),
+            ("26", "file is not a database", "setup"),
+            ("1", "near \"slect\": syntax error", "backend"),
+            ("275", "CHECK constraint failed", "backend"),
+        ] {
+            let case = format!("{code}: {message}");
+            assert_eq!(name(&response(code, message).into()), write, "{case}");
+            // A read, and an attempt to connect, leave nothing open.
+            let without_effect = if write == "interrupted" { "unavailable" } else { write };
+            assert_eq!(name(&Effect::Read.failed(response(code, message))), without_effect, "{case}");
+            assert_eq!(name(&connect_failed(response(code, message))), without_effect, "{case}");
+        }
+    }
+
+    #[test]
+    fn every_error_of_the_driver_has_its_meaning() {
+        let lost = || sqlx::Error::Io(io::ErrorKind::ConnectionReset.into());
+        assert_eq!(name(&lost().into()), "interrupted");
+        assert_eq!(name(&sqlx::Error::Protocol("odd".into()).into()), "interrupted");
+        assert_eq!(name(&sqlx::Error::WorkerCrashed.into()), "interrupted");
+        assert_eq!(name(&Effect::Read.failed(lost())), "unavailable");
+        assert_eq!(name(&connect_failed(lost())), "unavailable");
+        assert_eq!(name(&sqlx::Error::PoolTimedOut.into()), "unavailable");
+        assert_eq!(name(&sqlx::Error::Configuration("wrong".into()).into()), "setup");
+        assert_eq!(name(&connect_failed(sqlx::Error::Tls("no TLS".into()))), "setup");
+        assert_eq!(name(&sqlx::Error::Decode("odd".into()).into()), "backend");
+        #[cfg(feature = "postgres")]
+        {
+            let certificate = io::Error::new(io::ErrorKind::InvalidData, "invalid peer certificate: UnknownIssuer");
+            let error = connect_failed(certificate.into());
+            assert_eq!(name(&error), "setup");
+            assert!(error.source().is_some_and(|source| source.to_string().contains("UnknownIssuer")));
+            assert!(!error.to_string().contains("UnknownIssuer"), "the text does not repeat the source: {error}");
+        }
     }
 }

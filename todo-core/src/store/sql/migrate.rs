@@ -8,12 +8,13 @@ use sqlx::{
 };
 
 use super::{
-    super::error::StoreError,
+    super::error::{SetupError, StoreError},
     names::{Dialect, Names},
     sqlstate::{Condition, condition},
 };
 
-/// A step of the schema, there and back. The way there never changes once it is released: its checksum is in the ledger.
+/// A version of the tables: the statements that lead to it and back. The statements that lead to it never change after their
+/// release, because their checksum is in the ledger.
 struct Step {
     description: &'static str,
     up: &'static str,
@@ -47,7 +48,7 @@ pub(in crate::store) fn newest_version(dialect: Dialect) -> u32 {
     u32::try_from(steps(dialect).len()).unwrap_or(u32::MAX)
 }
 
-/// The migrations with the names put in, and a ledger of their own: `_sqlx_migrations` is the host's.
+/// The migrations with the names put in. Their ledger is a table of its own: `_sqlx_migrations` belongs to the host.
 pub(in crate::store) fn migrator(dialect: Dialect, names: &Names) -> Migrator {
     let resolved = names.resolve(dialect);
     let migrations = (1..).zip(steps(dialect)).flat_map(|(version, step)| {
@@ -66,8 +67,8 @@ pub(in crate::store) fn migrator(dialect: Dialect, names: &Names) -> Migrator {
     migrator
 }
 
-/// Runs the migrations, up to a version if one is named. Boxed, because the compiler does not see through sqlx's bounds
-/// that the future may change threads ("implementation of `Acquire` is not general enough").
+/// Runs the migrations up to a version. Boxed, because the compiler does not find out that the future is `Send`
+/// ("implementation of `Acquire` is not general enough").
 pub(in crate::store) fn migrate<'a, C>(
     migrator: &'a Migrator,
     connection: &'a mut C,
@@ -79,8 +80,8 @@ where
     Box::pin(migrator.run_direct(to.map(i64::from), connection, false))
 }
 
-/// Runs the ways back down to a version, and answers which one the database has then. It takes no lock, and is to run
-/// within a transaction.
+/// Reverts the migrations down to a version, and returns the version that the database has then. It takes no lock, so it has
+/// to run in a transaction.
 pub(in crate::store) fn revert<'a, C>(migrator: &'a Migrator, connection: &'a mut C, to: u32) -> Migrating<'a, u32>
 where
     C: Migrate + Send,
@@ -109,51 +110,69 @@ where
 
 type Migrating<'a, T> = Pin<Box<dyn Future<Output = Result<T, MigrateError>> + Send + 'a>>;
 
-/// Whether a migration may take the tasks away.
+/// Whether a migration may delete tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataLoss {
-    /// It fails, and changes nothing, while there are tasks that it would remove.
+    /// The migration fails and changes nothing if there are tasks that it would delete.
     Refuse,
-    /// It removes them.
+    /// The migration deletes them.
     Accept,
 }
 
-/// The version that somebody asks for, if there is such a one.
+/// The requested version, if there is one with this number.
 pub(in crate::store) fn known_version(dialect: Dialect, version: u32) -> Result<u32, StoreError> {
     let newest = newest_version(dialect);
     if version <= newest {
         return Ok(version);
     }
-    Err(StoreError::Backend(format!("there is no version {version} of the tables; the newest is {newest}").into()))
+    let text = format!("there is no version {version} of the tables; the newest is {newest}");
+    Err(SetupError::new(text).into())
 }
 
 pub(in crate::store) fn tasks_would_be_lost() -> StoreError {
-    StoreError::Backend("there are tasks, and version 0 has no place for them: nothing was changed".into())
+    let text =
+        "there are tasks, which version 0 would delete: nothing was changed; to delete them, accept the data loss";
+    SetupError::new(text).into()
 }
 
 /// What a failed migration means to the caller.
 pub(in crate::store) fn migration_failed(dialect: Dialect, error: MigrateError) -> StoreError {
     match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)
+            if condition(&error) == Condition::NoPrivilege =>
+        {
+            let text = "the role of the database connection may not migrate the tables; migrate as a role that owns them, or \
+                        that may create their schema";
+            SetupError::new(text).with_source(error).into()
+        }
         MigrateError::Execute(error) => error.into(),
-        MigrateError::ExecuteMigration(error, _) if condition(&error) == Condition::LockTimeout => error.into(),
+        // Without a meaning of its own, the error is kept with the number of the migration.
+        MigrateError::ExecuteMigration(error, _) if condition(&error) != Condition::Other => error.into(),
         MigrateError::VersionMissing(version) => newer_version(dialect, version),
+        MigrateError::VersionMismatch(version) => {
+            let text = format!(
+                "migration {version} of the tables is not the one of this library; use the library that has created the \
+                 tables, or other names for new ones"
+            );
+            SetupError::new(text).with_source(error).into()
+        }
         error => StoreError::Backend(error.into()),
     }
 }
 
-/// Whether a migration has failed because somebody else had the lock that it needs.
+/// Whether a migration has failed because another transaction held a lock that it needs.
 #[cfg(feature = "postgres")]
 pub(in crate::store) fn is_locked(error: &StoreError) -> bool {
     let is_lock_timeout = |error: &sqlx::Error| condition(error) == Condition::LockTimeout;
     matches!(error, StoreError::Unavailable(source) if source.downcast_ref::<sqlx::Error>().is_some_and(is_lock_timeout))
 }
 
-/// Somebody with a newer library was here.
+/// The tables were migrated by a newer version of this library.
 pub(in crate::store) fn newer_version(dialect: Dialect, version: i64) -> StoreError {
     let known = newest_version(dialect);
     let text = format!(
-        "the tables are at version {version}, and this program knows none after {known}: use a newer one, or let the \
-         newer one take them back to version {known}"
+        "the tables are at version {version}, and this program knows versions up to {known}; use a newer program, or migrate \
+         the tables back to version {known} with that program"
     );
-    StoreError::Backend(text.into())
+    SetupError::new(text).into()
 }

@@ -1,11 +1,10 @@
 use std::fmt;
 
-/// What our tables are called in the host's database.
+/// The names of the schema and the table in the host's database.
 ///
-/// By default the PostgreSQL table is `"todo"."tasks"` and the SQLite table, since SQLite has no schemas,
-/// `"todo_tasks"`. Migrations keep their ledger beside the table, under its name with `_migrations` at the end. So a
-/// host's own tables, and its own sqlx migrations, stay untouched; and two sets of names are two independent
-/// instances in one database.
+/// By default the table is `"todo"."tasks"` in PostgreSQL, and `"todo_tasks"` in SQLite, which has no schemas. The ledger of
+/// the migrations is a second table with the ending `_migrations`. So the host's own tables and sqlx migrations are not
+/// touched, and stores with different names are independent of each other in one database.
 ///
 /// ```
 /// use todo_core::store::Names;
@@ -20,7 +19,8 @@ pub struct Names {
     table: String,
 }
 
-/// A name is not 1 to 30 characters of `a` to `z`, `0` to `9` and `_`, beginning with no digit.
+/// A name that is not allowed: it must have 1 to 30 characters, only `a` to `z`, `0` to `9` and `_`, and must not begin with a
+/// digit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the name {0:?} must have 1 to 30 characters, only a-z, 0-9 and _, and must not begin with a digit")]
 pub struct InvalidName(String);
@@ -32,12 +32,12 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Checks the names of schema and table.
+    /// Makes names from those of the schema and the table.
     ///
     /// # Errors
     ///
-    /// One of them is not 1 to 30 characters of `a` to `z`, `0` to `9` and `_`, or begins with a digit. (PostgreSQL
-    /// cuts names after 63 bytes, and we make longer ones of these.)
+    /// One of them does not have 1 to 30 characters of `a` to `z`, `0` to `9` and `_`, or begins with a digit. (PostgreSQL
+    /// truncates names after 63 bytes, and the names of indexes and functions are longer than these.)
     pub fn new(schema: impl Into<String>, table: impl Into<String>) -> Result<Self, InvalidName> {
         let check = |name: String| {
             let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
@@ -49,13 +49,13 @@ impl Names {
         Ok(Self { schema: check(schema.into())?, table: check(table.into())? })
     }
 
-    /// The PostgreSQL schema.
+    /// Returns the name of the PostgreSQL schema.
     #[must_use]
     pub fn schema(&self) -> &str {
         &self.schema
     }
 
-    /// The table, within the schema.
+    /// Returns the name of the table within the schema.
     #[must_use]
     pub fn table(&self) -> &str {
         &self.table
@@ -80,7 +80,7 @@ impl Names {
     }
 }
 
-/// Which SQL is spoken.
+/// A dialect of SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Dialect {
     #[cfg(feature = "postgres")]
@@ -89,12 +89,12 @@ pub(in crate::store) enum Dialect {
     Sqlite,
 }
 
-/// The names as they stand in statements: qualified and quoted, never through a search path.
+/// The names as statements contain them: qualified and quoted, so that no search path matters.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Resolved {
-    /// The bare name of the schema; SQLite has none.
+    /// The name of the schema without quotes; empty for SQLite.
     schema: String,
-    /// The bare name of the table, of which the names of indexes and functions are made.
+    /// The name of the table without quotes, with which the names of indexes and functions begin.
     pub(in crate::store) table: String,
     pub(in crate::store) tasks: String,
     pub(in crate::store) ledger: String,
@@ -142,11 +142,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_could_leave_their_quotes_are_refused() {
+    fn names_that_could_end_their_quotes_are_rejected() {
         for wrong in ["", "1a", "Tasks", "ta-sks", "ta\"sks", "ta.sks", "ta sks", "tåsks", "x\0", &"x".repeat(31)] {
             assert!(Names::new(wrong, "tasks").is_err(), "{wrong:?}");
             assert!(Names::new("todo", wrong).is_err(), "{wrong:?}");
         }
         assert!(Names::new("_", "select").is_ok());
+    }
+
+    #[test]
+    fn a_value_is_not_searched_for_placeholders() {
+        #[cfg(feature = "postgres")]
+        let (dialect, tasks) = (Dialect::Postgres, r#""todo"."tasks""#);
+        #[cfg(not(feature = "postgres"))]
+        let (dialect, tasks) = (Dialect::Sqlite, r#""todo_tasks""#);
+        let names = Names::default().resolve(dialect);
+        let rendered = names.render_with("grant {tasks} to {role}, {unknown} {", &[("role", "{tasks}{role}{")]);
+        assert_eq!(rendered, format!("grant {tasks} to {{tasks}}{{role}}{{, {{unknown}} {{"));
     }
 }

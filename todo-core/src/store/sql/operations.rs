@@ -4,7 +4,7 @@
 //! `task_store!` writes the rest.
 
 use super::{
-    super::{Completion, TaskChange},
+    super::{Completion, TaskChange, error::StoreError},
     statements::Statements,
 };
 use crate::{Description, Patch, Task, TaskId, TaskQuery, Title, UserId, clock::Timestamp};
@@ -17,7 +17,20 @@ pub(in crate::store) enum Effect {
     /// Possibly something else than running it once.
     Write,
     /// The same as [`Write`](Self::Write). Each write in the batch can also be run on its own.
+    #[cfg(feature = "postgres")]
     BatchOfWrites,
+}
+
+impl Effect {
+    /// What the error of a statement means.
+    pub(in crate::store) fn failed(self, error: sqlx::Error) -> StoreError {
+        match self {
+            Self::Read => StoreError::from(error).without_effect(),
+            Self::Write => error.into(),
+            #[cfg(feature = "postgres")]
+            Self::BatchOfWrites => error.into(),
+        }
+    }
 }
 
 /// A call of a store: a statement with its parameters.

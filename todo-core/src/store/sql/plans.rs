@@ -1,7 +1,7 @@
-//! No statement may scan, however many tasks there are: each that a store runs is shown to its database, and the plan
-//! is compared with the index that the statement is made for.
+//! No statement reads more rows than it needs, however many tasks there are: the plan of each statement is compared with the
+//! index that it is made for.
 //!
-//! A new statement goes into the lists below; one that is left out does not compile.
+//! A new statement must be added to the lists below, or the tests do not compile.
 
 use super::{
     names::{Dialect, Names},
@@ -18,32 +18,31 @@ mod postgres {
     use super::{Dialect, Names, Statements};
     use crate::store::sql::statements::Batches;
 
-    /// How many tasks there are; every third is Ann's, and only her first [`DONE`] are done.
+    /// The number of tasks. Every third one belongs to Ann, and only her first [`DONE`] are completed.
     const TASKS: usize = 60_000;
     const DONE: usize = 150;
-    /// How many rows a page of 100 reads.
+    /// The number of rows that a page of 100 reads.
     const PAGE: usize = 101;
-    /// How many calls a batch has.
+    /// The number of calls in a batch.
     const BATCH: usize = 50;
 
-    /// A statement with parameters like those that the store gives to it.
+    /// A statement with parameters like those of a store.
     struct Case {
         name: &'static str,
         sql: String,
         /// Values with their types: `'ann'::text`.
         parameters: Vec<String>,
-        /// By which columns the index is searched, in their order. Nothing: no row is looked for.
+        /// The columns by which the index is searched, in their order. None: no row is searched for.
         by: &'static [&'static str],
-        /// How many pages of the database it may touch at most.
+        /// The maximum number of database pages that it reads.
         pages: usize,
     }
 
-    /// The pages from the root of an index to a row: four here, and one to spare.
+    /// The pages from the root of an index to a row: four here, and one in reserve.
     const SEARCH: usize = 5;
-    /// What a row that is written costs: a search, its page, an entry in each index, and now and then a page that is
-    /// split.
+    /// The pages for writing a row: a search, its page, an entry in each index, and sometimes a page that is split.
     const WRITE: usize = 20;
-    /// What the first write of a session costs beside that.
+    /// Additional pages for the first write of a session.
     const FIRST: usize = 20;
 
     fn cases(sql: &Statements) -> Vec<Case> {
@@ -58,7 +57,7 @@ mod postgres {
             delete,
             erase,
             ping,
-            // It stops at the first row, of whomever, and no call runs it.
+            // It stops at the first row of any owner, and no call runs it.
             has_tasks: _,
             #[cfg(feature = "sqlite")]
             lock,
@@ -82,7 +81,7 @@ mod postgres {
             case("list the few that are done", list_completed, &[ann, all, page, yes], completed, PAGE + SEARCH),
             case("update", update, &[ann, some, title, yes, description, yes, no, now], key, SEARCH + WRITE + FIRST),
             case("delete", delete, &[ann, some], key, SEARCH + WRITE),
-            // 80 tasks, each on a page of its own and in two indexes.
+            // 80 tasks, each on its own page and in two indexes.
             case("erase", erase, &["'user 7'::text"], &["user_id"], SEARCH + 4 * 80),
             case("ping", ping, &[], &[], 0),
         ];
@@ -91,7 +90,7 @@ mod postgres {
 
         let Batches { get, list, list_completed, insert, update, delete } = batch;
         let case = |name, sql: &SqlStr, parameters: &[&str], by, pages| {
-            // Each call is about a task of its own.
+            // Each call is about another task.
             let of_call = |value: &str, call| if value == some { id(30_000 + 3 * call) } else { value.to_owned() };
             let parameters = parameters.iter().map(|&value| many(|call| of_call(value, call))).collect();
             Case { name, sql: sql.as_str().to_owned(), parameters, by, pages: BATCH * pages + FIRST }
@@ -101,19 +100,18 @@ mod postgres {
             case("many lists", list, &[ann, some, page], key, PAGE + SEARCH),
             case("many lists of what is done", list_completed, &[ann, some, page, yes], completed, PAGE + SEARCH),
             case("many inserts", insert, &[ann, new, title, description, yes, now, now, first], &[], WRITE),
-            // They look twice: for what is not locked, and for what to change.
+            // They search twice: for rows that are not locked, and for rows to change.
             case("many updates", update, &[ann, some, title, yes, description, yes, no, now], key, 2 * SEARCH + WRITE),
             case("many deletes", delete, &[ann, some], key, 2 * SEARCH + WRITE),
         ]);
         cases
     }
 
-    /// The statements within the functions, as the database has them, with the parameters of the statements that they
-    /// stand for.
+    /// The statements within the functions, read from the database, with the parameters of the statements that they replace.
     async fn cases_in_functions(url: &str, sql: &Statements) -> Vec<Case> {
         let mut connection = PgConnection::connect(url).await.expect("a connection");
         let mut cases = cases(sql);
-        // No function has a batch, or needs a lock.
+        // There are no functions for batches and locks.
         cases.retain(|case| !case.name.starts_with("many") && !["ping", "lock"].contains(&case.name));
         for case in &mut cases {
             let function = match case.name {
@@ -130,12 +128,12 @@ mod postgres {
         cases
     }
 
-    /// The id of a task; Ann's are those whose number can be divided by three.
+    /// The id of a task. It belongs to Ann if its number is divisible by three.
     fn id(number: usize) -> String {
         format!("'01900000-0000-7000-8000-{number:012x}'::uuid")
     }
 
-    /// One of the arrays in which a batch brings its calls.
+    /// An array with one parameter of each call in a batch.
     fn many(value: impl Fn(usize) -> String) -> String {
         let values = (0..BATCH).map(&value).collect::<Vec<_>>().join(", ");
         format!("array[{values}]::{}[]", kind(&value(0)))
@@ -155,10 +153,10 @@ mod postgres {
             run(connection, &format!(r#"prepare "{}" {kinds} as {}"#, self.name, self.sql)).await;
         }
 
-        /// What is wrong with the plan by which the server executes the statement, if something is.
+        /// What is wrong with the plan of the statement; empty if nothing is.
         async fn complaints(&self, connection: &mut PgConnection) -> String {
             let values = in_parentheses(&self.parameters.iter().map(String::as_str).collect::<Vec<_>>());
-            // What it writes is not to stay.
+            // Its writes are rolled back.
             run(connection, "savepoint before").await;
             let explain = format!(r#"explain (analyze, buffers, format json) execute "{}" {values}"#, self.name);
             let row = connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(explain))).await.expect("a plan");
@@ -173,7 +171,7 @@ mod postgres {
             }
             let pages = number(plan, "Shared Hit Blocks") + number(plan, "Shared Read Blocks");
             if pages > self.pages {
-                found.complaints.push(format!("{pages} pages where {} would do", self.pages));
+                found.complaints.push(format!("{pages} pages instead of {}", self.pages));
             }
             let complaints = found.complaints.join(", ");
             if complaints.is_empty() { complaints } else { format!("{}: {complaints}\n{}", self.name, found.outline) }
@@ -197,7 +195,7 @@ mod postgres {
                 }
             }
             if wasted > 0 {
-                found.complaints.push(format!("{wasted} rows are read in vain"));
+                found.complaints.push(format!("{wasted} rows are read and discarded"));
             }
             for node in node["Plans"].as_array().into_iter().flatten() {
                 self.look_at(node, depth + 1, found);
@@ -216,7 +214,7 @@ mod postgres {
         node[name].as_u64().and_then(|number| number.try_into().ok()).unwrap_or(0)
     }
 
-    /// Of `((t.user_id = k.user_id) AND (t.id <= k.newest))`, what stands on the left.
+    /// The left sides of `((t.user_id = k.user_id) AND (t.id <= k.newest))`.
     fn columns(condition: &str) -> Vec<&str> {
         let left =
             condition.split(" AND ").filter_map(|comparison| comparison.trim_start_matches('(').split(' ').next());
@@ -229,7 +227,7 @@ mod postgres {
         }
     }
 
-    /// A connection to a database with [`TASKS`], to which all statements are known.
+    /// A connection to a database with [`TASKS`] tasks on which all statements are prepared.
     async fn prepared(url: &str, cases: &[Case]) -> PgConnection {
         let mut connection = filled(url).await;
         for case in cases {
@@ -258,8 +256,8 @@ mod postgres {
         cases: impl IntoIterator<Item = &Case> + Clone,
     ) -> Vec<(&'static str, String)> {
         let mut all = Vec::new();
-        // The driver prepares statements, so the server plans them for the parameters at first, and then, if that seems no
-        // worse, once for all.
+        // The driver prepares statements. The server plans them for each set of parameters at first, and later, if that seems
+        // no worse, once for all.
         for mode in ["force_custom_plan", "force_generic_plan"] {
             run(connection, &format!("set local plan_cache_mode = {mode}")).await;
             for case in cases.clone() {
@@ -281,7 +279,7 @@ mod postgres {
         let found = complaints(&mut connection, &cases).await;
         assert!(found.is_empty(), "{}", found.into_iter().map(|(_, text)| text).collect::<String>());
 
-        // And it is noticed where an index is not there.
+        // The test fails if an index is missing.
         let by_completed = r#"drop index "todo"."tasks_user_id_completed_id_idx""#;
         let by_key = r#"alter table "todo"."tasks" drop constraint "tasks_pkey""#;
         for (missing, columns) in [(by_completed, &["user_id", "completed", "id"][..]), (by_key, &["user_id", "id"])] {
@@ -290,15 +288,15 @@ mod postgres {
             let found = complaints(&mut connection, &cases).await;
             for case in cases.iter().filter(|case| case.by == columns) {
                 let times = found.iter().filter(|(name, _)| *name == case.name).count();
-                assert_eq!(times, 2, "{} is none the worse after: {missing}", case.name);
+                assert_eq!(times, 2, "{} has the same plan after: {missing}", case.name);
             }
             run(&mut connection, "rollback to whole").await;
         }
     }
 
-    /// What row security adds to each is compared once, and takes no index away.
+    /// Row-level security adds a comparison, and the statements still use their indexes.
     #[tokio::test]
-    async fn behind_row_security_every_statement_is_one_search_of_its_index_too() {
+    async fn with_row_security_every_statement_is_one_search_of_its_index_too() {
         let walled = testkit::stores::WalledDatabase::migrated().await;
         let cases = cases_in_functions(&walled.owner, &Statements::new(Dialect::Postgres, Names::default())).await;
         filled(walled.database.url()).await;
@@ -309,9 +307,9 @@ mod postgres {
         run(&mut connection, "begin").await;
         for (owner, erases) in [("ann", false), ("user 7", true)] {
             run(&mut connection, &format!("select set_config('todo.user_id', '{owner}', true)")).await;
-            // Only the case that erases is about somebody else.
+            // Only the case that erases is about another owner.
             let of_owner: Vec<_> = cases.iter().filter(|case| (case.name == "erase") == erases).collect();
-            // The first time, what a session reads to know the policy and its function counts too.
+            // The first time, the pages that the session reads to load the policy and its function count too.
             complaints(&mut connection, of_owner.clone()).await;
             let found = complaints(&mut connection, of_owner).await;
             assert!(found.is_empty(), "{}", found.into_iter().map(|(_, text)| text).collect::<String>());
@@ -327,7 +325,7 @@ mod sqlite {
     use super::{Dialect, Names, Statements};
     use crate::store::SqliteStore;
 
-    /// Each statement, and how SQLite finds what it is about.
+    /// Each statement, and how SQLite finds its rows.
     fn cases(sql: &Statements) -> Vec<(&str, &'static [&'static str])> {
         let Statements {
             names: _,
@@ -340,7 +338,7 @@ mod sqlite {
             update,
             delete,
             erase,
-            // These end before they read a row, which no plan shows.
+            // These end before they read a row, which a plan does not show.
             ping: _,
             lock: _,
             has_tasks: _,
@@ -380,7 +378,7 @@ mod sqlite {
         for (statement, expected) in cases(&sql) {
             assert_eq!(plan(&mut connection, statement).await, expected, "{statement}");
         }
-        // And it is noticed if one is not.
+        // The test fails if an index is missing.
         connection.execute("drop index todo_tasks_user_id_completed_id_idx").await.expect("it was there");
         let (statement, expected) = cases(&sql)[3];
         assert_ne!(plan(&mut connection, statement).await, expected);

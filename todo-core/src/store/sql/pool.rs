@@ -245,9 +245,9 @@ impl<DB: Database> Lease<DB> {
     }
 
     /// Gives the connection back, unless the error says that it is of no more use.
-    pub(in crate::store) fn finish<T>(mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        let Some(mut object) = self.object.take() else { return result };
-        match &result {
+    pub(in crate::store) fn finish(mut self, result: Result<(), &sqlx::Error>) {
+        let Some(mut object) = self.object.take() else { return };
+        match result {
             Err(error) => match condition(error) {
                 // If a new connection is no better, the older ones are no worse.
                 Condition::ReadOnly | Condition::Outdated if !self.is_new => {
@@ -262,9 +262,8 @@ impl<DB: Database> Lease<DB> {
                 _ if matches!(error, sqlx::Error::Decode(_) | sqlx::Error::Database(_)) => object.used = Instant::now(),
                 _ => drop(Object::take(object)),
             },
-            Ok(_) => object.used = Instant::now(),
+            Ok(()) => object.used = Instant::now(),
         }
-        result
     }
 
     fn doubt(object: &Object<Manager<DB>>, change: impl FnOnce(&mut Doubts)) {

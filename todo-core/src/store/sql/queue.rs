@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use super::super::error::StoreError;
+use super::{super::error::StoreError, classify::connect_failed};
 
 /// How many calls may wait for a connection, unless the host says otherwise.
 pub(in crate::store) const MAX_WAITING: usize = 1024;
@@ -43,11 +43,11 @@ pub(in crate::store) enum NoConnection {
 
 impl From<NoConnection> for StoreError {
     fn from(reason: NoConnection) -> Self {
-        Self::Unavailable(match reason {
-            NoConnection::QueueFull => "too many calls wait for a connection".into(),
-            NoConnection::NoneFree => "no connection became free in time".into(),
-            NoConnection::ConnectFailed(error) => error.into(),
-        })
+        match reason {
+            NoConnection::QueueFull => Self::Unavailable("too many calls wait for a connection".into()),
+            NoConnection::NoneFree => Self::Unavailable("no connection became free in time".into()),
+            NoConnection::ConnectFailed(error) => connect_failed(error),
+        }
     }
 }
 

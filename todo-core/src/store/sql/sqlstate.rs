@@ -5,6 +5,14 @@
 pub(in crate::store) enum Condition {
     /// The connection is lost. Whether a statement that was sent has taken effect is not known.
     Disconnected,
+    /// The server rejected the user, the password or the address of the client.
+    LoginRejected,
+    /// The database does not exist.
+    NoDatabase,
+    /// A table, a column, a function or the schema does not exist.
+    NoTables,
+    /// The role lacks a privilege, or row-level security rejected a row.
+    NoPrivilege,
     /// The transaction was rolled back because of a concurrent one: a serialization failure or a deadlock.
     Conflict,
     /// The statement waited for a lock for longer than `lock_timeout`.
@@ -16,14 +24,18 @@ pub(in crate::store) enum Condition {
     Outdated,
     /// The server has too many connections to accept another one.
     TooManyConnections,
-    /// The server lacks memory or disk space.
+    /// The database lacks memory or disk space.
     OutOfResources,
     /// The statement was cancelled, usually by `statement_timeout`.
     Cancelled,
-    /// SQLite: another connection holds the lock, the disk is full, or the file cannot be opened.
-    Busy,
+    /// SQLite: another connection holds the lock.
+    Locked,
+    /// SQLite: the file cannot be opened.
+    CannotOpen,
     /// SQLite: reading or writing the file failed.
     FileError,
+    /// SQLite: the file is not a database.
+    NotADatabase,
     /// Anything else.
     Other,
 }
@@ -37,7 +49,7 @@ pub(in crate::store) fn condition(error: &sqlx::Error) -> Condition {
         sqlx::Error::Database(error) => error.code().map_or(Condition::Other, |code| {
             // SQLite has numbers of up to four digits, PostgreSQL has five characters.
             match code.parse::<u32>() {
-                Ok(number) if code.len() < 5 => of_sqlite(number),
+                Ok(number) if code.len() < 5 => of_sqlite(number, error.message()),
                 _ => of_postgres(&code),
             }
         }),
@@ -45,35 +57,54 @@ pub(in crate::store) fn condition(error: &sqlx::Error) -> Condition {
     }
 }
 
+/// The meaning of a code (SQLSTATE) of PostgreSQL. Comments give its name in the manual.
 fn of_postgres(code: &str) -> Condition {
     match code {
         // feature_not_supported ("cached plan must not change result type"), invalid_sql_statement_name.
         "0A000" | "26000" => Condition::Outdated,
         // read_only_sql_transaction.
         "25006" => Condition::ReadOnly,
+        // invalid_catalog_name.
+        "3D000" => Condition::NoDatabase,
+        // undefined_table, undefined_column, undefined_function, invalid_schema_name.
+        "42P01" | "42703" | "42883" | "3F000" => Condition::NoTables,
+        // insufficient_privilege.
+        "42501" => Condition::NoPrivilege,
         // serialization_failure, deadlock_detected.
         "40001" | "40P01" => Condition::Conflict,
+        // statement_completion_unknown.
+        "40003" => Condition::Disconnected,
+        // too_many_connections.
+        "53300" => Condition::TooManyConnections,
         // lock_not_available.
         "55P03" => Condition::LockTimeout,
         // query_canceled.
         "57014" => Condition::Cancelled,
-        // too_many_connections.
-        "53300" => Condition::TooManyConnections,
         // connection_exception; 57P01 to 57P05: the server closes this connection.
         _ if code.starts_with("08") || code.starts_with("57P") => Condition::Disconnected,
+        // invalid_authorization_specification.
+        _ if code.starts_with("28") => Condition::LoginRejected,
         // insufficient_resources.
         _ if code.starts_with("53") => Condition::OutOfResources,
         _ => Condition::Other,
     }
 }
 
-/// By the low byte: the rest says more about the same.
-fn of_sqlite(code: u32) -> Condition {
+/// The meaning of a result code of SQLite. Its low byte is the primary code.
+fn of_sqlite(code: u32, message: &str) -> Condition {
     match code & 0xff {
-        // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_FULL, SQLITE_CANTOPEN.
-        5 | 6 | 13 | 14 => Condition::Busy,
+        // SQLITE_ERROR, which has no code of its own for this.
+        1 if message.starts_with("no such table") || message.starts_with("no such column") => Condition::NoTables,
+        // SQLITE_BUSY, SQLITE_LOCKED.
+        5 | 6 => Condition::Locked,
         // SQLITE_IOERR.
         10 => Condition::FileError,
+        // SQLITE_FULL.
+        13 => Condition::OutOfResources,
+        // SQLITE_CANTOPEN.
+        14 => Condition::CannotOpen,
+        // SQLITE_NOTADB.
+        26 => Condition::NotADatabase,
         _ => Condition::Other,
     }
 }

@@ -45,7 +45,7 @@ pub(in crate::store) struct Batches {
     pub(in crate::store) delete: SqlStr,
 }
 
-// No statement fails on purpose: in PostgreSQL a statement that fails aborts the transaction, which may be the host's.
+// No statement fails on purpose: in PostgreSQL a failed statement aborts the transaction, which may be the host's.
 const INSERT: &str = "insert into {tasks} (user_id, id, title, description, completed, created_at, updated_at, version) \
     values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing";
 
