@@ -163,9 +163,11 @@ impl ApiError {
                 "Too many requests. Retry later.".to_owned()
             }
             Self::NotReady { .. } => "The service is not ready.".to_owned(),
-            Self::Auth(AuthError::Unavailable { .. })
-            | Self::Service(Error::Store(StoreError::Unavailable(_) | StoreError::Interrupted(_))) => {
+            Self::Auth(AuthError::Unavailable { .. }) | Self::Service(Error::Store(StoreError::Unavailable(_))) => {
                 "The service is unavailable. Retry later.".to_owned()
+            }
+            Self::Service(Error::Store(StoreError::Interrupted(_))) => {
+                "The service is unavailable. The write may have happened.".to_owned()
             }
             Self::Service(Error::Store(StoreError::Timeout(_))) | Self::Timeout { .. } => {
                 "The request timed out. Retry later.".to_owned()

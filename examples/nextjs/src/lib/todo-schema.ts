@@ -568,7 +568,7 @@ export interface components {
                 };
             };
         };
-        /** @description The store or the keys that verify tokens are unreachable or too slow. After `timeout`, a write may have happened. */
+        /** @description The store or the keys that verify tokens are unreachable or too slow. A write may have happened. */
         Unavailable: {
             headers: {
                 /** @description Caches must not store the response, because it depends on the user. */

@@ -106,8 +106,7 @@ impl Failure {
             Self::RateLimited => "The caller sends too many requests.",
             Self::Internal => "The server failed.",
             Self::Unavailable => {
-                "The store or the keys that verify tokens are unreachable or too slow. After `timeout`, a write may have \
-                 happened."
+                "The store or the keys that verify tokens are unreachable or too slow. A write may have happened."
             }
             Self::NotReady => "The parts in `failed` do not work or did not respond in time.",
         }

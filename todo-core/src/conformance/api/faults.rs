@@ -30,6 +30,16 @@ pub async fn an_unavailable_store_is_unavailable(app: &dyn App) {
     .await;
 }
 
+/// 503 `unavailable` with `Retry-After`. The text says that the write may have happened.
+pub async fn an_interrupted_write_may_have_happened(app: &dyn App) {
+    with_failing_store(app, "store-interrupted", |reply| {
+        let detail = "The service is unavailable. The write may have happened.";
+        reply.problem(503, "Service Unavailable", "unavailable", detail);
+        assert_eq!(reply.header("retry-after"), "1");
+    })
+    .await;
+}
+
 /// 503 `timeout` with `Retry-After`.
 pub async fn a_slow_store_times_out(app: &dyn App) {
     with_failing_store(app, "store-timeout", |reply| {
@@ -41,8 +51,10 @@ pub async fn a_slow_store_times_out(app: &dyn App) {
 
 /// 500 `internal` without the cause.
 pub async fn a_failed_store_does_not_reveal_the_cause(app: &dyn App) {
-    with_failing_store(app, "store-failure", |reply| {
-        reply.problem(500, "Internal Server Error", "internal", "Internal server error.");
-    })
-    .await;
+    for user in ["store-failure", "store-setup"] {
+        with_failing_store(app, user, |reply| {
+            reply.problem(500, "Internal Server Error", "internal", "Internal server error.");
+        })
+        .await;
+    }
 }

@@ -10,7 +10,7 @@ use crate::{
     api::TodoApi,
     auth::{Gate, GateError, Identity, JwtVerifier, KeySource, Quota, Verdict},
     clock::{Clock as _, SystemClock, Timestamp},
-    store::{StoreError, TaskChange, TaskStore},
+    store::{SetupError, StoreError, TaskChange, TaskStore},
 };
 
 const SECRET: &str = "the shared secret of the suite for adapters";
@@ -69,7 +69,9 @@ impl<S> FailingFor<S> {
         let cause = || "the secret cause".into();
         match owner.as_str() {
             "store-unavailable" => Err(StoreError::Unavailable(cause())),
+            "store-interrupted" => Err(StoreError::Interrupted(cause())),
             "store-timeout" => Err(StoreError::Timeout(cause())),
+            "store-setup" => Err(SetupError::new("the secret cause").into()),
             "store-failure" => Err(StoreError::Backend(cause())),
             _ => Ok(()),
         }

@@ -91,6 +91,7 @@ macro_rules! api_conformance {
             fields_set_by_the_server_are_rejected
             nul_is_an_invalid_value
             an_unavailable_store_is_unavailable
+            an_interrupted_write_may_have_happened
             a_slow_store_times_out
             a_failed_store_does_not_reveal_the_cause
         }
