@@ -31,8 +31,8 @@ impl From<sqlx::Error> for StoreError {
 }
 
 /// What it means that there is no connection. Nothing was sent.
+#[cfg(feature = "postgres")]
 pub(in crate::store) fn connect_failed(error: sqlx::Error) -> StoreError {
-    #[cfg(feature = "postgres")]
     if has_rejected_certificate(&error) {
         let text = "the certificate of the database server is not accepted; the host in the URL must be one of the \
                     certificate's names, and a private certificate authority must be named in the URL by sslrootcert";
@@ -73,7 +73,7 @@ pub(in crate::store) fn has_rejected_certificate(error: &sqlx::Error) -> bool {
         && io.to_string().starts_with("invalid peer certificate: "))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "postgres"))]
 mod tests {
     use std::{borrow::Cow, error::Error as StdError, fmt, io};
 
