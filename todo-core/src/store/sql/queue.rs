@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use super::super::error::StoreError;
+use super::{
+    super::error::StoreError,
+    sqlstate::{Condition, condition},
+};
 
 /// How many calls may wait for a connection, unless the host says otherwise.
 pub(in crate::store) const MAX_WAITING: usize = 1024;
@@ -46,6 +49,8 @@ impl From<NoConnection> for StoreError {
         match reason {
             NoConnection::QueueFull => Self::Unavailable("too many calls wait for a connection".into()),
             NoConnection::NoneFree => Self::Unavailable("no connection became free in time".into()),
+            // A file with other contents does not become a database.
+            NoConnection::ConnectFailed(error) if condition(&error) == Condition::NotADatabase => error.into(),
             // Also if the database or the role is gone: both were there at the start, and may come back.
             NoConnection::ConnectFailed(error) => Self::Unavailable(error.into()),
         }
