@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 fn measure(options: &Options) -> Result<bool, Failure> {
     raise_open_file_limit();
     eprintln!("load: building todo-server");
-    let programs = Programs::build()?;
+    let programs = Programs::build(&options.other)?;
     eprintln!("load: filling a database");
     let mut databases = Databases::open(options.sqlite, &programs.todo_server)?;
     let on_postgres = matches!(databases, Databases::Postgres(_));
