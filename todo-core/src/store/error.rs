@@ -25,12 +25,12 @@ pub enum StoreError {
     /// later may succeed.
     #[error("the task store is unavailable")]
     Unavailable(#[source] Source),
-    /// The connection was lost while the database executed a write, which may have taken effect. A read never fails like
-    /// this.
+    /// A write was interrupted, and may have taken effect: the connection was lost, or the code of the store panicked, after
+    /// the statement may have been sent. A read never fails like this.
     ///
     /// In a store within a transaction of the host, nothing takes effect before the host commits the transaction, and on a
     /// lost connection that will fail.
-    #[error("the connection to the task store was lost during a write")]
+    #[error("a write was interrupted and may have taken effect")]
     Interrupted(#[source] Source),
     /// The database cancelled the statement at its time limit and rolled it back.
     #[error("the statement took longer than the database allows")]
