@@ -297,10 +297,10 @@ mod postgres {
     /// Row-level security adds a comparison, and the statements still use their indexes.
     #[tokio::test]
     async fn with_row_security_every_statement_is_one_search_of_its_index_too() {
-        let walled = testkit::stores::WalledDatabase::migrated().await;
-        let cases = cases_in_functions(&walled.owner, &Statements::new(Dialect::Postgres, Names::default())).await;
-        filled(walled.database.url()).await;
-        let mut connection = PgConnection::connect(&walled.app).await.expect("a connection");
+        let secured = testkit::stores::RowSecurityDatabase::migrated().await;
+        let cases = cases_in_functions(&secured.owner, &Statements::new(Dialect::Postgres, Names::default())).await;
+        filled(secured.database.url()).await;
+        let mut connection = PgConnection::connect(&secured.app).await.expect("a connection");
         for case in &cases {
             case.prepare(&mut connection).await;
         }
@@ -314,7 +314,7 @@ mod postgres {
             let found = complaints(&mut connection, of_owner).await;
             assert!(found.is_empty(), "{}", found.into_iter().map(|(_, text)| text).collect::<String>());
         }
-        walled.database.close().await;
+        secured.database.close().await;
     }
 }
 
