@@ -15,7 +15,7 @@ use super::{
         names::{Dialect, Names},
         operations::{Effect, HasTasks, Operation, operations, task_store},
         pool::{Connector, Opened, Pool},
-        queue::PoolStatus,
+        queue::{NoConnection, PoolStatus},
         sqlstate::{Condition, condition},
         statements::Statements,
         transaction::HostTransaction,
@@ -207,7 +207,7 @@ impl SqliteStore {
     }
 
     async fn run_migrations(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
-        let mut connection = self.writer.lease().await?;
+        let mut connection = self.writer.lease().await.map_err(cannot_open)?;
         // sqlx takes no lock on SQLite. This transaction holds the write lock, so that concurrent migrations run one after the
         // other, and all but the first find the work done.
         let mut transaction = connection.begin_with("begin immediate").await?;
@@ -237,6 +237,18 @@ impl SqliteStore {
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStore").field("names", &self.sql.names).finish_non_exhaustive()
+    }
+}
+
+/// Why the file cannot be opened at the start. Later, the same error may be temporary, such as too many open files.
+fn cannot_open(reason: NoConnection) -> StoreError {
+    match reason {
+        NoConnection::ConnectFailed(error) if condition(&error) == Condition::CannotOpen => {
+            let text = "the SQLite file cannot be opened or created; create the folder that contains it, and let this process \
+                        write there";
+            SetupError::new(text).with_source(error).into()
+        }
+        reason => reason.into(),
     }
 }
 

@@ -171,7 +171,8 @@ fn an_unreachable_database_is_retried_and_then_reported_without_its_password() {
         .set("DATABASE_URL", "postgres://todo:hunter2@127.0.0.1:1/todo?password=hunter2");
     let outcome = setup.run(&[]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(outcome.log.contains("retrying"), "{outcome:?}");
+    assert_eq!(outcome.log.matches("retrying").count(), 1, "{outcome:?}");
+    assert!(outcome.log.contains("start the database, or correct its URL"), "{outcome:?}");
     assert!(outcome.log.contains("postgres://todo:***@127.0.0.1:1/todo"), "{outcome:?}");
     assert!(!outcome.log.contains("hunter2") && !outcome.log.contains(SECRET), "{outcome:?}");
 }
@@ -181,6 +182,7 @@ fn a_file_that_cannot_be_opened_is_reported_at_once() {
     let outcome = Setup::with_secret(Framework::ANY).set("DATABASE_URL", "sqlite://nowhere/todo.db").run(&[]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.log.contains("sqlite://nowhere/todo.db"), "{outcome:?}");
+    assert!(outcome.log.contains("create the folder that contains it"), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ pub(in crate::store) enum Condition {
     FileError,
     /// SQLite: the file is not a database.
     NotADatabase,
+    /// SQLite: the process may read the file but not write it.
+    FileIsReadOnly,
     /// Anything else.
     Other,
 }
@@ -97,6 +99,8 @@ fn of_sqlite(code: u32, message: &str) -> Condition {
         1 if message.starts_with("no such table") || message.starts_with("no such column") => Condition::NoTables,
         // SQLITE_BUSY, SQLITE_LOCKED.
         5 | 6 => Condition::Locked,
+        // SQLITE_READONLY.
+        8 => Condition::FileIsReadOnly,
         // SQLITE_IOERR.
         10 => Condition::FileError,
         // SQLITE_FULL.
