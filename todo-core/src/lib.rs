@@ -8,8 +8,8 @@
 //!
 //! - [`store`] stores tasks: in memory ([`MemoryStore`](store::MemoryStore)), in SQLite (`SqliteStore`) or in PostgreSQL
 //!   (`PostgresStore`). A host can implement [`TaskStore`](store::TaskStore) for another database.
-//! - [`TodoService`] has the operations on tasks. Every operation belongs to a user, whom
-//!   [`for_user`](TodoService::for_user) takes, so code cannot access tasks without naming their owner.
+//! - [`TodoService`] has the operations on tasks. They are methods of what [`for_user`](TodoService::for_user) returns, so
+//!   code cannot access tasks without naming their owner.
 //! - [`auth`] authenticates callers. [`JwtVerifier`](auth::JwtVerifier) verifies JSON Web Tokens, such as those of Better
 //!   Auth. A host with sessions or API keys implements [`Authenticator`](auth::Authenticator). A
 //!   [`Gate`](auth::Gate) can reject authenticated callers, such as disabled users.

@@ -47,10 +47,10 @@ operations!(PgConnection, time::OffsetDateTime);
 /// - a read whose connection was lost;
 /// - a statement that the server has rolled back because of a conflict (a serialization failure or a deadlock).
 ///
-/// It repeats once, on a connection without the fault, a statement that was rejected because the server has become read-only
-/// (as a former primary does) or because its prepared form is no longer valid. The pauses are up to 50, 100 and 200 ms long,
-/// half of it random. No other call is repeated: a write whose connection was lost fails with [`StoreError::Interrupted`],
-/// since it may have been executed. Nothing is repeated in a transaction of the host.
+/// The store repeats once, over another connection, a statement that was rejected because the server has become read-only
+/// (as a former primary does) or because its prepared form is no longer valid. The pauses between attempts are at most 50,
+/// 100 and 200 ms, and at least half of that, at random. No other call is repeated: a write whose connection was lost fails
+/// with [`StoreError::Interrupted`], since it may have been executed. Nothing is repeated in a transaction of the host.
 ///
 /// If the server does not respond for a second longer than
 /// [`statement_timeout`](PostgresOptions::statement_timeout), or for 30 seconds without such a limit, the connection counts as
@@ -94,7 +94,7 @@ pub struct CheckReport {
     /// Whether a write that has returned survives a crash of the database server: its settings `fsync` and
     /// `synchronous_commit` are on.
     pub durable: bool,
-    /// Whether the connections lead to a pooler. It tracks prepared statements, or the check would fail.
+    /// Whether the connections lead to a pooler. The pooler then tracks prepared statements, since the check fails otherwise.
     pub pooled: bool,
     /// How long a statement of this store may run, or `None` if there is no limit. Behind a pooler, and on the host's pool,
     /// the setting of the role applies.

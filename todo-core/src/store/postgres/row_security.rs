@@ -20,14 +20,15 @@ use super::{
 };
 
 impl PostgresStore {
-    /// Uses row-level security in addition to the predicates of the statements: a statement that lacked its predicate would
-    /// still see and change only tasks of the owner of the call.
+    /// Returns a store that uses row-level security in addition to the predicates of the statements: a statement without its
+    /// predicate then still sees and changes only tasks of the owner of the call.
     ///
     /// Each call is then a function in the database that binds its owner (`todo.user_id`) and removes the binding at its
     /// end. It is still one round trip, and nothing stays with the connection, so poolers in transaction mode are safe. A
     /// statement that reads the table without a bound owner gets an error, not an empty table.
     ///
-    /// Row-level security has no effect on the owner of the table or on roles that bypass it, so two roles are needed:
+    /// The owner of the table can disable row-level security, and superusers and roles with BYPASSRLS are not subject to it.
+    /// So two roles are needed:
     ///
     /// 1. The owner of the table. [`migrate`](Self::migrate) of this store enables row-level security, for the owner too.
     ///    [`grant_to`](Self::grant_to) grants the other role what it needs.
