@@ -4,6 +4,8 @@
 //! grants the privileges, and checks roles and tables. The reasons are in
 //! `docs/decisions/0017-row-level-security.md`.
 
+use std::error::Error;
+
 use sqlx::{AssertSqlSafe, PgConnection, Row as _, postgres::PgRow};
 
 use super::{
@@ -13,6 +15,7 @@ use super::{
             migrate::{newer_version, newest_version},
             names::{Dialect, Names},
             operations::{Effect, Operation},
+            sqlstate::{Condition, condition},
             statements::Statements,
         },
     },
@@ -73,7 +76,15 @@ impl PostgresStore {
         if role.is_empty() || role == "public" || role.len() > 63 || role.contains('\0') {
             return Err(SetupError::new(format!("{role:?} is not the name of a role; name another one")).into());
         }
-        self.run(&Grant { role }).await
+        let granted = self.run(&Grant { role }).await;
+        granted.map_err(|error| match error {
+            StoreError::Backend(source) if is_of(&*source, Condition::NoObject) => {
+                SetupError::new(format!("there is no role {role:?}; create it, or name another one"))
+                    .with_source(source)
+                    .into()
+            }
+            error => error,
+        })
     }
 
     /// Checks that row-level security applies to the role of this store, before it is enabled: once it is enabled, it is in
@@ -133,6 +144,11 @@ impl PostgresStore {
         }
         Ok(())
     }
+}
+
+/// Whether this is an error of the driver with this condition.
+fn is_of(error: &(dyn Error + 'static), expected: Condition) -> bool {
+    error.downcast_ref::<sqlx::Error>().is_some_and(|error| condition(error) == expected)
 }
 
 /// What a role needs. `{role}` is an identifier in its quotes. The lock makes concurrent grants run one after the other;
