@@ -102,7 +102,12 @@ async fn the_next_call_continues_an_attempt_to_connect() {
     proxy.set(Traffic::Flows);
     // The next call continues the attempt. The check for a pooler needs another connection.
     let before = proxy.accepted();
-    store.ping().await.unwrap();
+    // On a busy machine the server needs longer than one call waits. The later calls continue the attempt too.
+    let mut calls = 1;
+    while let Err(error) = store.ping().await {
+        assert!(calls < 20, "{error:?}");
+        calls += 1;
+    }
     assert!(proxy.accepted() <= before + 1, "{} after {before}", proxy.accepted());
 }
 
