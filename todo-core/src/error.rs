@@ -26,7 +26,8 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The [`IdGenerator`](crate::clock::IdGenerator) returned several ids in a row that this user's tasks already have.
+    /// The [`IdGenerator`](crate::clock::IdGenerator) returned several ids in a row that this user's tasks already
+    /// have.
     #[error("the id generator repeats itself")]
     IdsExhausted,
 }

@@ -83,7 +83,8 @@ async fn behind_a_pooler_no_owner_stays_bound() {
     }
 }
 
-/// A client in each of the pooler's connections to the server, which it has for itself as long as its transaction lasts.
+/// A client in each of the pooler's connections to the server, which it has for itself as long as its transaction
+/// lasts.
 async fn every_session(pooler: &PgBouncer) -> Vec<PgConnection> {
     let options: PgConnectOptions = pooler.url().parse().unwrap();
     let mut clients = Vec::new();

@@ -371,7 +371,8 @@ async fn definition(secured: &RowSecurityDatabase, operation: &str) -> String {
     sqlx::query_scalar(definition).bind(operation).fetch_one(&mut connection).await.unwrap()
 }
 
-/// The function with a statement that ignores the owner: it reads or changes all tasks, or inserts one for another owner.
+/// The function with a statement that ignores the owner: it reads or changes all tasks, or inserts one for another
+/// owner.
 fn without_predicate(definition: &str) -> String {
     let weaker = definition.replace("user_id = $1", "$1 is not null").replace("values ($1,", "values ('nobody',");
     assert_ne!(weaker, definition);

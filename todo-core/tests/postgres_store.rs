@@ -229,8 +229,8 @@ async fn a_read_succeeds_although_its_connection_was_closed() {
             kill_others(&mut admin).await;
             service.ping().await.unwrap();
         }
-        // A write may have been executed, so it is not repeated; the next one succeeds. (The host's pool may have found out
-        // when the connection was given back.)
+        // A write may have been executed, so it is not repeated; the next one succeeds. (The host's pool may have found
+        // out when the connection was given back.)
         kill_others(&mut admin).await;
         match tasks.toggle(task.id).await {
             Err(error) => assert!(matches!(error, todo_core::Error::Store(StoreError::Interrupted(_))), "{error:?}"),

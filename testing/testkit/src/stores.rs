@@ -1,4 +1,5 @@
-//! An empty store of each kind for one test case: test files pass these functions to the macros of `todo_core::conformance`.
+//! An empty store of each kind for one test case: test files pass these functions to the macros of
+//! `todo_core::conformance`.
 
 use std::{fmt, sync::Arc};
 

@@ -5,8 +5,8 @@ use super::{
     sqlstate::{Condition, condition},
 };
 
-/// What the error of a statement means. A lost connection is [`StoreError::Interrupted`], since the statement may be a write
-/// that was executed.
+/// What the error of a statement means. A lost connection is [`StoreError::Interrupted`], since the statement may be a
+/// write that was executed.
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         if let Some(text) = setup_mistake(&error) {
