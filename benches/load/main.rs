@@ -51,7 +51,7 @@ fn measure(options: &Options) -> Result<bool, Failure> {
     let on_postgres = matches!(databases, Databases::Postgres(_));
     if !on_postgres && !options.sqlite {
         println!(
-            "PostgreSQL is not installed on this machine (install it with: apt-get install postgresql). todo-server is \
+            "PostgreSQL is not installed on this machine (install it with: scripts/setup). todo-server is \
              measured on SQLite,\nwithout the baselines, which support PostgreSQL only.\n"
         );
     }

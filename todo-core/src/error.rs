@@ -2,8 +2,8 @@ use crate::store::StoreError;
 
 /// Why an operation of [`TodoService`](crate::TodoService) or [`UserTasks`](crate::UserTasks) failed.
 ///
-/// It knows nothing of HTTP. [`ApiError`](crate::api::ApiError) is this error with a status, a code and a text, for the
-/// API of this crate and for hosts that respond in the same form.
+/// It contains no HTTP. [`ApiError`](crate::api::ApiError) adds a status, a code and a text to it, for the API of this
+/// crate and for hosts that respond in the same form.
 ///
 /// ```
 /// use todo_core::{Error, TaskId, UserTasks};
@@ -26,7 +26,8 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The [`IdGenerator`](crate::clock::IdGenerator) returned several ids in a row that this user's tasks already have.
+    /// The [`IdGenerator`](crate::clock::IdGenerator) returned several ids in a row that this user's tasks already
+    /// have.
     #[error("the id generator repeats itself")]
     IdsExhausted,
 }

@@ -17,8 +17,8 @@ macro_rules! traced {
 
 /// The operations on tasks, over any store.
 ///
-/// Every operation belongs to a user: [`for_user`](Self::for_user) returns that user's [`UserTasks`]. Cloning is cheap, and
-/// clones share the store.
+/// Every operation belongs to a user: [`for_user`](Self::for_user) returns that user's [`UserTasks`]. Cloning is cheap,
+/// and clones share the store.
 #[derive(Clone, Debug)]
 pub struct TodoService {
     store: Arc<dyn TaskStore>,

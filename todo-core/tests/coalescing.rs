@@ -578,6 +578,23 @@ async fn a_batch_that_panics_fails_only_its_own_calls() {
 }
 
 #[tokio::test]
+async fn the_writes_of_a_batch_that_panics_may_have_happened() {
+    let (store, id) = with_tasks(&["ann", "bob", "cleo"]).await;
+    let first = toggle(&store, "ann", id);
+    until_sent(&store, 1).await;
+    let others = [toggle(&store, "bob", id), toggle(&store, "cleo", id)];
+    until_waiting(&store, 2).await;
+    store.inner().fault(Fault::Panic);
+    store.inner().let_through(100);
+    first.await.unwrap().unwrap();
+    let [bob, cleo] = others;
+    assert!(bob.await.unwrap_err().is_panic());
+    let error = cleo.await.unwrap().unwrap_err();
+    assert!(matches!(error, StoreError::Interrupted(_)), "{error:?}");
+    assert_eq!(toggle(&store, "cleo", id).await.unwrap().unwrap().unwrap().version, 2);
+}
+
+#[tokio::test]
 async fn long_lists_do_not_delay_other_reads() {
     let (store, id) = with_tasks(&["ann"]).await;
     let first = list(&store, "ann", 200);

@@ -455,7 +455,7 @@ async fn statement(url: &str, statement: &'static str) {
 /// A primary with synchronous replication to a standby, and a proxy for it.
 async fn replicated() -> (Server, Standby, Proxy) {
     let primary = Server::start_local("wal_level = replica\nhot_standby = on").await.unwrap();
-    let primary = primary.expect("PostgreSQL (apt-get install postgresql)");
+    let primary = primary.expect("PostgreSQL (install it with scripts/setup)");
     connect(primary.url()).migrate().await.unwrap();
     let (primary, standby) = tokio::task::spawn_blocking(|| {
         let standby = Standby::of(&primary);
@@ -527,7 +527,7 @@ async fn after_a_crash_of_the_primary_every_write_that_has_returned_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_server_is_used_within_two_seconds() {
-    let server = Server::start_local("").await.unwrap().expect("PostgreSQL (apt-get install postgresql)");
+    let server = Server::start_local("").await.unwrap().expect("PostgreSQL (install it with scripts/setup)");
     let store = connect(server.url());
     store.migrate().await.unwrap();
     let server = Arc::new(server);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, postgres::PgPoolOptions};
-use testkit::stores::{WalledDatabase, connect, todo_database};
+use testkit::stores::{RowSecurityDatabase, connect, todo_database};
 use todo_core::{
     Cursor, Description, Limit, NewTask, Patch, Task, TaskId, TaskQuery, Title, TodoService, UserId,
     clock::Timestamp,
@@ -156,10 +156,10 @@ async fn one_call_is_one_round_trip() {
 /// The owner is bound within the statement, not before it.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_call_with_row_security_is_one_round_trip() {
-    let walled = WalledDatabase::migrated().await;
-    let wire = Wire::to(&walled.app).await;
+    let secured = RowSecurityDatabase::migrated().await;
+    let wire = Wire::to(&secured.app).await;
     one_round_trip(&wire, with_one_connection(&wire).with_row_security()).await;
-    walled.database.close().await;
+    secured.database.close().await;
 }
 
 /// One connection, so that all statements are prepared in the second round of calls.
@@ -229,8 +229,8 @@ async fn a_read_succeeds_although_its_connection_was_closed() {
             kill_others(&mut admin).await;
             service.ping().await.unwrap();
         }
-        // A write may have been executed, so it is not repeated; the next one succeeds. (The host's pool may have found out
-        // when the connection was given back.)
+        // A write may have been executed, so it is not repeated; the next one succeeds. (The host's pool may have found
+        // out when the connection was given back.)
         kill_others(&mut admin).await;
         match tasks.toggle(task.id).await {
             Err(error) => assert!(matches!(error, todo_core::Error::Store(StoreError::Interrupted(_))), "{error:?}"),

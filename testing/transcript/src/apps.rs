@@ -1,8 +1,8 @@
-//! The same app in each framework: the API under `/api` and `/api/v1`, the probes and the documentation at the root, the
-//! probes of failing stores, and a host with routes of its own.
+//! The same app in each framework: the API under `/api` and `/api/v1`, the probes and the documentation at the root,
+//! the probes of failing stores, and a host with routes of its own.
 //!
-//! The host's responses are compared too, because each adapter must leave the same paths to the host. The host marks its
-//! 404 with a header, so that it differs from the API's.
+//! The host's responses are compared too, because each adapter must leave the same paths to the host. The host marks
+//! its 404 with a header, so that it differs from the API's.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

@@ -1,5 +1,5 @@
-//! Reads the input of a request: the query parameters, the id in the path and the members of the JSON object in the body.
-//! All invalid fields are reported together.
+//! Reads the input of a request: the query parameters, the id in the path and the members of the JSON object in the
+//! body. All invalid fields are reported together.
 
 use std::{borrow::Cow, str::FromStr};
 

@@ -27,10 +27,9 @@ struct Problem<'a> {
 
 /// Makes the response to a failed request: status, headers and problem details (RFC 9457).
 ///
-/// An adapter or a host calls it for requests that it rejects itself, so that all errors have the same form. It takes an
-/// [`ApiError`] or anything that converts to one: the [`Error`](crate::Error) of the service, an
-/// [`AuthError`], [`FieldErrors`](super::FieldErrors). The response carries the error in its extensions as
-/// `Arc<ApiError>`.
+/// An adapter or a host calls it for requests that it rejects itself, so that all errors have the same form. It takes
+/// an [`ApiError`] or anything that converts to one: the [`Error`](crate::Error) of the service, an [`AuthError`],
+/// [`FieldErrors`](super::FieldErrors). The response carries the error in its extensions as `Arc<ApiError>`.
 ///
 /// ```
 /// use todo_core::api::{ApiError, problem};

@@ -25,8 +25,8 @@ use crate::{
 
 /// The todo API over HTTP: a [`TodoService`] with authentication, limits and error responses.
 ///
-/// Cloning is cheap, and clones share the service and the settings. [`respond`](Self::respond) must be polled in a tokio
-/// runtime whose timer is enabled.
+/// Cloning is cheap, and clones share the service and the settings. [`respond`](Self::respond) must be polled in a
+/// tokio runtime whose timer is enabled.
 #[derive(Clone, Debug)]
 pub struct TodoApi {
     service: TodoService,
@@ -71,8 +71,8 @@ impl TodoApi {
         self
     }
 
-    /// Sets how long a request may take, from its head to its response (default 10 s). Slower requests are rejected with
-    /// 503 `timeout`.
+    /// Sets how long a request may take, from its head to its response (default 10 s). Slower requests are rejected
+    /// with 503 `timeout`.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

@@ -58,7 +58,7 @@ pub(super) fn claim(path: &str) -> Result<String, String> {
 pub(super) fn http_url(text: &str) -> Result<Url, String> {
     let wrong = |problem: &str| Err(format!("{} {problem}", quoted(text)));
     let Ok(url) = Url::parse(text) else {
-        return wrong("is not a URL");
+        return wrong("is not a URL, such as https://app.example.com");
     };
     if !matches!(url.scheme(), "http" | "https") {
         return wrong("must begin with http:// or https://");

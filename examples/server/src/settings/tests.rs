@@ -170,7 +170,7 @@ fn a_secret_must_be_long_and_not_public() {
     assert!(mistakes(&[("BETTER_AUTH_SECRET", &"x".repeat(31))]).contains("31 bytes"));
     assert!(read(&[("BETTER_AUTH_SECRET", &"x".repeat(32))]).is_ok());
     let public = "better-auth-secret-12345678901234567890";
-    assert!(mistakes(&[("BETTER_AUTH_SECRET", public)]).contains("public development default"));
+    assert!(mistakes(&[("BETTER_AUTH_SECRET", public)]).contains("is the public default of Better Auth"));
 }
 
 #[test]

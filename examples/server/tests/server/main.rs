@@ -6,9 +6,9 @@
 //!
 //! | module | why it does not depend on the framework |
 //! | --- | --- |
-//! | `cloud`, `database`, `durability` | the database is opened, migrated and used below `TodoService`; each framework has one case on PostgreSQL |
-//! | `dev`, `settings`, `docs` (the committed document) | commands, settings and keys are done before the framework is mounted |
-//! | `floods`, `stopping` and `overload` where nothing reaches the API | hyper and `todo_server::connection` read the heads, limit connections and close them |
+//! | `cloud`, `database`, `durability` | they test what is below `TodoService`; each framework has one case |
+//! | `dev`, `settings`, `docs` (the committed document) | they test what runs before the framework is mounted |
+//! | `floods`, `stopping` and `overload` where nothing reaches the API | hyper and `todo_server::connection` do this |
 //! | `logs` (levels, request ids), `metrics` (port, dashboard, batches) | logging and counting surround the framework |
 
 #![cfg(unix)]

@@ -33,8 +33,8 @@ pub use users::*;
 
 /// Generates a test for each case of the suite for adapters.
 ///
-/// The argument is the path of a function `async fn(case: impl AsyncFnOnce(&dyn App))` that serves the API of [`api`] over
-/// an empty store as an [`App`], and calls the case with it.
+/// The argument is the path of a function `async fn(case: impl AsyncFnOnce(&dyn App))` that serves the API of [`api`]
+/// over an empty store as an [`App`], and calls the case with it.
 #[macro_export]
 macro_rules! api_conformance {
     ($with_app:path) => {
@@ -119,8 +119,8 @@ macro_rules! docs_conformance {
     };
 }
 
-/// A [`TodoApi`](crate::api::TodoApi) that a framework serves: mounted under `/api/v1`, with the probes at the root, and
-/// with the documentation at the root for [`docs_conformance!`](crate::docs_conformance).
+/// A [`TodoApi`](crate::api::TodoApi) that a framework serves: mounted under `/api/v1`, with the probes at the root,
+/// and with the documentation at the root for [`docs_conformance!`](crate::docs_conformance).
 ///
 /// An implementation passes requests and responses on without changes.
 #[async_trait]

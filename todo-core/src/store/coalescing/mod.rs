@@ -61,8 +61,8 @@ pub use options::{CoalescingOptions, CoalescingStatus};
 ///   [`max_waiting`](CoalescingOptions::max_waiting) calls are waiting.
 /// - A caller that is dropped before its batch is sent is not part of the batch. If the caller that sends a batch is
 ///   dropped, another caller of the batch takes over. There is no background task.
-/// - If a batch fails and nothing was applied, each of its calls is retried alone. If that is unknown, each call fails
-///   with the error of the batch.
+/// - If a batch fails and nothing was applied, each of its calls is retried alone. If it is not known whether something
+///   was applied, each call fails with the error of the batch.
 /// - The owner is part of every predicate, and each returned row is checked against the owner of its call.
 ///
 /// Clones share the same store.
@@ -183,7 +183,7 @@ impl<S: BatchStore + 'static> CoalescingStore<S> {
                     shared.counts.batches.fetch_add(1, Ordering::Relaxed);
                     shared.counts.joined.fetch_add(members.len() as u64, Ordering::Relaxed);
                     let run = Arc::clone(shared).run(kind, members.clone(), permit);
-                    Batch::new(members, run).drive().await;
+                    Batch::new(kind, members, run).drive().await;
                 }
                 Wakeup::Drive(batch) => batch.drive().await,
                 Wakeup::TimedOut => {

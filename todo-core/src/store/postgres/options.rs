@@ -84,8 +84,8 @@ impl PostgresOptions {
         Self { max_lifetime: age, ..self }
     }
 
-    /// Sets how many calls may wait for a connection. Further calls fail with [`StoreError::Unavailable`] at once, since
-    /// they would wait longer than their callers do. Default: 1024.
+    /// Sets how many calls may wait for a connection. Further calls fail with [`StoreError::Unavailable`] at once,
+    /// since they would wait longer than their callers do. Default: 1024.
     #[must_use]
     pub fn max_waiting(self, count: usize) -> Self {
         Self { max_waiting: count, ..self }
@@ -108,8 +108,8 @@ impl PostgresOptions {
         Self { statement_timeout: timeout.into(), ..self }
     }
 
-    /// Sets how long a statement may wait for a lock before the call fails with [`StoreError::Unavailable`]. `None`: as set
-    /// for the role or in the URL. Default: 2 seconds.
+    /// Sets how long a statement may wait for a lock before the call fails with [`StoreError::Unavailable`]. `None`: as
+    /// set for the role or in the URL. Default: 2 seconds.
     #[must_use]
     pub fn lock_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         Self { lock_timeout: timeout.into(), ..self }
@@ -132,8 +132,8 @@ impl PostgresOptions {
 /// `verify-ca`). Without that check, another server can pose as the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsPolicy {
-    /// Use `verify-full` instead, and log a warning. The trusted authorities are those of Mozilla (`webpki-roots`); name a
-    /// private one in the URL with `sslrootcert`.
+    /// Use `verify-full` instead, and log a warning. The trusted authorities are those of Mozilla (`webpki-roots`);
+    /// name a private one in the URL with `sslrootcert`.
     #[default]
     Verify,
     /// Do as the URL says.

@@ -5,8 +5,8 @@ use super::{
     sqlstate::{Condition, condition},
 };
 
-/// What the error of a statement means. A lost connection is [`StoreError::Interrupted`], since the statement may be a write
-/// that was executed.
+/// What the error of a statement means. A lost connection is [`StoreError::Interrupted`], since the statement may be a
+/// write that was executed.
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         if let Some(text) = setup_mistake(&error) {
@@ -61,6 +61,9 @@ fn setup_mistake(error: &sqlx::Error) -> Option<&'static str> {
             "the role of the database connection lacks a privilege; check_tables says which, and grant_to grants it"
         }
         Condition::NotADatabase => "the file is not an SQLite database; name another file",
+        Condition::FileIsReadOnly => {
+            "the SQLite file cannot be written; let this process write the file and the folder that contains it"
+        }
         _ => return None,
     })
 }
@@ -166,6 +169,7 @@ mod tests {
             ("778", "disk I/O error", "interrupted"),
             ("1", "no such table: todo_tasks", "setup"),
             ("26", "file is not a database", "setup"),
+            ("8", "attempt to write a readonly database", "setup"),
             ("1", "near \"slect\": syntax error", "backend"),
             ("275", "CHECK constraint failed", "backend"),
         ] {

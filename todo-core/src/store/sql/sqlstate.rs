@@ -11,6 +11,8 @@ pub(in crate::store) enum Condition {
     NoDatabase,
     /// A table, a column, a function or the schema does not exist.
     NoTables,
+    /// A role, a type or another named object does not exist.
+    NoObject,
     /// The role lacks a privilege, or row-level security rejected a row.
     NoPrivilege,
     /// The transaction was rolled back because of a concurrent one: a serialization failure or a deadlock.
@@ -36,6 +38,8 @@ pub(in crate::store) enum Condition {
     FileError,
     /// SQLite: the file is not a database.
     NotADatabase,
+    /// SQLite: the process may read the file but not write it.
+    FileIsReadOnly,
     /// Anything else.
     Other,
 }
@@ -68,6 +72,8 @@ fn of_postgres(code: &str) -> Condition {
         "3D000" => Condition::NoDatabase,
         // undefined_table, undefined_column, undefined_function, invalid_schema_name.
         "42P01" | "42703" | "42883" | "3F000" => Condition::NoTables,
+        // undefined_object.
+        "42704" => Condition::NoObject,
         // insufficient_privilege.
         "42501" => Condition::NoPrivilege,
         // serialization_failure, deadlock_detected.
@@ -97,6 +103,8 @@ fn of_sqlite(code: u32, message: &str) -> Condition {
         1 if message.starts_with("no such table") || message.starts_with("no such column") => Condition::NoTables,
         // SQLITE_BUSY, SQLITE_LOCKED.
         5 | 6 => Condition::Locked,
+        // SQLITE_READONLY.
+        8 => Condition::FileIsReadOnly,
         // SQLITE_IOERR.
         10 => Condition::FileError,
         // SQLITE_FULL.
