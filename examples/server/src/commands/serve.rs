@@ -72,6 +72,6 @@ impl Api {
             Some(rate) => api.with_gate(RateLimiter::new(rate)),
             None => api,
         };
-        Ok(Self { app: app::app(http.framework, api, &http.origins), verifier, _refresh: refresh })
+        Ok(Self { app: app::app(http.framework, api, &http.cors), verifier, _refresh: refresh })
     }
 }

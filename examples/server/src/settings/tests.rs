@@ -41,7 +41,7 @@ fn a_secret_is_the_only_required_setting() {
     assert_eq!(settings.address.to_string(), "127.0.0.1:8000");
     assert_eq!(settings.http.body_limit, 64 * 1024);
     assert_eq!(settings.http.timeout, Duration::from_secs(10));
-    assert_eq!(settings.http.origins, ["http://localhost:3000", "http://127.0.0.1:3000"]);
+    assert_eq!(settings.http.cors.origins, ["http://localhost:3000", "http://127.0.0.1:3000"]);
     assert_eq!(settings.leeway, Duration::from_secs(30));
     assert_eq!((settings.log.level, settings.log.json), (LevelFilter::INFO, false));
     assert!(
