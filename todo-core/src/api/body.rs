@@ -160,7 +160,7 @@ fn other_charset(parameter: &[u8]) -> Option<&[u8]> {
     let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
     // ASCII is a part of UTF-8.
     let is_utf_8 = [&b"utf-8"[..], b"utf8", b"us-ascii"].iter().any(|own| unquoted.eq_ignore_ascii_case(own));
-    (name.eq_ignore_ascii_case(b"charset") && !is_utf_8).then_some(value)
+    (name.eq_ignore_ascii_case(b"charset") && !is_utf_8).then_some(unquoted)
 }
 
 /// A text of the client in a sentence. An empty text would leave a gap.

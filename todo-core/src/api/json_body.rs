@@ -89,7 +89,12 @@ impl<'a> Place<'a> {
             match byte {
                 b'"' => string_start = Some(at + 1),
                 b'{' | b'[' => depth += 1,
-                b'}' | b']' => depth = depth.saturating_sub(1),
+                b'}' | b']' => {
+                    depth = depth.saturating_sub(1);
+                    if depth == 0 {
+                        place.name = None;
+                    }
+                }
                 b':' if depth == 1 => place.name = last_string,
                 b',' if depth == 1 => {
                     place.member += 1;
@@ -152,6 +157,7 @@ mod tests {
             (b"\xff\xfe{\0", "The body is not UTF-8: byte 1 is invalid."),
             (b"{\"title\":\"x\"", "The body is not valid JSON: it ends too early."),
             (b"{\"a\":1,\n\"title\":\"x\",}", "The body is not valid JSON: trailing comma at byte 21."),
+            (b"{\"title\":\"x\"} {}", "The body is not valid JSON: trailing characters at byte 15."),
             (b"{\"title\":'x'}", "The body is not valid JSON: expected value at byte 10 (in `title`)."),
         ] {
             assert_eq!(problem(body), expected, "{}", String::from_utf8_lossy(body));

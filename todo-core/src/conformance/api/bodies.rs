@@ -105,7 +105,7 @@ pub async fn other_content_types_are_unsupported(app: &dyn App) {
         ),
         (
             &[("content-type", "application/json;x=y;charset=\"utf-16\"")],
-            "Send the body in UTF-8, not in the charset `\"utf-16\"`.",
+            "Send the body in UTF-8, not in the charset `utf-16`.",
         ),
         (
             &[("content-type", "application/json, text/plain")],
