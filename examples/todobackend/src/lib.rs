@@ -74,7 +74,7 @@ pub fn app(todos: Todos, authenticator: impl Authenticator + 'static, base_url: 
         // Not `Any`, which is `*` and does not include `Authorization`.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([LOCATION, RETRY_AFTER, WWW_AUTHENTICATE]);
-    let no_such_method = |allow| async move || Failure(ApiError::MethodNotAllowed { allow });
+    let no_such_method = |allow| async move |method| Failure(ApiError::MethodNotAllowed { allow, method });
     Router::new()
         .route("/", get(list).post(add).delete(clear).fallback(no_such_method("GET, HEAD, POST, DELETE, OPTIONS")))
         .route(

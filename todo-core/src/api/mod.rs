@@ -45,10 +45,12 @@ mod docs;
 mod error;
 mod field_errors;
 mod input;
+mod json_body;
 mod log;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod operations;
+mod printable;
 mod problem;
 mod ready;
 mod render;

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderValue, Response,
-    header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ACCEPT_ENCODING, ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
 
@@ -59,8 +59,14 @@ pub fn problem(error: impl Into<ApiError>) -> Response<Bytes> {
     };
     let mut response = json(status, "application/problem+json", &body);
     let headers = response.headers_mut();
-    if let ApiError::MethodNotAllowed { allow } = error {
-        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    match &error {
+        ApiError::MethodNotAllowed { allow, .. } => {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        ApiError::UnsupportedMediaType { compressed: true, .. } => {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        _ => {}
     }
     if let Some(challenge) = error.challenge() {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

@@ -82,6 +82,7 @@ for_each_framework! {
         a_foreign_website_is_not_allowed,
         scripts_can_read_responses_including_errors,
         options_without_a_preflight_is_an_ordinary_request,
+        settings_allow_further_headers_and_cookies,
     }
     database {
         postgresql_works_like_sqlite,

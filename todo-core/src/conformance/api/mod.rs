@@ -80,6 +80,8 @@ macro_rules! api_conformance {
             probes_require_no_credential
             a_body_that_is_not_json_is_malformed
             a_body_that_is_not_an_object_is_invalid
+            half_of_a_surrogate_pair_is_invalid
+            headers_that_ask_for_what_is_not_supported_are_invalid
             other_content_types_are_unsupported
             json_content_types_are_supported
             the_content_type_of_an_empty_body_is_ignored

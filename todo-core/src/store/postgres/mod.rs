@@ -22,6 +22,7 @@ mod options;
 mod retry;
 mod row_security;
 mod session;
+mod url;
 
 use connections::Connections;
 pub use options::{PostgresOptions, TlsPolicy};
@@ -128,7 +129,7 @@ impl PostgresStore {
     /// The URL is not valid; it has the form `postgres://user:password@host:port/database?...` ([`StoreError::Setup`]).
     /// The error does not repeat the URL.
     pub fn connect_lazy(url: &str, options: &PostgresOptions) -> Result<Self, StoreError> {
-        Ok(Self::with_connections(Connections::own(options::read_url(url, options.tls)?, options)))
+        Ok(Self::with_connections(Connections::own(url::read_url(url, options.tls)?, options)))
     }
 
     fn with_connections(connections: Connections) -> Self {
@@ -220,9 +221,17 @@ impl PostgresStore {
             .into());
         }
         let settings = "select current_setting('fsync') = 'on' and current_setting('synchronous_commit') <> 'off', \
-                        (select setting::bigint from pg_settings where name = 'statement_timeout')";
+                        (select setting::bigint from pg_settings where name = 'statement_timeout'), \
+                        current_setting('server_encoding')";
         let settings = sqlx::raw_sql(settings).fetch_one(&mut one).await?;
         let (durable, millis) = (settings.try_get(0)?, settings.try_get::<i64, _>(1)?);
+        if settings.try_get::<&str, _>(2)? != "UTF8" {
+            return Err(SetupError::new(
+                "the encoding of the database is not UTF8, so that it cannot store every text; create it with encoding 'UTF8' \
+                 template template0",
+            )
+            .into());
+        }
         let of_role = u64::try_from(millis).ok().filter(|millis| *millis > 0).map(Duration::from_millis);
         let statement_timeout = match &self.connections {
             Connections::Own { session, .. } => {

@@ -1,14 +1,6 @@
-use std::{str::FromStr as _, time::Duration};
+use std::time::Duration;
 
-use sqlx::{
-    ConnectOptions as _,
-    postgres::{PgConnectOptions, PgSslMode},
-};
-
-use super::super::{
-    error::{SetupError, StoreError},
-    sql::queue::MAX_WAITING,
-};
+use super::super::sql::queue::MAX_WAITING;
 use crate::clock::Jitter;
 
 /// Settings for the connections that a [`PostgresStore`](super::PostgresStore) opens itself.
@@ -138,55 +130,4 @@ pub enum TlsPolicy {
     Verify,
     /// Do as the URL says.
     AsWritten,
-}
-
-/// Reads the URL of a database.
-pub(super) fn read_url(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, StoreError> {
-    let options = PgConnectOptions::from_str(url).map_err(|error| {
-        let text = "the URL of the database is not valid; it has the form postgres://user:password@host:port/database";
-        SetupError::new(text).with_source(error)
-    })?;
-    let options = options.disable_statement_logging();
-    if url.contains("channel_binding=require") {
-        tracing::warn!(
-            target: "todo_core::store",
-            "channel_binding=require in the database URL has no effect: the driver does not support channel binding"
-        );
-    }
-    match (options.get_ssl_mode(), tls) {
-        (PgSslMode::Require | PgSslMode::VerifyCa, TlsPolicy::Verify) => {
-            tracing::warn!(
-                target: "todo_core::store",
-                "sslmode=verify-full is used instead of the sslmode in the database URL, which does not fully check the \
-                 server's certificate"
-            );
-            Ok(options.ssl_mode(PgSslMode::VerifyFull))
-        }
-        _ => Ok(options),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn require_becomes_verify_full_unless_the_policy_is_as_written() {
-        let mode = |url: &str, tls| read_url(url, tls).expect("a URL").get_ssl_mode();
-        let url = "postgres://u:p@db.example/todo";
-        for weak in ["require", "verify-ca"] {
-            let url = format!("{url}?sslmode={weak}&channel_binding=require");
-            assert!(matches!(mode(&url, TlsPolicy::Verify), PgSslMode::VerifyFull), "{weak}");
-        }
-        assert!(matches!(mode(&format!("{url}?sslmode=require"), TlsPolicy::AsWritten), PgSslMode::Require));
-        assert!(matches!(mode(url, TlsPolicy::Verify), PgSslMode::Prefer));
-    }
-
-    #[test]
-    fn the_error_for_a_wrong_url_does_not_repeat_the_url() {
-        let error = read_url("postgres://ann:hunter2@db:port/todo", TlsPolicy::Verify).expect_err("no URL");
-        assert!(matches!(error, StoreError::Setup(_)), "{error:?}");
-        let text = format!("{error:?}");
-        assert!(!text.contains("hunter2"), "{text}");
-    }
 }

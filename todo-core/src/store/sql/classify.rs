@@ -55,6 +55,10 @@ fn setup_mistake(error: &sqlx::Error) -> Option<&'static str> {
         Condition::LoginRejected => {
             "the database server rejected the login; correct the user or the password in the URL, or the server's pg_hba.conf"
         }
+        Condition::UnknownParameter => {
+            "the connection pooler rejects a parameter in the URL of the database; remove it, or add it to \
+             ignore_startup_parameters of PgBouncer"
+        }
         Condition::NoDatabase => "the database does not exist; create it, or correct its name in the URL",
         Condition::NoTables => "the tables are missing or older than this library; run the migrations (migrate)",
         Condition::NoPrivilege => {
@@ -150,6 +154,8 @@ mod tests {
             ("57P01", "terminating connection due to administrator command", "interrupted"),
             ("08006", "connection failure", "interrupted"),
             ("40003", "statement completion unknown", "interrupted"),
+            ("08P01", "unsupported startup parameter: search_path", "setup"),
+            ("08P01", "server login has been failing, try again later", "interrupted"),
             ("28P01", "password authentication failed", "setup"),
             ("28000", "no pg_hba.conf entry", "setup"),
             ("3D000", "database does not exist", "setup"),

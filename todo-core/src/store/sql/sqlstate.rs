@@ -7,6 +7,8 @@ pub(in crate::store) enum Condition {
     Disconnected,
     /// The server rejected the user, the password or the address of the client.
     LoginRejected,
+    /// A pooler does not know a parameter of the connection.
+    UnknownParameter,
     /// The database does not exist.
     NoDatabase,
     /// A table, a column, a function or the schema does not exist.
@@ -54,7 +56,7 @@ pub(in crate::store) fn condition(error: &sqlx::Error) -> Condition {
             // SQLite has numbers of up to four digits, PostgreSQL has five characters.
             match code.parse::<u32>() {
                 Ok(number) if code.len() < 5 => of_sqlite(number, error.message()),
-                _ => of_postgres(&code),
+                _ => of_postgres(&code, error.message()),
             }
         }),
         _ => Condition::Other,
@@ -62,8 +64,10 @@ pub(in crate::store) fn condition(error: &sqlx::Error) -> Condition {
 }
 
 /// The meaning of a code (SQLSTATE) of PostgreSQL. Comments give its name in the manual.
-fn of_postgres(code: &str) -> Condition {
+fn of_postgres(code: &str, message: &str) -> Condition {
     match code {
+        // protocol_violation, as PgBouncer words it.
+        "08P01" if message.contains("unsupported startup parameter") => Condition::UnknownParameter,
         // feature_not_supported ("cached plan must not change result type"), invalid_sql_statement_name.
         "0A000" | "26000" => Condition::Outdated,
         // read_only_sql_transaction.
