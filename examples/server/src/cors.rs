@@ -27,7 +27,8 @@ pub(crate) struct Cors {
     pub(crate) credentials: bool,
 }
 
-/// The request headers that scripts may always send: those of the API, and those that tracing libraries add to each request.
+/// The request headers that scripts may always send: those of the API, and those that tracing libraries add to each
+/// request.
 pub(crate) const REQUEST_HEADERS: [HeaderName; 11] = [
     AUTHORIZATION,
     CONTENT_TYPE,

@@ -152,8 +152,8 @@ fn coding(headers: &HeaderMap) -> Option<String> {
     Some(quoted(coding))
 }
 
-/// The value of a parameter of `application/json` that contradicts UTF-8. JSON is always UTF-8 and has no such parameter (RFC
-/// 8259, section 11), but many clients send one.
+/// The value of a parameter of `application/json` that contradicts UTF-8. JSON is always UTF-8 and has no such
+/// parameter (RFC 8259, section 11), but many clients send one.
 fn other_charset(parameter: &[u8]) -> Option<&[u8]> {
     let split = parameter.iter().position(|byte| *byte == b'=')?;
     let (name, value) = (parameter[..split].trim_ascii(), parameter[split + 1..].trim_ascii());

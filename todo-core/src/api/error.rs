@@ -51,7 +51,8 @@ pub enum ApiError {
     UnsupportedMediaType {
         /// A sentence for the caller that says what to send instead.
         reason: String,
-        /// Whether the body is compressed. The response then has `Accept-Encoding: identity` (RFC 9110, section 12.5.3).
+        /// Whether the body is compressed. The response then has `Accept-Encoding: identity` (RFC 9110, section
+        /// 12.5.3).
         compressed: bool,
     },
     /// The body is not valid JSON.
@@ -63,8 +64,8 @@ pub enum ApiError {
     /// The connection failed before the whole body had arrived.
     #[error("the body is incomplete")]
     IncompleteBody,
-    /// The body did not arrive in the time that [`TodoApi::with_timeout`](super::TodoApi::with_timeout) allows. Nothing was
-    /// done.
+    /// The body did not arrive in the time that [`TodoApi::with_timeout`](super::TodoApi::with_timeout) allows. Nothing
+    /// was done.
     #[error("the body did not arrive within {limit:?}")]
     SlowBody {
         /// The time limit.

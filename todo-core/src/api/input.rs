@@ -76,8 +76,8 @@ pub(super) fn task_id(text: Option<&str>, errors: &mut FieldErrors) -> Option<Ta
     }
 }
 
-/// Rejects the headers of a write that ask for something that this API does not do: a condition, a safe retry, a part of a
-/// resource, another method. A client that sends one relies on it, so that the write without it could be harmful.
+/// Rejects the headers of a write that ask for something that this API does not do: a condition, a safe retry, a part
+/// of a resource, another method. A client that sends one relies on it, so that the write without it could be harmful.
 pub(super) fn reject_conditions(headers: &HeaderMap, errors: &mut FieldErrors) {
     for name in [
         "If-Match",

@@ -8,16 +8,16 @@ use crate::json::Json;
 /// A body that was parsed.
 pub(super) struct Parsed {
     pub(super) value: Json,
-    /// The indices of the members of the object, in the order of the text, that contain half of a surrogate pair. Their values
-    /// are not the values that were sent.
+    /// The indices of the members of the object, in the order of the text, that contain half of a surrogate pair. Their
+    /// values are not the values that were sent.
     pub(super) halved: Vec<usize>,
 }
 
 /// Parses a body of UTF-8.
 ///
-/// `JSON.stringify` writes half of a surrogate pair, such as an emoji that was cut in two, as an escape (`"\ud83c"`). That is
-/// valid JSON (RFC 8259, section 8.2), but no text. The members that contain one are returned, so that each is named like any
-/// other invalid field.
+/// `JSON.stringify` writes half of a surrogate pair, such as an emoji that was cut in two, as an escape (`"\ud83c"`).
+/// That is valid JSON (RFC 8259, section 8.2), but no text. The members that contain one are returned, so that each is
+/// named like any other invalid field.
 ///
 /// # Errors
 ///

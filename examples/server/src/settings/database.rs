@@ -124,7 +124,8 @@ fn postgres_url(url: &str, options: &PostgresOptions) -> Result<Secret, String> 
     }
     // Without a host it is no URL for this parser: libpq's form with a `host` among the parameters.
     if let Ok(parsed) = Url::parse(url) {
-        // A part of the password before the @ would be used as the host name, and be sent to the log and to name servers.
+        // A part of the password before the @ would be used as the host name, and be sent to the log and to name
+        // servers.
         if parsed.path().contains('@') {
             return Err(format!("has an @ in its path; {PASSWORD_HINT}"));
         }

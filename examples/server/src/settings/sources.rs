@@ -177,8 +177,8 @@ impl Sources {
     }
 }
 
-/// What is wrong around a value. Whatever wrote it there did not mean it as a part of the value: `docker run --env-file` keeps
-/// quotes, `echo secret | base64` keeps the end of the line.
+/// What is wrong around a value. Whatever wrote it there did not mean it as a part of the value:
+/// `docker run --env-file` keeps quotes, `echo secret | base64` keeps the end of the line.
 pub(super) fn wrapping(value: &str) -> Option<&'static str> {
     let is_quoted = |quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
     if value.trim() != value {

@@ -46,8 +46,8 @@ const PLATFORM_ROOTS: [&str; 5] = [
 
 /// Reads the URL of a database.
 ///
-/// The driver ignores parameters that it does not know. One that protects is refused instead, in any spelling, since the
-/// connection would lack the protection; the names of the others are logged.
+/// The driver ignores parameters that it does not know. One that protects is refused instead, in any spelling, since
+/// the connection would lack the protection; the names of the others are logged.
 pub(super) fn read_url(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, StoreError> {
     let mut url = parse(url)?;
     if url.query().is_some_and(|query| query.contains('@')) {
@@ -83,8 +83,8 @@ pub(super) fn read_url(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, St
         url.query_pairs_mut().extend_pairs(kept);
     }
     let options = PgConnectOptions::from_str(url.as_str()).map_err(|error| invalid().with_source(error))?;
-    // PgBouncer refuses this parameter unless it is configured otherwise. It changes how floating-point numbers are written
-    // as text, and there are none.
+    // PgBouncer refuses this parameter unless it is configured otherwise. It changes how floating-point numbers are
+    // written as text, and there are none.
     let options = options.disable_statement_logging().extra_float_digits(None);
     if !warnings.is_empty() {
         tracing::warn!(
