@@ -120,7 +120,10 @@ fn postgres_url(url: &str, options: &PostgresOptions) -> Result<Secret, String> 
     }
     // This parses the URL and opens nothing.
     if let Err(error) = PostgresStore::connect_lazy(url, options) {
-        return Err(format!("cannot be used: {}; {PASSWORD_HINT}", error_chain(&error)));
+        let text = error_chain(&error);
+        // Other errors name a parameter.
+        let hint = if text.contains("it has the form") { format!("; {PASSWORD_HINT}") } else { String::new() };
+        return Err(format!("cannot be used: {text}{hint}"));
     }
     // Without a host it is no URL for this parser: libpq's form with a `host` among the parameters.
     if let Ok(parsed) = Url::parse(url) {

@@ -82,7 +82,8 @@ pub(super) fn read_url(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, St
     if !kept.is_empty() {
         url.query_pairs_mut().extend_pairs(kept);
     }
-    let options = PgConnectOptions::from_str(url.as_str()).map_err(|error| invalid().with_source(error))?;
+    let options = PgConnectOptions::from_str(url.as_str())
+        .map_err(|error| SetupError::new("a parameter in the URL of the database is not valid").with_source(error))?;
     // PgBouncer refuses this parameter unless it is configured otherwise. It changes how floating-point numbers are
     // written as text, and there are none.
     let options = options.disable_statement_logging().extra_float_digits(None);
@@ -316,6 +317,13 @@ mod tests {
         ] {
             assert!(refused(url).contains("several hosts"), "{url}");
         }
+    }
+
+    #[test]
+    fn a_wrong_value_of_a_parameter_is_named() {
+        let error = read_url("postgres://u:p@db/todo?sslmode=verify", TlsPolicy::Verify).expect_err("no mode");
+        let text = format!("{error:?}");
+        assert!(text.contains("a parameter in the URL") && text.contains("verify"), "{text}");
     }
 
     #[test]
