@@ -564,7 +564,7 @@ async fn a_batch_is_one_round_trip() {
     let wire = Wire::to(database.url()).await;
     let options = PostgresOptions::default().max_connections(1);
     let store = narrow(PostgresStore::connect_lazy(&wire.url, &options).unwrap());
-    let service = TodoService::new(store.clone());
+    let service = TodoService::new(store.clone()).with_user_limits(None);
     let tasks = ann(&service);
     let (_, query) = (tasks.create(new_task()).await.unwrap(), TaskQuery::default());
     let burst = async || {
