@@ -23,6 +23,10 @@ pub enum Error {
     /// The user has no task with this id. Another user may have one; the error is the same in both cases.
     #[error("task not found")]
     TaskNotFound,
+    /// Too many calls of the user are waiting for other calls of the same user (see
+    /// [`UserLimits`](crate::UserLimits)). Nothing was done; the call may be repeated later.
+    #[error("too many calls of the user are waiting")]
+    TooManyCalls,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

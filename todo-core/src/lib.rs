@@ -76,6 +76,7 @@ mod service;
 pub mod store;
 mod task;
 mod timestamp;
+mod user_limits;
 
 pub use error::Error;
 pub use service::{TodoService, UserTasks};
@@ -83,6 +84,7 @@ pub use task::{
     Cursor, Description, InvalidValue, Limit, NewTask, Page, Patch, Task, TaskId, TaskPatch, TaskQuery,
     TaskReplacement, Title, UserId,
 };
+pub use user_limits::UserLimits;
 
 // Compiles and runs the example in the README.
 #[cfg(doctest)]

@@ -738,6 +738,38 @@ async fn writes_that_wait_for_a_locked_task_are_counted_and_limited() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn writes_to_locked_tasks_that_are_sent_alone_leave_the_lane_to_others() {
+    let locked = ["ann", "bob", "cay", "dan", "eve", "fay"];
+    let (store, id) = with_tasks_and_options(&[&locked[..], &["zoe"]].concat(), &CoalescingOptions::default()).await;
+    store.inner().let_through(1000);
+    let mut blocked = Vec::new();
+    for name in locked {
+        store.inner().lock(name);
+        blocked.push(toggle(&store, name, id));
+        // Longer than such a write stays in the lane: the next one is sent alone, too.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Four of them hold a connection, and the other two wait without one.
+    let sent = store.inner().sent();
+    assert_eq!(
+        sent.iter().map(|(what, _)| *what).collect::<Vec<_>>(),
+        [["update"; 4].as_slice(), &["update many"; 2]].concat()
+    );
+    assert_eq!(store.status().waiting, 2);
+    for version in 2..5 {
+        let toggled = tokio::time::timeout(Duration::from_millis(100), toggle(&store, "zoe", id));
+        assert_eq!(toggled.await.expect("the lane is free").unwrap().unwrap().unwrap().version, version);
+    }
+    for name in locked {
+        store.inner().unlock(name);
+    }
+    for call in blocked {
+        assert_eq!(call.await.unwrap().unwrap().unwrap().version, 2);
+    }
+    assert_eq!(store.status().waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_in_a_sent_batch_has_no_time_limit() {
     let (store, id) = with_tasks(&["ann", "bob", "cay"]).await;
     let calls = [get(&store, "ann", id), get(&store, "bob", id), get(&store, "cay", id)];

@@ -121,7 +121,8 @@ impl ApiError {
             Self::MalformedJson { .. } | Self::IncompleteBody => StatusCode::BAD_REQUEST,
             Self::SlowBody { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::NotAnObject | Self::Validation(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
+            | Self::Service(Error::TooManyCalls) => StatusCode::TOO_MANY_REQUESTS,
             Self::Auth(AuthError::Unavailable { .. })
             | Self::Service(Error::Store(
                 StoreError::Unavailable(_) | StoreError::Interrupted(_) | StoreError::Timeout(_),
@@ -151,7 +152,8 @@ impl ApiError {
             Self::IncompleteBody => "incomplete_body",
             Self::SlowBody { .. } => "request_timeout",
             Self::NotAnObject | Self::Validation(_) => "validation_failed",
-            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => "rate_limited",
+            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
+            | Self::Service(Error::TooManyCalls) => "rate_limited",
             Self::Auth(AuthError::Unavailable { .. })
             | Self::Service(Error::Store(StoreError::Unavailable(_) | StoreError::Interrupted(_)))
             | Self::NotReady { .. } => "unavailable",
@@ -189,9 +191,8 @@ impl ApiError {
             }
             Self::NotAnObject => "The body must be a JSON object.".to_owned(),
             Self::Validation(errors) => errors.to_string(),
-            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => {
-                "Too many requests. Retry later.".to_owned()
-            }
+            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
+            | Self::Service(Error::TooManyCalls) => "Too many requests. Retry later.".to_owned(),
             Self::NotReady { .. } => "The service is not ready.".to_owned(),
             Self::Auth(AuthError::Unavailable { .. }) | Self::Service(Error::Store(StoreError::Unavailable(_))) => {
                 "The service is unavailable. Retry later.".to_owned()
@@ -215,6 +216,7 @@ impl ApiError {
                 Some(*retry_after)
             }
             Self::Auth(AuthError::OverQuota(quota)) => quota.retry_after,
+            Self::Service(Error::TooManyCalls) => Some(Duration::from_secs(1)),
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(Duration::from_secs(1)),
             _ => None,
         }

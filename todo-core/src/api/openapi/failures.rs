@@ -121,7 +121,7 @@ impl Failure {
             Self::ValidationFailed => {
                 "Fields or query parameters are invalid, missing or unknown. All are reported together."
             }
-            Self::RateLimited => "The caller sends too many requests.",
+            Self::RateLimited => "The caller sends too many requests, or too many at the same time. Nothing was done.",
             Self::Internal => "The server failed.",
             Self::Unavailable => {
                 "The store or the keys that verify tokens are unreachable or too slow. A write may have happened."
@@ -170,6 +170,7 @@ impl Failure {
                 vec![("invalid fields", errors.into()), ("not an object", ApiError::NotAnObject)]
             }
             Self::RateLimited => vec![
+                ("too many at the same time", Error::TooManyCalls.into()),
                 ("too many requests", AuthError::RateLimited { retry_after: seconds(7) }.into()),
                 (
                     "quota used up",

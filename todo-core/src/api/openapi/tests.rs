@@ -135,7 +135,8 @@ fn failures(error: &ApiError) -> &'static [Failure] {
             &[Failure::Unauthorized]
         }
         ApiError::Auth(AuthError::ForeignOrigin) | ApiError::Forbidden => &[Failure::Forbidden],
-        ApiError::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => &[Failure::RateLimited],
+        ApiError::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
+        | ApiError::Service(Error::TooManyCalls) => &[Failure::RateLimited],
         ApiError::Auth(AuthError::Unavailable { .. })
         | ApiError::Service(Error::Store(
             StoreError::Unavailable(_) | StoreError::Interrupted(_) | StoreError::Timeout(_),

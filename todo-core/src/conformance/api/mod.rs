@@ -95,6 +95,7 @@ macro_rules! api_conformance {
             an_unavailable_store_is_unavailable
             an_interrupted_write_may_have_happened
             a_slow_store_times_out
+            too_many_requests_of_a_user_at_the_same_time_are_rate_limited
             a_failed_store_does_not_reveal_the_cause
         }
     };
