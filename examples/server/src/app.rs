@@ -8,12 +8,14 @@ use http::{
     header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN},
 };
 use http_body_util::Full;
-use hyper::body::Incoming;
 use todo_core::api::{ApiError, TodoApi, problem};
 use tower::{BoxError, Layer as _, Service, ServiceExt as _, service_fn, util::BoxCloneSyncService};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::cors::{Cors, ForeignOrigins};
+use crate::{
+    connection::RequestBody,
+    cors::{Cors, ForeignOrigins},
+};
 
 /// Identifies a request in the log; in requests and responses.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -22,7 +24,7 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 pub(crate) type Body = tower_http::body::UnsyncBoxBody<Bytes, BoxError>;
 
 /// The service that responds to the requests of all connections.
-pub(crate) type App<B = Incoming> = BoxCloneSyncService<Request<B>, Response<Body>, Infallible>;
+pub(crate) type App<B = RequestBody> = BoxCloneSyncService<Request<B>, Response<Body>, Infallible>;
 
 /// A web framework of this build. To add one: a variant with its cargo feature, its name in [`Self::NAMES`] and
 /// [`Self::name`], and a function that mounts the API.
@@ -107,8 +109,9 @@ fn axum(api: TodoApi, cors: &Cors) -> App {
 
 #[cfg(feature = "poem")]
 fn poem(api: TodoApi, cors: &Cors) -> App {
+    use http_body_util::{BodyExt as _, combinators::BoxBody};
     use poem::{
-        Endpoint as _, Route,
+        Endpoint as _, RequestParts, Route,
         error::NotFoundError,
         web::{LocalAddr, RemoteAddr},
     };
@@ -116,12 +119,15 @@ fn poem(api: TodoApi, cors: &Cors) -> App {
     let route = todo_poem::mount(Route::new(), MOUNT, api.clone());
     let route = todo_poem::probes(todo_poem::mount(route, "/api", api.clone()), api.clone());
     let route = Arc::new(todo_poem::docs(route, api));
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<RequestBody>| {
         let route = route.clone();
         async move {
+            let (head, body) = request.into_parts();
             // The API does not use the addresses.
-            let request = (request, LocalAddr::default(), RemoteAddr::default(), http::uri::Scheme::HTTP);
-            let response = match route.call(poem::Request::from(request)).await {
+            let head = (head, LocalAddr::default(), RemoteAddr::default(), http::uri::Scheme::HTTP);
+            let body = BoxBody::new(body.map_err(std::io::Error::other));
+            let request = poem::Request::from_parts(RequestParts::from(head), body.into());
+            let response = match route.call(request).await {
                 Ok(response) => response,
                 // Not a fallback route, since a CONNECT request has no path that poem could route.
                 Err(error) if error.is::<NotFoundError>() => todo_poem::response(problem(ApiError::NotFound)),

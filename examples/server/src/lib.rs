@@ -32,7 +32,6 @@ mod serve;
 mod settings;
 mod telemetry;
 mod trace;
-mod unread_responses;
 
 use std::process::ExitCode;
 

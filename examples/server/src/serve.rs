@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -13,16 +14,31 @@ use tower::BoxError;
 
 use crate::{
     app::App,
-    connection::ConnectionServer,
+    connection::{ConnectionServer, MemoryBudget},
     connection_limit::ConnectionLimit,
     failure::{Failure, error_chain},
     telemetry,
-    unread_responses::UnreadResponses,
 };
 
 /// Opens the port of the API.
 pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    bind(address, "HOST", "--port").await
+    let listener = bind(address, "HOST", "--port").await?;
+    if let Err(error) = limit_socket_buffers(&listener) {
+        tracing::warn!(%error, "cannot limit the socket buffers of connections");
+    }
+    Ok(listener)
+}
+
+/// Limits what the system buffers of each connection. Accepted connections inherit these settings.
+fn limit_socket_buffers(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    // The sizes that Linux begins with; it would raise them to many megabytes. It doubles the given numbers.
+    socket.set_recv_buffer_size(64 * 1024)?;
+    socket.set_send_buffer_size(128 * 1024)?;
+    // Of what the client does not read yet, most is kept in the process, where it is counted.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(16 * 1024)?;
+    Ok(())
 }
 
 /// Opens a port. An error message names the two settings, by which another address or port can be chosen.
@@ -142,10 +158,11 @@ pub(crate) async fn serve(
     listener: TcpListener,
     app: App,
     limit: ConnectionLimit,
+    memory: MemoryBudget,
     mut stop: StopSignals,
     grace: Duration,
 ) {
-    let server = ConnectionServer::default().with_limit(limit.clone());
+    let server = ConnectionServer::default().with_limit(limit.clone()).with_memory(memory);
     let connections = GracefulShutdown::new();
     let mut last_warning = None;
     loop {
@@ -210,8 +227,7 @@ fn connection<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let unread = UnreadResponses::default();
-    server.serve(stream, move |request| telemetry::observe(app.clone(), request, unread.clone()))
+    server.serve(stream, move |request| telemetry::observe(app.clone(), request))
 }
 
 /// Whether only this connection failed, so that the next one may be accepted at once.
@@ -228,23 +244,20 @@ mod tests {
 
     use bytes::Bytes;
     use http::{Request, Response};
-    use http_body_util::{BodyExt as _, Empty};
-    use hyper::{
-        body::Incoming,
-        client::conn::{http1, http2},
-    };
+    use http_body_util::{BodyExt as _, Empty, Full};
+    use hyper::client::conn::{http1, http2};
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::io::{DuplexStream, duplex};
     use tower::{service_fn, util::BoxCloneSyncService};
 
     use super::*;
-    use crate::app::Body;
+    use crate::{app::Body, connection::RequestBody};
 
     /// Serves a connection with an app that is as slow as a store. Returns the client's end, and how long the
     /// connection was open.
     fn serve_slow_app() -> (DuplexStream, tokio::task::JoinHandle<Duration>) {
         let (client, stream) = duplex(64 * 1024);
-        let app = BoxCloneSyncService::new(service_fn(async |_: Request<Incoming>| {
+        let app = BoxCloneSyncService::new(service_fn(async |_: Request<RequestBody>| {
             sleep(Duration::from_millis(20)).await;
             Ok::<_, Infallible>(Response::new(Body::default()))
         }));
@@ -289,5 +302,34 @@ mod tests {
         let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream));
         let (mut sender, driver) = handshake.await.expect("a connection");
         is_open_for_two_requests!(sender, driver, open_for);
+    }
+
+    /// A client that accepts no byte of a response, and opens another request now and then.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_of_http_2_whose_client_reads_nothing_is_closed_in_spite_of_requests() {
+        let (client, stream) = duplex(64 * 1024);
+        let app = BoxCloneSyncService::new(service_fn(async |_: Request<RequestBody>| {
+            Ok::<_, Infallible>(Response::new(Body::new(Full::from(vec![7; 1000]).map_err(BoxError::from))))
+        }));
+        let connection = connection(&ConnectionServer::default(), stream, app);
+        let began = Instant::now();
+        let closed = tokio::spawn(async move {
+            let error = connection.await.expect_err("it is closed");
+            (began.elapsed(), error_chain(&*error))
+        });
+        let mut client_of_nothing = http2::Builder::new(TokioExecutor::new());
+        client_of_nothing.initial_stream_window_size(0);
+        let (mut sender, driver) = client_of_nothing.handshake(TokioIo::new(client)).await.expect("a connection");
+        tokio::spawn(driver);
+        let mut unread = Vec::new();
+        while !closed.is_finished() {
+            if let Ok(response) = sender.send_request(request()).await {
+                unread.push(response);
+            }
+            sleep(Duration::from_secs(50)).await;
+        }
+        let (open_for, reason) = closed.await.expect("no panic");
+        assert!(open_for >= Duration::from_mins(2) && open_for < Duration::from_secs(121), "{open_for:?} {reason}");
+        assert!(reason.contains("did not read the response") && unread.len() == 3, "{reason}");
     }
 }

@@ -14,7 +14,7 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use todo_core::api::ApiError;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, Span, level_filters::LevelFilter};
@@ -28,7 +28,6 @@ use crate::{
     metrics::requests::{self, Route},
     settings::Log,
     trace::{Current, Parent},
-    unread_responses::UnreadResponses,
 };
 
 /// The installed logging and tracing.
@@ -88,12 +87,7 @@ pub(crate) fn install(log: Log) -> Result<Telemetry, Failure> {
 }
 
 /// Responds to a request, logs and counts it, and puts its `x-request-id` on the response.
-pub(crate) async fn observe<B>(
-    app: App<B>,
-    mut request: Request<B>,
-    unread: UnreadResponses,
-) -> Result<Response<Body>, Infallible> {
-    let is_http_2 = request.version() == Version::HTTP_2;
+pub(crate) async fn observe<B>(app: App<B>, mut request: Request<B>) -> Result<Response<Body>, Infallible> {
     let id = request_id(request.headers());
     request.headers_mut().insert(X_REQUEST_ID, id.clone());
     let mut observed = ObservedRequest::new(&request);
@@ -114,9 +108,6 @@ pub(crate) async fn observe<B>(
     let ending = exported.clone();
     let responding = trace.scope(async move {
         let Ok(mut response) = app.oneshot(request).await;
-        if is_http_2 {
-            response = unread.track(response);
-        }
         response.headers_mut().insert(X_REQUEST_ID, id);
         #[cfg(feature = "otel")]
         otel::end(&ending, response.status());

@@ -14,14 +14,13 @@ use bytes::Bytes;
 use futures_util::future::join3;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 use todo_core::{
     TodoService, UserId,
     api::{ApiError, TodoApi, problem},
     auth::{AuthError, Authenticator, Identity},
     store::MemoryStore,
 };
-use todo_server::connection::ConnectionServer;
+use todo_server::connection::{ConnectionServer, RequestBody};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, duplex, split},
     time::{sleep, timeout},
@@ -75,7 +74,7 @@ async fn connect(data: &[u8]) {
         .merge(todo_axum::probes(api))
         .fallback(async || problem(ApiError::NotFound).map(axum::body::Body::from));
     let log = sent.clone();
-    let connection = ConnectionServer::default().serve(stream, move |request: Request<Incoming>| {
+    let connection = ConnectionServer::default().serve(stream, move |request: Request<RequestBody>| {
         let (app, log, method) = (app.clone(), log.clone(), request.method().clone());
         async move {
             let Ok(response) = app.oneshot(request).await;

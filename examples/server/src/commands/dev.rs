@@ -13,7 +13,9 @@ use todo_core::UserId;
 
 use super::{serve::Api, token};
 use crate::{
-    app, database,
+    app,
+    connection::MemoryBudget,
+    database,
     failure::Failure,
     key_sources::key_sources,
     serve::{self, StopSignals},
@@ -49,7 +51,8 @@ pub(super) async fn run(mut sources: Sources) -> Result<(), Failure> {
     let instructions = instructions(address, &keys, &ignored)?;
     // The server also works if its standard output is closed.
     let _ = io::stdout().write_all(instructions.as_bytes());
-    serve::serve(listener, api.app, limit, stop, http.stop_timeout()).await;
+    let memory = MemoryBudget::new(http.connection_memory, limit.max());
+    serve::serve(listener, api.app, limit, memory, stop, http.stop_timeout()).await;
     store.close().await;
     telemetry.finish().await;
     Ok(())

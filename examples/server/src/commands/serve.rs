@@ -9,6 +9,7 @@ use todo_core::{
 
 use crate::{
     app::{self, App},
+    connection::MemoryBudget,
     database::{self, Store},
     failure::{Failure, error_chain},
     metrics,
@@ -32,6 +33,7 @@ pub(super) async fn run(sources: Sources) -> Result<(), Failure> {
     let http = &settings.http;
     let api = Api::new(http, &store, settings.keys, settings.leeway)?;
     let limit = serve::connection_limit(http.max_connections, settings.database.open_files());
+    let memory = MemoryBudget::new(http.connection_memory, limit.max());
     let _metrics = match settings.metrics {
         Some(address) => {
             let observed = metrics::Observed {
@@ -39,6 +41,7 @@ pub(super) async fn run(sources: Sources) -> Result<(), Failure> {
                 store: store.clone(),
                 verifier: api.verifier,
                 connections: limit.clone(),
+                memory: memory.clone(),
             };
             Some(metrics::open(address, observed).await?)
         }
@@ -47,7 +50,7 @@ pub(super) async fn run(sources: Sources) -> Result<(), Failure> {
     let listener = serve::listen(settings.address).await?;
     let address = listener.local_addr().unwrap_or(settings.address);
     tracing::info!(%address, framework = ?http.framework, "listening");
-    serve::serve(listener, api.app, limit, stop, http.stop_timeout()).await;
+    serve::serve(listener, api.app, limit, memory, stop, http.stop_timeout()).await;
     store.close().await;
     telemetry.finish().await;
     Ok(())

@@ -17,7 +17,10 @@ use todo_core::{
 };
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::sleep};
 
-use crate::{app::Framework, connection_limit::ConnectionLimit, database::Store, failure::Failure, serve};
+use crate::{
+    app::Framework, connection::MemoryBudget, connection_limit::ConnectionLimit, database::Store, failure::Failure,
+    serve,
+};
 
 pub(crate) mod process;
 pub(crate) mod requests;
@@ -37,6 +40,7 @@ pub(crate) struct Observed {
     pub(crate) store: Store,
     pub(crate) verifier: JwtVerifier,
     pub(crate) connections: ConnectionLimit,
+    pub(crate) memory: MemoryBudget,
 }
 
 /// Serves metrics until this is dropped.
@@ -111,11 +115,25 @@ fn render(observed: &Observed) -> String {
     text.sample("todo_connections", &[], observed.connections.open());
     text.family("todo_connections_max", "gauge", "Maximum number of open connections of clients.");
     text.sample("todo_connections_max", &[], observed.connections.max());
+    memory(&mut text, &observed.memory);
     pools(&mut text, &observed.store.pools());
     coalescing(&mut text, observed.store.coalescing());
     key_set(&mut text, &observed.verifier);
     process::render(&mut text);
     text.into_string()
+}
+
+/// The memory that clients hold.
+fn memory(text: &mut Text, budget: &MemoryBudget) {
+    let name = "todo_connection_memory_bytes";
+    text.family(name, "gauge", "Memory of open requests and unread responses.");
+    text.sample(name, &[], budget.held());
+    let name = "todo_connection_memory_max_bytes";
+    text.family(name, "gauge", "Memory of open requests and unread responses beyond which connections are closed.");
+    text.sample(name, &[], budget.limit());
+    let name = "todo_connections_closed_for_memory_total";
+    text.family(name, "counter", "Connections closed because requests and unread responses held too much memory.");
+    text.sample(name, &[], budget.closed_connections());
 }
 
 fn pools(text: &mut Text, pools: &[(&'static str, PoolStatus)]) {

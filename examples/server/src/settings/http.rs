@@ -11,7 +11,7 @@ use super::{
     parse::{choice, list, within},
     quoted,
 };
-use crate::{app::Framework, cors::Cors};
+use crate::{app::Framework, connection::DEFAULT_MIB, cors::Cors};
 
 #[derive(Debug)]
 pub(crate) struct Http {
@@ -20,6 +20,8 @@ pub(crate) struct Http {
     pub(crate) body_limit: usize,
     pub(crate) timeout: Duration,
     pub(crate) max_connections: usize,
+    /// The budget for the memory that connections hold, in MiB.
+    pub(crate) connection_memory: usize,
     /// The rate limit of each user, if there is one.
     pub(crate) rate_limit: Option<Rate>,
 }
@@ -45,6 +47,7 @@ impl Http {
         let body_limit = sources.read("BODY_LIMIT", within(1024..=16 * 1024 * 1024));
         let timeout = sources.read("REQUEST_TIMEOUT_SECONDS", within(1..=300));
         let max_connections = sources.read("MAX_CONNECTIONS", within(1..=1_000_000));
+        let connection_memory = sources.read("CONNECTION_MEMORY_MIB", within(1..=1_048_576));
         let rate_limit = sources.read("RATE_LIMIT", rate_limit).flatten();
         Some(Self {
             framework: framework?,
@@ -52,6 +55,7 @@ impl Http {
             body_limit: body_limit.unwrap_or(64 * 1024),
             timeout: Duration::from_secs(timeout.unwrap_or(10)),
             max_connections: max_connections.unwrap_or(10_000),
+            connection_memory: connection_memory.unwrap_or(DEFAULT_MIB),
             rate_limit,
         })
     }

@@ -47,6 +47,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(Group::Http, "BODY_LIMIT", Some("body-limit"), "BYTES", "Maximum body size in bytes; larger bodies are rejected with 413 [default: 65536]"),
     setting(Group::Http, "REQUEST_TIMEOUT_SECONDS", Some("request-timeout-seconds"), "SECONDS", "Maximum duration of a request; after it the response is 503 [default: 10]"),
     setting(Group::Http, "MAX_CONNECTIONS", Some("max-connections"), "COUNT", "Maximum number of open connections; further ones wait [default: 10000]"),
+    setting(Group::Http, "CONNECTION_MEMORY_MIB", Some("connection-memory-mib"), "MIB", "Memory for open requests and unread responses of all connections; beyond it, connections whose clients have not read for the longest time are closed [default: 256]"),
     setting(Group::Http, "RATE_LIMIT", Some("rate-limit"), "RATE", "Maximum number of requests per user, such as 100/10s; further ones are rejected with 429 [default: off]"),
     setting(Group::Database, "DATABASE_URL", Some("database-url"), "URL", "postgres://... or sqlite://...; set a URL with a password in the environment instead [default: sqlite://todo.db]"),
     setting(Group::Database, "NEON_DB_URL", None, "URL", "Another name for DATABASE_URL"),

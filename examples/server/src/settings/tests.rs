@@ -75,6 +75,7 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
         ("BODY_LIMIT", "-1"),
         ("REQUEST_TIMEOUT_SECONDS", "0"),
         ("MAX_CONNECTIONS", "0"),
+        ("CONNECTION_MEMORY_MIB", "0"),
         ("RATE_LIMIT", "100 per second"),
         ("DATABASE_URL", "mysql://root:hunter2@db/todo"),
         ("DATABASE_TLS", "none"),
@@ -100,6 +101,7 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
         "BODY_LIMIT",
         "REQUEST_TIMEOUT_SECONDS",
         "MAX_CONNECTIONS",
+        "CONNECTION_MEMORY_MIB",
         "RATE_LIMIT",
         "DATABASE_URL",
         "DATABASE_TLS",
@@ -119,7 +121,7 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
     ] {
         assert!(message.contains(&format!("\n  {name} (environment): ")), "{name}: {message}");
     }
-    assert!(message.contains("23 settings are wrong"), "{message}");
+    assert!(message.contains("24 settings are wrong"), "{message}");
     assert!(!message.contains("hunter2"), "{message}");
 }
 

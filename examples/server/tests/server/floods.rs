@@ -15,12 +15,12 @@ use tokio::{
 use crate::{
     Framework,
     metrics::Metrics,
-    program::{PATIENCE, SECRET, Server, Setup, User},
+    program::{PATIENCE, SECRET, Server, Setup},
 };
 
-const MIB: u64 = 1024 * 1024;
+pub(crate) const MIB: u64 = 1024 * 1024;
 
-async fn connect(server: &Server) -> TcpStream {
+pub(crate) async fn connect(server: &Server) -> TcpStream {
     TcpStream::connect(server.address).await.expect("a connection")
 }
 
@@ -29,7 +29,7 @@ fn serve() -> Server {
 }
 
 /// Another client can create and list tasks.
-async fn others_are_served(server: &Server) {
+pub(crate) async fn others_are_served(server: &Server) {
     timeout(PATIENCE, server.user("other").use_tasks()).await.expect("responses");
 }
 
@@ -46,7 +46,7 @@ async fn assert_memory_below(server: &Server, limit: u64) {
 }
 
 /// Waits until all connections and requests have ended.
-async fn assert_all_is_freed(server: &Server) {
+pub(crate) async fn assert_all_is_freed(server: &Server) {
     let freed = async {
         loop {
             let metrics = Metrics::of(server).await;
@@ -62,7 +62,7 @@ async fn assert_all_is_freed(server: &Server) {
 }
 
 /// Raises the limit of open files of this process to at least `count`.
-fn allow_open_files(count: u64) {
+pub(crate) fn allow_open_files(count: u64) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < count) {
@@ -201,24 +201,24 @@ async fn an_endless_head_or_body_is_cut_off() {
 }
 
 /// A frame of HTTP/2 (RFC 9113, section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
 /// A header field without compression (RFC 7541, section 6.2.2).
-fn field(name: &str, value: &str) -> Vec<u8> {
+pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| {
         let length = text.len();
         let mut coded = match u8::try_from(length) {
@@ -240,7 +240,7 @@ fn field(name: &str, value: &str) -> Vec<u8> {
     [vec![0], text(name), text(value)].concat()
 }
 
-fn get(path: &str, token: &str) -> Vec<u8> {
+pub(crate) fn get(path: &str, token: &str) -> Vec<u8> {
     let token = format!("Bearer {token}");
     [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "x"), ("authorization", &token)]
         .iter()
@@ -249,7 +249,7 @@ fn get(path: &str, token: &str) -> Vec<u8> {
 }
 
 /// A connection of HTTP/2, with these settings.
-async fn http_2(server: &Server, settings: &[u8]) -> TcpStream {
+pub(crate) async fn http_2(server: &Server, settings: &[u8]) -> TcpStream {
     let mut stream = connect(server).await;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("a connection");
     stream.write_all(&frame(SETTINGS, 0, 0, settings)).await.expect("a connection");
@@ -284,39 +284,4 @@ async fn endless_frames_of_http_2_block_no_others() {
     }
     assert_all_is_freed(&server).await;
     assert_memory_below(&server, 150 * MIB).await;
-}
-
-/// A client of HTTP/2 that opens requests and reads no response.
-#[tokio::test]
-async fn unread_responses_of_http_2_are_limited() {
-    let server = serve();
-    let ann = server.user("ann");
-    let body = serde_json::json!({ "title": "x".repeat(200), "description": "\u{1f980}".repeat(1000) }).to_string();
-    for _ in 0..200 {
-        assert_eq!(ann.send(http::Method::POST, "/api/tasks", &body).await.status(), 201);
-    }
-    let page = ann.send(http::Method::GET, "/api/tasks?limit=200", "").await;
-    assert!(page.body().len() > 800_000, "{}", page.body().len());
-    let token = user_token(SECRET.as_bytes(), "ann");
-    let head = get("/api/tasks?limit=200", &token);
-    let mut streams = Vec::new();
-    for _ in 0..4 {
-        // An initial window of 0: the server may send no byte of a body.
-        let mut stream = http_2(&server, &[0, 4, 0, 0, 0, 0]).await;
-        for number in 0..190 {
-            stream
-                .write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &head))
-                .await
-                .expect("a connection");
-        }
-        streams.push(stream);
-    }
-    while Metrics::of(&server).await.count("http_requests_in_flight") > 0 {
-        sleep(Duration::from_millis(20)).await;
-    }
-    others_are_served(&server).await;
-    assert_memory_below(&server, 150 * MIB).await;
-    drop(streams);
-    assert_all_is_freed(&server).await;
-    let _ = User::json(&ann.send(http::Method::GET, "/api/tasks?limit=1", "").await, 200);
 }

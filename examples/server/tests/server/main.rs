@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `cloud`, `database`, `durability` | they test what is below `TodoService`; each framework has one case |
 //! | `dev`, `settings`, `docs` (the committed document) | they test what runs before the framework is mounted |
-//! | `floods`, `stopping` and `overload` where nothing reaches the API | hyper and `todo_server::connection` do this |
+//! | `floods`, `stopping`, `unread` and `overload` where nothing reaches the API | hyper and `todo_server::connection` do this |
 //! | `logs` (levels, request ids), `metrics` (port, dashboard, batches) | logging and counting surround the framework |
 
 #![cfg(unix)]
@@ -29,6 +29,7 @@ mod settings;
 mod stopping;
 #[cfg(feature = "otel")]
 mod traces;
+mod unread;
 
 /// A web framework of this build, by its name for the setting `FRAMEWORK`.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +118,9 @@ for_each_framework! {
         a_stop_waits_no_longer_than_the_request_timeout,
         a_second_signal_stops_at_once,
         http_2_works,
+    }
+    unread {
+        unread_responses_need_little_memory_and_block_no_others,
     }
     #[cfg(feature = "otel")]
     traces {

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -98,7 +98,7 @@ impl Setup {
             let line = log.lines().find(|line| line.contains("listening"))?;
             line.split(['"', ' ', '=']).find_map(|word| word.parse().ok())
         });
-        Server { address, program }
+        Server { address, program, metrics: OnceLock::new() }
     }
 
     /// Starts a server whose log level may hide where it listens.
@@ -110,7 +110,7 @@ impl Setup {
             assert!(program.is_running(), "it ended: {}", program.log.so_far());
             std::net::TcpStream::connect(address).ok()
         });
-        Server { address, program }
+        Server { address, program, metrics: OnceLock::new() }
     }
 
     /// Runs the program to its end.
@@ -141,6 +141,13 @@ pub(crate) struct Program {
 impl Program {
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_none()
+    }
+
+    /// The most memory that it has had at a time, in bytes, where the system tells.
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(peak.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
     }
 
     /// Waits until it has ended.
@@ -215,6 +222,7 @@ impl Text {
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) program: Program,
+    metrics: OnceLock<SocketAddr>,
 }
 
 impl Server {
@@ -225,11 +233,14 @@ impl Server {
 
     /// The address of the metrics. `METRICS_PORT` must be set.
     pub(crate) fn metrics_address(&self) -> SocketAddr {
-        until("it serves metrics", || {
-            let log = self.program.log.so_far();
-            let line = log.lines().find(|line| line.contains("metrics are served"))?;
-            line.split(['"', ' ', '=']).find_map(|word| word.parse().ok())
-        })
+        let read = || {
+            until("it serves metrics", || {
+                let log = self.program.log.so_far();
+                let line = log.lines().find(|line| line.contains("metrics are served"))?;
+                line.split(['"', ' ', '=']).find_map(|word| word.parse().ok())
+            })
+        };
+        *self.metrics.get_or_init(read)
     }
 
     /// Stops it gracefully. Returns its exit code and its log.

@@ -3,13 +3,21 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::*;
+use super::{
+    super::memory::{Hold, MemoryBudget},
+    *,
+};
 
 /// The server's end of a connection, the client's end, and the requests.
 fn connection() -> (TimedStream<DuplexStream>, DuplexStream, Arc<Activity>) {
+    limited_connection(None)
+}
+
+fn limited_connection(limit: Option<ConnectionLimit>) -> (TimedStream<DuplexStream>, DuplexStream, Arc<Activity>) {
     let (server, client) = duplex(64);
-    let activity = Arc::new(Activity::default());
-    (TimedStream::new(server, activity.clone()), client, activity)
+    let account = MemoryBudget::default().open_account();
+    let activity = Arc::new(Activity::new(limit, account.account().clone()));
+    (TimedStream::new(server, activity.clone(), account), client, activity)
 }
 
 /// Reads until the stream fails, while the client sends a byte at this interval. Returns the time until the failure.
@@ -163,11 +171,7 @@ async fn a_connection_whose_client_reads_byte_by_byte_is_closed_too() {
 #[tokio::test(start_paused = true)]
 async fn near_the_connection_limit_the_idle_timeout_is_short() {
     let limit = ConnectionLimit::new(2);
-    let limited = || {
-        let (server, client) = duplex(64);
-        let activity = Arc::new(Activity { limit: Some(limit.clone()), ..Activity::default() });
-        (TimedStream::new(server, activity.clone()), client, activity)
-    };
+    let limited = || limited_connection(Some(limit.clone()));
     let (mut server, mut client, activity) = limited();
     drop(activity.begin(Version::HTTP_11));
     let _first = limit.acquire().await.occupy();
@@ -184,4 +188,132 @@ async fn near_the_connection_limit_the_idle_timeout_is_short() {
     drop(activity.begin(Version::HTTP_11));
     let elapsed = time_to_failure(&mut server, &mut client, NEVER).await;
     assert!(elapsed >= SHORT_IDLE_TIMEOUT && elapsed <= 2 * SHORT_IDLE_TIMEOUT, "{elapsed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_is_not_read_closes_the_connection_whatever_else_happens() {
+    let (mut server, mut client, activity) = connection();
+    drop(activity.begin(Version::HTTP_2));
+    let began = Instant::now();
+    let _unread = Hold::of_response(activity.account(), 1);
+    let requests = async {
+        loop {
+            sleep(Duration::from_secs(50)).await;
+            let active = activity.begin(Version::HTTP_2);
+            drop((Hold::of_response(activity.account(), 1), active));
+        }
+    };
+    tokio::select! {
+        _ = time_to_failure(&mut server, &mut client, NOW_AND_THEN) => {}
+        () = requests => unreachable!("an endless loop"),
+    }
+    assert_about(began.elapsed(), WRITE_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_idle_once_the_last_response_is_read() {
+    let (mut server, mut client, activity) = connection();
+    drop(activity.begin(Version::HTTP_2));
+    let began = Instant::now();
+    let unread = Hold::of_response(activity.account(), 1);
+    let reading = Duration::from_secs(100);
+    let read = timeout(reading, server.read(&mut [0; 8])).await;
+    assert!(read.is_err(), "a slow client is not closed after the idle timeout");
+    drop(unread);
+    // hyper flushes what it has written.
+    server.flush().await.expect("it is open");
+    time_to_failure(&mut server, &mut client, NOW_AND_THEN).await;
+    assert_about(began.elapsed(), reading + IDLE_TIMEOUT);
+}
+
+/// The last part of a response of HTTP/1.1 is in the write buffer, and has no longer time than the response.
+#[tokio::test(start_paused = true)]
+async fn the_write_buffer_is_as_old_as_its_response() {
+    let (mut server, mut client, activity) = connection();
+    let response = Hold::of_response(activity.account(), 1);
+    let began = Instant::now();
+    sleep(WRITE_TIMEOUT / 2).await;
+    response.moves_to_the_write_buffer();
+    drop(response);
+    let reading = async {
+        loop {
+            sleep(WRITE_STALL_TIMEOUT / 3).await;
+            client.read_u8().await.expect("a byte");
+        }
+    };
+    let error = tokio::select! {
+        written = server.write_all(&[0; 200]) => written.expect_err("not read"),
+        () = reading => unreachable!("an endless loop"),
+    };
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_about(began.elapsed(), WRITE_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_buffers_of_hyper_count_with_the_size_to_which_they_have_grown() {
+    let (mut server, mut client, activity) = connection();
+    let account = activity.account();
+    for (size, held) in [(200, 0), (SMALL_WRITE, 0), (25_000, 25_000), (100, 25_000), (30_000, 30_000)] {
+        let bytes = vec![7; size];
+        let mut received = vec![0; size];
+        let (written, read) = tokio::join!(server.write_all(&bytes), client.read_exact(&mut received));
+        assert!(written.is_ok() && read.is_ok());
+        server.flush().await.expect("it is open");
+        assert_eq!(account.held(), held);
+    }
+    let mut receive = async |count: usize| {
+        for _ in 0..count / 64 {
+            client.write_all(&[b'x'; 64]).await.expect("a pipe");
+            server.read_exact(&mut [0; 64]).await.expect("bytes");
+        }
+        account.held() - 30_000
+    };
+    assert_eq!(receive(SMALL_HEAD).await, 0, "most heads are short");
+    assert_eq!(receive(64).await, SMALL_HEAD + 64);
+    drop(activity.begin(Version::HTTP_11));
+    assert_eq!(receive(SMALL_HEAD).await, SMALL_HEAD + 64);
+    assert_eq!(receive(2 * MAX_HEAD).await, MAX_HEAD);
+    drop(server);
+    assert_eq!(account.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_head_of_http_2_counts_until_its_request_begins() {
+    let (mut server, mut client, activity) = connection();
+    let account = activity.account();
+    let mut receive = async |count: usize| {
+        for _ in 0..count / 64 {
+            client.write_all(&[b'x'; 64]).await.expect("a pipe");
+            server.read_exact(&mut [0; 64]).await.expect("bytes");
+        }
+        account.held()
+    };
+    let first = activity.begin(Version::HTTP_2);
+    assert_eq!(receive(SMALL_HEAD).await, 0);
+    assert_eq!(receive(64).await, 2 * (SMALL_HEAD + 64));
+    assert_eq!(receive(2 * MAX_HEAD).await, 2 * MAX_HEAD);
+    let second = activity.begin(Version::HTTP_2);
+    assert_eq!(receive(64).await, 0);
+    receive(2 * SMALL_HEAD).await;
+    drop((first, second));
+    assert_eq!(receive(64).await, 0, "it is idle");
+    receive(2 * SMALL_HEAD).await;
+    drop(server);
+    assert_eq!(account.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_holds_too_much_is_closed_at_once() {
+    let (mut server, mut client, activity) = connection();
+    let account = activity.account();
+    let _request = activity.begin(Version::HTTP_2);
+    let failure = async {
+        let mut byte = [0];
+        tokio::join!(server.read(&mut byte), async { drop(Hold::of_response(account, 1 << 40)) }).0
+    };
+    let error = failure.await.expect_err("it is closed");
+    assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+    // Also if there is something to read or to write.
+    client.write_all(b"x").await.expect("a pipe");
+    assert!(server.read(&mut [0]).await.is_err() && server.flush().await.is_err());
 }
