@@ -144,6 +144,12 @@ fn shared_secrets(keys: &Keys) -> Result<Option<KeySource>, Problem> {
         source = source.audiences(keys.audiences.clone());
     }
     if let Some(subject) = &keys.subject {
+        if subject != "sub" && (keys.issuers.is_empty() || keys.audiences.is_empty()) {
+            let problem = "is another claim than sub, and the secret also signs the links in e-mails of Better Auth, whose \
+                           claims contain an e-mail address and a user id; set JWT_ISSUER and JWT_AUDIENCE, so that such a \
+                           link is not accepted as a login";
+            return Err(("JWT_SUBJECT", problem.to_owned()));
+        }
         source = source.subject(subject);
     }
     Ok(Some(source))

@@ -202,6 +202,15 @@ pub enum InvalidSource {
     /// the same keys (Better Auth: session cookies), and only issuer and audience tell them apart.
     #[error("a source of public keys needs issuers and audiences, or any_issuer() and any_audience()")]
     NoIssuerOrAudience,
+    /// A source of shared secrets has another subject than `sub`, and no issuers or no audiences. They are required
+    /// because Better Auth signs the links in its e-mails with the same secret. The claims of a link contain an e-mail
+    /// address and a user id, and only issuer and audience tell it from an access token. So `any_issuer()` and
+    /// `any_audience()` are not enough.
+    #[error(
+        "with a shared secret, another subject than sub needs issuers and audiences; otherwise a link in an e-mail of \
+         Better Auth, which is signed with the same secret, would be accepted as a login"
+    )]
+    SubjectOfSecret,
 }
 
 #[cfg(test)]

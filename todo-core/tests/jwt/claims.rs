@@ -206,7 +206,7 @@ fn a_token_without_a_valid_subject_is_rejected() {
 
 #[test]
 fn the_subject_can_be_another_claim_or_a_nested_one() {
-    let by = |path: &str| at_now([secret().subject(path)]);
+    let by = |path: &str| at_now([secret().subject(path).issuers([APP]).audiences([APP])]);
     let token =
         token(json!({ "id": "1", "user": { "id": "2", "deep": { "er": "3" } }, "users": [{ "id": "4" }], "a.b": "5" }));
     for (path, user) in [("sub", "ann"), ("id", "1"), ("user.id", "2"), ("user.deep.er", "3")] {

@@ -277,13 +277,33 @@ fn a_setting_without_effect_is_a_mistake() {
     for name in ["JWT_ISSUER", "JWT_AUDIENCE", "JWT_SUBJECT"] {
         let settings = [("JWT_HS256", "cookie-cache"), (name, "x"), ("BETTER_AUTH_SECRET", SECRET)];
         assert!(mistakes(&settings).contains(name));
-        assert!(with_secret(&[(name, "x")]).is_ok(), "{name}");
+        let others = ["JWT_ISSUER", "JWT_AUDIENCE"].map(|name| (name, "y"));
+        assert!(with_secret(&[&[(name, "x")], &others[..]].concat()).is_ok(), "{name}");
     }
     assert!(with_secret(&[("JWT_HS256", "cookie-cache")]).is_ok());
     let direct = [("DATABASE_DIRECT_URL", "postgres://localhost/todo"), ("BETTER_AUTH_SECRET", SECRET)];
     assert!(mistakes(&direct).contains("DATABASE_DIRECT_URL (environment): has no effect"));
     let row_security = [("ROW_SECURITY", "on"), ("BETTER_AUTH_SECRET", SECRET)];
     assert!(mistakes(&row_security).contains("ROW_SECURITY (environment): has no effect"));
+}
+
+/// The links in e-mails of Better Auth are signed with the same secret.
+#[test]
+fn a_secret_with_another_subject_needs_issuer_and_audience() {
+    let both = [("JWT_ISSUER", "https://a.example"), ("JWT_AUDIENCE", "https://a.example")];
+    for subject in ["email", "userId", "user.id"] {
+        for given in [&[][..], &both[..1], &both[1..]] {
+            for key_set in [&[][..], &[("BETTER_AUTH_URL", "https://a.example"), ("JWT_HS256", "sub")]] {
+                let secret = [("BETTER_AUTH_SECRET", SECRET), ("JWT_SUBJECT", subject)];
+                let message = mistakes(&[&secret, given, key_set].concat());
+                assert!(message.contains("JWT_SUBJECT") && message.contains("link"), "{message}");
+            }
+        }
+        assert!(with_secret(&[&[("JWT_SUBJECT", subject)], &both[..]].concat()).is_ok());
+        // Without the secret, the key set has issuer and audience.
+        assert!(read(&[("BETTER_AUTH_URL", "https://a.example"), ("JWT_SUBJECT", subject)]).is_ok());
+    }
+    assert!(with_secret(&[("JWT_SUBJECT", "sub")]).is_ok());
 }
 
 #[test]

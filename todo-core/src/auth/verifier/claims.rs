@@ -39,14 +39,21 @@ pub(super) struct ClaimRules {
 
 impl ClaimRules {
     /// Checks the configuration.
-    pub(super) fn check_config(&self, needs_issuer_and_audience: bool) -> Result<(), InvalidSource> {
+    pub(super) fn check_config(&self, has_public_keys: bool) -> Result<(), InvalidSource> {
         let lists = [&self.issuers, &self.audiences];
         // `listed` turns an empty list into an empty string.
         if lists.into_iter().flatten().any(|list| list.contains("")) || self.subject.iter().any(String::is_empty) {
             return Err(InvalidSource::Empty);
         }
-        if needs_issuer_and_audience && lists.into_iter().any(Option::is_none) {
+        if has_public_keys && lists.into_iter().any(Option::is_none) {
             return Err(InvalidSource::NoIssuerOrAudience);
+        }
+        // Better Auth signs the links in e-mails with its secret. They have no `sub`, no `iss` and no `aud`, but claims
+        // like `email` and `userId`. A session cookie is also signed with it, and has `user.id`.
+        let requires = |list: &Option<BTreeSet<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+        let may_be_a_link = self.shape == Shape::AccessToken && self.subject != ["sub"];
+        if !has_public_keys && may_be_a_link && !lists.into_iter().all(requires) {
+            return Err(InvalidSource::SubjectOfSecret);
         }
         Ok(())
     }

@@ -139,6 +139,21 @@ impl KeySource {
 
     /// Sets the claim that contains the user id. A dot separates the names of nested objects (`user.id`). Default:
     /// `sub`.
+    ///
+    /// With [shared secrets](Self::secrets), another claim than `sub` needs [`issuers`](Self::issuers) and
+    /// [`audiences`](Self::audiences), since Better Auth signs the links in its e-mails with the same secret, and their
+    /// claims contain an e-mail address and a user id ([`InvalidSource::SubjectOfSecret`]).
+    ///
+    /// ```
+    /// use todo_core::auth::{InvalidSource, JwtVerifier, KeySource};
+    ///
+    /// let by_id = || KeySource::secrets(["at least thirty-two bytes of secret"]).map(|source| source.subject("id"));
+    /// let incomplete = JwtVerifier::builder().source(by_id()?).build();
+    /// assert_eq!(incomplete.err(), Some(InvalidSource::SubjectOfSecret));
+    /// let app = ["https://app.example.com"];
+    /// JwtVerifier::builder().source(by_id()?.issuers(app).audiences(app)).build()?;
+    /// # Ok::<(), InvalidSource>(())
+    /// ```
     #[must_use]
     pub fn subject(mut self, path: &str) -> Self {
         self.rules.subject = path.split('.').map(str::to_owned).collect();
