@@ -63,8 +63,9 @@ pub fn problem(error: impl Into<ApiError>) -> Response<Bytes> {
     if let ApiError::MethodNotAllowed { allow } = error {
         headers.insert(ALLOW, HeaderValue::from_static(allow));
     }
-    if let Some(challenge) = error.challenge() {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    // It is visible ASCII.
+    if let Some(challenge) = error.challenge().and_then(|challenge| HeaderValue::from_str(&challenge).ok()) {
+        headers.insert(WWW_AUTHENTICATE, challenge);
     }
     if let Some(after) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));

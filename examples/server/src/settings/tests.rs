@@ -88,6 +88,7 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
         ("BETTER_AUTH_SECRET", "hunter2"),
         ("JWT_LEEWAY_SECONDS", "301"),
         ("JWT_SUBJECT", "user."),
+        ("JWT_REQUIRED_SCOPE", "to\"do"),
         ("JWT_AUDIENCE", "a,,b"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
@@ -113,13 +114,14 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
         "BETTER_AUTH_SECRET",
         "JWT_LEEWAY_SECONDS",
         "JWT_SUBJECT",
+        "JWT_REQUIRED_SCOPE",
         "JWT_AUDIENCE",
         "LOG_LEVEL",
         "LOG_FORMAT",
     ] {
         assert!(message.contains(&format!("\n  {name} (environment): ")), "{name}: {message}");
     }
-    assert!(message.contains("23 settings are wrong"), "{message}");
+    assert!(message.contains("24 settings are wrong"), "{message}");
     assert!(!message.contains("hunter2"), "{message}");
 }
 
@@ -274,7 +276,7 @@ fn a_key_set_in_a_file_needs_issuer_and_audience() {
 
 #[test]
 fn a_setting_without_effect_is_a_mistake() {
-    for name in ["JWT_ISSUER", "JWT_AUDIENCE", "JWT_SUBJECT"] {
+    for name in ["JWT_ISSUER", "JWT_AUDIENCE", "JWT_SUBJECT", "JWT_REQUIRED_SCOPE"] {
         let settings = [("JWT_HS256", "cookie-cache"), (name, "x"), ("BETTER_AUTH_SECRET", SECRET)];
         assert!(mistakes(&settings).contains(name));
         let others = ["JWT_ISSUER", "JWT_AUDIENCE"].map(|name| (name, "y"));

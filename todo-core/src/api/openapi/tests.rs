@@ -134,6 +134,7 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::Auth(AuthError::Missing | AuthError::Expired | AuthError::Invalid(_) | AuthError::Revoked) => {
             &[Failure::Unauthorized]
         }
+        ApiError::Auth(AuthError::InsufficientScope { .. }) => &[Failure::Forbidden, Failure::InsufficientScope],
         ApiError::Auth(AuthError::ForeignOrigin) | ApiError::Forbidden => &[Failure::Forbidden],
         ApiError::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => &[Failure::RateLimited],
         ApiError::Auth(AuthError::Unavailable { .. })
@@ -170,6 +171,7 @@ fn failures_have_the_status_and_codes_of_their_errors() {
     }
     let all = json!([
         "forbidden",
+        "insufficient_scope",
         "internal",
         "malformed_json",
         "method_not_allowed",
