@@ -24,6 +24,7 @@ mod connection_limit;
 mod database;
 mod failure;
 mod key_sources;
+mod log_budget;
 mod metrics;
 #[cfg(feature = "otel")]
 mod otel;

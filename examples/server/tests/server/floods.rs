@@ -201,42 +201,44 @@ async fn an_endless_head_or_body_is_cut_off() {
 }
 
 /// A frame of HTTP/2 (RFC 9113, section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
+pub(crate) const PING: u8 = 6;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+
+/// A text without compression (RFC 7541, section 5.2).
+pub(crate) fn text(text: &str) -> Vec<u8> {
+    let length = text.len();
+    let mut coded = match u8::try_from(length) {
+        Ok(short @ 0..127) => vec![short],
+        // A length of more than seven bits: the rest follows, seven bits at a time.
+        _ => {
+            let (mut coded, mut rest) = (vec![127], length - 127);
+            while rest >= 128 {
+                coded.push(u8::try_from(rest % 128).expect("seven bits") | 128);
+                rest /= 128;
+            }
+            coded.push(u8::try_from(rest).expect("seven bits"));
+            coded
+        }
+    };
+    coded.extend_from_slice(text.as_bytes());
+    coded
+}
 
 /// A header field without compression (RFC 7541, section 6.2.2).
 fn field(name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| {
-        let length = text.len();
-        let mut coded = match u8::try_from(length) {
-            Ok(short @ 0..127) => vec![short],
-            // A length of more than seven bits: the rest follows, seven bits at a time.
-            _ => {
-                let (mut coded, mut rest) = (vec![127], length - 127);
-                while rest >= 128 {
-                    coded.push(u8::try_from(rest % 128).expect("seven bits") | 128);
-                    rest /= 128;
-                }
-                coded.push(u8::try_from(rest).expect("seven bits"));
-                coded
-            }
-        };
-        coded.extend_from_slice(text.as_bytes());
-        coded
-    };
     [vec![0], text(name), text(value)].concat()
 }
 
@@ -249,7 +251,7 @@ fn get(path: &str, token: &str) -> Vec<u8> {
 }
 
 /// A connection of HTTP/2, with these settings.
-async fn http_2(server: &Server, settings: &[u8]) -> TcpStream {
+pub(crate) async fn http_2(server: &Server, settings: &[u8]) -> TcpStream {
     let mut stream = connect(server).await;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("a connection");
     stream.write_all(&frame(SETTINGS, 0, 0, settings)).await.expect("a connection");

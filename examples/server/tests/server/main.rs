@@ -9,7 +9,7 @@
 //! | `cloud`, `database`, `durability` | the database is opened, migrated and used below `TodoService`; each framework has one case on PostgreSQL |
 //! | `dev`, `settings`, `docs` (the committed document) | commands, settings and keys are done before the framework is mounted |
 //! | `floods`, `stopping` and `overload` where nothing reaches the API | hyper and `todo_server::connection` read the heads, limit connections and close them |
-//! | `logs` (levels, request ids), `metrics` (port, dashboard, batches) | logging and counting surround the framework |
+//! | `logs` (levels, request ids), `log_lines` (HTTP/2, honest traffic), `metrics` (port, dashboard, batches) | logging and counting surround the framework |
 
 #![cfg(unix)]
 
@@ -21,6 +21,7 @@ mod docs;
 mod durability;
 mod floods;
 mod keys;
+mod log_lines;
 mod logs;
 mod metrics;
 mod overload;
@@ -91,6 +92,9 @@ for_each_framework! {
     }
     keys {
         a_fetch_of_keys_is_in_the_trace_of_the_request_that_needs_it,
+    }
+    log_lines {
+        what_a_client_sends_is_short_in_the_log,
     }
     logs {
         every_line_is_json_without_content_or_credentials,
