@@ -58,9 +58,10 @@
 //!
 //! # Side effects
 //!
-//! The library opens no port, installs no logger or panic hook, spawns no background task on its own and reads no
-//! environment variable. It changes one setting of the process: if `jsonwebtoken` has no cryptography provider yet,
-//! [`JwtVerifier`](auth::JwtVerifier) installs one.
+//! The library opens no port, installs no logger or panic hook, reads no environment variable, and spawns no background
+//! task on its own, except for each fetch of a key set (feature `remote-jwks`), which ends within 5 seconds. It changes
+//! one setting of the process: if `jsonwebtoken` has no cryptography provider yet, [`JwtVerifier`](auth::JwtVerifier)
+//! installs one.
 //!
 //! Its tracing spans and events have the targets `todo_core::api`, `todo_core::auth` and `todo_core::store`. They
 //! contain no tokens, claims, titles or descriptions.

@@ -2,15 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{
-    AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, SqliteConnection, postgres::PgPoolOptions,
+    AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, SqliteConnection, migrate::Migrate as _,
+    postgres::PgPoolOptions,
 };
 use testkit::stores::{RowSecurityDatabase, connect};
 use todo_core::{
     NewTask, Task, TaskQuery, Title, TodoService, UserId,
-    store::{DataLoss, PostgresStore, SqliteStore, StoreError, TaskStore},
+    store::{DataLoss, Names, PostgresStore, SqliteStore, StoreError, TaskStore},
 };
 
 /// Creates tasks of two users.
@@ -248,6 +249,84 @@ async fn a_migration_that_is_dropped_leaves_nothing_behind_in_the_pool_of_the_ho
     tokio::time::timeout(Duration::from_secs(8), connect(database.url()).migrate()).await.unwrap().unwrap();
     pool.close().await;
     database.close().await;
+}
+
+/// A role that may only connect, with the lock of sqlx's migrations, or that and the locks of ours.
+struct Stranger {
+    connection: PgConnection,
+    role: String,
+}
+
+impl Stranger {
+    async fn with_lock_of_sqlx(walled: &mut WalledDatabase) -> Self {
+        let url = walled.database.add_role("stranger", "").await;
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        connection.lock().await.unwrap();
+        Self { connection, role: walled.role("stranger") }
+    }
+
+    async fn take_our_locks(&mut self) {
+        let keys = "select pg_advisory_lock(hashtextextended(what, 0)) from unnest(array[
+            'todo-core migrations in \"todo\".\"tasks\"', 'todo-core grants in todo']) as what";
+        sqlx::query(keys).execute(&mut self.connection).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn with_nothing_to_migrate_or_to_grant_no_lock_of_another_session_matters() {
+    let mut walled = WalledDatabase::migrated().await;
+    let mut stranger = Stranger::with_lock_of_sqlx(&mut walled).await;
+    stranger.take_our_locks().await;
+    let begun = Instant::now();
+    let owner = connect(&walled.owner).with_row_security();
+    owner.migrate().await.unwrap();
+    owner.grant_to(&walled.role("app")).await.unwrap();
+    connect(&walled.owner).migrate().await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(1).connect(&walled.owner).await.unwrap();
+    PostgresStore::new(pool.clone()).migrate().await.unwrap();
+    // The role of the application may read the ledger, and no more is needed.
+    walled.store().migrate().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    pool.close().await;
+    drop(stranger);
+    walled.database.close().await;
+}
+
+#[tokio::test]
+async fn a_migration_fails_in_time_and_names_the_session_that_holds_its_lock() {
+    let mut walled = WalledDatabase::empty().await;
+    let mut stranger = Stranger::with_lock_of_sqlx(&mut walled).await;
+    let owner = connect(&walled.owner);
+    // The lock of sqlx, which a migration of the host may hold, is another one.
+    let begun = Instant::now();
+    owner.migrate_to(1, DataLoss::Refuse).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    stranger.take_our_locks().await;
+    // So is the lock of tables with other names.
+    owner.clone().with_names(Names::new("other", "tasks").unwrap()).migrate().await.unwrap();
+    let failed = owner.migrate().await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    let Err(StoreError::Unavailable(held)) = failed else { panic!("{failed:?}") };
+    let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut stranger.connection).await.unwrap();
+    assert!(held.to_string().contains(&format!("process {pid} of the role {}", stranger.role)), "{held}");
+    assert_eq!(state(&walled.owner).await.0, [1]);
+    stranger.connection.close().await.unwrap();
+    owner.migrate().await.unwrap();
+    assert_eq!(state(&walled.owner).await.0, [1, 2]);
+    walled.database.close().await;
+}
+
+#[tokio::test]
+async fn with_nothing_to_migrate_a_file_that_another_process_writes_can_be_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tasks.db");
+    SqliteStore::open_lazy(&path).migrate().await.unwrap();
+    let mut writer = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    let writing = writer.begin_with("begin immediate").await.unwrap();
+    let store = SqliteStore::open_lazy(&path);
+    tokio::time::timeout(Duration::from_secs(1), store.migrate()).await.unwrap().unwrap();
+    assert_eq!(list(store).await, []);
+    drop(writing);
 }
 
 #[tokio::test]

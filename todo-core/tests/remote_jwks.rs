@@ -38,6 +38,8 @@ struct State {
 #[derive(Clone)]
 enum Response {
     Text(String),
+    /// The other response, after a pause.
+    Slow(Duration, Box<Response>),
     Hang,
     Close,
 }
@@ -75,8 +77,13 @@ impl KeyServer {
                     }
                     state.fetches.fetch_add(1, Ordering::SeqCst);
                     *state.last_request.lock().unwrap() = String::from_utf8(request).unwrap();
-                    let response = state.response.lock().unwrap().clone();
+                    let mut response = state.response.lock().unwrap().clone();
+                    if let Response::Slow(pause, other) = response {
+                        tokio::time::sleep(pause).await;
+                        response = *other;
+                    }
                     match response {
+                        Response::Slow(..) => unreachable!("one pause"),
                         Response::Text(text) => drop(connection.write_all(text.as_bytes()).await),
                         Response::Hang => std::future::pending().await,
                         Response::Close => {}
@@ -391,6 +398,83 @@ async fn a_fetch_goes_on_if_its_first_request_is_dropped() {
     // The next request that needs the keys waits for the same fetch.
     setup.accepts(&setup.token("new", &new)).await;
     assert_eq!(setup.server.fetches(), 2);
+}
+
+/// A stranger sends an unknown key id and disconnects while the keys are fetched for it, again and again.
+#[tokio::test]
+async fn a_removed_key_is_rejected_in_time_although_clients_disconnect_during_fetches() {
+    let (removed, kept) = (SigningKey::ed25519(), SigningKey::ed25519());
+    let both = [("removed", &removed), ("kept", &kept)];
+    for (number, server_is_slow) in [false, true, true].into_iter().enumerate() {
+        let setup = Setup::with(jwks(&both), |keys| keys.timeout(Duration::from_millis(200))).await;
+        let token = setup.token("removed", &removed);
+        setup.accepts(&token).await;
+        setup.server.respond_with(jwks(&both[1..]));
+        for hang_up in 0..2 {
+            setup.advance(11);
+            let strange = setup.token(&format!("strange {hang_up}"), &kept);
+            let mut request = std::pin::pin!(setup.verifier.verify(&strange));
+            if server_is_slow {
+                // It disconnects while the key server has the request, or before.
+                setup.server.respond_with(Response::Slow(Duration::from_millis(80), Box::new(jwks(&both[1..]))));
+                let wait = Duration::from_millis(if number == 1 { 40 } else { 0 });
+                assert!(tokio::time::timeout(wait, &mut request).await.is_err());
+            } else {
+                assert!(futures_util::FutureExt::now_or_never(request.as_mut()).is_none());
+            }
+            // No request polls the fetch for longer than its time limit.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            setup.advance(19);
+            setup.keys.refresh().await.unwrap();
+        }
+        assert_eq!(setup.keys.status().failures, 0);
+        setup.advance(10);
+        setup.rejects(&token, Refusal::UnknownKey).await;
+    }
+}
+
+/// By the clock of the keys, the fetch should have ended long ago.
+#[tokio::test]
+async fn a_fetch_older_than_its_timeout_is_replaced() {
+    let (old, new) = (SigningKey::ed25519(), SigningKey::ed25519());
+    let setup = Setup::new(jwks(&[("old", &old)])).await;
+    setup.accepts(&setup.token("old", &old)).await;
+    setup.advance(11);
+    setup.server.respond_with(Response::Hang);
+    let dropped = setup.token("dropped", &new);
+    let waited = tokio::time::timeout(Duration::from_millis(100), setup.verifier.verify(&dropped)).await;
+    assert!(waited.is_err());
+    setup.server.respond_with(jwks(&[("new", &new)]));
+    // The timeout is 5 seconds. The pause between two fetches does not apply to a fetch that was lost.
+    setup.advance(7);
+    setup.accepts(&setup.token("new", &new)).await;
+    assert_eq!(setup.server.fetches(), 3);
+}
+
+/// A host may have more than one runtime.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_in_another_runtime_does_not_delay_the_next_one() {
+    let (old, new) = (SigningKey::ed25519(), SigningKey::ed25519());
+    for is_shut_down in [true, false] {
+        let setup = Setup::with(jwks(&[("old", &old)]), |keys| keys.timeout(Duration::from_millis(200))).await;
+        setup.accepts(&setup.token("old", &old)).await;
+        setup.advance(11);
+        setup.server.respond_with(jwks(&[("new", &new)]));
+        let (verifier, dropped) = (setup.verifier.clone(), setup.token("dropped", &new));
+        let other = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                assert!(futures_util::FutureExt::now_or_never(verifier.verify(&dropped)).is_none());
+            });
+            // Kept, but not driven.
+            (!is_shut_down).then_some(runtime)
+        });
+        let runtime = other.join().unwrap();
+        setup.accepts(&setup.token("new", &new)).await;
+        if let Some(runtime) = runtime {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The failure of a command, and how errors are printed.
 
-use std::{error::Error, process::ExitCode};
+use std::{borrow::Cow, error::Error, process::ExitCode};
 
 use crate::settings::Mistakes;
 
@@ -46,19 +46,32 @@ impl From<Mistakes> for Failure {
 
 /// The error and the chain of its sources, each text once: "cannot connect: connection refused".
 ///
-/// Errors of `todo-core` contain no password of a URL, so the result may be logged.
+/// Errors of `todo-core` contain no password of a URL, so the result may be logged. Each text is [`shortened`]: some
+/// errors of HTTP/2 contain up to 16 KiB that the client has sent.
 pub(crate) fn error_chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
+    let mut text = shortened(&error.to_string()).into_owned();
     let mut source = error.source();
     while let Some(error) = source {
         let next = error.to_string();
+        let next = shortened(&next);
         // Some errors include the text of their source.
-        if !text.ends_with(&next) {
+        if !text.ends_with(&*next) {
             text = format!("{text}: {next}");
         }
         source = error.source();
     }
     text
+}
+
+/// The maximum length of a text of somebody else in a log line.
+const MAX_TEXT: usize = 300;
+
+/// A text for the log. A long one is cut.
+pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()).into(),
+        None => text.into(),
+    }
 }
 
 #[cfg(test)]
@@ -91,5 +104,12 @@ mod tests {
         assert_eq!(error_chain(&with_source_text), "cannot connect: connection refused");
         let three = Nested("not migrated", Some(Box::new(Nested("cannot connect", refused()))));
         assert_eq!(error_chain(&three), "not migrated: cannot connect: connection refused");
+    }
+
+    #[test]
+    fn a_long_text_is_cut() {
+        let (short, long) = ("\u{fc}".repeat(300), "\u{fc}".repeat(16_384));
+        assert_eq!(shortened(&short), short);
+        assert_eq!(shortened(&long), format!("{short}... (32768 bytes)"));
     }
 }

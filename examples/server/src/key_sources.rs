@@ -107,7 +107,14 @@ fn with_rules(mut source: KeySource, keys: &Keys) -> Result<KeySource, Vec<Probl
     if let Some(subject) = &keys.subject {
         source = source.subject(subject);
     }
-    if missing.is_empty() { Ok(source) } else { Err(missing) }
+    if missing.is_empty() { Ok(with_scope(source, keys)) } else { Err(missing) }
+}
+
+fn with_scope(source: KeySource, keys: &Keys) -> KeySource {
+    match &keys.required_scope {
+        Some(scopes) => source.required_scope(scopes),
+        None => source,
+    }
 }
 
 fn shared_secrets(keys: &Keys) -> Result<Option<KeySource>, Problem> {
@@ -126,11 +133,12 @@ fn shared_secrets(keys: &Keys) -> Result<Option<KeySource>, Problem> {
     let mut source = KeySource::secrets(keys.secrets.iter().map(Secret::reveal))
         .map_err(|error| ("BETTER_AUTH_SECRET", error.to_string()))?;
     if hs256 == Hs256::CookieCache {
-        // This cookie has no issuer and no audience, and always the same claim for the user.
+        // This cookie has no issuer, no audience and no scope, and always the same claim for the user.
         let given = [
             ("JWT_ISSUER", !keys.issuers.is_empty()),
             ("JWT_AUDIENCE", !keys.audiences.is_empty()),
             ("JWT_SUBJECT", keys.subject.is_some()),
+            ("JWT_REQUIRED_SCOPE", keys.required_scope.is_some()),
         ];
         return match given.into_iter().find(|(_, given)| *given && !keys.have_key_set()) {
             Some((name, _)) => Err((name, "has no effect with JWT_HS256=cookie-cache".to_owned())),
@@ -144,7 +152,13 @@ fn shared_secrets(keys: &Keys) -> Result<Option<KeySource>, Problem> {
         source = source.audiences(keys.audiences.clone());
     }
     if let Some(subject) = &keys.subject {
+        if subject != "sub" && (keys.issuers.is_empty() || keys.audiences.is_empty()) {
+            let problem = "is another claim than sub, and the secret also signs the links in e-mails of Better Auth, whose \
+                           claims contain an e-mail address and a user id; set JWT_ISSUER and JWT_AUDIENCE, so that such a \
+                           link is not accepted as a login";
+            return Err(("JWT_SUBJECT", problem.to_owned()));
+        }
         source = source.subject(subject);
     }
-    Ok(Some(source))
+    Ok(Some(with_scope(source, keys)))
 }

@@ -25,6 +25,7 @@ mod cors;
 mod database;
 mod failure;
 mod key_sources;
+mod log_budget;
 mod metrics;
 #[cfg(feature = "otel")]
 mod otel;

@@ -13,7 +13,7 @@ use tracing::{Level, Metadata, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
-use crate::trace::{self, Current, Parent, TRACESTATE, TraceId};
+use crate::trace::{self, Current, Parent, TraceId};
 
 /// The target of the exported span of a request. The log has another span, with fewer fields.
 pub(crate) const TARGET: &str = "todo_server::otel";
@@ -113,10 +113,10 @@ pub(crate) fn begin(
     Some((span, current))
 }
 
-/// The `tracestate` of the request. An invalid one is ignored.
+/// The `tracestate` of the request. One that is invalid or too long is ignored.
 fn state(headers: &http::HeaderMap) -> TraceState {
-    let lists: Vec<_> = headers.get_all(TRACESTATE).iter().filter_map(|list| list.to_str().ok()).collect();
-    lists.join(",").parse().unwrap_or_default()
+    let list = trace::state(headers);
+    list.and_then(|list| list.to_str().ok()?.parse().ok()).unwrap_or_default()
 }
 
 /// Adds the outcome of the request to its exported span.

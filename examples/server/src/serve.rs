@@ -17,6 +17,7 @@ use crate::{
     connection::{ConnectionServer, MemoryBudget},
     connection_limit::ConnectionLimit,
     failure::{Failure, error_chain},
+    log_budget::LogBudget,
     telemetry,
 };
 
@@ -189,10 +190,12 @@ pub(crate) async fn serve(
                 // Responses are small and written whole, so a delay gains nothing.
                 let _ = stream.set_nodelay(true);
                 let open = slot.occupy();
-                let connection = connections.watch(connection(&server, stream, app.clone()));
+                let lines = LogBudget::default();
+                let connection = connections.watch(connection(&server, stream, app.clone(), lines.clone()));
                 tokio::spawn(async move {
                     let _open = open;
-                    if let Err(error) = connection.await {
+                    // Libraries log what a client sends, too.
+                    if let Err(error) = lines.scope(connection).await {
                         tracing::debug!(%peer, error = error_chain(&*error), "connection closed with an error");
                     }
                 });
@@ -223,11 +226,12 @@ fn connection<S>(
     server: &ConnectionServer,
     stream: S,
     app: App,
+    lines: LogBudget,
 ) -> impl GracefulConnection<Error = BoxError> + Send + use<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    server.serve(stream, move |request| telemetry::observe(app.clone(), request))
+    server.serve(stream, move |request| telemetry::observe(app.clone(), request, lines.clone()))
 }
 
 /// Whether only this connection failed, so that the next one may be accepted at once.
@@ -261,7 +265,7 @@ mod tests {
             sleep(Duration::from_millis(20)).await;
             Ok::<_, Infallible>(Response::new(Body::default()))
         }));
-        let connection = connection(&ConnectionServer::default(), stream, app);
+        let connection = connection(&ConnectionServer::default(), stream, app, LogBudget::default());
         let open_for = async move {
             let began = Instant::now();
             let _ = connection.await;

@@ -1,7 +1,9 @@
 //! Logs and traces: one log line for each request, without its content.
 //!
 //! Logs go to standard error, since standard output is for the output of commands. Headers, queries, bodies and claims
-//! are never logged, at any level. For this reason other crates log at most warnings.
+//! are never logged, at any level. For this reason other crates log at most warnings. What a client can put into a line
+//! is short: its `x-request-id`, of at most 64 characters, and its trace id. [`crate::log_budget`] bounds the number of
+//! lines.
 
 use std::{
     convert::Infallible,
@@ -14,18 +16,19 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use todo_core::api::ApiError;
 use tower::ServiceExt as _;
-use tracing::{Instrument as _, Span, level_filters::LevelFilter};
+use tracing::{Instrument as _, Level, Span, level_filters::LevelFilter};
 use tracing_subscriber::{Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 #[cfg(feature = "otel")]
 use crate::otel;
 use crate::{
     app::{App, Body, X_REQUEST_ID},
-    failure::Failure,
-    metrics::requests::{self, Route},
+    failure::{Failure, shortened},
+    log_budget::{self, Line, LogBudget, WithinBudget},
+    metrics::requests::{self, KnownMethod, Route},
     settings::Log,
     trace::{Current, Parent},
 };
@@ -65,7 +68,7 @@ pub(crate) fn install(log: Log) -> Result<Telemetry, Failure> {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         lines.with_ansi(io::stderr().is_terminal() && !no_color).boxed()
     };
-    let registry = tracing_subscriber::registry().with(lines.with_filter(targets));
+    let registry = tracing_subscriber::registry().with(lines.with_filter(WithinBudget::new(targets, log.level)));
     #[cfg(feature = "otel")]
     let exporter = otel::Exporter::from_environment().map_err(Failure::fatal)?;
     #[cfg(feature = "otel")]
@@ -78,7 +81,7 @@ pub(crate) fn install(log: Log) -> Result<Telemetry, Failure> {
     registry.init();
     panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(location, "panicked: {}", panic.payload_as_str().unwrap_or("(no text)"));
+        tracing::error!(location, "panicked: {}", shortened(panic.payload_as_str().unwrap_or("(no text)")));
     }));
     Ok(Telemetry {
         #[cfg(feature = "otel")]
@@ -87,10 +90,15 @@ pub(crate) fn install(log: Log) -> Result<Telemetry, Failure> {
 }
 
 /// Responds to a request, logs and counts it, and puts its `x-request-id` on the response.
-pub(crate) async fn observe<B>(app: App<B>, mut request: Request<B>) -> Result<Response<Body>, Infallible> {
+pub(crate) async fn observe<B>(
+    app: App<B>,
+    mut request: Request<B>,
+    lines: LogBudget,
+) -> Result<Response<Body>, Infallible> {
+    let is_http_2 = request.version() == Version::HTTP_2;
     let id = request_id(request.headers());
     request.headers_mut().insert(X_REQUEST_ID, id.clone());
-    let mut observed = ObservedRequest::new(&request);
+    let mut observed = ObservedRequest::new(&request, lines.clone());
     let parent = Parent::from_headers(request.headers());
     let trace = Current::unrecorded(parent, request.headers());
     #[cfg(feature = "otel")]
@@ -114,7 +122,7 @@ pub(crate) async fn observe<B>(app: App<B>, mut request: Request<B>) -> Result<R
         observed.responded(&response);
         Ok(response)
     });
-    responding.instrument(span).instrument(exported).await
+    lines.scope(responding.instrument(span).instrument(exported)).await
 }
 
 /// The `x-request-id` of the request if it is at most 64 visible ASCII characters, otherwise a new one.
@@ -146,18 +154,20 @@ fn new_request_id() -> HeaderValue {
 /// A request that is logged and counted when it has a response, or when it is dropped without one because the client
 /// disconnected or the server stopped.
 struct ObservedRequest {
-    method: Method,
+    method: KnownMethod,
     route: Route,
+    lines: LogBudget,
     began: Instant,
     has_response: bool,
 }
 
 impl ObservedRequest {
-    fn new<B>(request: &Request<B>) -> Self {
+    fn new<B>(request: &Request<B>, lines: LogBudget) -> Self {
         requests::begun();
         Self {
-            method: request.method().clone(),
+            method: KnownMethod::of(request.method()),
             route: Route::of(request.uri().path()),
+            lines,
             began: Instant::now(),
             has_response: false,
         }
@@ -166,7 +176,7 @@ impl ObservedRequest {
     /// The exported span and its trace; `None` if the request is not exported.
     #[cfg(feature = "otel")]
     fn begin_export(&self, parent: Option<Parent>, headers: &HeaderMap) -> Option<(Span, Current)> {
-        otel::begin(parent, headers, self.method.as_str(), self.route.template())
+        otel::begin(parent, headers, self.method.name(), self.route.template())
     }
 
     fn milliseconds(&self) -> f64 {
@@ -176,18 +186,24 @@ impl ObservedRequest {
     fn responded(&mut self, response: &Response<Body>) {
         self.has_response = true;
         let error = response.extensions().get::<Arc<ApiError>>();
-        requests::responded(self.route, &self.method, response.status(), self.began.elapsed());
+        requests::responded(self.route, self.method, response.status(), self.began.elapsed());
         if let Some(ApiError::Auth(rejection)) = error.map(|error| &**error) {
             requests::rejected(rejection);
         }
-        let (method, path, duration_ms) = (self.method.as_str(), self.route.template(), self.milliseconds());
+        let (method, path, duration_ms) = (self.method.name(), self.route.template(), self.milliseconds());
+        let succeeded = response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED;
         let status = response.status().as_u16();
         let code = error.map(|error| error.code());
+        // Without a token there is no success, except for OPTIONS.
+        let is_signed_in = self.route.needs_token() && self.method != KnownMethod::OPTIONS;
+        let line = if succeeded && is_signed_in { Line::Served } else { Line::Other };
         // Probes arrive every few seconds; only their failures are worth a line.
-        if path.starts_with("/health") && response.status().is_success() {
-            tracing::debug!(target: "todo_server::http", method, path, status, duration_ms, "response");
-        } else {
-            tracing::info!(target: "todo_server::http", method, path, status, code, duration_ms, "response");
+        if path.starts_with("/health") && succeeded {
+            if self.lines.allows(Level::DEBUG, line) {
+                tracing::debug!(target: log_budget::TARGET, method, path, status, duration_ms, "response");
+            }
+        } else if self.lines.allows(Level::INFO, line) {
+            tracing::info!(target: log_budget::TARGET, method, path, status, code, duration_ms, "response");
         }
     }
 }
@@ -196,9 +212,11 @@ impl Drop for ObservedRequest {
     fn drop(&mut self) {
         requests::ended();
         if !self.has_response {
-            requests::abandoned(self.route, &self.method);
-            let (method, path, duration_ms) = (self.method.as_str(), self.route.template(), self.milliseconds());
-            tracing::info!(target: "todo_server::http", method, path, duration_ms, "no response");
+            requests::abandoned(self.route, self.method);
+            if self.lines.allows(Level::INFO, Line::Other) {
+                let (method, path, duration_ms) = (self.method.name(), self.route.template(), self.milliseconds());
+                tracing::info!(target: log_budget::TARGET, method, path, duration_ms, "no response");
+            }
         }
     }
 }

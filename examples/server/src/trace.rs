@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The maximum length of a `tracestate` that is forwarded; a longer one is dropped (section 3.3.1.5).
 const MAX_STATE: usize = 512;
 
@@ -71,7 +71,7 @@ pub(crate) fn outgoing() -> HeaderMap {
 const SAMPLED: u8 = 1;
 
 /// The `tracestate` of the request as one list, if it is valid text.
-fn state(headers: &HeaderMap) -> Option<HeaderValue> {
+pub(crate) fn state(headers: &HeaderMap) -> Option<HeaderValue> {
     let lists: Option<Vec<_>> = headers.get_all(TRACESTATE).iter().map(|list| list.to_str().ok()).collect();
     forwarded_state(lists?.join(","))
 }

@@ -27,6 +27,9 @@ use uuid::Uuid;
 
 const SECRET: &[u8] = b"the shared secret of the transcript";
 
+/// The secret of tokens that need a scope.
+const SCOPED_SECRET: &[u8] = b"another shared secret of the transcript";
+
 /// The time of all requests.
 const NOW: i64 = 1_763_712_000;
 
@@ -70,6 +73,12 @@ pub fn expired_token(user: &str) -> String {
     token_until(user, NOW - 3600)
 }
 
+/// Returns a token of this user without the scope that tokens with its secret need.
+#[must_use]
+pub fn token_without_scope(user: &str) -> String {
+    tokens::hs256(SCOPED_SECRET, tokens::HS256_HEADER, &claims(user, NOW + 3600))
+}
+
 /// Returns a token of this user signed with an unknown secret.
 #[must_use]
 pub fn foreign_token(user: &str) -> String {
@@ -103,7 +112,8 @@ fn api_with_fault(fault: Fault) -> TodoApi {
 fn api_over(store: Store) -> TodoApi {
     let secrets = KeySource::secrets([SECRET]).expect("long enough");
     let cookie = TokenCookie::new("session", ["https://todo.example"]);
-    let verifier = JwtVerifier::builder().source(secrets).cookie(cookie).clock(clock());
+    let scoped = KeySource::secrets([SCOPED_SECRET]).expect("long enough").required_scope("todo");
+    let verifier = JwtVerifier::builder().source(secrets).source(scoped).cookie(cookie).clock(clock());
     let verifier = verifier.build().expect("a source of keys");
     let service = TodoService::new(store).with_clock(clock()).with_ids(Counter::default());
     keep_busy(&service);

@@ -1,9 +1,13 @@
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use http::{Method, StatusCode};
 
 use super::field_errors::FieldErrors;
-use crate::{Error, auth::AuthError, store::StoreError};
+use crate::{
+    Error,
+    auth::{AuthError, is_scope_character},
+    store::StoreError,
+};
 
 /// Why a request failed, as the API responds: a status, a code for programs and a text for people.
 ///
@@ -113,7 +117,9 @@ impl ApiError {
             Self::Auth(AuthError::Missing | AuthError::Expired | AuthError::Invalid(_) | AuthError::Revoked) => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::Forbidden | Self::Auth(AuthError::ForeignOrigin) => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::Auth(AuthError::InsufficientScope { .. } | AuthError::ForeignOrigin) => {
+                StatusCode::FORBIDDEN
+            }
             Self::NotFound | Self::TrailingSlash | Self::Service(Error::TaskNotFound) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -142,6 +148,7 @@ impl ApiError {
             Self::Auth(AuthError::Expired) => "token_expired",
             Self::Auth(AuthError::Invalid(_)) => "token_invalid",
             Self::Auth(AuthError::Revoked) => "token_revoked",
+            Self::Auth(AuthError::InsufficientScope { .. }) => "insufficient_scope",
             Self::Forbidden | Self::Auth(AuthError::ForeignOrigin) => "forbidden",
             Self::NotFound | Self::TrailingSlash => "not_found",
             Self::Service(Error::TaskNotFound) => "task_not_found",
@@ -171,6 +178,7 @@ impl ApiError {
             Self::Auth(AuthError::Expired) => "The token has expired.".to_owned(),
             Self::Auth(AuthError::Invalid(_)) => "The token is not valid.".to_owned(),
             Self::Auth(AuthError::Revoked) => "The token has been revoked.".to_owned(),
+            Self::Auth(AuthError::InsufficientScope { .. }) => "The token lacks a required scope.".to_owned(),
             Self::Auth(AuthError::ForeignOrigin) => "Cookies are accepted only from the site's own pages.".to_owned(),
             Self::Forbidden => "The user in the path is not the caller.".to_owned(),
             Self::NotFound => "This path does not exist.".to_owned(),
@@ -222,22 +230,31 @@ impl ApiError {
         }
     }
 
-    /// Returns the value of the header `WWW-Authenticate`, for a 401.
+    /// Returns the value of the header `WWW-Authenticate`, for a 401 and for a token that lacks a scope.
     #[must_use]
-    pub fn challenge(&self) -> Option<&'static str> {
-        match self {
+    pub fn challenge(&self) -> Option<Cow<'static, str>> {
+        let fixed = match self {
             // RFC 6750, section 3: without credentials in the request, the challenge names no error.
-            Self::Auth(AuthError::Missing) => Some("Bearer"),
+            Self::Auth(AuthError::Missing) => "Bearer",
             Self::Auth(AuthError::Expired) => {
-                Some(r#"Bearer error="invalid_token", error_description="The token has expired.""#)
+                r#"Bearer error="invalid_token", error_description="The token has expired.""#
             }
             Self::Auth(AuthError::Invalid(_)) => {
-                Some(r#"Bearer error="invalid_token", error_description="The token is not valid.""#)
+                r#"Bearer error="invalid_token", error_description="The token is not valid.""#
             }
             Self::Auth(AuthError::Revoked) => {
-                Some(r#"Bearer error="invalid_token", error_description="The token has been revoked.""#)
+                r#"Bearer error="invalid_token", error_description="The token has been revoked.""#
             }
-            _ => None,
-        }
+            Self::Auth(AuthError::InsufficientScope { required }) => {
+                // An authenticator of the host may have put anything into it.
+                let is_allowed = |character: &char| *character == ' ' || is_scope_character(*character);
+                let scope: String = required.chars().filter(is_allowed).collect();
+                let error =
+                    r#"Bearer error="insufficient_scope", error_description="The token lacks a required scope.""#;
+                return Some(format!("{error}, scope=\"{scope}\"").into());
+            }
+            _ => return None,
+        };
+        Some(fixed.into())
     }
 }

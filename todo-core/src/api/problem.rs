@@ -68,8 +68,9 @@ pub fn problem(error: impl Into<ApiError>) -> Response<Bytes> {
         }
         _ => {}
     }
-    if let Some(challenge) = error.challenge() {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    // It is visible ASCII.
+    if let Some(challenge) = error.challenge().and_then(|challenge| HeaderValue::from_str(&challenge).ok()) {
+        headers.insert(WWW_AUTHENTICATE, challenge);
     }
     if let Some(after) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));

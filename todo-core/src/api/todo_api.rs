@@ -11,7 +11,7 @@ use super::{
     body::{BoxError, read_body},
     error::ApiError,
     input::Query,
-    log::report,
+    log::{method_name, report},
     operations::Call,
     problem::problem,
     ready,
@@ -129,7 +129,7 @@ impl TodoApi {
             target: "todo_core::api",
             "todo",
             path = resource.path,
-            method = request.method().as_str(),
+            method = method_name(request.method()),
             operation = resource.operation(request.method()).map(Operation::name),
         );
         async move {

@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use http::request::Parts;
 
-use super::error::AuthError;
+use super::{error::AuthError, token_claims::TokenClaims};
 use crate::{UserId, clock::Timestamp};
 
 /// Identifies the caller of a request.
@@ -61,7 +61,7 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
 
 /// The caller of a request.
 ///
-/// The `Debug` output contains neither name nor e-mail address, so that they do not get into logs.
+/// The `Debug` output contains neither name, e-mail address nor claims, so that they do not get into logs.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {
@@ -75,13 +75,15 @@ pub struct Identity {
     pub email: Option<String>,
     /// The name in the credential. Users choose it freely: do not use it for authorization.
     pub name: Option<String>,
+    /// The claims that say for whom and by whom the token may be used. Empty without a token.
+    pub claims: TokenClaims,
 }
 
 impl Identity {
     /// Returns an identity that only has a user id.
     #[must_use]
     pub fn new(user_id: UserId) -> Self {
-        Self { user_id, issued_at: None, expires_at: None, email: None, name: None }
+        Self { user_id, issued_at: None, expires_at: None, email: None, name: None, claims: TokenClaims::default() }
     }
 
     /// Whether the credential was issued before this moment, for a [`Gate`](super::Gate) that rejects old credentials

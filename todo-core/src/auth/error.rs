@@ -1,4 +1,4 @@
-use std::{error::Error as StdError, time::Duration};
+use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 use super::quota::Quota;
 
@@ -21,6 +21,12 @@ pub enum AuthError {
     /// The credential was revoked, or its user is not allowed: 401 `token_revoked`.
     #[error("the credential has been revoked, or its user is not allowed")]
     Revoked,
+    /// The token is valid, but lacks a scope: 403 `insufficient_scope`.
+    #[error("the token lacks a required scope")]
+    InsufficientScope {
+        /// The required scopes, separated by spaces. They are sent in `WWW-Authenticate` (RFC 6750, section 3.1).
+        required: Arc<str>,
+    },
     /// A page of another origin sent a write with the cookie: 403 `forbidden`.
     #[error("the cookie was sent with a write from another origin")]
     ForeignOrigin,
@@ -50,6 +56,7 @@ impl AuthError {
         "missing",
         "expired",
         "revoked",
+        "insufficient_scope",
         "foreign_origin",
         "rate_limited",
         "unavailable",
@@ -87,6 +94,7 @@ impl AuthError {
             Self::Expired => "expired",
             Self::Invalid(refusal) => refusal.name(),
             Self::Revoked => "revoked",
+            Self::InsufficientScope { .. } => "insufficient_scope",
             Self::ForeignOrigin => "foreign_origin",
             Self::RateLimited { .. } | Self::OverQuota(_) => "rate_limited",
             Self::Unavailable { .. } => "unavailable",
@@ -202,6 +210,19 @@ pub enum InvalidSource {
     /// the same keys (Better Auth: session cookies), and only issuer and audience tell them apart.
     #[error("a source of public keys needs issuers and audiences, or any_issuer() and any_audience()")]
     NoIssuerOrAudience,
+    /// A source of shared secrets has another subject than `sub`, and no issuers or no audiences. They are required
+    /// because Better Auth signs the links in its e-mails with the same secret. The claims of a link contain an e-mail
+    /// address and a user id, and only issuer and audience tell it from an access token. So `any_issuer()` and
+    /// `any_audience()` are not enough.
+    #[error(
+        "with a shared secret, another subject than sub needs issuers and audiences; otherwise a link in an e-mail of \
+         Better Auth, which is signed with the same secret, would be accepted as a login"
+    )]
+    SubjectOfSecret,
+    /// A required scope is not a list of scopes (RFC 6749, section 3.3), or is required of session cookies, which have
+    /// none.
+    #[error("a required scope must be scopes separated by spaces, and session cookies have no scopes")]
+    Scope,
 }
 
 #[cfg(test)]
@@ -233,6 +254,7 @@ mod tests {
             AuthError::Missing,
             AuthError::Expired,
             AuthError::Revoked,
+            AuthError::InsufficientScope { required: "todo".into() },
             AuthError::ForeignOrigin,
             AuthError::RateLimited { retry_after },
             AuthError::Unavailable { retry_after, source: "unreachable".into() },

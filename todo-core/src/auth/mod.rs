@@ -16,6 +16,7 @@ mod quota;
 mod rate_limit;
 #[cfg(feature = "remote-jwks")]
 mod remote_keys;
+mod token_claims;
 mod verifier;
 
 pub use authenticator::{Authenticator, Identity};
@@ -29,4 +30,6 @@ pub use quota::Quota;
 pub use rate_limit::{InvalidRate, Rate, RateLimiter};
 #[cfg(feature = "remote-jwks")]
 pub use remote_keys::{FetchError, JwksStatus, RefreshTask, RemoteJwks, RemoteJwksBuilder};
+pub use token_claims::{Claim, TokenClaims};
+pub(crate) use verifier::is_scope_character;
 pub use verifier::{JwtVerifier, JwtVerifierBuilder, KeySource, Shape};

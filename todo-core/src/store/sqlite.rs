@@ -212,11 +212,20 @@ impl SqliteStore {
 
     async fn run_migrations(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         let mut connection = self.writer.lease().await.map_err(cannot_open)?;
-        // sqlx takes no lock on SQLite. This transaction holds the write lock, so that concurrent migrations run one
-        // after the other, and all but the first find the work done.
-        let mut transaction = connection.begin_with("begin immediate").await?;
         let migrator = migrate::migrator(Dialect::Sqlite, &self.sql.names);
         let failed = |error| migrate::migration_failed(Dialect::Sqlite, error);
+        // Looked at first, so that a start with nothing to migrate does not wait for another process that writes.
+        let has_ledger = "select exists (select 1 from sqlite_schema where type = 'table' and name = $1)";
+        let ledger = format!("{}_migrations", self.sql.names.resolve(Dialect::Sqlite).table);
+        if sqlx::query_scalar(has_ledger).bind(ledger).fetch_one(&mut *connection).await?
+            && migrate::is_at(&migrator, &mut *connection, version).await.map_err(failed)?
+        {
+            connection.finish(Ok(()));
+            return Ok(());
+        }
+        // This transaction holds the write lock, so that concurrent migrations run one after the
+        // other, and all but the first find the work done.
+        let mut transaction = connection.begin_with("begin immediate").await?;
         migrate::migrate(&migrator, &mut *transaction, Some(version)).await.map_err(failed)?;
         let now = migrate::revert(&migrator, &mut *transaction, version.max(1)).await.map_err(failed)?;
         if now > version {

@@ -36,6 +36,35 @@ fn the_token_of_an_e_mail_link_of_better_auth_is_rejected() {
     }
 }
 
+/// With another subject than `sub`, a link or a session cookie would be a login.
+#[test]
+fn with_a_secret_another_subject_needs_issuer_and_audience() {
+    let secret = || KeySource::secrets([text(&BETTER_AUTH["secret"])]).expect("the secret is valid");
+    let clock = || FixedClock::at(at(BETTER_AUTH["madeAt"].as_i64().expect("a time")));
+    for subject in ["email", "userId", "updateTo", "id", "user.id", "user.email", "sub.id"] {
+        let by = || secret().subject(subject);
+        for incomplete in [
+            by(),
+            by().issuers([APP]),
+            by().audiences([APP]),
+            by().any_issuer().any_audience(),
+            by().any_issuer().audiences([APP]),
+            by().issuers([APP]).any_audience(),
+        ] {
+            let built = JwtVerifier::builder().source(incomplete).build();
+            assert_eq!(built.err(), Some(InvalidSource::SubjectOfSecret), "{subject}");
+        }
+        let verifier = with_clock([by().issuers([APP]).audiences([APP])], clock());
+        for other in ["emailLink", "sessionCookie"] {
+            assert_rejected(&verifier, text(&BETTER_AUTH[other]["token"]), Refusal::Issuer);
+        }
+    }
+    assert!(JwtVerifier::builder().source(secret().subject("sub")).build().is_ok());
+    assert!(JwtVerifier::builder().source(secret().shape(Shape::CookieCache)).build().is_ok());
+    let text = InvalidSource::SubjectOfSecret.to_string();
+    assert!(text.contains("link"), "{text}");
+}
+
 #[test]
 fn a_session_cookie_signed_with_the_key_of_access_tokens_is_rejected() {
     let cookie = &BETTER_AUTH["sessionCookieByKey"];

@@ -206,7 +206,7 @@ fn a_token_without_a_valid_subject_is_rejected() {
 
 #[test]
 fn the_subject_can_be_another_claim_or_a_nested_one() {
-    let by = |path: &str| at_now([secret().subject(path)]);
+    let by = |path: &str| at_now([secret().subject(path).issuers([APP]).audiences([APP])]);
     let token =
         token(json!({ "id": "1", "user": { "id": "2", "deep": { "er": "3" } }, "users": [{ "id": "4" }], "a.b": "5" }));
     for (path, user) in [("sub", "ann"), ("id", "1"), ("user.id", "2"), ("user.deep.er", "3")] {
@@ -225,4 +225,75 @@ fn email_and_name_are_ignored_unless_they_are_strings() {
     assert_eq!((identity.email.as_deref(), identity.name.as_deref()), (Some("ann@example.com"), Some("Ann")));
     let identity = assert_accepted(&by_secret(), &token(json!({ "email": 1, "name": ["Ann"] })));
     assert_eq!((identity.email, identity.name), (None, None));
+}
+
+#[test]
+fn a_required_scope_is_a_list_of_scopes_and_not_for_session_cookies() {
+    let build = |source: KeySource| JwtVerifier::builder().source(source).build().err();
+    for wrong in ["", " ", "todo ", " todo", "todo  other", "to\"do", "to\\do", "t\u{f6}do", "to\tdo", "to\ndo"] {
+        assert_eq!(build(secret().required_scope(wrong)), Some(InvalidSource::Scope), "{wrong:?}");
+    }
+    for good in ["todo", "todo:read todo:write", "https://a.example/todo", "!#[]~"] {
+        assert_eq!(build(secret().required_scope(good)), None, "{good}");
+    }
+    assert_eq!(build(secret().shape(Shape::CookieCache).required_scope("todo")), Some(InvalidSource::Scope));
+}
+
+#[test]
+fn only_a_token_that_is_valid_otherwise_lacks_a_scope() {
+    let key = SigningKey::es256();
+    let scoped = any(jwks(&[key.jwk("1")])).required_scope("todo:read todo:write");
+    // The first source needs no scope, and does not vouch for the tokens of the second one.
+    let verifier = at_now([secret(), scoped]);
+    let verify = |claims: &Value| verify(&verifier, &key.token("1", claims));
+    let lacking = verify(&claims(json!({ "scope": "todo:read" })));
+    assert!(
+        matches!(&lacking, Err(AuthError::InsufficientScope { required }) if **required == *"todo:read todo:write"),
+        "{lacking:?}"
+    );
+    for scope in [json!("todo:write x todo:read"), json!(["todo:read", "todo:write"])] {
+        let token = key.token("1", &claims(json!({ "scope": scope })));
+        for _ in 0..2 {
+            assert_accepted(&verifier, &token);
+        }
+    }
+    assert!(matches!(verify(&claims(json!({ "exp": NOW - 900 }))), Err(AuthError::Expired)));
+    assert!(matches!(verify(&claims(json!({ "sub": null }))), Err(AuthError::Invalid(Refusal::Subject))));
+    let forged = SigningKey::es256().token("1", &claims(json!({})));
+    assert_rejected(&verifier, &forged, Refusal::Signature);
+    assert_rejected(&verifier, &key.token("2", &claims(json!({}))), Refusal::UnknownKey);
+    assert_accepted(&verifier, &token(json!({})));
+}
+
+#[test]
+fn a_gate_can_read_the_claims_of_clients_and_delegation() {
+    let key = SigningKey::es256();
+    let verifier = at_now([any(jwks(&[key.jwk("1")])).keep_claims(["sid", "amr"])]);
+    let of_client = claims(json!({
+        "sub": "client-7", "azp": "client-7", "client_id": "client-7", "scope": "todo openid",
+        "act": { "sub": "billing", "act": { "sub": "cron" } }, "cnf": { "jkt": "thumb" },
+        "sid": 7, "amr": ["pwd", "otp"], "secret": "not kept",
+    }));
+    let header = r#"{"alg":"ES256","typ":"AT+JWT","kid":"1"}"#;
+    let token = key.sign("ES256", header, &of_client.to_string());
+    for _ in 0..2 {
+        let claims = assert_accepted(&verifier, &token).claims;
+        let text = |name| claims.get(name).and_then(Claim::as_str);
+        assert_eq!(
+            (text("azp"), text("client_id"), claims.typ()),
+            (Some("client-7"), Some("client-7"), Some("at+jwt"))
+        );
+        let act = claims.get("act").expect("it is kept");
+        assert_eq!(act.get("sub").and_then(Claim::as_str), Some("billing"));
+        assert_eq!(act.get("act").and_then(|act| act.get("sub")?.as_str()), Some("cron"));
+        assert_eq!(claims.get("cnf").and_then(|cnf| cnf.get("jkt")?.as_str()), Some("thumb"));
+        assert_eq!(claims.get("sid").and_then(Claim::as_f64), Some(7.0));
+        let methods: Vec<_> = claims.get("amr").expect("it is kept").items().filter_map(Claim::as_str).collect();
+        assert_eq!(methods, ["pwd", "otp"]);
+        assert!(claims.has_scope("openid") && !claims.has_scope("open") && !claims.has_scope("todo openid"));
+        assert!(claims.get("secret").is_none() && claims.get("sub").is_none());
+    }
+    // The usual token has none of them.
+    let usual = assert_accepted(&by_secret(), &self::token(json!({}))).claims;
+    assert!(TokenClaims::KEPT.iter().all(|name| usual.get(name).is_none()));
 }

@@ -5,14 +5,17 @@ use super::*;
 #[test]
 fn debug_output_contains_no_secret_token_or_address() {
     let key = SigningKey::ed25519();
-    let claims = claims(json!({ "email": "ann@example.com", "name": "Ann Example" }));
+    let claims = claims(json!({
+        "email": "ann@example.com", "name": "Ann Example", "azp": "the-client", "act": { "sub": "the-service" },
+    }));
     let source = any(jwks(&[key.jwk("1")]));
     let builder = JwtVerifier::builder().source(secret()).source(source.clone()).clock(FixedClock::at(at(NOW)));
     let mut shown = vec![format!("{builder:?} {:?} {source:?} {:?}", secret(), jwks(&[key.jwk("1")]))];
     let verifier = builder.build().expect("the sources are valid");
     let token = key.token("1", &claims);
     let identity = assert_accepted(&verifier, &token);
-    shown.push(format!("{verifier:?} {verifier:#?} {identity:?} {identity:#?}"));
+    let claim = identity.claims.get("act").expect("it is kept");
+    shown.push(format!("{verifier:?} {verifier:#?} {identity:?} {identity:#?} {:?} {claim:?}", identity.claims));
     let tokens = [token, secret_token(SECRET.as_bytes(), &claims), secret_token(b"wrong", &claims), "a.b.c".to_owned()];
     for token in &tokens {
         let result = verify(&verifier, token);
@@ -29,7 +32,9 @@ fn debug_output_contains_no_secret_token_or_address() {
     let shown = shown.concat();
     let bytes = format!("{:?}", SECRET.as_bytes());
     let spellings = [SECRET, bytes.trim_matches(['[', ']']), &base64url(SECRET)];
-    for hidden in ["ann@example.com", "Ann Example", short, public].into_iter().chain(spellings) {
+    for hidden in
+        ["ann@example.com", "Ann Example", "the-client", "the-service", short, public].into_iter().chain(spellings)
+    {
         assert!(!shown.contains(hidden), "{hidden} in {shown}");
     }
     for part in tokens.iter().flat_map(|token| token.split('.')).filter(|part| part.len() > 1) {

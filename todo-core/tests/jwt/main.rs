@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 use testkit::tokens::{HS256_HEADER, SigningKey, base64url, hs256, secret_token, unsigned};
 use todo_core::{
     auth::{
-        AuthError, Identity, InvalidJwks, InvalidSource, JwkSet, JwtVerifier, JwtVerifierBuilder, KeySource, Refusal,
-        Shape,
+        AuthError, Claim, Identity, InvalidJwks, InvalidSource, JwkSet, JwtVerifier, JwtVerifierBuilder, KeySource,
+        Refusal, Shape, TokenClaims,
     },
     clock::{Clock, FixedClock, Timestamp},
 };

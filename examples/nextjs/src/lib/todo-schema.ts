@@ -254,7 +254,7 @@ export interface components {
              * @description The kind of error, for programs. Codes do not change between versions.
              * @enum {string}
              */
-            code: "forbidden" | "internal" | "malformed_json" | "method_not_allowed" | "not_found" | "payload_too_large" | "rate_limited" | "task_not_found" | "timeout" | "token_expired" | "token_invalid" | "token_revoked" | "unauthenticated" | "unavailable" | "unsupported_media_type" | "validation_failed";
+            code: "forbidden" | "insufficient_scope" | "internal" | "malformed_json" | "method_not_allowed" | "not_found" | "payload_too_large" | "rate_limited" | "task_not_found" | "timeout" | "token_expired" | "token_invalid" | "token_revoked" | "unauthenticated" | "unavailable" | "unsupported_media_type" | "validation_failed";
             /** @description A sentence for people. It does not contain the cause of a 5xx. */
             detail: string;
             /** @description The parts of the server that are not ready. */
@@ -358,19 +358,45 @@ export interface components {
         UserId: string;
     };
     responses: {
-        /** @description The user in the path is not the caller; or a page of another site sent a write with a token in a cookie. */
+        /** @description The user in the path is not the caller; or a page of another site sent a write with a token in a cookie; or the token lacks a scope that this server requires. */
         Forbidden: {
             headers: {
                 /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                /**
+                 * @description Why the token was rejected (RFC 6750).
+                 * @example Bearer error="insufficient_scope", error_description="The token lacks a required scope.", scope="todo"
+                 */
+                "WWW-Authenticate"?: string;
                 [name: string]: unknown;
             };
             content: {
                 "application/problem+json": components["schemas"]["Problem"] & {
                     /** @enum {string} */
-                    code?: "forbidden";
+                    code?: "forbidden" | "insufficient_scope";
+                    /** @constant */
+                    status?: 403;
+                };
+            };
+        };
+        /** @description The token lacks a scope that this server requires. */
+        InsufficientScope: {
+            headers: {
+                /** @description Caches must not store the response, because it depends on the user. */
+                "Cache-Control": "no-store";
+                /**
+                 * @description Why the token was rejected (RFC 6750).
+                 * @example Bearer error="insufficient_scope", error_description="The token lacks a required scope.", scope="todo"
+                 */
+                "WWW-Authenticate": string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"] & {
+                    /** @enum {string} */
+                    code?: "insufficient_scope";
                     /** @constant */
                     status?: 403;
                 };
@@ -679,6 +705,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["Unauthorized"];
+            403: components["responses"]["InsufficientScope"];
             405: components["responses"]["MethodNotAllowed"];
             422: components["responses"]["ValidationFailed"];
             429: components["responses"]["RateLimited"];
@@ -737,6 +764,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["Unauthorized"];
+            403: components["responses"]["InsufficientScope"];
             405: components["responses"]["MethodNotAllowed"];
             422: components["responses"]["ValidationFailed"];
             429: components["responses"]["RateLimited"];
@@ -837,6 +865,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["Unauthorized"];
+            403: components["responses"]["InsufficientScope"];
             404: components["responses"]["TaskNotFound"];
             405: components["responses"]["MethodNotAllowed"];
             422: components["responses"]["ValidationFailed"];

@@ -56,6 +56,9 @@ pub(super) fn sign_token(keys: &Keys, user: &UserId, lifetime: Duration) -> Resu
             if let Some(audience) = keys.audiences.first() {
                 claims.insert("aud".to_owned(), audience.as_str().into());
             }
+            if let Some(scopes) = &keys.required_scope {
+                claims.insert("scope".to_owned(), scopes.as_str().into());
+            }
         }
     }
     claims.insert("iat".to_owned(), now.unix_seconds().into());

@@ -15,6 +15,7 @@ use todo_core::{
 };
 
 use super::text::Text;
+use crate::log_budget;
 
 /// The resources at each mount. A mount comes before a shorter mount that is its prefix.
 static MOUNTS: [(&str, &[Resource]); 4] = [("/api/v1", RESOURCES), ("/api", RESOURCES), ("", PROBES), ("", DOCS)];
@@ -48,12 +49,36 @@ impl Route {
         Self(ROUTES - 1)
     }
 
+    /// Whether requests to it need a token.
+    pub(crate) fn needs_token(self) -> bool {
+        // The first two mounts.
+        self.0 < 2 * RESOURCES.len()
+    }
+
     pub(crate) fn template(self) -> &'static str {
         TEMPLATES.get(self.0).map_or("unknown", String::as_str)
     }
 }
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
+
+/// The method of a request, or "other". Logs, traces and metrics show it instead of the method, which may be thousands
+/// of characters of arbitrary text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KnownMethod(usize);
+
+impl KnownMethod {
+    pub(crate) const OPTIONS: Self = Self(METHODS.len() - 2);
+
+    pub(crate) fn of(method: &Method) -> Self {
+        let others = METHODS.len() - 1;
+        Self(METHODS[..others].iter().position(|name| *name == method.as_str()).unwrap_or(others))
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        METHODS.get(self.0).copied().unwrap_or("other")
+    }
+}
 
 /// "other" is for all other statuses.
 const STATUSES: [&str; 24] = [
@@ -91,10 +116,8 @@ static IN_FLIGHT: AtomicI64 = AtomicI64::new(0);
 /// In the order of [`AuthError::REASONS`].
 static REJECTIONS: [AtomicU64; AuthError::REASONS.len()] = [const { AtomicU64::new(0) }; AuthError::REASONS.len()];
 
-fn series(route: Route, method: &Method) -> &'static Series {
-    let others = METHODS.len() - 1;
-    let method = METHODS[..others].iter().position(|name| *name == method.as_str()).unwrap_or(others);
-    &SERIES[route.0][method]
+fn series(route: Route, method: KnownMethod) -> &'static Series {
+    &SERIES[route.0][method.0]
 }
 
 /// Counts a request in flight.
@@ -108,7 +131,7 @@ pub(crate) fn ended() {
 }
 
 /// Counts a response.
-pub(crate) fn responded(route: Route, method: &Method, status: StatusCode, duration: Duration) {
+pub(crate) fn responded(route: Route, method: KnownMethod, status: StatusCode, duration: Duration) {
     let series = series(route, method);
     let others = STATUSES.len() - 1;
     let status = STATUSES[..others].iter().position(|name| *name == status.as_str()).unwrap_or(others);
@@ -120,7 +143,7 @@ pub(crate) fn responded(route: Route, method: &Method, status: StatusCode, durat
 }
 
 /// Counts a request without a response, because the client disconnected or the server stopped.
-pub(crate) fn abandoned(route: Route, method: &Method) {
+pub(crate) fn abandoned(route: Route, method: KnownMethod) {
     series(route, method).abandoned.fetch_add(1, Relaxed);
 }
 
@@ -176,6 +199,9 @@ pub(super) fn render(text: &mut Text) {
     for (reason, count) in AuthError::REASONS.iter().zip(&REJECTIONS) {
         text.sample(name, &[("reason", reason)], count.load(Relaxed));
     }
+    let name = "todo_log_lines_left_out_total";
+    text.family(name, "counter", "Log lines left out because their connection had caused too many.");
+    text.sample(name, &[], log_budget::left_out());
 }
 
 #[cfg(test)]
@@ -205,7 +231,11 @@ mod tests {
     fn unknown_paths_methods_and_statuses_add_no_series() {
         let before = all().count();
         let (path, method) = ("/metrics-test/that/is/unknown", Method::from_bytes(b"BREW").expect("a method"));
-        responded(Route::of(path), &method, StatusCode::IM_A_TEAPOT, Duration::from_mins(3));
+        let method = KnownMethod::of(&method);
+        assert_eq!((method.name(), KnownMethod::OPTIONS.name()), ("other", "OPTIONS"));
+        assert!(!Route::of(path).needs_token() && !Route::of("/health").needs_token());
+        assert!(Route::of("/api/tasks").needs_token() && Route::of("/api/v1/ann/tasks/7").needs_token());
+        responded(Route::of(path), method, StatusCode::IM_A_TEAPOT, Duration::from_mins(3));
         let mut text = Text::default();
         render(&mut text);
         let text = text.into_string();

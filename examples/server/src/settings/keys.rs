@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{
     Secret, Sources,
-    parse::{choice, claim, http_url, list, within},
+    parse::{choice, claim, http_url, list, scopes, within},
 };
 
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Keys {
     /// Empty if not set.
     pub(crate) audiences: Vec<String>,
     pub(crate) subject: Option<String>,
+    /// Scopes separated by single spaces.
+    pub(crate) required_scope: Option<String>,
     pub(crate) leeway: Duration,
     /// Whether a key is set but invalid. Then the mistake that there is no key is not reported as well.
     pub(crate) has_invalid_key: bool,
@@ -58,6 +60,7 @@ impl Keys {
             issuers: sources.read("JWT_ISSUER", list).unwrap_or_default(),
             audiences: sources.read("JWT_AUDIENCE", list).unwrap_or_default(),
             subject: sources.read("JWT_SUBJECT", claim),
+            required_scope: sources.read("JWT_REQUIRED_SCOPE", scopes),
             ..Self::default()
         };
         if let Some(seconds) = sources.read("JWT_LEEWAY_SECONDS", within(0..=300)) {
@@ -118,6 +121,7 @@ impl Default for Keys {
             issuers: Vec::new(),
             audiences: Vec::new(),
             subject: None,
+            required_scope: None,
             leeway: Duration::from_secs(30),
             has_invalid_key: false,
         }

@@ -66,6 +66,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(Group::Keys, "JWT_ISSUER", Some("jwt-issuer"), "LIST", "Accepted values of iss, separated by commas [default: the origin of BETTER_AUTH_URL]"),
     setting(Group::Keys, "JWT_AUDIENCE", Some("jwt-audience"), "LIST", "Accepted values of aud, separated by commas [default: the origin of BETTER_AUTH_URL]"),
     setting(Group::Keys, "JWT_SUBJECT", Some("jwt-subject"), "CLAIM", "Claim with the user's id; a dot leads into an object (user.id) [default: sub]"),
+    setting(Group::Keys, "JWT_REQUIRED_SCOPE", Some("jwt-required-scope"), "SCOPES", "Scopes that a token must have, separated by spaces; others are rejected with 403 [default: none]"),
     setting(Group::Keys, "JWT_LEEWAY_SECONDS", Some("jwt-leeway-seconds"), "SECONDS", "Allowed difference between the clocks of issuer and server [default: 30]"),
     setting(Group::Keys, "BETTER_AUTH_SECRET", None, "SECRET", "Shared secret of HS256 tokens, at least 32 bytes"),
     setting(Group::Keys, "BETTER_AUTH_SECRETS", None, "LIST", "Several secrets for rotation: 2:new,1:old"),

@@ -57,6 +57,16 @@ pub(super) fn claim(path: &str) -> Result<String, String> {
     Ok(path.to_owned())
 }
 
+/// Scopes between spaces (RFC 6749, section 3.3).
+pub(super) fn scopes(text: &str) -> Result<String, String> {
+    let scopes: Vec<_> = text.split_ascii_whitespace().collect();
+    let is_allowed = |character| matches!(character, '!' | '#'..='[' | ']'..='~');
+    if !scopes.iter().all(|scope| scope.chars().all(is_allowed)) {
+        return Err(format!("{} is not a list of scopes separated by spaces", quoted(text)));
+    }
+    Ok(scopes.join(" "))
+}
+
 /// A URL of HTTP or HTTPS without user, query and fragment.
 pub(super) fn http_url(text: &str) -> Result<Url, String> {
     let wrong = |problem: &str| Err(format!("{} {problem}", quoted(text)));

@@ -89,6 +89,7 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
         ("BETTER_AUTH_SECRET", "hunter2"),
         ("JWT_LEEWAY_SECONDS", "301"),
         ("JWT_SUBJECT", "user."),
+        ("JWT_REQUIRED_SCOPE", "to\"do"),
         ("JWT_AUDIENCE", "a,,b"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
@@ -115,6 +116,7 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
         "BETTER_AUTH_SECRET",
         "JWT_LEEWAY_SECONDS",
         "JWT_SUBJECT",
+        "JWT_REQUIRED_SCOPE",
         "JWT_AUDIENCE",
         "LOG_LEVEL",
         "LOG_FORMAT",
@@ -276,16 +278,36 @@ fn a_key_set_in_a_file_needs_issuer_and_audience() {
 
 #[test]
 fn a_setting_without_effect_is_a_mistake() {
-    for name in ["JWT_ISSUER", "JWT_AUDIENCE", "JWT_SUBJECT"] {
+    for name in ["JWT_ISSUER", "JWT_AUDIENCE", "JWT_SUBJECT", "JWT_REQUIRED_SCOPE"] {
         let settings = [("JWT_HS256", "cookie-cache"), (name, "x"), ("BETTER_AUTH_SECRET", SECRET)];
         assert!(mistakes(&settings).contains(name));
-        assert!(with_secret(&[(name, "x")]).is_ok(), "{name}");
+        let others = ["JWT_ISSUER", "JWT_AUDIENCE"].map(|name| (name, "y"));
+        assert!(with_secret(&[&[(name, "x")], &others[..]].concat()).is_ok(), "{name}");
     }
     assert!(with_secret(&[("JWT_HS256", "cookie-cache")]).is_ok());
     let direct = [("DATABASE_DIRECT_URL", "postgres://localhost/todo"), ("BETTER_AUTH_SECRET", SECRET)];
     assert!(mistakes(&direct).contains("DATABASE_DIRECT_URL (environment): has no effect"));
     let row_security = [("ROW_SECURITY", "on"), ("BETTER_AUTH_SECRET", SECRET)];
     assert!(mistakes(&row_security).contains("ROW_SECURITY (environment): has no effect"));
+}
+
+/// The links in e-mails of Better Auth are signed with the same secret.
+#[test]
+fn a_secret_with_another_subject_needs_issuer_and_audience() {
+    let both = [("JWT_ISSUER", "https://a.example"), ("JWT_AUDIENCE", "https://a.example")];
+    for subject in ["email", "userId", "user.id"] {
+        for given in [&[][..], &both[..1], &both[1..]] {
+            for key_set in [&[][..], &[("BETTER_AUTH_URL", "https://a.example"), ("JWT_HS256", "sub")]] {
+                let secret = [("BETTER_AUTH_SECRET", SECRET), ("JWT_SUBJECT", subject)];
+                let message = mistakes(&[&secret, given, key_set].concat());
+                assert!(message.contains("JWT_SUBJECT") && message.contains("link"), "{message}");
+            }
+        }
+        assert!(with_secret(&[&[("JWT_SUBJECT", subject)], &both[..]].concat()).is_ok());
+        // Without the secret, the key set has issuer and audience.
+        assert!(read(&[("BETTER_AUTH_URL", "https://a.example"), ("JWT_SUBJECT", subject)]).is_ok());
+    }
+    assert!(with_secret(&[("JWT_SUBJECT", "sub")]).is_ok());
 }
 
 #[test]

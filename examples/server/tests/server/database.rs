@@ -1,6 +1,7 @@
 //! Opening and migrating the database.
 
 use http::Method;
+use sqlx::{Connection as _, PgConnection, migrate::Migrate as _};
 use testkit::stores::RowSecurityDatabase;
 use todo_core::{TaskQuery, UserId, store::TaskStore as _};
 
@@ -92,6 +93,28 @@ async fn with_row_level_security_a_role_that_owns_nothing_can_serve() {
     // Row-level security does not apply to a superuser, and this server does not ask for it.
     let server = Setup::with_secret(Framework::ANY).set("DATABASE_URL", secured.database.url()).serve(&[]);
     assert_eq!(server.user("ann").all_ids().await, ids);
+    drop(server);
+    secured.database.close().await;
+}
+
+/// Every role that may connect can take an advisory lock.
+#[tokio::test]
+async fn a_role_that_may_only_connect_cannot_keep_a_server_from_starting() {
+    let mut secured = RowSecurityDatabase::empty().await;
+    let setup = Setup::with_secret(Framework::ANY)
+        .set("ROW_SECURITY", "on")
+        .set("DATABASE_URL", &secured.app)
+        .set("DATABASE_DIRECT_URL", &secured.owner);
+    assert_eq!(setup.serve(&[]).stop().0, Some(0));
+    let url = secured.database.add_role("stranger", "").await;
+    let mut stranger = PgConnection::connect(&url).await.expect("it may connect");
+    // The lock of sqlx's migrations, and ours.
+    stranger.lock().await.expect("a lock");
+    let ours = "select pg_advisory_lock(hashtextextended(what, 0)) from unnest(array[
+        'todo-core migrations in \"todo\".\"tasks\"', 'todo-core grants in todo']) as what";
+    sqlx::query(ours).execute(&mut stranger).await.expect("locks");
+    let server = setup.serve(&[]);
+    server.user("ann").use_tasks().await;
     drop(server);
     secured.database.close().await;
 }

@@ -211,32 +211,34 @@ pub(crate) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
+pub(crate) const PING: u8 = 6;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
+/// A text without compression (RFC 7541, section 5.2).
+pub(crate) fn text(text: &str) -> Vec<u8> {
+    let length = text.len();
+    let mut coded = match u8::try_from(length) {
+        Ok(short @ 0..127) => vec![short],
+        // A length of more than seven bits: the rest follows, seven bits at a time.
+        _ => {
+            let (mut coded, mut rest) = (vec![127], length - 127);
+            while rest >= 128 {
+                coded.push(u8::try_from(rest % 128).expect("seven bits") | 128);
+                rest /= 128;
+            }
+            coded.push(u8::try_from(rest).expect("seven bits"));
+            coded
+        }
+    };
+    coded.extend_from_slice(text.as_bytes());
+    coded
+}
+
 /// A header field without compression (RFC 7541, section 6.2.2).
 pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| {
-        let length = text.len();
-        let mut coded = match u8::try_from(length) {
-            Ok(short @ 0..127) => vec![short],
-            // A length of more than seven bits: the rest follows, seven bits at a time.
-            _ => {
-                let (mut coded, mut rest) = (vec![127], length - 127);
-                while rest >= 128 {
-                    coded.push(u8::try_from(rest % 128).expect("seven bits") | 128);
-                    rest /= 128;
-                }
-                coded.push(u8::try_from(rest).expect("seven bits"));
-                coded
-            }
-        };
-        coded.extend_from_slice(text.as_bytes());
-        coded
-    };
     [vec![0], text(name), text(value)].concat()
 }
 

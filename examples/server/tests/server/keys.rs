@@ -1,8 +1,8 @@
-//! What the server sends when it fetches a key set.
+//! When the server fetches its key set, and what it sends then.
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -14,8 +14,8 @@ use testkit::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
-    time::sleep,
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -132,4 +132,68 @@ pub(crate) async fn a_fetch_of_keys_is_in_the_trace_of_the_request_that_needs_it
     let responses: Vec<_> = lines.filter(|line| line["code"] == "token_invalid").collect();
     assert_eq!(responses.len(), 1, "{log}");
     assert_eq!(responses[0]["spans"][0]["trace_id"], *trace);
+}
+
+/// Otherwise the keys of that fetch would never arrive, and the next fetch would fail in its place.
+#[tokio::test]
+async fn a_client_that_disconnects_does_not_keep_a_removed_key_valid() {
+    let (old, new) = (SigningKey::ed25519(), SigningKey::ed25519());
+    let document = |kid: &str, key: &SigningKey| serde_json::json!({ "keys": [key.jwk(kid)] }).to_string();
+    let served = Arc::new(Mutex::new((document("old", &old), 0)));
+    let state = served.clone();
+    let key_server = KeyServer::start(async move |listener: TcpListener| {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let state = state.clone();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") && connection.read_buf(&mut head).await.is_ok_and(|read| read > 0) {}
+                let document = {
+                    let mut state = state.lock().expect("no panic");
+                    state.1 += 1;
+                    state.0.clone()
+                };
+                sleep(Duration::from_millis(200)).await;
+                let length = document.len();
+                let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+                let _ = connection.write_all(format!("{head}{document}").as_bytes()).await;
+            });
+        }
+    })
+    .await;
+    let fetches = || served.lock().expect("no panic").1;
+    let origin = format!("http://{}", key_server.address());
+    let server = Setup::new(Framework::ANY).set("PORT", "0").set("BETTER_AUTH_URL", &origin).serve(&[]);
+    let token = |kid: &str, key: &SigningKey| {
+        let mut claims = testkit::tokens::claims("ann");
+        claims["iss"] = origin.clone().into();
+        claims["aud"] = origin.clone().into();
+        key.token(kid, &claims)
+    };
+    let status = async |token: &str| {
+        let request = Request::get("/api/tasks").header(AUTHORIZATION, format!("Bearer {token}")).body(Bytes::new());
+        Client::new(server.address).send(request.expect("a request")).await.status().as_u16()
+    };
+    let of_old = token("old", &old);
+    assert_eq!(status(&of_old).await, 200);
+    assert_eq!(fetches(), 1);
+
+    // Unknown key ids, until one of them causes a fetch. That client disconnects before the key server responds.
+    let strange =
+        format!("GET /api/tasks HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", token("strange", &new));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while fetches() == 1 {
+        assert!(Instant::now() < deadline, "the key set is not fetched again");
+        let mut connection = TcpStream::connect(server.address).await.expect("a connection");
+        connection.write_all(strange.as_bytes()).await.expect("a connection");
+        // A 503, or nothing yet.
+        let _ = timeout(Duration::from_millis(100), connection.read_u8()).await;
+    }
+    sleep(Duration::from_millis(500)).await;
+    served.lock().expect("no panic").0 = document("new", &new);
+    // The next fetch is allowed ten seconds after the last one.
+    sleep(Duration::from_millis(9700)).await;
+    assert_eq!(status(&token("new", &new)).await, 200);
+    // It may be a new key, and the keys may not be fetched again yet.
+    assert_eq!(status(&of_old).await, 503);
+    assert_eq!(fetches(), 3);
 }

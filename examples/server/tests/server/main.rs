@@ -9,7 +9,7 @@
 //! | `cloud`, `database`, `durability` | they test what is below `TodoService`; each framework has one case |
 //! | `dev`, `settings`, `docs` (the committed document) | they test what runs before the framework is mounted |
 //! | `floods`, `stopping`, `unread` and `overload` where nothing reaches the API | hyper and `todo_server::connection` do this |
-//! | `logs` (levels, request ids), `metrics` (port, dashboard, batches) | logging and counting surround the framework |
+//! | `logs` (levels, request ids), `log_lines` (HTTP/2, honest traffic), `metrics` (port, dashboard, batches) | logging and counting surround the framework |
 
 #![cfg(unix)]
 
@@ -21,6 +21,7 @@ mod docs;
 mod durability;
 mod floods;
 mod keys;
+mod log_lines;
 mod logs;
 mod metrics;
 mod overload;
@@ -93,6 +94,9 @@ for_each_framework! {
     }
     keys {
         a_fetch_of_keys_is_in_the_trace_of_the_request_that_needs_it,
+    }
+    log_lines {
+        what_a_client_sends_is_short_in_the_log,
     }
     logs {
         every_line_is_json_without_content_or_credentials,

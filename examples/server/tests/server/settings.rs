@@ -50,9 +50,10 @@ async fn a_flag_has_priority_over_the_environment_and_the_environment_over_the_f
 
 #[tokio::test]
 async fn the_server_accepts_the_tokens_of_the_command_token() {
-    let shapes: [&[(&str, &str)]; 4] = [
+    let shapes: [&[(&str, &str)]; 5] = [
         &[],
         &[("JWT_ISSUER", "https://a.example,b"), ("JWT_AUDIENCE", "c"), ("JWT_SUBJECT", "user.id")],
+        &[("JWT_REQUIRED_SCOPE", " todo:read  todo:write ")],
         &[("JWT_HS256", "cookie-cache")],
         &[("BETTER_AUTH_SECRETS", "2:new-new-new-new-new-new-new-new-new,1:old-old-old-old-old-old-old-old-old")],
     ];
@@ -65,7 +66,11 @@ async fn the_server_accepts_the_tokens_of_the_command_token() {
         let session = User::json(&ann.send(Method::GET, "/api/auth/session", "").await, 200);
         assert_eq!(session["user"]["id"], "ann", "{settings:?}");
         if !settings.is_empty() {
-            assert_eq!(server.user("ann").send(Method::GET, "/api/tasks", "").await.status(), 401, "{settings:?}");
+            let rejected = server.user("ann").send(Method::GET, "/api/tasks", "").await;
+            let lacks_scope = settings[0].0 == "JWT_REQUIRED_SCOPE";
+            assert_eq!(rejected.status(), if lacks_scope { 403 } else { 401 }, "{settings:?}");
+            let challenge = rejected.headers()["www-authenticate"].to_str().expect("text");
+            assert_eq!(challenge.contains(r#"scope="todo:read todo:write""#), lacks_scope, "{challenge}");
         }
     }
 }

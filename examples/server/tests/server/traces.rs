@@ -205,6 +205,34 @@ pub(crate) async fn a_fetch_of_keys_is_a_child_of_the_exported_span(framework: F
     assert_eq!((span, &*request.parent), (&*request.id, CLIENT_SPAN));
 }
 
+/// Method and trace state may be thousands of characters of arbitrary text.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_sends_is_short_in_exported_spans() {
+    let (collector, exports) = collector().await;
+    let endpoint = format!("http://{}", collector.address());
+    let server = Setup::with_secret(Framework::ANY).set("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint).serve(&[]);
+    for (method, state) in [("X".repeat(4000), "a=1".to_owned()), ("GET".to_owned(), format!("a={}", "x".repeat(250)))]
+    {
+        // Each member is valid. The whole list may have 512 characters.
+        let states = (0..100).map(|number| format!("key{number}{state}")).collect::<Vec<_>>().join(",");
+        let request = Request::builder()
+            .method(&*method)
+            .uri("/api/tasks")
+            .header("traceparent", format!("00-{TRACE}-{CLIENT_SPAN}-01"))
+            .header("tracestate", states)
+            .header("user-agent", "x".repeat(4000))
+            .body(Bytes::new());
+        let status = Client::new(server.address).send(request.expect("a request")).await.status();
+        assert!(status.is_client_error(), "{status}");
+    }
+    assert_eq!(server.stop().0, Some(0));
+    let exports = exports.lock().expect("no panic");
+    let size: usize = exports.iter().map(|(_, body)| body.len()).sum();
+    assert!((100..3000).contains(&size), "{size} bytes");
+    let names: Vec<_> = exports.iter().flat_map(|(_, body)| spans(body)).map(|span| span.name).collect();
+    assert_eq!(names, ["other /api/tasks", "GET /api/tasks"]);
+}
+
 #[tokio::test]
 async fn the_server_works_without_its_collector() {
     // No collector listens on port 1.

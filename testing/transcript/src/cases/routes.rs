@@ -3,7 +3,7 @@
 use todo_core::api::{DOCS, Operation, PROBES, RESOURCES, Resource};
 
 use super::{Case, Plan, Request, Route};
-use crate::apps::{COOKIE, FAULTY_STORES, expired_token, foreign_token, token};
+use crate::apps::{COOKIE, FAULTY_STORES, expired_token, foreign_token, token, token_without_scope};
 
 /// The id of no task.
 pub(super) const UNKNOWN_ID: &str = "019aa3f0-5c00-7000-8000-000000000000";
@@ -181,6 +181,7 @@ impl Endpoint {
         self.ask(plan, "no credential", self.with_good_body(self.bare("ann", UNKNOWN_ID)), 401);
         self.ask(plan, "an expired token", with(expired_token("ann")), 401);
         self.ask(plan, "a token with another signature", with(foreign_token("ann")), 401);
+        self.ask(plan, "a token without the required scope", with(token_without_scope("ann")), 403);
         self.ask(plan, "a revoked token", self.good("disabled", UNKNOWN_ID), 401);
         self.ask(plan, "too many requests", self.good("rate-limited", UNKNOWN_ID), 429);
         self.ask(plan, "a used-up quota", self.good("over-quota", UNKNOWN_ID), 429);

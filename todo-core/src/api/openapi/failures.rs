@@ -35,6 +35,7 @@ pub(super) enum Failure {
     SlowBody,
     Unauthorized,
     Forbidden,
+    InsufficientScope,
     TaskNotFound,
     NotFound,
     TaskOrPathNotFound,
@@ -66,6 +67,7 @@ impl Failure {
         Self::SlowBody,
         Self::Unauthorized,
         Self::Forbidden,
+        Self::InsufficientScope,
         Self::TaskNotFound,
         Self::NotFound,
         Self::TaskOrPathNotFound,
@@ -85,6 +87,7 @@ impl Failure {
             Self::SlowBody => "SlowBody",
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden => "Forbidden",
+            Self::InsufficientScope => "InsufficientScope",
             Self::TaskNotFound => "TaskNotFound",
             Self::NotFound => "NotFound",
             Self::TaskOrPathNotFound => "TaskOrPathNotFound",
@@ -105,8 +108,10 @@ impl Failure {
             Self::SlowBody => "The body did not arrive in time.",
             Self::Unauthorized => "The token is missing, invalid, expired or revoked, or there is more than one.",
             Self::Forbidden => {
-                "The user in the path is not the caller; or a page of another site sent a write with a token in a cookie."
+                "The user in the path is not the caller; or a page of another site sent a write with a token in a cookie; or \
+                 the token lacks a scope that this server requires."
             }
+            Self::InsufficientScope => "The token lacks a scope that this server requires.",
             Self::TaskNotFound => "The caller has no such task. Another user may have one.",
             Self::NotFound => {
                 "The path does not exist: users with the ID `tasks` or `auth` have no paths of this form."
@@ -145,7 +150,12 @@ impl Failure {
                 ("revoked token", AuthError::Revoked.into()),
             ],
             Self::Forbidden => {
-                vec![("another user", ApiError::Forbidden), ("another site", AuthError::ForeignOrigin.into())]
+                let others =
+                    vec![("another user", ApiError::Forbidden), ("another site", AuthError::ForeignOrigin.into())];
+                [others, Self::InsufficientScope.errors()].into_iter().flatten().collect()
+            }
+            Self::InsufficientScope => {
+                vec![("a missing scope", AuthError::InsufficientScope { required: "todo".into() }.into())]
             }
             Self::TaskNotFound => vec![("no such task", Error::TaskNotFound.into())],
             Self::NotFound => vec![("no such path", ApiError::NotFound), ("slash at the end", ApiError::TrailingSlash)],
@@ -207,7 +217,9 @@ impl Failure {
             | Self::RateLimited
             | Self::Internal
             | Self::Unavailable => true,
-            Self::Unauthorized | Self::NotFound | Self::MethodNotAllowed | Self::NotReady => false,
+            Self::Unauthorized | Self::InsufficientScope | Self::NotFound | Self::MethodNotAllowed | Self::NotReady => {
+                false
+            }
         }
     }
 
@@ -232,9 +244,7 @@ impl Failure {
         if uses_store {
             failures.push(Self::Internal);
         }
-        if writes || resource.names_a_user() {
-            failures.push(Self::Forbidden);
-        }
+        failures.push(if writes || resource.names_a_user() { Self::Forbidden } else { Self::InsufficientScope });
         failures.extend(match (resource.names_a_user(), resource.names_a_task()) {
             (false, false) => None,
             (false, true) => Some(Self::TaskNotFound),
@@ -254,16 +264,20 @@ impl Failure {
         let mut examples = Map::new();
         let quotas = if self.has_quota() { quota_references() } else { Map::new() };
         let mut headers = quotas.clone();
-        for (name, error) in errors {
-            let response = problem(error);
+        let responses: Vec<_> = errors.into_iter().map(|(name, error)| (name, problem(error))).collect();
+        let is_in_all = |name: &HeaderName| responses.iter().all(|(_, response)| response.headers().contains_key(name));
+        for (name, response) in &responses {
             let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
-            examples.insert(name.to_owned(), json!({"value": body}));
+            examples.insert((*name).to_owned(), json!({"value": body}));
             for (name, value) in response.headers() {
                 let spelled = header_name(name);
                 if name == CONTENT_TYPE || name == CONTENT_LENGTH || quotas.contains_key(&spelled) {
                     continue;
                 }
                 let header = headers.entry(spelled).or_insert_with(|| failure_header(name));
+                if !is_in_all(name) {
+                    header["required"] = false.into();
+                }
                 // The example is the value of the last error, which has the most detail.
                 if name != CACHE_CONTROL {
                     let value = value.to_str().unwrap_or_default();

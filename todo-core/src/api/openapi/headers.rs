@@ -69,7 +69,11 @@ pub(super) fn failure_header(name: &HeaderName) -> Value {
     let (description, schema) = if name == WWW_AUTHENTICATE {
         (
             "Why the token was rejected (RFC 6750).",
-            json!({"type": "string", "pattern": "^Bearer( error=\"invalid_token\", error_description=\"[^\"]+\")?$"}),
+            json!({
+                "type": "string",
+                "pattern": "^Bearer( error=\"(invalid_token|insufficient_scope)\", error_description=\"[^\"]+\"\
+                    (, scope=\"[^\"]+\")?)?$",
+            }),
         )
     } else if name == RETRY_AFTER {
         ("The seconds to wait before a retry.", json!({"type": "integer", "minimum": 1}))

@@ -134,6 +134,7 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::Auth(AuthError::Missing | AuthError::Expired | AuthError::Invalid(_) | AuthError::Revoked) => {
             &[Failure::Unauthorized]
         }
+        ApiError::Auth(AuthError::InsufficientScope { .. }) => &[Failure::Forbidden, Failure::InsufficientScope],
         ApiError::Auth(AuthError::ForeignOrigin) | ApiError::Forbidden => &[Failure::Forbidden],
         ApiError::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
         | ApiError::Service(Error::TooManyCalls) => &[Failure::RateLimited],
@@ -173,6 +174,7 @@ fn failures_have_the_status_and_codes_of_their_errors() {
     let all = json!([
         "forbidden",
         "incomplete_body",
+        "insufficient_scope",
         "internal",
         "malformed_json",
         "method_not_allowed",

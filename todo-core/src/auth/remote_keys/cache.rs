@@ -1,8 +1,11 @@
 //! Keeps the last key set, and decides when it is fetched again.
 //!
 //! A request reads a snapshot of the keys without a lock. A request that needs newer keys starts a fetch. Other
-//! requests that need it wait for the same fetch, which goes on even if the request that started it is dropped. There
-//! is no background task.
+//! requests that need it wait for the same fetch.
+//!
+//! A fetch runs in a task of its own, which ends within the timeout. It belongs to no request: if the request that
+//! started the fetch is dropped, the fetch goes on and stores the keys. Otherwise a client that disconnects would leave
+//! a fetch behind that nobody drives. Its timeout would expire, and the next refresh would fail because of it.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,9 +13,15 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use reqwest::header::HeaderMap;
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout_at},
+};
+use tracing::Instrument as _;
 
-use super::fetch::{Fetch, FetchError, Fetched, Fetcher};
+use super::fetch::{Failed, FetchEnd, FetchError, FetchResult, Fetched, Fetcher};
 use crate::{
     auth::{error::AuthError, key_set::JwkSet},
     clock::{Clock, Timestamp},
@@ -20,6 +29,10 @@ use crate::{
 
 /// The maximum of [`Settings::pause`] and of a `Retry-After` of the key server.
 pub(super) const MAX_PAUSE: Duration = Duration::from_mins(5);
+
+/// For how long after its timeout a fetch may still report its end. After that it is lost: the runtime of its task was
+/// shut down or is not driven.
+const GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
@@ -85,11 +98,17 @@ struct FetchState {
 
 #[derive(Clone)]
 struct CurrentFetch {
-    /// Whether this caller started the fetch.
-    is_own: bool,
     number: u64,
     started_at: Timestamp,
-    fetch: Fetch,
+    /// When the fetch is lost.
+    deadline: Instant,
+    end: FetchEnd,
+}
+
+/// A fetch to wait for, and whether this caller started it.
+struct JoinedFetch {
+    fetch: CurrentFetch,
+    is_own: bool,
 }
 
 /// The last key set of one URL.
@@ -131,12 +150,12 @@ impl KeyCache {
     }
 
     /// Fetches the keys, unless the previous fetch was too recent.
-    pub(super) async fn refresh(&self) -> Result<(), FetchError> {
-        self.finish(self.fetch()?).await
+    pub(super) async fn refresh(self: &Arc<Self>) -> Result<(), FetchError> {
+        self.complete_fetch().await.map(|_| ())
     }
 
     /// Returns the keys to verify a token with. Fetches them first if they are old.
-    pub(super) async fn current(&self) -> Result<CurrentKeys, AuthError> {
+    pub(super) async fn current(self: &Arc<Self>) -> Result<CurrentKeys, AuthError> {
         let snapshot = self.snapshot.load_full();
         let age = self.age(&snapshot);
         if age.is_some_and(|age| age < self.settings.refresh_after) {
@@ -146,15 +165,14 @@ impl KeyCache {
         let should_wait = {
             let state = self.state();
             // All requests wait for the fetch if there are no keys or the keys are older than `max_age`, except that no
-            // request waits for an issuer that did not respond the last time. Otherwise one request waits, and the
-            // others use the keys that are there.
+            // request waits for an issuer that did not respond the last time. Otherwise the request that starts the
+            // fetch waits, and the others use the keys that are there.
             let all_wait = age.is_none_or(|age| age >= self.settings.max_age && !state.is_failing);
-            all_wait || state.current.as_ref().is_none_or(|current| current.fetch.strong_count() == Some(1))
+            all_wait || state.current.as_ref().is_none_or(|current| self.is_lost(current))
         };
-        if should_wait && let Ok(fetch) = self.fetch() {
-            let is_own = fetch.is_own;
+        if should_wait {
             // An error has been logged. Whether the old keys can be used is decided below.
-            is_fresh = self.finish(fetch).await.is_ok() && is_own;
+            is_fresh = matches!(self.complete_fetch().await, Ok(true));
         }
         let snapshot = self.snapshot.load_full();
         if self.age(&snapshot).is_some_and(|age| age < self.settings.max_stale) {
@@ -165,15 +183,13 @@ impl KeyCache {
     }
 
     /// Returns newer keys than these, for a token whose key is not among them.
-    pub(super) async fn newer_than(&self, seen: &Snapshot) -> Result<CurrentKeys, AuthError> {
+    pub(super) async fn newer_than(self: &Arc<Self>, seen: &Snapshot) -> Result<CurrentKeys, AuthError> {
         let snapshot = self.snapshot.load_full();
         // Another request has fetched the keys in the meantime.
         if snapshot.fetched_at != seen.fetched_at {
             return Ok(CurrentKeys { snapshot, is_fresh: false });
         }
-        let fetch = self.fetch().map_err(|error| self.unavailable(error))?;
-        let is_fresh = fetch.is_own;
-        self.finish(fetch).await.map_err(|error| self.unavailable(error))?;
+        let is_fresh = self.complete_fetch().await.map_err(|error| self.unavailable(error))?;
         Ok(CurrentKeys { snapshot: self.snapshot.load_full(), is_fresh })
     }
 
@@ -207,54 +223,107 @@ impl KeyCache {
         if wait <= MAX_PAUSE { wait } else { Duration::ZERO }
     }
 
-    /// The current fetch, or an error if none is allowed now. `None` if a new fetch can start.
-    fn current_fetch(&self, state: &FetchState) -> Option<Result<CurrentFetch, FetchError>> {
-        if let Some(current) = &state.current {
-            return Some(Ok(current.clone()));
+    /// Waits for the current fetch, or for a new one. Returns whether this call started it.
+    async fn complete_fetch(self: &Arc<Self>) -> Result<bool, FetchError> {
+        // A lost fetch is not the fault of this call, which therefore starts another one.
+        for _ in 0..2 {
+            let joined = self.fetch()?;
+            let end = timeout_at(joined.fetch.deadline, joined.fetch.end.clone()).await.ok().flatten();
+            match end {
+                Some(Ok(_)) => return Ok(joined.is_own),
+                Some(Err(failed)) => return Err(failed.error.clone()),
+                None => self.forget_lost(&mut self.state(), &joined.fetch),
+            }
         }
-        let wait = self.time_to_next(state);
-        (!wait.is_zero()).then_some(Err(FetchError::Paused(wait)))
+        Err(FetchError::Lost)
     }
 
     /// The current fetch, or a new one.
-    fn fetch(&self) -> Result<CurrentFetch, FetchError> {
-        if let Some(current) = self.current_fetch(&self.state()) {
+    fn fetch(self: &Arc<Self>) -> Result<JoinedFetch, FetchError> {
+        if let Some(current) = self.current_fetch(&mut self.state()) {
             return current;
         }
-        // Called without the lock, because the host may ask for the status in it.
+        // Called without the lock, because the host may ask for the status in it, or panic.
         let headers = self.fetcher.headers();
+        let runtime = Handle::current();
         let mut state = self.state();
-        if let Some(current) = self.current_fetch(&state) {
+        if let Some(current) = self.current_fetch(&mut state) {
             return current;
         }
         let started_at = self.clock.now();
         state.next = started_at.plus(self.settings.pause);
         state.count += 1;
-        let fetch = self.fetcher.fetch(headers, state.conditions.clone());
-        let current = CurrentFetch { is_own: false, number: state.count, started_at, fetch };
-        state.current = Some(current.clone());
-        Ok(CurrentFetch { is_own: true, ..current })
+        let number = state.count;
+        let fetching = self.fetcher.fetch(headers, state.conditions.clone());
+        let cache = Arc::downgrade(self);
+        let task = async move {
+            let result = fetching.await;
+            if let Some(cache) = cache.upgrade() {
+                cache.end(number, started_at, &result);
+            }
+            result
+        };
+        // In the span of the request, so that a log line about a failed fetch belongs to the request.
+        let end = runtime.spawn(task.in_current_span()).map(|ended| match ended {
+            Ok(result) => Some(result),
+            Err(error) if error.is_cancelled() => None,
+            Err(_) => Some(Err(Arc::new(Failed { error: FetchError::Lost, retry_after: None }))),
+        });
+        let deadline = Instant::now() + self.fetcher.timeout + GRACE;
+        let fetch = CurrentFetch { number, started_at, deadline, end: end.boxed().shared() };
+        state.current = Some(fetch.clone());
+        Ok(JoinedFetch { fetch, is_own: true })
     }
 
-    /// Drives a fetch to its end. The first caller that gets the result stores it.
-    async fn finish(&self, CurrentFetch { number, started_at, fetch, .. }: CurrentFetch) -> Result<(), FetchError> {
-        let result = fetch.await;
-        let mut state = self.state();
-        if state.current.as_ref().is_some_and(|current| current.number == number) {
+    /// The current fetch, or an error if none is allowed now. `None` if a new fetch can start.
+    fn current_fetch(&self, state: &mut FetchState) -> Option<Result<JoinedFetch, FetchError>> {
+        if let Some(current) = state.current.clone() {
+            if !self.is_lost(&current) {
+                return Some(Ok(JoinedFetch { fetch: current, is_own: false }));
+            }
+            self.forget_lost(state, &current);
+        }
+        let wait = self.time_to_next(state);
+        (!wait.is_zero()).then_some(Err(FetchError::Paused(wait)))
+    }
+
+    /// Whether a fetch should have ended by now, by either clock. A fetch that has ended is no longer the current one,
+    /// unless its task panicked.
+    fn is_lost(&self, fetch: &CurrentFetch) -> bool {
+        let latest = fetch.started_at.plus(self.fetcher.timeout + GRACE);
+        self.clock.now() >= latest || Instant::now() >= fetch.deadline || fetch.end.peek().is_some()
+    }
+
+    /// Makes way for another fetch, at once unless the task panicked.
+    fn forget_lost(&self, state: &mut FetchState, fetch: &CurrentFetch) {
+        if state.current.as_ref().is_some_and(|current| current.number == fetch.number) {
             state.current = None;
-            state.is_failing = result.is_err();
-            match &result {
-                Ok(fetched) => self.store(&mut state, started_at, fetched),
-                Err(failed) => {
-                    state.failures += 1;
-                    tracing::warn!(target: "todo_core::auth", error = %failed.error, "a key set could not be fetched");
-                    if let Some(after) = failed.retry_after {
-                        state.next = started_at.plus(after.clamp(self.settings.pause, MAX_PAUSE));
-                    }
+            state.failures += 1;
+            if !matches!(fetch.end.peek(), Some(Some(_))) {
+                state.next = self.clock.now();
+            }
+            tracing::warn!(target: "todo_core::auth", error = %FetchError::Lost, "a key set could not be fetched");
+        }
+    }
+
+    /// Stores the result of a fetch, unless the fetch counts as lost.
+    fn end(&self, number: u64, started_at: Timestamp, result: &FetchResult) {
+        let mut state = self.state();
+        if state.current.as_ref().is_none_or(|current| current.number != number) {
+            return;
+        }
+        state.current = None;
+        state.is_failing = result.is_err();
+        match result {
+            Ok(fetched) => self.store(&mut state, started_at, fetched),
+            Err(failed) => {
+                state.failures += 1;
+                tracing::warn!(target: "todo_core::auth", error = %failed.error, "a key set could not be fetched");
+                if let Some(after) = failed.retry_after {
+                    state.next = started_at.plus(after.clamp(self.settings.pause, MAX_PAUSE));
                 }
             }
         }
-        result.map(|_| ()).map_err(|failed| failed.error.clone())
     }
 
     fn store(&self, state: &mut FetchState, started_at: Timestamp, fetched: &Fetched) {

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use futures_util::future::{BoxFuture, FutureExt as _, Shared};
+use futures_util::future::{BoxFuture, Shared};
 use reqwest::{
     StatusCode, Url,
     header::{ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER},
@@ -36,13 +36,18 @@ pub enum FetchError {
     /// The previous fetch was too recent.
     #[error("the next fetch is allowed in {0:?}")]
     Paused(Duration),
+    /// The fetch did not end, because the tokio runtime in which it started was shut down or is not driven.
+    #[error("the fetch of the key set did not end")]
+    Lost,
     /// No fetch succeeded within the allowed time, or ever.
     #[error("the key set is too old or was never fetched")]
     Stale,
 }
 
-/// A fetch in progress. Every clone that is polled drives the same fetch.
-pub(super) type Fetch = Shared<BoxFuture<'static, Result<Arc<Fetched>, Arc<Failed>>>>;
+pub(super) type FetchResult = Result<Arc<Fetched>, Arc<Failed>>;
+
+/// The end of a fetch, which runs in a task of its own. `None` if the task did not end: its runtime was shut down.
+pub(super) type FetchEnd = Shared<BoxFuture<'static, Option<FetchResult>>>;
 
 pub(super) enum Fetched {
     NotModified,
@@ -71,6 +76,7 @@ impl fmt::Debug for Headers {
 /// The client for one key set.
 pub(super) struct Fetcher {
     pub(super) url: Url,
+    pub(super) timeout: Duration,
     client: reqwest::Client,
     headers: Headers,
 }
@@ -99,7 +105,7 @@ impl Fetcher {
             .user_agent(concat!("todo-core/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|_| InvalidSource::Client)?;
-        Ok(Self { url, client, headers })
+        Ok(Self { url, timeout, client, headers })
     }
 
     /// Returns the headers of the host for a new fetch.
@@ -107,9 +113,13 @@ impl Fetcher {
         (self.headers.0)()
     }
 
-    /// Returns a new fetch. It starts when it is polled.
-    pub(super) fn fetch(&self, headers: HeaderMap, conditions: HeaderMap) -> Fetch {
-        fetch(self.client.get(self.url.clone()).headers(headers).headers(conditions)).boxed().shared()
+    /// Returns a new fetch. It starts when it is polled, and ends within the timeout.
+    pub(super) fn fetch(
+        &self,
+        headers: HeaderMap,
+        conditions: HeaderMap,
+    ) -> impl Future<Output = FetchResult> + Send + use<> {
+        fetch(self.client.get(self.url.clone()).headers(headers).headers(conditions))
     }
 }
 
@@ -122,7 +132,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-async fn fetch(request: reqwest::RequestBuilder) -> Result<Arc<Fetched>, Arc<Failed>> {
+async fn fetch(request: reqwest::RequestBuilder) -> FetchResult {
     let failed = |error| Arc::new(Failed { error, retry_after: None });
     let unreachable = |error: reqwest::Error| {
         // The URL may contain a secret, so it is kept out of logs.

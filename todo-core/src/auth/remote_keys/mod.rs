@@ -27,6 +27,8 @@ use fetch::{Fetcher, Headers};
 ///   signs the first token with it. All requests that need the key wait for the same fetch.
 /// - **Rate.** Fetches start at least 10 seconds apart, however many tokens with random `kid`s arrive. In between, a
 ///   token with an unknown `kid` is rejected with 503 and `Retry-After`, because its key may be new.
+/// - **Task.** A fetch runs in a tokio task of its own, which ends within the timeout. A client that disconnects does
+///   not interrupt the fetch that its token has caused.
 /// - **Outages.** If the issuer does not respond, the last keys are used for one hour. After that, and before the first
 ///   successful fetch, requests are rejected with 503. A host can start without the issuer.
 /// - **Changes.** New keys replace the old ones completely, even if the new set is empty.

@@ -1,12 +1,13 @@
 //! Checks the claims of a token (RFC 7519, section 4).
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::{
     UserId,
     auth::{
         authenticator::Identity,
         error::{AuthError, InvalidSource, Refusal},
+        token_claims::{TokenClaims, has_scope},
     },
     clock::Timestamp,
     json::{Json, get},
@@ -35,26 +36,44 @@ pub(super) struct ClaimRules {
     /// The path to the user id.
     pub(super) subject: Vec<String>,
     pub(super) shape: Shape,
+    /// The scopes that a token must have, separated by spaces.
+    pub(super) required_scope: Option<Arc<str>>,
+    /// The names of the claims that are kept for gates, in addition to [`TokenClaims::KEPT`].
+    pub(super) kept: Vec<String>,
 }
 
 impl ClaimRules {
     /// Checks the configuration.
-    pub(super) fn check_config(&self, needs_issuer_and_audience: bool) -> Result<(), InvalidSource> {
+    pub(super) fn check_config(&self, has_public_keys: bool) -> Result<(), InvalidSource> {
         let lists = [&self.issuers, &self.audiences];
         // `listed` turns an empty list into an empty string.
         if lists.into_iter().flatten().any(|list| list.contains("")) || self.subject.iter().any(String::is_empty) {
             return Err(InvalidSource::Empty);
         }
-        if needs_issuer_and_audience && lists.into_iter().any(Option::is_none) {
+        if has_public_keys && lists.into_iter().any(Option::is_none) {
             return Err(InvalidSource::NoIssuerOrAudience);
+        }
+        // Better Auth signs the links in e-mails with its secret. They have no `sub`, no `iss` and no `aud`, but claims
+        // like `email` and `userId`. A session cookie is also signed with it, and has `user.id`.
+        let requires = |list: &Option<BTreeSet<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+        let may_be_a_link = self.shape == Shape::AccessToken && self.subject != ["sub"];
+        if !has_public_keys && may_be_a_link && !lists.into_iter().all(requires) {
+            return Err(InvalidSource::SubjectOfSecret);
+        }
+        if let Some(scopes) = &self.required_scope {
+            let is_scope = |scope: &str| !scope.is_empty() && scope.chars().all(is_scope_character);
+            if self.shape == Shape::CookieCache || !scopes.split(' ').all(is_scope) {
+                return Err(InvalidSource::Scope);
+            }
         }
         Ok(())
     }
 
-    /// Checks the claims of a token.
+    /// Checks the claims of a token, except for its scope.
     pub(super) fn check(
         &self,
         claims: &[(String, Json)],
+        typ: Option<&'static str>,
         now: Timestamp,
         leeway: Duration,
     ) -> Result<VerifiedClaims, AuthError> {
@@ -112,6 +131,7 @@ impl ClaimRules {
                 expires_at: Some(expires_at),
                 email: text("email"),
                 name: text("name"),
+                claims: TokenClaims::keep(claims, &self.kept, typ),
             },
             not_before,
             expires_at,
@@ -119,6 +139,21 @@ impl ClaimRules {
         verified.check_time(now, leeway)?;
         Ok(verified)
     }
+
+    /// Checks the scope of a token that is valid otherwise, so that 403 is never the response to a forged token.
+    pub(super) fn check_scope(&self, claims: &[(String, Json)]) -> Result<(), AuthError> {
+        match &self.required_scope {
+            Some(required) if !required.split(' ').all(|scope| has_scope(claims, scope)) => {
+                Err(AuthError::InsufficientScope { required: required.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// RFC 6749, section 3.3.
+pub(crate) fn is_scope_character(character: char) -> bool {
+    matches!(character, '\x21' | '\x23'..='\x5b' | '\x5d'..='\x7e')
 }
 
 /// Claims that were accepted. Only their time has to be checked again.

@@ -26,6 +26,7 @@ mod token;
 
 pub use claims::Shape;
 use claims::VerifiedClaims;
+pub(crate) use claims::is_scope_character;
 pub use source::KeySource;
 use token::Token;
 
@@ -43,6 +44,7 @@ const CACHED_TOKENS: usize = 10_000;
 /// - issuer and audience are as configured
 /// - the subject is a valid [`UserId`](crate::UserId)
 /// - `typ` is absent, `JWT` or `at+jwt`, and there is no `crit`
+/// - it has the [required scopes](KeySource::required_scope), if there are any
 /// - header and claims contain no duplicate members
 ///
 /// Verified tokens are cached, by their SHA-256, as long as they are valid and the keys do not change.

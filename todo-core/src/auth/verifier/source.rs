@@ -104,8 +104,14 @@ impl KeySource {
     }
 
     fn new(keys: Keys) -> Self {
-        let rules =
-            ClaimRules { issuers: None, audiences: None, subject: vec!["sub".to_owned()], shape: Shape::AccessToken };
+        let rules = ClaimRules {
+            issuers: None,
+            audiences: None,
+            subject: vec!["sub".to_owned()],
+            shape: Shape::AccessToken,
+            required_scope: None,
+            kept: Vec::new(),
+        };
         Self { keys, rules }
     }
 
@@ -139,9 +145,53 @@ impl KeySource {
 
     /// Sets the claim that contains the user id. A dot separates the names of nested objects (`user.id`). Default:
     /// `sub`.
+    ///
+    /// With [shared secrets](Self::secrets), another claim than `sub` needs [`issuers`](Self::issuers) and
+    /// [`audiences`](Self::audiences), since Better Auth signs the links in its e-mails with the same secret, and their
+    /// claims contain an e-mail address and a user id ([`InvalidSource::SubjectOfSecret`]).
+    ///
+    /// ```
+    /// use todo_core::auth::{InvalidSource, JwtVerifier, KeySource};
+    ///
+    /// let by_id = || KeySource::secrets(["at least thirty-two bytes of secret"]).map(|source| source.subject("id"));
+    /// let incomplete = JwtVerifier::builder().source(by_id()?).build();
+    /// assert_eq!(incomplete.err(), Some(InvalidSource::SubjectOfSecret));
+    /// let app = ["https://app.example.com"];
+    /// JwtVerifier::builder().source(by_id()?.issuers(app).audiences(app)).build()?;
+    /// # Ok::<(), InvalidSource>(())
+    /// ```
     #[must_use]
     pub fn subject(mut self, path: &str) -> Self {
         self.rules.subject = path.split('.').map(str::to_owned).collect();
+        self
+    }
+
+    /// Requires these scopes, separated by spaces, in the claim `scope` of each token. A valid token without one of them
+    /// is rejected with 403 `insufficient_scope` (RFC 6750, section 3.1). Default: none is required.
+    ///
+    /// The claim is a text with spaces (RFC 8693, RFC 9068) or an array of texts; without a claim `scope`, the claim `scp`
+    /// counts. The tokens of Better Auth's `jwt` plugin have no scope; those of its OAuth provider do.
+    ///
+    /// ```
+    /// use todo_core::auth::{AuthError, JwtVerifier, KeySource};
+    ///
+    /// let keys = KeySource::secrets(["at least thirty-two bytes of secret"])?.required_scope("todo:read todo:write");
+    /// let verifier = JwtVerifier::builder().source(keys).build()?;
+    /// # Ok::<(), todo_core::auth::InvalidSource>(())
+    /// ```
+    #[must_use]
+    pub fn required_scope(mut self, scopes: &str) -> Self {
+        self.rules.required_scope = Some(scopes.into());
+        self
+    }
+
+    /// Keeps these claims of each token for [gates](crate::auth::Gate), in addition to
+    /// [`TokenClaims::KEPT`](crate::auth::TokenClaims::KEPT). Default: none.
+    ///
+    /// They are kept in memory as long as the verified token is cached, so name only those that a gate reads.
+    #[must_use]
+    pub fn keep_claims<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.rules.kept.extend(names.into_iter().map(Into::into));
         self
     }
 
@@ -231,7 +281,7 @@ impl KeySource {
                 let mut checked = check(&current);
                 if checked.is_none() && !current.is_fresh {
                     // Keys are not fetched for a token that is invalid with any key.
-                    self.rules.check(&token.claims()?, now, leeway)?;
+                    self.rules.check(&token.claims()?, token.typ, now, leeway)?;
                     current = remote.newer_than(&current.snapshot).await?;
                     checked = check(&current);
                 }
@@ -244,7 +294,10 @@ impl KeySource {
                 current.snapshot.generation
             }
         };
-        Ok((self.rules.check(&token.claims()?, now, leeway)?, generation))
+        let claims = token.claims()?;
+        let verified = self.rules.check(&claims, token.typ, now, leeway)?;
+        self.rules.check_scope(&claims)?;
+        Ok((verified, generation))
     }
 }
 
@@ -262,6 +315,7 @@ impl fmt::Debug for KeySource {
             .field("audiences", &self.rules.audiences)
             .field("subject", &self.rules.subject.join("."))
             .field("shape", &self.rules.shape)
+            .field("required_scope", &self.rules.required_scope)
             .finish()
     }
 }

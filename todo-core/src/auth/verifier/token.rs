@@ -15,6 +15,8 @@ use crate::{
 pub(super) struct Token<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) kid: Option<String>,
+    /// In lower case.
+    pub(super) typ: Option<&'static str>,
     /// The signed part: header and claims.
     signed: &'a str,
     claims: &'a str,
@@ -32,18 +34,21 @@ impl<'a> Token<'a> {
         if get(&header, "crit").is_some() || get(&header, "b64").is_some() {
             return Err(Refusal::CriticalExtension);
         }
-        match get(&header, "typ") {
-            None => {}
-            Some(Json::String(typ)) if ["jwt", "at+jwt"].contains(&typ.to_ascii_lowercase().as_str()) => {}
+        let typ = match get(&header, "typ") {
+            None => None,
+            Some(Json::String(typ)) => {
+                let accepted = ["jwt", "at+jwt"].into_iter().find(|accepted| typ.eq_ignore_ascii_case(accepted));
+                Some(accepted.ok_or(Refusal::Type)?)
+            }
             Some(_) => return Err(Refusal::Type),
-        }
+        };
         let algorithm = get(&header, "alg").and_then(Json::as_str).and_then(Algorithm::from_name);
         let kid = match get(&header, "kid") {
             None => None,
             Some(Json::String(kid)) => Some(kid.clone()),
             Some(_) => return Err(Refusal::Malformed),
         };
-        Ok(Self { algorithm: algorithm.ok_or(Refusal::Algorithm)?, kid, signed, claims, signature })
+        Ok(Self { algorithm: algorithm.ok_or(Refusal::Algorithm)?, kid, typ, signed, claims, signature })
     }
 
     pub(super) fn claims(&self) -> Result<Vec<(String, Json)>, AuthError> {

@@ -47,7 +47,8 @@ impl Reply {
         assert_eq!(self.header("content-type"), "application/problem+json");
         assert_eq!(self.header("content-length"), body.len().to_string());
         assert_eq!(self.header("cache-control"), "no-store");
-        assert_eq!(self.headers.contains_key("www-authenticate"), status == 401);
+        let has_challenge = status == 401 || code == "insufficient_scope";
+        assert_eq!(self.headers.contains_key("www-authenticate"), has_challenge);
         assert_eq!(self.headers.contains_key("allow"), status == 405);
         assert_eq!(self.headers.contains_key("retry-after"), status == 429 || status == 503);
     }

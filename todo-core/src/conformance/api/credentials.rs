@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     App,
     client::{Client, ON_A_TASK, UNKNOWN_ID, anonymous, client},
-    fixture::{now, sign, token},
+    fixture::{now, sign, sign_scoped, token},
 };
 
 /// No header, another scheme, or a scheme without a token: the challenge names no error (RFC 6750, section 3.1).
@@ -90,6 +90,46 @@ pub async fn an_expired_token_has_its_own_code(app: &dyn App) {
         authorization: Some(format!("Bearer {}", sign(&json!({"sub": "ann", "exp": now() - 5, "nbf": now() + 5})))),
     };
     ann.get("/tasks").await.ok(200);
+}
+
+/// 403 with a challenge that names the scope, so that a client knows which scope to ask for (RFC 6750, section 3.1).
+pub async fn a_token_without_a_required_scope_is_forbidden(app: &dyn App) {
+    let bearer = |claims| Client { app, authorization: Some(format!("Bearer {}", sign_scoped(&claims))) };
+    for (name, scope) in [
+        ("other", json!("todo:read todo:write")),
+        ("scope", json!("")),
+        ("scope", json!("todo:read")),
+        ("scope", json!("todo:write todo:readall")),
+        ("scope", json!(["todo:read"])),
+        ("scope", json!(["todo:read todo:write"])),
+        ("scope", json!({"todo:read": true, "todo:write": true})),
+        ("scope", json!(null)),
+    ] {
+        let client = bearer(json!({"sub": "ann", "exp": now() + 60, name: scope}));
+        for reply in [
+            client.get("/tasks").await,
+            client.get("/bob/tasks").await,
+            client.send_text("POST", "/tasks", "{").await,
+            client.get("/auth/session").await,
+        ] {
+            reply.problem(403, "Forbidden", "insufficient_scope", "The token lacks a required scope.");
+            assert_eq!(
+                reply.header("www-authenticate"),
+                r#"Bearer error="insufficient_scope", error_description="The token lacks a required scope.", scope="todo:read todo:write""#
+            );
+        }
+    }
+    for (name, scope) in [
+        ("scope", json!("todo:write openid todo:read")),
+        ("scope", json!(["todo:read", "todo:write"])),
+        ("scp", json!(["todo:read", "todo:write"])),
+        ("scp", json!("todo:read todo:write")),
+    ] {
+        bearer(json!({"sub": "ann", "exp": now() + 60, name: scope})).get("/tasks").await.ok(200);
+    }
+    // A token that is not valid gets 401, whatever its scope.
+    let expired = bearer(json!({"sub": "ann", "exp": now() - 60})).get("/tasks").await;
+    expired.problem(401, "Unauthorized", "token_expired", "The token has expired.");
 }
 
 /// A gate can reject a user, or all tokens issued before a time.

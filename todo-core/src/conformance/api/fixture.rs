@@ -14,10 +14,14 @@ use crate::{
 };
 
 const SECRET: &str = "the shared secret of the suite for adapters";
+/// The secret of tokens that need a scope.
+const SCOPED_SECRET: &str = "another secret of the suite for adapters";
 
 /// Creates the API that the suite tests: over this store, with the users, tokens and faults that the cases use.
 pub fn api(store: impl TaskStore + 'static) -> TodoApi {
-    let verifier = JwtVerifier::builder().source(KeySource::secrets([SECRET]).unwrap()).build().unwrap();
+    let scoped = KeySource::secrets([SCOPED_SECRET]).unwrap().required_scope("todo:read todo:write");
+    let verifier = JwtVerifier::builder().source(KeySource::secrets([SECRET]).unwrap()).source(scoped);
+    let verifier = verifier.build().unwrap();
     TodoApi::new(TodoService::new(FailingFor(store)), verifier).with_gate(TestGate)
 }
 
@@ -32,7 +36,16 @@ pub(super) fn now() -> i64 {
 }
 
 pub(super) fn sign(claims: &Value) -> String {
-    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    sign_with(SECRET, claims)
+}
+
+/// A token that needs the scopes `todo:read` and `todo:write`.
+pub(super) fn sign_scoped(claims: &Value) -> String {
+    sign_with(SCOPED_SECRET, claims)
+}
+
+fn sign_with(secret: &str, claims: &Value) -> String {
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
 }
 

@@ -67,6 +67,7 @@ macro_rules! api_conformance {
             the_bearer_scheme_is_case_insensitive
             a_bad_token_is_invalid
             an_expired_token_has_its_own_code
+            a_token_without_a_required_scope_is_forbidden
             a_token_rejected_by_the_gate_is_revoked
             the_credential_is_checked_right_after_path_and_method
             a_rate_limited_request_has_retry_after

@@ -1,14 +1,20 @@
 //! Connecting over a network.
 //!
-//! An attempt to connect belongs to no call: when the call that began it is dropped, the next call continues it.
-//! Otherwise callers with less patience than a sleeping database needs to wake up would never get a connection. No task
-//! is spawned: the calls that wait for a connection poll all attempts.
+//! An attempt to connect belongs to no call: when the call that began it is dropped, the next call continues it. Otherwise
+//! callers with less patience than a sleeping database needs to wake up would never get a connection. No task is spawned:
+//! the calls that wait for a connection poll all attempts.
+//!
+//! An attempt that no call has polled for a while may fail because of that: its time limit has passed, or the server has
+//! closed the connection. Such a failure is not reported to the calls that wait by then. They begin another attempt.
 
 use std::{
     collections::VecDeque,
     io,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -16,7 +22,7 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared, select, select_all},
 };
-use sqlx::Postgres;
+use sqlx::{PgConnection, Postgres};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout, timeout_at},
@@ -59,6 +65,8 @@ struct State {
 #[derive(Clone)]
 struct ConnectAttempt {
     begun: Instant,
+    /// Whether there was a moment at which no call polled it.
+    was_abandoned: Arc<AtomicBool>,
     end: Shared<BoxFuture<'static, ()>>,
 }
 
@@ -115,9 +123,8 @@ impl Connecting {
     }
 
     fn begin(&self) -> ConnectAttempt {
-        // Not `Arc`: the attempts own this future.
-        let attempts = Arc::downgrade(&self.attempts);
-        ConnectAttempt { begun: Instant::now(), end: attempt(attempts, self.session.clone()).boxed().shared() }
+        let session = self.session.clone();
+        self.attempts.begin(async move { session.open().await })
     }
 }
 
@@ -142,10 +149,25 @@ impl ConnectAttempts {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end(&self, result: Result<Opened<Postgres>, sqlx::Error>) {
+    fn begin(
+        self: &Arc<Self>,
+        opening: impl Future<Output = Result<PgConnection, sqlx::Error>> + Send + 'static,
+    ) -> ConnectAttempt {
+        // Not `Arc`: the attempts own this future.
+        let attempts = Arc::downgrade(self);
+        let was_abandoned = Arc::<AtomicBool>::default();
+        let end = attempt(attempts, opening, was_abandoned.clone()).boxed().shared();
+        ConnectAttempt { begun: Instant::now(), was_abandoned, end }
+    }
+
+    fn end(&self, result: Result<Opened<Postgres>, sqlx::Error>, was_abandoned: bool) {
         let mut state = self.lock();
         // A failure is reported to the calls that wait now. One connection is kept even if no call waits.
-        let wanted = if result.is_ok() { state.waiting.max(1) } else { state.waiting };
+        let wanted = match &result {
+            Ok(_) => state.waiting.max(1),
+            Err(_) if was_abandoned => 0,
+            Err(_) => state.waiting,
+        };
         if state.done.len() < wanted && !state.closed {
             state.done.push_back(result);
         }
@@ -154,11 +176,15 @@ impl ConnectAttempts {
     }
 }
 
-async fn attempt(attempts: Weak<ConnectAttempts>, session: Arc<Session>) {
+async fn attempt(
+    attempts: Weak<ConnectAttempts>,
+    opening: impl Future<Output = Result<PgConnection, sqlx::Error>>,
+    was_abandoned: Arc<AtomicBool>,
+) {
     let silent = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not respond").into());
-    let result = timeout(LIMIT, session.open()).await.unwrap_or_else(silent);
+    let result = timeout(LIMIT, opening).await.unwrap_or_else(silent);
     if let Some(attempts) = attempts.upgrade() {
-        attempts.end(result.map(Opened::new));
+        attempts.end(result.map(Opened::new), was_abandoned.load(Relaxed));
     }
 }
 
@@ -178,8 +204,46 @@ impl Drop for Waiting<'_> {
         state.waiting -= 1;
         if state.waiting == 0 {
             state.done.retain(Result::is_ok);
+            for attempt in &state.running {
+                attempt.was_abandoned.store(true, Relaxed);
+            }
         }
         drop(state);
         self.0.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    /// The results that the calls of now get from an attempt that fails when it is polled again after this time.
+    async fn reported_after(pause: Duration, is_abandoned: bool) -> usize {
+        let attempts = Arc::new(ConnectAttempts { state: Mutex::default(), changed: Notify::new() });
+        let first = Waiting::new(&attempts);
+        let attempt = attempts.begin(pending());
+        attempts.lock().running.push(attempt.clone());
+        assert!(attempt.end.clone().now_or_never().is_none());
+        let first = if is_abandoned {
+            drop(first);
+            None
+        } else {
+            Some(first)
+        };
+        tokio::time::advance(pause).await;
+        let _second = Waiting::new(&attempts);
+        assert!(attempt.is_running());
+        attempt.end.await;
+        drop(first);
+        attempts.lock().done.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_failure_of_an_attempt_that_was_abandoned_is_not_reported_to_later_calls() {
+        let just_before_the_limit = LIMIT - Duration::from_millis(50);
+        assert_eq!(reported_after(just_before_the_limit, true).await, 0);
+        assert_eq!(reported_after(just_before_the_limit, false).await, 1, "a call has polled it all the time");
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Postgres, migrate::Migrate as _, pool::PoolConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Postgres, migrate::Migrator, pool::PoolConnection};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -13,9 +13,10 @@ use super::{
         error::StoreError,
         sql::{
             classify::connect_failed,
-            migrate::{self, DataLoss},
+            migrate::{self, DataLoss, MigrationLockHeld},
             names::{Dialect, Names},
             operations::{HasTasks, Operation as _},
+            sqlstate::{Condition, condition},
             statements::Statements,
         },
     },
@@ -28,17 +29,22 @@ use super::{
 const LIMIT: Duration = Duration::from_secs(10);
 
 impl PostgresStore {
-    /// Migrates schema and table to the newest version. It is safe to call this in many processes at once. If the
-    /// tables are at the newest version, it changes nothing.
+    /// Migrates schema and table to the newest version. It is safe to call this in many processes at once. If the tables are at
+    /// the newest version, it only reads the ledger: it takes no lock, and needs no privilege but to read the ledger.
     ///
-    /// It needs a direct connection, not a pooler in transaction mode, since it holds a lock of the session. Other
-    /// calls wait for it for at most a second at a time. If it is dropped or fails, no migration is half done.
+    /// To migrate, it needs a direct connection, not a pooler in transaction mode, since it holds an advisory lock of the
+    /// session. The key of the lock is `hashtextextended('todo-core migrations in "schema"."table"', 0)`, with the [`Names`] of
+    /// this store. Other calls wait for a migration for at most a second at a time. If it is dropped or fails, no migration
+    /// is half done.
+    ///
+    /// Every role that may connect to the database can take an advisory lock. So a hostile role can delay a migration, but
+    /// not the start of a server whose tables are at the newest version.
     ///
     /// # Errors
     ///
-    /// The server cannot be reached; another transaction or migration has held the tables for ten seconds
-    /// ([`StoreError::Unavailable`]); or the role may not create the schema, or a newer version of this library has
-    /// migrated the tables ([`StoreError::Setup`]).
+    /// The server cannot be reached; another transaction has held the tables for ten seconds, or another session the lock,
+    /// which the error names ([`StoreError::Unavailable`]); or the role may not create the schema, or a newer version of this
+    /// library has migrated the tables ([`StoreError::Setup`]).
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.run_migrations(migrate::newest_version(Dialect::Postgres), DataLoss::Refuse).await
     }
@@ -89,7 +95,12 @@ impl PostgresStore {
                 migrated
             }
             Connections::Host { pool, .. } => {
-                let mut connection = HostConnection(Some(pool.acquire().await.map_err(connect_failed)?));
+                let mut connection = pool.acquire().await.map_err(connect_failed)?;
+                let migrator = migrate::migrator(Dialect::Postgres, &self.sql.names);
+                if is_done(&mut connection, &migrator, &self.sql, version).await? {
+                    return Ok(());
+                }
+                let mut connection = HostConnection(Some(connection));
                 let lock_timeout = LockTimeout::of(&mut connection).await?;
                 run(&mut connection, &self.sql, version, loss).await?;
                 lock_timeout.restore(&mut connection).await?;
@@ -160,10 +171,13 @@ impl LockTimeout {
 async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss: DataLoss) -> Result<(), StoreError> {
     let migrator = migrate::migrator(Dialect::Postgres, &sql.names);
     let failed = |error| migrate::migration_failed(Dialect::Postgres, error);
+    if is_done(connection, &migrator, sql, version).await? {
+        return Ok(());
+    }
     // While a migration waits for a table, all other calls that want the table wait behind it.
     sqlx::raw_sql("set lock_timeout = '1s'").execute(&mut *connection).await?;
+    lock(connection, &sql.names).await?;
     migrate::migrate(&migrator, &mut *connection, Some(version)).await.map_err(failed)?;
-    connection.lock().await.map_err(failed)?;
     let mut transaction = connection.begin().await?;
     let now = migrate::revert(&migrator, &mut *transaction, version.max(1)).await.map_err(failed)?;
     if now > version {
@@ -172,11 +186,66 @@ async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss
         }
         migrate::revert(&migrator, &mut *transaction, version).await.map_err(failed)?;
     }
-    if sql.row_security {
-        enable_row_security(&mut transaction, &sql.names).await?;
+    if sql.row_security && is_row_security_off(&mut transaction, &sql.names).await? {
+        let enable = "alter table {tasks} enable row level security, force row level security";
+        execute(&mut transaction, &sql.names, enable).await?;
     }
     transaction.commit().await?;
-    connection.unlock().await.map_err(failed)
+    unlock(connection, &sql.names).await.map_err(StoreError::from)
+}
+
+/// Whether there is nothing to migrate. This only reads, and waits for no lock of another session: every role that may
+/// connect could hold one.
+async fn is_done(
+    connection: &mut PgConnection,
+    migrator: &Migrator,
+    sql: &Statements,
+    version: u32,
+) -> Result<bool, StoreError> {
+    // Asked of the catalogs, since the name of the ledger cannot be resolved in a schema without the privilege `usage`.
+    let has_ledger = "select exists (select from pg_class as c join pg_namespace as n on n.oid = c.relnamespace \
+        where n.nspname = $1 and c.relname = $2 || '_migrations')";
+    let (schema, table) = (sql.names.schema(), sql.names.table());
+    if !sqlx::query_scalar(has_ledger).bind(schema).bind(table).fetch_one(&mut *connection).await? {
+        return Ok(false);
+    }
+    let is_at = migrate::is_at(migrator, &mut *connection, version).await;
+    if !is_at.map_err(|error| migrate::migration_failed(Dialect::Postgres, error))? {
+        return Ok(false);
+    }
+    Ok(!sql.row_security || !is_row_security_off(connection, &sql.names).await?)
+}
+
+/// The key of the advisory lock, as an expression. It is not sqlx's key, which follows from the name of the database alone,
+/// so that the host's migrations and ours do not wait for each other.
+const LOCK_KEY: &str = "hashtextextended('todo-core migrations in {tasks}', 0)";
+
+/// Takes the advisory lock of the migrations under these names.
+async fn lock(connection: &mut PgConnection, names: &Names) -> Result<(), StoreError> {
+    match execute(connection, names, &format!("select pg_advisory_lock({LOCK_KEY})")).await {
+        Err(source) if condition(&source) == Condition::LockTimeout => {
+            let holder = lock_holder(connection, names).await?;
+            Err(StoreError::Unavailable(MigrationLockHeld { holder, source }.into()))
+        }
+        result => Ok(result?),
+    }
+}
+
+async fn unlock(connection: &mut PgConnection, names: &Names) -> Result<(), sqlx::Error> {
+    execute(connection, names, &format!("select pg_advisory_unlock({LOCK_KEY})")).await
+}
+
+/// Who holds the advisory lock, for a message.
+async fn lock_holder(connection: &mut PgConnection, names: &Names) -> Result<String, sqlx::Error> {
+    let holder = format!(
+        "select coalesce(string_agg(format('process %s of the role %I', l.pid, a.usename), ', '), 'no process any more') \
+            from pg_locks as l join pg_database as d on d.oid = l.database join pg_stat_activity as a on a.pid = l.pid, \
+                lateral (select {LOCK_KEY} as key) as k \
+            where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and d.datname = current_database() \
+                and l.classid::bigint = (k.key >> 32) & 4294967295 and l.objid::bigint = k.key & 4294967295"
+    );
+    let holder = names.resolve(Dialect::Postgres).render(&holder);
+    sqlx::query_scalar(AssertSqlSafe(holder)).fetch_one(connection).await
 }
 
 /// Whether there is a task. No other transaction can add one until this one ends.
@@ -185,18 +254,14 @@ async fn has_tasks(transaction: &mut PgConnection, sql: &Statements) -> Result<b
     HasTasks.run(transaction, sql).await
 }
 
-/// Enables row-level security for all roles, the owner of the table included, if it is not enabled and there is a
-/// policy.
-async fn enable_row_security(connection: &mut PgConnection, names: &Names) -> Result<(), sqlx::Error> {
+/// Whether row-level security is not in force for all roles, the owner of the table included, although there is a policy.
+async fn is_row_security_off(connection: &mut PgConnection, names: &Names) -> Result<bool, sqlx::Error> {
     let is_off = "select not (c.relrowsecurity and c.relforcerowsecurity) \
         and exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = $2 || '_owner') \
         from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2";
     let is_off: Option<bool> =
-        sqlx::query_scalar(is_off).bind(names.schema()).bind(names.table()).fetch_optional(&mut *connection).await?;
-    if is_off == Some(true) {
-        execute(connection, names, "alter table {tasks} enable row level security, force row level security").await?;
-    }
-    Ok(())
+        sqlx::query_scalar(is_off).bind(names.schema()).bind(names.table()).fetch_optional(connection).await?;
+    Ok(is_off == Some(true))
 }
 
 /// Executes a statement with the names put in, which are validated.

@@ -65,8 +65,9 @@ impl PostgresStore {
     /// Grants a role what a store needs, and nothing else: the schema, the table, the functions, and reading the ledger
     /// of migrations.
     ///
-    /// The connections of this store must be those of the table's owner. It is safe to call this in many processes at
-    /// once.
+    /// The connections of this store must be those of the table's owner. It is safe to call this in many processes at once. If
+    /// the role has all of it already, this only reads: it takes no lock, since every role that may connect could hold the
+    /// lock.
     ///
     /// # Errors
     ///
@@ -171,6 +172,17 @@ const GRANT: &str = r#"
         to {role};
 "#;
 
+/// Whether a role has what [`GRANT`] grants. A superuser has it, but may be none tomorrow.
+const IS_GRANTED: &str = "select not r.rolsuper and has_schema_privilege(r.oid, n.oid, 'usage') \
+        and has_table_privilege(r.oid, c.oid, 'select') and has_table_privilege(r.oid, c.oid, 'insert') \
+        and has_table_privilege(r.oid, c.oid, 'update') and has_table_privilege(r.oid, c.oid, 'delete') \
+        and has_table_privilege(r.oid, l.oid, 'select') \
+        and (select count(*) = cardinality($3::text[]) and bool_and(has_function_privilege(r.oid, p.oid, 'execute')) \
+            from pg_proc as p where p.pronamespace = n.oid and p.proname = any (array(select $2 || s from unnest($3::text[]) as s))) \
+    from pg_roles as r, pg_namespace as n join pg_class as c on c.relnamespace = n.oid \
+        join pg_class as l on l.relnamespace = n.oid and l.relname = $2 || '_migrations' \
+    where r.rolname = $4 and n.nspname = $1 and c.relname = $2";
+
 struct Grant<'a> {
     role: &'a str,
 }
@@ -180,6 +192,16 @@ impl Operation<PgConnection> for Grant<'_> {
     const EFFECT: Effect = Effect::Write;
 
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<(), sqlx::Error> {
+        let is_granted: Option<bool> = sqlx::query_scalar(IS_GRANTED)
+            .bind(sql.names.schema())
+            .bind(sql.names.table())
+            .bind(&FUNCTIONS[..])
+            .bind(self.role)
+            .fetch_optional(&mut *connection)
+            .await?;
+        if is_granted == Some(true) {
+            return Ok(());
+        }
         let role = format!(r#""{}""#, self.role.replace('"', r#""""#));
         let grant = sql.names.resolve(Dialect::Postgres).render_with(GRANT, &[("role", &role)]);
         sqlx::raw_sql(AssertSqlSafe(grant)).execute(connection).await.map(|_| ())

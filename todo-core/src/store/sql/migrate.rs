@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use sqlx::{
     SqlSafeStr as _,
-    migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator},
+    migrate::{AppliedMigration, Migrate, MigrateError, Migration, MigrationType, Migrator},
 };
 
 use super::{
@@ -64,10 +64,41 @@ pub(in crate::store) fn migrator(dialect: Dialect, names: &Names) -> Migrator {
         migrator.create_schema(format!(r#""{}""#, names.schema()));
     }
     migrator.dangerous_set_table_name(resolved.ledger);
+    // The key of sqlx's lock belongs to every program that uses the database. The stores take locks of their own.
+    migrator.set_locking(false);
     migrator
 }
 
-/// Runs the migrations up to a version. Boxed, because the compiler does not find out that the future is `Send`
+/// Whether the tables are at this version, according to the ledger, which must exist. This only reads.
+pub(in crate::store) fn is_at<'a, C>(migrator: &'a Migrator, connection: &'a mut C, version: u32) -> Migrating<'a, bool>
+where
+    C: Migrate + Send,
+{
+    Box::pin(async move {
+        let ledger = &migrator.table_name;
+        if let Some(version) = connection.dirty_version(ledger).await? {
+            return Err(MigrateError::Dirty(version));
+        }
+        agrees(migrator, &connection.list_applied_migrations(ledger).await?, version)
+    })
+}
+
+/// Whether exactly the migrations up to this version have been applied. Fails if others have been, or with other text.
+fn agrees(migrator: &Migrator, applied: &[AppliedMigration], version: u32) -> Result<bool, MigrateError> {
+    let mut is_at = true;
+    for applied in applied {
+        let mut steps = migrator.iter().filter(|step| !step.migration_type.is_down_migration());
+        let step = steps.find(|step| step.version == applied.version);
+        let step = step.ok_or(MigrateError::VersionMissing(applied.version))?;
+        if step.checksum != applied.checksum {
+            return Err(MigrateError::VersionMismatch(applied.version));
+        }
+        is_at &= applied.version <= i64::from(version);
+    }
+    Ok(is_at && u32::try_from(applied.len()) == Ok(version))
+}
+
+/// Runs the migrations up to a version. It takes no lock. Boxed, because the compiler does not find out that the future is `Send`
 /// ("implementation of `Acquire` is not general enough").
 pub(in crate::store) fn migrate<'a, C>(
     migrator: &'a Migrator,
@@ -164,7 +195,20 @@ pub(in crate::store) fn migration_failed(dialect: Dialect, error: MigrateError) 
 #[cfg(feature = "postgres")]
 pub(in crate::store) fn is_locked(error: &StoreError) -> bool {
     let is_lock_timeout = |error: &sqlx::Error| condition(error) == Condition::LockTimeout;
-    matches!(error, StoreError::Unavailable(source) if source.downcast_ref::<sqlx::Error>().is_some_and(is_lock_timeout))
+    matches!(error, StoreError::Unavailable(source)
+        if source.is::<MigrationLockHeld>() || source.downcast_ref::<sqlx::Error>().is_some_and(is_lock_timeout))
+}
+
+/// Another session holds the lock of the migrations.
+#[cfg(feature = "postgres")]
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the tables have to be migrated, and another session holds the advisory lock of their migrations: {holder}; wait for it, \
+     or end it with pg_terminate_backend"
+)]
+pub(in crate::store) struct MigrationLockHeld {
+    pub(in crate::store) holder: String,
+    pub(in crate::store) source: sqlx::Error,
 }
 
 /// The tables were migrated by a newer version of this library.
