@@ -258,11 +258,11 @@ struct Stranger {
 }
 
 impl Stranger {
-    async fn with_lock_of_sqlx(walled: &mut WalledDatabase) -> Self {
-        let url = walled.database.add_role("stranger", "").await;
+    async fn with_lock_of_sqlx(secured: &mut RowSecurityDatabase) -> Self {
+        let url = secured.database.add_role("stranger", "").await;
         let mut connection = PgConnection::connect(&url).await.unwrap();
         connection.lock().await.unwrap();
-        Self { connection, role: walled.role("stranger") }
+        Self { connection, role: secured.role("stranger") }
     }
 
     async fn take_our_locks(&mut self) {
@@ -274,29 +274,29 @@ impl Stranger {
 
 #[tokio::test]
 async fn with_nothing_to_migrate_or_to_grant_no_lock_of_another_session_matters() {
-    let mut walled = WalledDatabase::migrated().await;
-    let mut stranger = Stranger::with_lock_of_sqlx(&mut walled).await;
+    let mut secured = RowSecurityDatabase::migrated().await;
+    let mut stranger = Stranger::with_lock_of_sqlx(&mut secured).await;
     stranger.take_our_locks().await;
     let begun = Instant::now();
-    let owner = connect(&walled.owner).with_row_security();
+    let owner = connect(&secured.owner).with_row_security();
     owner.migrate().await.unwrap();
-    owner.grant_to(&walled.role("app")).await.unwrap();
-    connect(&walled.owner).migrate().await.unwrap();
-    let pool = PgPoolOptions::new().max_connections(1).connect(&walled.owner).await.unwrap();
+    owner.grant_to(&secured.role("app")).await.unwrap();
+    connect(&secured.owner).migrate().await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(1).connect(&secured.owner).await.unwrap();
     PostgresStore::new(pool.clone()).migrate().await.unwrap();
     // The role of the application may read the ledger, and no more is needed.
-    walled.store().migrate().await.unwrap();
+    secured.store().migrate().await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     pool.close().await;
     drop(stranger);
-    walled.database.close().await;
+    secured.database.close().await;
 }
 
 #[tokio::test]
 async fn a_migration_fails_in_time_and_names_the_session_that_holds_its_lock() {
-    let mut walled = WalledDatabase::empty().await;
-    let mut stranger = Stranger::with_lock_of_sqlx(&mut walled).await;
-    let owner = connect(&walled.owner);
+    let mut secured = RowSecurityDatabase::empty().await;
+    let mut stranger = Stranger::with_lock_of_sqlx(&mut secured).await;
+    let owner = connect(&secured.owner);
     // The lock of sqlx, which a migration of the host may hold, is another one.
     let begun = Instant::now();
     owner.migrate_to(1, DataLoss::Refuse).await.unwrap();
@@ -309,11 +309,11 @@ async fn a_migration_fails_in_time_and_names_the_session_that_holds_its_lock() {
     let Err(StoreError::Unavailable(held)) = failed else { panic!("{failed:?}") };
     let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut stranger.connection).await.unwrap();
     assert!(held.to_string().contains(&format!("process {pid} of the role {}", stranger.role)), "{held}");
-    assert_eq!(state(&walled.owner).await.0, [1]);
+    assert_eq!(state(&secured.owner).await.0, [1]);
     stranger.connection.close().await.unwrap();
     owner.migrate().await.unwrap();
-    assert_eq!(state(&walled.owner).await.0, [1, 2]);
-    walled.database.close().await;
+    assert_eq!(state(&secured.owner).await.0, [1, 2]);
+    secured.database.close().await;
 }
 
 #[tokio::test]

@@ -315,7 +315,7 @@ mod tests {
         let app = BoxCloneSyncService::new(service_fn(async |_: Request<RequestBody>| {
             Ok::<_, Infallible>(Response::new(Body::new(Full::from(vec![7; 1000]).map_err(BoxError::from))))
         }));
-        let connection = connection(&ConnectionServer::default(), stream, app);
+        let connection = connection(&ConnectionServer::default(), stream, app, LogBudget::default());
         let began = Instant::now();
         let closed = tokio::spawn(async move {
             let error = connection.await.expect_err("it is closed");

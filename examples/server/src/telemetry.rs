@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use todo_core::api::ApiError;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, Level, Span, level_filters::LevelFilter};
@@ -95,7 +95,6 @@ pub(crate) async fn observe<B>(
     mut request: Request<B>,
     lines: LogBudget,
 ) -> Result<Response<Body>, Infallible> {
-    let is_http_2 = request.version() == Version::HTTP_2;
     let id = request_id(request.headers());
     request.headers_mut().insert(X_REQUEST_ID, id.clone());
     let mut observed = ObservedRequest::new(&request, lines.clone());
