@@ -29,28 +29,28 @@ use super::{
 const LIMIT: Duration = Duration::from_secs(10);
 
 impl PostgresStore {
-    /// Migrates schema and table to the newest version. It is safe to call this in many processes at once. If the tables are at
-    /// the newest version, it only reads the ledger: it takes no lock, and needs no privilege but to read the ledger.
+    /// Migrates schema and table to the newest version. It is safe to call this in many processes at once. If the
+    /// tables are at the newest version, it only reads the ledger: it takes no lock, and needs no other privilege.
     ///
-    /// To migrate, it needs a direct connection, not a pooler in transaction mode, since it holds an advisory lock of the
-    /// session. The key of the lock is `hashtextextended('todo-core migrations in "schema"."table"', 0)`, with the [`Names`] of
-    /// this store. Other calls wait for a migration for at most a second at a time. If it is dropped or fails, no migration
-    /// is half done.
+    /// To migrate, it needs a direct connection, not a pooler in transaction mode, since it holds an advisory lock of
+    /// the session. The key of the lock is `hashtextextended('todo-core migrations in "schema"."table"', 0)`, with the
+    /// [`Names`] of this store. Other calls wait for a migration for at most a second at a time. If it is dropped or
+    /// fails, no migration is half done.
     ///
-    /// Every role that may connect to the database can take an advisory lock. So a hostile role can delay a migration, but
-    /// not the start of a server whose tables are at the newest version.
+    /// Every role that may connect to the database can take an advisory lock. So a hostile role can delay a migration,
+    /// but not the start of a server whose tables are at the newest version.
     ///
     /// # Errors
     ///
-    /// The server cannot be reached; another transaction has held the tables for ten seconds, or another session the lock,
-    /// which the error names ([`StoreError::Unavailable`]); or the role may not create the schema, or a newer version of this
-    /// library has migrated the tables ([`StoreError::Setup`]).
+    /// The server cannot be reached; another transaction has held the tables for ten seconds, or another session the
+    /// lock, which the error names ([`StoreError::Unavailable`]); or the role may not create the schema, or a newer
+    /// version of this library has migrated the tables ([`StoreError::Setup`]).
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.run_migrations(migrate::newest_version(Dialect::Postgres), DataLoss::Refuse).await
     }
 
-    /// Migrates schema and table to this version, which may be an older one. Version 0 is no table; the schema stays, since it
-    /// may contain other tables. Going back is one transaction.
+    /// Migrates schema and table to this version, which may be an older one. Version 0 is no table; the schema stays,
+    /// since it may contain other tables. Going back is one transaction.
     ///
     /// ```no_run
     /// # async fn back(store: todo_core::store::PostgresStore) -> Result<(), todo_core::store::StoreError> {
@@ -63,8 +63,8 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// Those of [`migrate`](Self::migrate); or there is no such version, or there are tasks that it would delete, and `loss` is
-    /// [`DataLoss::Refuse`] ([`StoreError::Setup`]).
+    /// Those of [`migrate`](Self::migrate); or there is no such version, or there are tasks that it would delete, and
+    /// `loss` is [`DataLoss::Refuse`] ([`StoreError::Setup`]).
     pub async fn migrate_to(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         self.run_migrations(migrate::known_version(Dialect::Postgres, version)?, loss).await
     }
@@ -111,8 +111,8 @@ impl PostgresStore {
     }
 }
 
-/// A connection of the host's pool that is closed, and not given back, if the migration fails or is dropped: its session may
-/// still hold the advisory lock.
+/// A connection of the host's pool that is closed, and not given back, if the migration fails or is dropped: its
+/// session may still hold the advisory lock.
 struct HostConnection(Option<PoolConnection<Postgres>>);
 
 impl HostConnection {
@@ -216,8 +216,8 @@ async fn is_done(
     Ok(!sql.row_security || !is_row_security_off(connection, &sql.names).await?)
 }
 
-/// The key of the advisory lock, as an expression. It is not sqlx's key, which follows from the name of the database alone,
-/// so that the host's migrations and ours do not wait for each other.
+/// The key of the advisory lock, as an expression. It is not sqlx's key, which follows from the name of the database
+/// alone, so that the host's migrations and ours do not wait for each other.
 const LOCK_KEY: &str = "hashtextextended('todo-core migrations in {tasks}', 0)";
 
 /// Takes the advisory lock of the migrations under these names.
@@ -254,7 +254,8 @@ async fn has_tasks(transaction: &mut PgConnection, sql: &Statements) -> Result<b
     HasTasks.run(transaction, sql).await
 }
 
-/// Whether row-level security is not in force for all roles, the owner of the table included, although there is a policy.
+/// Whether row-level security is not in force for all roles, the owner of the table included, although there is a
+/// policy.
 async fn is_row_security_off(connection: &mut PgConnection, names: &Names) -> Result<bool, sqlx::Error> {
     let is_off = "select not (c.relrowsecurity and c.relforcerowsecurity) \
         and exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = $2 || '_owner') \

@@ -13,8 +13,8 @@ use super::{
     sqlstate::{Condition, condition},
 };
 
-/// A version of the tables: the statements that lead to it and back. The statements that lead to it never change after their
-/// release, because their checksum is in the ledger.
+/// A version of the tables: the statements that lead to it and back. The statements that lead to it never change after
+/// their release, because their checksum is in the ledger.
 struct Step {
     description: &'static str,
     up: &'static str,
@@ -98,8 +98,8 @@ fn agrees(migrator: &Migrator, applied: &[AppliedMigration], version: u32) -> Re
     Ok(is_at && u32::try_from(applied.len()) == Ok(version))
 }
 
-/// Runs the migrations up to a version. It takes no lock. Boxed, because the compiler does not find out that the future is `Send`
-/// ("implementation of `Acquire` is not general enough").
+/// Runs the migrations up to a version. It takes no lock. Boxed, because the compiler does not find out that the future
+/// is `Send` ("implementation of `Acquire` is not general enough").
 pub(in crate::store) fn migrate<'a, C>(
     migrator: &'a Migrator,
     connection: &'a mut C,
@@ -111,8 +111,8 @@ where
     Box::pin(migrator.run_direct(to.map(i64::from), connection, false))
 }
 
-/// Reverts the migrations down to a version, and returns the version that the database has then. It takes no lock, so it has
-/// to run in a transaction.
+/// Reverts the migrations down to a version, and returns the version that the database has then. It takes no lock, so
+/// it has to run in a transaction.
 pub(in crate::store) fn revert<'a, C>(migrator: &'a Migrator, connection: &'a mut C, to: u32) -> Migrating<'a, u32>
 where
     C: Migrate + Send,
