@@ -7,7 +7,10 @@
 //! | lines | at once | per second |
 //! | --- | --- | --- |
 //! | one for each request of a signed-in user that succeeded | 10,000 | 1000 |
-//! | all others: rejected and anonymous requests, requests without a response, causes of errors, warnings of libraries | 200 | 20 |
+//! | all others | 200 | 20 |
+//!
+//! The others are those of rejected and anonymous requests, of requests without a response, causes of errors, and
+//! warnings of libraries.
 //!
 //! Lines beyond that are counted instead: in a metric, and in a line of their own at most every ten seconds and when
 //! the connection is closed. The metrics of requests count every request.
@@ -181,8 +184,8 @@ impl<S: Subscriber> Filter<S> for WithinBudget {
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
         let interest = Filter::<S>::callsite_enabled(&self.0, metadata);
-        // tracing-subscriber 0.3.23 panics in a debug build when `event_enabled` rejects an event for which `enabled` was
-        // not called, because its interest was `always`.
+        // tracing-subscriber 0.3.23 panics in a debug build when `event_enabled` rejects an event for which `enabled`
+        // was not called, because its interest was `always`.
         if interest.is_always() && metadata.is_event() { Interest::sometimes() } else { interest }
     }
 

@@ -32,8 +32,8 @@ use crate::json::{Json, get};
 /// }
 /// ```
 ///
-/// The claims of [`KEPT`](Self::KEPT) are kept, and those that [`KeySource::keep_claims`](super::KeySource::keep_claims)
-/// adds. The `Debug` output contains none of them.
+/// The claims of [`KEPT`](Self::KEPT) are kept, and those that
+/// [`KeySource::keep_claims`](super::KeySource::keep_claims) adds. The `Debug` output contains none of them.
 #[derive(Clone, Default, PartialEq)]
 pub struct TokenClaims {
     typ: Option<&'static str>,
@@ -55,7 +55,8 @@ impl TokenClaims {
     /// use todo_core::{UserId, auth::{Claim, Identity, TokenClaims}};
     ///
     /// let mut identity = Identity::new(UserId::new("ann")?);
-    /// identity.claims = TokenClaims::from_json(r#"{"azp": "the-app", "act": {"sub": "billing"}}"#).unwrap_or_default();
+    /// let claims = TokenClaims::from_json(r#"{"azp": "the-app", "act": {"sub": "billing"}}"#);
+    /// identity.claims = claims.unwrap_or_default();
     /// let service = identity.claims.get("act").and_then(|act| act.get("sub")?.as_str());
     /// assert_eq!(service, Some("billing"));
     /// assert!(!format!("{identity:?}").contains("billing"));
@@ -81,8 +82,8 @@ impl TokenClaims {
         get(self.members.as_deref()?, name).map(Claim)
     }
 
-    /// Returns the `typ` of the header in lower case: `jwt`, `at+jwt` (RFC 9068, the access token of an OAuth server) or
-    /// `None`.
+    /// Returns the `typ` of the header in lower case: `jwt`, `at+jwt` (RFC 9068, the access token of an OAuth server)
+    /// or `None`.
     #[must_use]
     pub fn typ(&self) -> Option<&'static str> {
         self.typ

@@ -223,8 +223,8 @@ impl SqliteStore {
             connection.finish(Ok(()));
             return Ok(());
         }
-        // This transaction holds the write lock, so that concurrent migrations run one after the
-        // other, and all but the first find the work done.
+        // This transaction holds the write lock, so that concurrent migrations run one after the other, and all but the
+        // first find the work done.
         let mut transaction = connection.begin_with("begin immediate").await?;
         migrate::migrate(&migrator, &mut *transaction, Some(version)).await.map_err(failed)?;
         let now = migrate::revert(&migrator, &mut *transaction, version.max(1)).await.map_err(failed)?;

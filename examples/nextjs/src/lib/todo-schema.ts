@@ -254,7 +254,7 @@ export interface components {
              * @description The kind of error, for programs. Codes do not change between versions.
              * @enum {string}
              */
-            code: "forbidden" | "insufficient_scope" | "internal" | "malformed_json" | "method_not_allowed" | "not_found" | "payload_too_large" | "rate_limited" | "task_not_found" | "timeout" | "token_expired" | "token_invalid" | "token_revoked" | "unauthenticated" | "unavailable" | "unsupported_media_type" | "validation_failed";
+            code: "forbidden" | "incomplete_body" | "insufficient_scope" | "internal" | "malformed_json" | "method_not_allowed" | "not_found" | "payload_too_large" | "rate_limited" | "request_timeout" | "task_not_found" | "timeout" | "token_expired" | "token_invalid" | "token_revoked" | "unauthenticated" | "unavailable" | "unsupported_media_type" | "validation_failed";
             /** @description A sentence for people. It does not contain the cause of a 5xx. */
             detail: string;
             /** @description The parts of the server that are not ready. */
@@ -420,7 +420,7 @@ export interface components {
                 };
             };
         };
-        /** @description The body is not valid JSON. */
+        /** @description The body is not valid JSON, or incomplete. */
         MalformedJson: {
             headers: {
                 /** @description Caches must not store the response, because it depends on the user. */
@@ -432,7 +432,7 @@ export interface components {
             content: {
                 "application/problem+json": components["schemas"]["Problem"] & {
                     /** @enum {string} */
-                    code?: "malformed_json";
+                    code?: "incomplete_body" | "malformed_json";
                     /** @constant */
                     status?: 400;
                 };
@@ -537,6 +537,24 @@ export interface components {
                 };
             };
         };
+        /** @description The body did not arrive in time. */
+        SlowBody: {
+            headers: {
+                /** @description Caches must not store the response, because it depends on the user. */
+                "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"] & {
+                    /** @enum {string} */
+                    code?: "request_timeout";
+                    /** @constant */
+                    status?: 408;
+                };
+            };
+        };
         /** @description The caller has no such task. Another user may have one. */
         TaskNotFound: {
             headers: {
@@ -620,6 +638,11 @@ export interface components {
         /** @description The content type is not JSON in UTF-8, or the body is compressed. */
         UnsupportedMediaType: {
             headers: {
+                /**
+                 * @description The content coding to use, if the body was compressed.
+                 * @example identity
+                 */
+                "Accept-Encoding"?: "identity";
                 /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 RateLimit: components["headers"]["RateLimit"];
@@ -819,6 +842,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
@@ -920,6 +944,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["TaskNotFound"];
             405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
@@ -1008,6 +1033,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["TaskNotFound"];
             405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
@@ -1063,6 +1089,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["TaskNotFound"];
             405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
@@ -1186,6 +1213,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
@@ -1291,6 +1319,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["TaskOrPathNotFound"];
             405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
@@ -1383,6 +1412,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["TaskOrPathNotFound"];
             405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
@@ -1440,6 +1470,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["TaskOrPathNotFound"];
             405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];

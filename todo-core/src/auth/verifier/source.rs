@@ -166,11 +166,11 @@ impl KeySource {
         self
     }
 
-    /// Requires these scopes, separated by spaces, in the claim `scope` of each token. A valid token without one of them
-    /// is rejected with 403 `insufficient_scope` (RFC 6750, section 3.1). Default: none is required.
+    /// Requires these scopes, separated by spaces, in the claim `scope` of each token. A valid token without one of
+    /// them is rejected with 403 `insufficient_scope` (RFC 6750, section 3.1). Default: none is required.
     ///
-    /// The claim is a text with spaces (RFC 8693, RFC 9068) or an array of texts; without a claim `scope`, the claim `scp`
-    /// counts. The tokens of Better Auth's `jwt` plugin have no scope; those of its OAuth provider do.
+    /// The claim is a text with spaces (RFC 8693, RFC 9068) or an array of texts; without a claim `scope`, the claim
+    /// `scp` counts. The tokens of Better Auth's `jwt` plugin have no scope; those of its OAuth provider do.
     ///
     /// ```
     /// use todo_core::auth::{AuthError, JwtVerifier, KeySource};

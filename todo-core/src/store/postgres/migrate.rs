@@ -216,8 +216,8 @@ async fn is_done(
     Ok(!sql.row_security || !is_row_security_off(connection, &sql.names).await?)
 }
 
-/// The key of the advisory lock, as an expression. It is not sqlx's key, which follows from the name of the database alone,
-/// so that the host's migrations and ours do not wait for each other.
+/// The key of the advisory lock, as an expression. It is not sqlx's key, which follows from the name of the database
+/// alone, so that the host's migrations and ours do not wait for each other.
 const LOCK_KEY: &str = "hashtextextended('todo-core migrations in {tasks}', 0)";
 
 /// Takes the advisory lock of the migrations under these names.

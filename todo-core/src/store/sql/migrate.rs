@@ -98,8 +98,8 @@ fn agrees(migrator: &Migrator, applied: &[AppliedMigration], version: u32) -> Re
     Ok(is_at && u32::try_from(applied.len()) == Ok(version))
 }
 
-/// Runs the migrations up to a version. It takes no lock. Boxed, because the compiler does not find out that the future is `Send`
-/// ("implementation of `Acquire` is not general enough").
+/// Runs the migrations up to a version. It takes no lock. Boxed, because the compiler does not find out that the future
+/// is `Send` ("implementation of `Acquire` is not general enough").
 pub(in crate::store) fn migrate<'a, C>(
     migrator: &'a Migrator,
     connection: &'a mut C,
