@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench -p todo-benches --bench growth              10^4 and 10^5 tasks, half a minute
-//! cargo bench -p todo-benches --bench growth -- --full    up to 10^7 tasks, ten minutes and 6 GB in the temporary folder
+//! cargo bench -p todo-benches --bench growth -- --full    up to 10^7 tasks: ten minutes, 6 GB of temporary files
 //! ```
 //!
 //! A private PostgreSQL server has one database for each size. Each round makes the same calls of [`PostgresStore`] on

@@ -14,7 +14,7 @@ use std::{
 };
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
-use testkit::{postgres::Source, stores::WalledDatabase};
+use testkit::{postgres::Source, stores::RowSecurityDatabase};
 use todo_core::{
     Limit, Task, TaskId, TaskQuery, Title, UserId,
     clock::{Clock as _, IdGenerator as _, SystemClock, UuidV7},
@@ -48,19 +48,19 @@ fn main() {
 }
 
 async fn measure() -> String {
-    let (plain, walled) = (WalledDatabase::empty().await, WalledDatabase::migrated().await);
+    let (plain, secured) = (RowSecurityDatabase::empty().await, RowSecurityDatabase::migrated().await);
     let owner = connect(&plain.owner);
     owner.migrate().await.expect("the owner creates the schema");
     owner.grant_to(&plain.role("app")).await.expect("the owner grants access");
     let users: Vec<UserId> = (0..USERS).map(|number| UserId::new(format!("{number:0>32}")).expect("an id")).collect();
-    for database in [&plain, &walled] {
+    for database in [&plain, &secured] {
         fill(&mut PgConnection::connect(database.database.url()).await.expect("a connection")).await;
     }
     let mut variants = [
         ("predicates only", Variant::Store(connect(&plain.app))),
-        ("functions only", Variant::Store(connect(walled.database.url()).with_row_security())),
-        ("functions and policies", Variant::Store(connect(&walled.app).with_row_security())),
-        ("owner set by hand", Variant::Transactions(PgConnection::connect(&walled.app).await.expect("a connection"))),
+        ("functions only", Variant::Store(connect(secured.database.url()).with_row_security())),
+        ("functions and policies", Variant::Store(connect(&secured.app).with_row_security())),
+        ("owner set by hand", Variant::Transactions(PgConnection::connect(&secured.app).await.expect("a connection"))),
     ];
     let load = load_average();
     let mut times: Vec<Vec<Vec<Duration>>> = vec![vec![Vec::new(); variants.len()]; CALLS.len()];
@@ -105,7 +105,7 @@ async fn measure() -> String {
         }
     }
     plain.database.close().await;
-    walled.database.close().await;
+    secured.database.close().await;
     text
 }
 

@@ -42,6 +42,8 @@ pub(crate) enum Variant {
     Usual,
     Uncoalesced,
     AccessLog,
+    /// The program of this index in [`Options::other`].
+    OtherBuild(usize),
 }
 
 impl Contender {
@@ -73,6 +75,10 @@ impl Contender {
             all.push(Self::new("todo-server-uncoalesced", ours(Framework::Axum, Variant::Uncoalesced)));
             all.push(Self::new("todo-server-access-log", ours(Framework::Axum, Variant::AccessLog)));
         }
+        for index in 0..options.other.len() {
+            let name = format!("todo-server-other-{}", index + 1);
+            all.push(Self::new(name, ours(Framework::Axum, Variant::OtherBuild(index))));
+        }
         all.push(Self::new("empty", Kind::Empty));
         if on_postgres && !(options.is_short() && options.only.is_empty()) {
             all.push(Self::new("pgbench", Kind::Pgbench { pipelined: false }));
@@ -91,12 +97,14 @@ impl Contender {
 #[derive(Debug)]
 pub(crate) struct Programs {
     pub(crate) todo_server: PathBuf,
+    /// Other builds of it.
+    pub(crate) others: Vec<PathBuf>,
 }
 
 impl Programs {
     /// Builds todo-server with the release profile, by the cargo that runs this. The baselines are built with the bench
     /// profile, which has the same settings.
-    pub(crate) fn build() -> Result<Self, String> {
+    pub(crate) fn build(others: &[PathBuf]) -> Result<Self, String> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
         let mut build = Command::new(cargo)
             .args(["build", "--release", "-p", "todo-server", "--all-features"])
@@ -114,7 +122,7 @@ impl Programs {
         let todo_server = executables.last();
         let status = build.wait().map_err(|error| format!("cannot wait for cargo: {error}"))?;
         match todo_server {
-            Some(todo_server) if status.success() => Ok(Self { todo_server }),
+            Some(todo_server) if status.success() => Ok(Self { todo_server, others: others.to_vec() }),
             _ => Err("todo-server could not be built".to_owned()),
         }
     }
@@ -183,6 +191,7 @@ impl Running {
             Kind::Sqlx => Path::new(env!("CARGO_BIN_EXE_baseline-sqlx")),
             Kind::Pipelined => Path::new(env!("CARGO_BIN_EXE_baseline-pipelined")),
             Kind::Empty => Path::new(env!("CARGO_BIN_EXE_empty")),
+            Kind::Ours { variant: Variant::OtherBuild(index), .. } => &programs.others[index],
             Kind::Ours { .. } => &programs.todo_server,
             Kind::Pgbench { .. } => return Err(io::Error::other("pgbench is not a server")),
         };

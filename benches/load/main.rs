@@ -45,13 +45,13 @@ fn main() -> ExitCode {
 fn measure(options: &Options) -> Result<bool, Failure> {
     raise_open_file_limit();
     eprintln!("load: building todo-server");
-    let programs = Programs::build()?;
+    let programs = Programs::build(&options.other)?;
     eprintln!("load: filling a database");
     let mut databases = Databases::open(options.sqlite, &programs.todo_server)?;
     let on_postgres = matches!(databases, Databases::Postgres(_));
     if !on_postgres && !options.sqlite {
         println!(
-            "PostgreSQL is not installed on this machine (install it with: apt-get install postgresql). todo-server is \
+            "PostgreSQL is not installed on this machine (install it with: scripts/setup). todo-server is \
              measured on SQLite,\nwithout the baselines, which support PostgreSQL only.\n"
         );
     }

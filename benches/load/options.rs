@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{env, ffi::OsString, time::Duration};
+use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use testkit::process;
@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// todo-server only with these frameworks [default: all, short: axum]
     #[arg(long, value_delimiter = ',')]
     framework: Vec<Framework>,
+    /// Another build of todo-server, to compare with in the same rounds; may be given several times
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) other: Vec<PathBuf>,
     /// This number of requests per second from all users together (open loop), instead of a closed loop
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub(crate) open: Option<f64>,

@@ -7,15 +7,16 @@
 //! let app: axum::Router = axum::Router::new().nest("/api/v1", todo_axum::router(api));
 //! ```
 //!
-//! The router responds to unsupported methods (405) and to paths that almost match, such as those with a trailing slash or
-//! an empty segment (404). Your fallback handles all other paths.
+//! The router responds to unsupported methods (405) and to paths that almost match, such as those with a trailing slash
+//! or an empty segment (404). Your fallback handles all other paths.
 //!
 //! Your own handlers get the caller by extracting [`CurrentUser`].
 //!
 //! # Body limits
 //!
 //! [`TodoApi::with_body_limit`] sets the maximum body size. A lower limit of a layer around the router, such as
-//! `tower_http::limit::RequestBodyLimitLayer`, also leads to 413. axum's `DefaultBodyLimit` has no effect on the router.
+//! `tower_http::limit::RequestBodyLimitLayer`, also leads to 413. axum's `DefaultBodyLimit` has no effect on the
+//! router.
 
 use axum::{
     Router,
@@ -30,7 +31,8 @@ use todo_core::{
     auth::Identity,
 };
 
-/// Returns a router with the paths of the API, for any state of the host. Nest it under a prefix, or merge it at the root.
+/// Returns a router with the paths of the API, for any state of the host. Nest it under a prefix, or merge it at the
+/// root.
 pub fn router<S: Clone + Send + Sync + 'static>(api: TodoApi) -> Router<S> {
     routes(api, RESOURCES)
 }
@@ -40,8 +42,8 @@ pub fn probes<S: Clone + Send + Sync + 'static>(api: TodoApi) -> Router<S> {
     routes(api, PROBES)
 }
 
-/// Returns a router with the documentation, for the root of a server: the OpenAPI document at `/openapi.json` and a page
-/// that shows it at `/docs`.
+/// Returns a router with the documentation, for the root of a server: the OpenAPI document at `/openapi.json` and a
+/// page that shows it at `/docs`.
 ///
 /// [`TodoApi::with_mount`] sets the prefix of the API in the document.
 #[cfg(feature = "openapi")]

@@ -75,15 +75,15 @@ impl<T: Clock + ?Sized> Clock for Arc<T> {
 
 /// A source of ids for new tasks.
 pub trait IdGenerator: fmt::Debug + Send + Sync {
-    /// Returns a new id. It must be unique, and greater than all earlier ids of this generator, because lists are ordered
-    /// by id.
+    /// Returns a new id. It must be unique, and greater than all earlier ids of this generator, because lists are
+    /// ordered by id.
     fn next(&self, now: Timestamp) -> TaskId;
 }
 
 /// Generates UUIDs of version 7 (RFC 9562), which are ordered by time.
 ///
-/// The ids of a generator grow even if the clock stands still or goes backwards. The ids of several processes are ordered
-/// by the clocks of the processes.
+/// The ids of a generator grow even if the clock stands still or goes backwards. The ids of several processes are
+/// ordered by the clocks of the processes.
 #[derive(Clone)]
 pub struct UuidV7(Arc<Mutex<ContextV7>>);
 

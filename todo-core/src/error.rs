@@ -2,8 +2,8 @@ use crate::store::StoreError;
 
 /// Why an operation of [`TodoService`](crate::TodoService) or [`UserTasks`](crate::UserTasks) failed.
 ///
-/// It knows nothing of HTTP. [`ApiError`](crate::api::ApiError) is this error with a status, a code and a text, for the
-/// API of this crate and for hosts that respond in the same form.
+/// It contains no HTTP. [`ApiError`](crate::api::ApiError) adds a status, a code and a text to it, for the API of this
+/// crate and for hosts that respond in the same form.
 ///
 /// ```
 /// use todo_core::{Error, TaskId, UserTasks};
@@ -23,10 +23,15 @@ pub enum Error {
     /// The user has no task with this id. Another user may have one; the error is the same in both cases.
     #[error("task not found")]
     TaskNotFound,
+    /// Too many calls of the user are waiting for other calls of the same user (see
+    /// [`UserLimits`](crate::UserLimits)). Nothing was done; the call may be repeated later.
+    #[error("too many calls of the user are waiting")]
+    TooManyCalls,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The [`IdGenerator`](crate::clock::IdGenerator) returned several ids in a row that this user's tasks already have.
+    /// The [`IdGenerator`](crate::clock::IdGenerator) returned several ids in a row that this user's tasks already
+    /// have.
     #[error("the id generator repeats itself")]
     IdsExhausted,
 }

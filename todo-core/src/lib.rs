@@ -1,17 +1,17 @@
-//! A multi-user todo backend as a library: tasks and their owners, stores, authentication and an HTTP API, for a host with
-//! any web framework.
+//! A multi-user todo backend as a library: tasks and their owners, stores, authentication and an HTTP API, for a host
+//! with any web framework.
 //!
-//! A host mounts the API into its own server with `todo-axum`, `todo-warp` or `todo-poem`, or calls the service from its
-//! own handlers. Each user can access only their own tasks.
+//! A host mounts the API into its own server with `todo-axum`, `todo-warp` or `todo-poem`, or calls the service from
+//! its own handlers. Each user can access only their own tasks.
 //!
 //! The crate has four parts. Each can be used without those below it:
 //!
-//! - [`store`] stores tasks: in memory ([`MemoryStore`](store::MemoryStore)), in SQLite (`SqliteStore`) or in PostgreSQL
-//!   (`PostgresStore`). A host can implement [`TaskStore`](store::TaskStore) for another database.
-//! - [`TodoService`] has the operations on tasks. Every operation belongs to a user, whom
-//!   [`for_user`](TodoService::for_user) takes, so code cannot access tasks without naming their owner.
-//! - [`auth`] authenticates callers. [`JwtVerifier`](auth::JwtVerifier) verifies JSON Web Tokens, such as those of Better
-//!   Auth. A host with sessions or API keys implements [`Authenticator`](auth::Authenticator). A
+//! - [`store`] stores tasks: in memory ([`MemoryStore`](store::MemoryStore)), in SQLite (`SqliteStore`) or in
+//!   PostgreSQL (`PostgresStore`). A host can implement [`TaskStore`](store::TaskStore) for another database.
+//! - [`TodoService`] has the operations on tasks. They are methods of what [`for_user`](TodoService::for_user) returns,
+//!   so code cannot access tasks without naming their owner.
+//! - [`auth`] authenticates callers. [`JwtVerifier`](auth::JwtVerifier) verifies JSON Web Tokens, such as those of
+//!   Better Auth. A host with sessions or API keys implements [`Authenticator`](auth::Authenticator). A
 //!   [`Gate`](auth::Gate) can reject authenticated callers, such as disabled users.
 //! - [`api`] is the HTTP API. [`TodoApi`](api::TodoApi) responds to an [`http::Request`] with an [`http::Response`].
 //!
@@ -51,18 +51,19 @@
 //! | --- | --- |
 //! | `postgres` | `store::PostgresStore` |
 //! | `sqlite` | `store::SqliteStore`, with SQLite compiled in |
-//! | `remote-jwks` | `auth::RemoteJwks`, keys fetched from the issuer of the tokens, and `auth::JwtVerifier::better_auth` |
+//! | `remote-jwks` | `auth::RemoteJwks`, keys fetched from their issuer, and `auth::JwtVerifier::better_auth` |
 //! | `rate-limit` | `auth::RateLimiter`, a gate that limits the request rate of each user |
-//! | `openapi` | `api::openapi`, the OpenAPI document, and `api::DOCS`, the paths of the document and of a page that shows it |
+//! | `openapi` | `api::openapi`, the OpenAPI document, and `api::DOCS`, its paths and those of its page |
 //! | `conformance` | `conformance`, test suites for your own stores and adapters |
 //!
 //! # Side effects
 //!
 //! The library opens no port, installs no logger or panic hook, spawns no background task on its own and reads no
-//! environment variable.
+//! environment variable. It changes one setting of the process: if `jsonwebtoken` has no cryptography provider yet,
+//! [`JwtVerifier`](auth::JwtVerifier) installs one.
 //!
-//! Its tracing spans and events have the targets `todo_core::api`, `todo_core::auth` and `todo_core::store`. They contain
-//! no tokens, claims, titles or descriptions.
+//! Its tracing spans and events have the targets `todo_core::api`, `todo_core::auth` and `todo_core::store`. They
+//! contain no tokens, claims, titles or descriptions.
 
 pub mod api;
 pub mod auth;
@@ -75,6 +76,7 @@ mod service;
 pub mod store;
 mod task;
 mod timestamp;
+mod user_limits;
 
 pub use error::Error;
 pub use service::{TodoService, UserTasks};
@@ -82,6 +84,7 @@ pub use task::{
     Cursor, Description, InvalidValue, Limit, NewTask, Page, Patch, Task, TaskId, TaskPatch, TaskQuery,
     TaskReplacement, Title, UserId,
 };
+pub use user_limits::UserLimits;
 
 // Compiles and runs the example in the README.
 #[cfg(doctest)]

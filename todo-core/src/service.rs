@@ -5,7 +5,8 @@ use tracing::Instrument as _;
 use crate::{
     Error, NewTask, Page, Task, TaskId, TaskPatch, TaskQuery, TaskReplacement, UserId,
     clock::{Clock, IdGenerator, SystemClock, UuidV7},
-    store::{Completion, TaskChange, TaskStore},
+    store::{Completion, StoreError, TaskChange, TaskStore},
+    user_limits::{Access, NoSlot, Slot, UserLimiter, UserLimits},
 };
 
 /// Calls the store in a tracing span of its own.
@@ -19,26 +20,50 @@ macro_rules! traced {
 ///
 /// Every operation belongs to a user: [`for_user`](Self::for_user) returns that user's [`UserTasks`]. Cloning is cheap, and
 /// clones share the store.
+///
+/// At most a few calls of the same user are in the store at once; see [`UserLimits`]. So a user who sends very many
+/// requests delays their own requests, and not those of other users. Only calls that wait for this limit need a runtime
+/// of tokio with its timer.
 #[derive(Clone, Debug)]
 pub struct TodoService {
     store: Arc<dyn TaskStore>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdGenerator>,
+    limiter: Option<Arc<UserLimiter>>,
 }
 
 impl TodoService {
     /// Creates a service over a store, with the system clock and ids of UUID version 7.
     pub fn new(store: impl TaskStore + 'static) -> Self {
-        Self { store: Arc::new(store), clock: Arc::new(SystemClock), ids: Arc::new(UuidV7::shared()) }
+        Self {
+            store: Arc::new(store),
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(UuidV7::shared()),
+            limiter: Some(Arc::new(UserLimiter::new(UserLimits::default()))),
+        }
     }
 
     /// Returns a service with the clock and the id generator of this one, over another store.
     ///
     /// With a store that joins a transaction of the host, such as `PostgresInTransaction`, tasks are written in that
     /// transaction.
+    ///
+    /// The new service has no [`UserLimits`]. The transaction may hold a lock on a task that other calls of the same user
+    /// wait for. If its own calls then waited for those calls, neither would continue. The transaction uses a
+    /// connection of the host, which the host limits. For a store with connections of its own, add the limits with
+    /// [`with_user_limits`](Self::with_user_limits).
     #[must_use]
     pub fn with_store(&self, store: impl TaskStore + 'static) -> Self {
-        Self { store: Arc::new(store), ..self.clone() }
+        Self { store: Arc::new(store), limiter: None, ..self.clone() }
+    }
+
+    /// Sets how many calls of one user may be in the store at once, or removes that limit with `None`.
+    ///
+    /// The returned service and its clones share one count of the calls, and share it with no other service.
+    #[must_use]
+    pub fn with_user_limits(mut self, limits: impl Into<Option<UserLimits>>) -> Self {
+        self.limiter = limits.into().map(|limits| Arc::new(UserLimiter::new(limits)));
+        self
     }
 
     /// Returns this service with another clock.
@@ -78,8 +103,8 @@ impl TodoService {
 
 /// The tasks of one user, and the operations on them.
 ///
-/// Every operation fails with [`Error::Store`] if the store fails. The sections "Errors" of the methods list the other
-/// errors.
+/// Every operation fails with [`Error::Store`] if the store fails, and with [`Error::TooManyCalls`] if too many calls of
+/// the user are waiting (see [`UserLimits`]). The sections "Errors" of the methods list the other errors.
 #[derive(Clone, Debug)]
 pub struct UserTasks<'a> {
     service: &'a TodoService,
@@ -97,8 +122,9 @@ impl UserTasks<'_> {
     ///
     /// # Errors
     ///
-    /// Only [`Error::Store`].
+    /// No others.
     pub async fn list(&self, query: &TaskQuery) -> Result<Page, Error> {
+        let _slot = self.slot(Access::Shared).await?;
         Ok(traced!("list", self.service.store().list(&self.owner, query))?)
     }
 
@@ -108,6 +134,7 @@ impl UserTasks<'_> {
     ///
     /// [`Error::TaskNotFound`].
     pub async fn get(&self, id: TaskId) -> Result<Task, Error> {
+        let _slot = self.slot(Access::Shared).await?;
         traced!("get", self.service.store().get(&self.owner, id))?.ok_or(Error::TaskNotFound)
     }
 
@@ -117,6 +144,7 @@ impl UserTasks<'_> {
     ///
     /// [`Error::IdsExhausted`]: the id generator returned several ids in a row that this user's tasks already have.
     pub async fn create(&self, new: NewTask) -> Result<Task, Error> {
+        let _slot = self.slot(Access::Shared).await?;
         let now = self.service.clock.now();
         let mut task = Task {
             id: self.service.ids.next(now),
@@ -182,20 +210,37 @@ impl UserTasks<'_> {
     ///
     /// [`Error::TaskNotFound`].
     pub async fn delete(&self, id: TaskId) -> Result<(), Error> {
+        let _slot = self.slot(Access::Write(id)).await?;
         if traced!("delete", self.service.store().delete(&self.owner, id))? { Ok(()) } else { Err(Error::TaskNotFound) }
     }
 
     /// Deletes all tasks of the user, for the deletion of an account, and returns how many there were.
     ///
+    /// The call goes ahead of the user's waiting calls, and is not rejected when those fill the queue of the user. So a
+    /// user cannot prevent it with many requests.
+    ///
     /// # Errors
     ///
-    /// Only [`Error::Store`].
+    /// No others.
     pub async fn erase(&self) -> Result<u64, Error> {
+        let _slot = self.slot(Access::Erase).await?;
         Ok(traced!("erase", self.service.store().erase(&self.owner))?)
     }
 
     async fn change(&self, id: TaskId, change: &TaskChange) -> Result<Task, Error> {
+        let _slot = self.slot(Access::Write(id)).await?;
         let now = self.service.clock.now();
         traced!("update", self.service.store().update(&self.owner, id, change, now))?.ok_or(Error::TaskNotFound)
+    }
+
+    /// Waits until this user may have another call in the store.
+    async fn slot(&self, access: Access) -> Result<Option<Slot<'_>>, Error> {
+        let Some(limiter) = &self.service.limiter else { return Ok(None) };
+        limiter.slot(&self.owner, access).await.map(Some).map_err(|no_slot| match no_slot {
+            NoSlot::QueueFull => Error::TooManyCalls,
+            NoSlot::TimedOut => {
+                StoreError::Unavailable("the call waited too long for other calls of its user".into()).into()
+            }
+        })
     }
 }

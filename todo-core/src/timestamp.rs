@@ -5,8 +5,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// A time in UTC with microsecond precision, which every store keeps.
 ///
-/// It is displayed as RFC 3339 with six decimals and `Z`, so that texts sort like times. The range is the years 0 to 9999.
-/// Times outside it are clamped.
+/// It is displayed as RFC 3339 with six decimals and `Z`, so that texts sort like times. The range is the years 0 to
+/// 9999. Times outside it are clamped.
 ///
 /// ```
 /// use todo_core::clock::Timestamp;

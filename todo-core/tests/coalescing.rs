@@ -578,6 +578,23 @@ async fn a_batch_that_panics_fails_only_its_own_calls() {
 }
 
 #[tokio::test]
+async fn the_writes_of_a_batch_that_panics_may_have_happened() {
+    let (store, id) = with_tasks(&["ann", "bob", "cleo"]).await;
+    let first = toggle(&store, "ann", id);
+    until_sent(&store, 1).await;
+    let others = [toggle(&store, "bob", id), toggle(&store, "cleo", id)];
+    until_waiting(&store, 2).await;
+    store.inner().fault(Fault::Panic);
+    store.inner().let_through(100);
+    first.await.unwrap().unwrap();
+    let [bob, cleo] = others;
+    assert!(bob.await.unwrap_err().is_panic());
+    let error = cleo.await.unwrap().unwrap_err();
+    assert!(matches!(error, StoreError::Interrupted(_)), "{error:?}");
+    assert_eq!(toggle(&store, "cleo", id).await.unwrap().unwrap().unwrap().version, 2);
+}
+
+#[tokio::test]
 async fn long_lists_do_not_delay_other_reads() {
     let (store, id) = with_tasks(&["ann"]).await;
     let first = list(&store, "ann", 200);
@@ -716,6 +733,38 @@ async fn writes_that_wait_for_a_locked_task_are_counted_and_limited() {
     store.inner().let_through(10);
     for call in blocked {
         call.await.unwrap().unwrap();
+    }
+    assert_eq!(store.status().waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_to_locked_tasks_that_are_sent_alone_leave_the_lane_to_others() {
+    let locked = ["ann", "bob", "cay", "dan", "eve", "fay"];
+    let (store, id) = with_tasks_and_options(&[&locked[..], &["zoe"]].concat(), &CoalescingOptions::default()).await;
+    store.inner().let_through(1000);
+    let mut blocked = Vec::new();
+    for name in locked {
+        store.inner().lock(name);
+        blocked.push(toggle(&store, name, id));
+        // Longer than such a write stays in the lane: the next one is sent alone, too.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Four of them hold a connection, and the other two wait without one.
+    let sent = store.inner().sent();
+    assert_eq!(
+        sent.iter().map(|(what, _)| *what).collect::<Vec<_>>(),
+        [["update"; 4].as_slice(), &["update many"; 2]].concat()
+    );
+    assert_eq!(store.status().waiting, 2);
+    for version in 2..5 {
+        let toggled = tokio::time::timeout(Duration::from_millis(100), toggle(&store, "zoe", id));
+        assert_eq!(toggled.await.expect("the lane is free").unwrap().unwrap().unwrap().version, version);
+    }
+    for name in locked {
+        store.inner().unlock(name);
+    }
+    for call in blocked {
+        assert_eq!(call.await.unwrap().unwrap().unwrap().version, 2);
     }
     assert_eq!(store.status().waiting, 0);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::{
     AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, SqliteConnection, postgres::PgPoolOptions,
 };
-use testkit::stores::{WalledDatabase, connect};
+use testkit::stores::{RowSecurityDatabase, connect};
 use todo_core::{
     NewTask, Task, TaskQuery, Title, TodoService, UserId,
     store::{DataLoss, PostgresStore, SqliteStore, StoreError, TaskStore},
@@ -83,70 +83,70 @@ async fn released_migrations_never_change() {
 #[tokio::test]
 async fn migrating_back_and_forth_keeps_the_tasks() {
     for row_security in [false, true] {
-        let walled = WalledDatabase::empty().await;
+        let secured = RowSecurityDatabase::empty().await;
         let with = |url: &str| {
             let store = connect(url);
             if row_security { store.with_row_security() } else { store }
         };
-        let (owner, app) = (with(&walled.owner), with(&walled.app));
+        let (owner, app) = (with(&secured.owner), with(&secured.app));
         owner.migrate().await.unwrap();
-        owner.grant_to(&walled.role("app")).await.unwrap();
+        owner.grant_to(&secured.role("app")).await.unwrap();
         app.check_tables().await.unwrap();
         let tasks = create(app.clone()).await;
         for _ in 0..2 {
-            assert_eq!(state(&walled.owner).await, (vec![1, 2], true, row_security));
+            assert_eq!(state(&secured.owner).await, (vec![1, 2], true, row_security));
             owner.migrate_to(1, DataLoss::Refuse).await.unwrap();
-            assert_eq!(state(&walled.owner).await, (vec![1], false, false));
+            assert_eq!(state(&secured.owner).await, (vec![1], false, false));
             // The first version works without row-level security.
-            assert_eq!(list(connect(&walled.app)).await, tasks);
+            assert_eq!(list(connect(&secured.app)).await, tasks);
             assert!(app.check_tables().await.is_err());
             // Repeating changes nothing, and every way leads to the newest version.
             owner.migrate_to(1, DataLoss::Refuse).await.unwrap();
             owner.migrate_to(2, DataLoss::Refuse).await.unwrap();
             owner.migrate().await.unwrap();
             // The privileges on the functions were removed with them.
-            owner.grant_to(&walled.role("app")).await.unwrap();
+            owner.grant_to(&secured.role("app")).await.unwrap();
             app.check_tables().await.unwrap();
             assert_eq!(list(app.clone()).await, tasks);
         }
-        walled.database.close().await;
+        secured.database.close().await;
     }
 }
 
 #[tokio::test]
 async fn a_migration_deletes_tasks_only_if_the_data_loss_is_accepted() {
     for row_security in [false, true] {
-        let walled = WalledDatabase::empty().await;
-        let owner = connect(&walled.owner);
+        let secured = RowSecurityDatabase::empty().await;
+        let owner = connect(&secured.owner);
         let owner = if row_security { owner.with_row_security() } else { owner };
         owner.migrate().await.unwrap();
-        let before = state(&walled.owner).await;
+        let before = state(&secured.owner).await;
         let tasks = create(owner.clone()).await;
         let refused = text(owner.migrate_to(0, DataLoss::Refuse).await);
         assert!(refused.contains("there are tasks"), "{refused}");
         // The migration is not half done, or row-level security would be disabled.
-        assert_eq!(state(&walled.owner).await, before);
+        assert_eq!(state(&secured.owner).await, before);
         assert_eq!(list(owner.clone()).await, tasks);
         owner.migrate_to(0, DataLoss::Accept).await.unwrap();
-        assert_eq!(state(&walled.owner).await, (vec![], false, false));
+        assert_eq!(state(&secured.owner).await, (vec![], false, false));
         assert!(owner.ping().await.is_err());
         owner.migrate().await.unwrap();
         assert_eq!(list(owner.clone()).await, []);
         // There are no tasks to lose.
         owner.migrate_to(0, DataLoss::Refuse).await.unwrap();
         owner.migrate_to(0, DataLoss::Refuse).await.unwrap();
-        walled.database.close().await;
+        secured.database.close().await;
     }
 }
 
 /// Some migrate forward while others migrate back.
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_migrations_run_one_after_the_other() {
-    let walled = WalledDatabase::migrated().await;
-    let tasks = create(walled.store()).await;
+    let secured = RowSecurityDatabase::migrated().await;
+    let tasks = create(secured.store()).await;
     let moves: Vec<_> = (0..12)
         .map(|number| {
-            let store: PostgresStore = connect(&walled.owner).with_row_security();
+            let store: PostgresStore = connect(&secured.owner).with_row_security();
             tokio::spawn(async move {
                 if number % 2 == 0 { store.migrate().await } else { store.migrate_to(1, DataLoss::Refuse).await }
             })
@@ -155,14 +155,14 @@ async fn concurrent_migrations_run_one_after_the_other() {
     for moved in moves {
         moved.await.unwrap().unwrap();
     }
-    let (versions, functions, on) = state(&walled.owner).await;
+    let (versions, functions, on) = state(&secured.owner).await;
     assert_eq!((functions, on), (versions == [1, 2], versions == [1, 2]), "{versions:?}");
-    let owner = connect(&walled.owner).with_row_security();
+    let owner = connect(&secured.owner).with_row_security();
     owner.migrate().await.unwrap();
-    owner.grant_to(&walled.role("app")).await.unwrap();
-    assert_eq!(state(&walled.owner).await, (vec![1, 2], true, true));
-    assert_eq!(list(walled.store()).await, tasks);
-    walled.database.close().await;
+    owner.grant_to(&secured.role("app")).await.unwrap();
+    assert_eq!(state(&secured.owner).await, (vec![1, 2], true, true));
+    assert_eq!(list(secured.store()).await, tasks);
+    secured.database.close().await;
 }
 
 /// While a migration waits for a lock on the table, all other calls wait behind it.
@@ -252,12 +252,12 @@ async fn a_migration_that_is_dropped_leaves_nothing_behind_in_the_pool_of_the_ho
 
 #[tokio::test]
 async fn tables_of_a_newer_version_are_not_changed() {
-    let walled = WalledDatabase::migrated().await;
-    let store = connect(walled.database.url());
+    let secured = RowSecurityDatabase::migrated().await;
+    let store = connect(secured.database.url());
     let unknown = text(store.migrate_to(3, DataLoss::Refuse).await);
     assert!(unknown.contains("there is no version 3"), "{unknown}");
     run(
-        walled.database.url(),
+        secured.database.url(),
         "insert into todo.tasks_migrations (version, description, success, checksum, execution_time)
          values (3, 'of a newer version', true, '', 0)",
     )
@@ -266,14 +266,14 @@ async fn tables_of_a_newer_version_are_not_changed() {
         text(store.migrate().await),
         text(store.migrate_to(1, DataLoss::Refuse).await),
         text(store.check_tables().await),
-        text(walled.store().check_tables().await),
+        text(secured.store().check_tables().await),
     ] {
         assert!(refused.contains("at version 3") && refused.contains("versions up to 2"), "{refused}");
     }
-    assert_eq!(state(&walled.owner).await, (vec![1, 2, 3], true, true));
+    assert_eq!(state(&secured.owner).await, (vec![1, 2, 3], true, true));
     // A running server keeps working: a rolling deployment has both versions for a while.
-    create(walled.store()).await;
-    walled.database.close().await;
+    create(secured.store()).await;
+    secured.database.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

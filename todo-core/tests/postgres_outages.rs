@@ -102,7 +102,12 @@ async fn the_next_call_continues_an_attempt_to_connect() {
     proxy.set(Traffic::Flows);
     // The next call continues the attempt. The check for a pooler needs another connection.
     let before = proxy.accepted();
-    store.ping().await.unwrap();
+    // On a busy machine the server needs longer than one call waits. The later calls continue the attempt too.
+    let mut calls = 1;
+    while let Err(error) = store.ping().await {
+        assert!(calls < 20, "{error:?}");
+        calls += 1;
+    }
     assert!(proxy.accepted() <= before + 1, "{} after {before}", proxy.accepted());
 }
 
@@ -450,7 +455,7 @@ async fn statement(url: &str, statement: &'static str) {
 /// A primary with synchronous replication to a standby, and a proxy for it.
 async fn replicated() -> (Server, Standby, Proxy) {
     let primary = Server::start_local("wal_level = replica\nhot_standby = on").await.unwrap();
-    let primary = primary.expect("PostgreSQL (apt-get install postgresql)");
+    let primary = primary.expect("PostgreSQL (install it with scripts/setup)");
     connect(primary.url()).migrate().await.unwrap();
     let (primary, standby) = tokio::task::spawn_blocking(|| {
         let standby = Standby::of(&primary);
@@ -522,7 +527,7 @@ async fn after_a_crash_of_the_primary_every_write_that_has_returned_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_server_is_used_within_two_seconds() {
-    let server = Server::start_local("").await.unwrap().expect("PostgreSQL (apt-get install postgresql)");
+    let server = Server::start_local("").await.unwrap().expect("PostgreSQL (install it with scripts/setup)");
     let store = connect(server.url());
     store.migrate().await.unwrap();
     let server = Arc::new(server);

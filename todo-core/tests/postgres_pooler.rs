@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use sqlx::{ConnectOptions as _, PgConnection, Row as _, postgres::PgConnectOptions};
-use testkit::{pgbouncer::PgBouncer, stores::WalledDatabase};
+use testkit::{pgbouncer::PgBouncer, stores::RowSecurityDatabase};
 use todo_core::{
     NewTask, TaskId, TaskQuery, Title, TodoService, UserId,
     store::{CoalescingStore, Completion, PostgresOptions, PostgresStore, StoreError, TaskChange, TaskStore},
@@ -45,13 +45,13 @@ mod row_security_behind_a_pooler {
     use super::*;
 
     async fn with_store(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
-        let walled = WalledDatabase::migrated().await;
-        let pooler = PgBouncer::tracking(&walled.app);
+        let secured = RowSecurityDatabase::migrated().await;
+        let pooler = PgBouncer::tracking(&secured.app);
         let store = testkit::stores::connect(&pooler.url()).with_row_security();
         store.check_tables().await.unwrap();
         case(Arc::new(store)).await;
         drop(pooler);
-        walled.database.close().await;
+        secured.database.close().await;
     }
 
     todo_core::store_conformance!(with_store);
@@ -70,8 +70,8 @@ async fn behind_a_pooler_every_owner_gets_only_their_own_tasks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_pooler_no_owner_stays_bound() {
-    let walled = WalledDatabase::migrated().await;
-    let pooler = PgBouncer::tracking(&walled.app);
+    let secured = RowSecurityDatabase::migrated().await;
+    let pooler = PgBouncer::tracking(&secured.app);
     every_owner_gets_only_their_own_tasks(|| {
         let store = testkit::stores::connect(&pooler.url()).with_row_security();
         [TodoService::new(store.clone()), TodoService::new(CoalescingStore::new(store))]
@@ -83,7 +83,8 @@ async fn behind_a_pooler_no_owner_stays_bound() {
     }
 }
 
-/// A client in each of the pooler's connections to the server, which it has for itself as long as its transaction lasts.
+/// A client in each of the pooler's connections to the server, which it has for itself as long as its transaction
+/// lasts.
 async fn every_session(pooler: &PgBouncer) -> Vec<PgConnection> {
     let options: PgConnectOptions = pooler.url().parse().unwrap();
     let mut clients = Vec::new();

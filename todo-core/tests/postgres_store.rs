@@ -11,7 +11,7 @@ use std::{
 };
 
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, postgres::PgPoolOptions};
-use testkit::stores::{WalledDatabase, connect, todo_database};
+use testkit::stores::{RowSecurityDatabase, connect, todo_database};
 use todo_core::{
     Cursor, Description, Limit, NewTask, Patch, Task, TaskId, TaskQuery, Title, TodoService, UserId,
     clock::Timestamp,
@@ -156,10 +156,10 @@ async fn one_call_is_one_round_trip() {
 /// The owner is bound within the statement, not before it.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_call_with_row_security_is_one_round_trip() {
-    let walled = WalledDatabase::migrated().await;
-    let wire = Wire::to(&walled.app).await;
+    let secured = RowSecurityDatabase::migrated().await;
+    let wire = Wire::to(&secured.app).await;
     one_round_trip(&wire, with_one_connection(&wire).with_row_security()).await;
-    walled.database.close().await;
+    secured.database.close().await;
 }
 
 /// One connection, so that all statements are prepared in the second round of calls.
@@ -229,8 +229,8 @@ async fn a_read_succeeds_although_its_connection_was_closed() {
             kill_others(&mut admin).await;
             service.ping().await.unwrap();
         }
-        // A write may have been executed, so it is not repeated; the next one succeeds. (The host's pool may have found out
-        // when the connection was given back.)
+        // A write may have been executed, so it is not repeated; the next one succeeds. (The host's pool may have found
+        // out when the connection was given back.)
         kill_others(&mut admin).await;
         match tasks.toggle(task.id).await {
             Err(error) => assert!(matches!(error, todo_core::Error::Store(StoreError::Interrupted(_))), "{error:?}"),
@@ -564,7 +564,7 @@ async fn a_batch_is_one_round_trip() {
     let wire = Wire::to(database.url()).await;
     let options = PostgresOptions::default().max_connections(1);
     let store = narrow(PostgresStore::connect_lazy(&wire.url, &options).unwrap());
-    let service = TodoService::new(store.clone());
+    let service = TodoService::new(store.clone()).with_user_limits(None);
     let tasks = ann(&service);
     let (_, query) = (tasks.create(new_task()).await.unwrap(), TaskQuery::default());
     let burst = async || {
@@ -618,6 +618,45 @@ async fn a_locked_task_delays_only_calls_for_this_task_in_a_batch() {
     transaction.commit().await.unwrap();
     // The dropped calls may have been executed too: the database had received them.
     assert!(waiting.await.unwrap().unwrap().version > 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_to_locked_tasks_delay_no_others() {
+    let database = todo_database().await;
+    let pool = PgPool::connect(database.url()).await.unwrap();
+    let options = PostgresOptions::default().lock_timeout(None).statement_timeout(None);
+    let store = CoalescingStore::new(PostgresStore::connect_lazy(database.url(), &options).unwrap());
+    let service = TodoService::new(store.clone());
+    let of = |name: String| service.for_user(UserId::new(name).unwrap());
+    let (mut locked, mut transaction) = (Vec::new(), pool.begin().await.unwrap());
+    for number in 0..6 {
+        let tasks = of(format!("user {number}"));
+        locked.push((tasks.create(new_task()).await.unwrap().id, tasks));
+    }
+    transaction.execute(r#"select 1 from "todo"."tasks" for update"#).await.unwrap();
+    let pause = Duration::from_millis(100);
+    let blocked = futures_util::future::join_all((0..).zip(&locked).map(async |(number, (id, tasks))| {
+        // Each is sent alone.
+        tokio::time::sleep(pause * number).await;
+        tasks.toggle(*id).await
+    }));
+    let others = async {
+        tokio::time::sleep(pause * 7).await;
+        let begun = std::time::Instant::now();
+        for number in 0..20 {
+            let tasks = of(format!("other {number}"));
+            let call = async { tasks.toggle(tasks.create(new_task()).await.unwrap().id).await.unwrap() };
+            tokio::time::timeout(Duration::from_secs(2), call).await.expect("others do not wait for the lock");
+        }
+        let took = begun.elapsed();
+        transaction.commit().await.unwrap();
+        took
+    };
+    let (blocked, took) = futures_util::future::join(blocked, others).await;
+    for task in blocked {
+        assert_eq!(task.unwrap().version, 2);
+    }
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,7 +37,7 @@ async fn a_certificate_is_checked_unless_the_policy_is_as_written() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     // It lives as long as the process.
     let settings: &'static str = authority.settings_for("localhost").leak();
-    let server = Server::start_local(settings).await.unwrap().expect("PostgreSQL (apt-get install postgresql)");
+    let server = Server::start_local(settings).await.unwrap().expect("PostgreSQL (install it with scripts/setup)");
     let password = server.url().split([':', '@']).nth(2).unwrap().to_owned();
     let by_name = server.url().replace("127.0.0.1", "localhost");
     let url = |base: &str, mode: &str, authority: Option<&Authority>| {

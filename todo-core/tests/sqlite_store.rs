@@ -152,6 +152,8 @@ async fn a_setup_mistake_is_an_error_that_says_what_to_change() {
     assert!(text(no_tables.erase(&UserId::new("ann").unwrap()).await.map(drop)).contains("run the migrations"));
     std::fs::write(&path, "This is a letter and no database. ".repeat(100)).unwrap();
     assert!(text(SqliteStore::open_lazy(&path).migrate().await).contains("not an SQLite database"));
+    let no_folder = directory.path().join("no-folder").join("tasks.db");
+    assert!(text(SqliteStore::open_lazy(no_folder).migrate().await).contains("create the folder"));
     for url in ["postgres://db", "sqlite::memory:", "sqlite://tasks.db?mode=ro", "sqlite://tasks.db?mode=what"] {
         text(SqliteStore::from_url(url).map(drop));
     }
@@ -170,6 +172,6 @@ async fn a_file_that_must_exist_is_not_created() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tasks.db");
     let store = SqliteStore::from_url(&format!("sqlite://{}?mode=rw", path.display())).unwrap();
-    assert!(store.migrate().await.is_err());
+    assert!(matches!(store.migrate().await, Err(StoreError::Setup(_))));
     assert!(!path.exists());
 }

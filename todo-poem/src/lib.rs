@@ -47,8 +47,8 @@ pub fn probes(route: Route, api: TodoApi) -> Route {
     add(route, "", api, PROBES)
 }
 
-/// Adds the documentation to the root route of a server: the OpenAPI document at `/openapi.json` and a page that shows it
-/// at `/docs`.
+/// Adds the documentation to the root route of a server: the OpenAPI document at `/openapi.json` and a page that shows
+/// it at `/docs`.
 ///
 /// [`TodoApi::with_mount`] sets the prefix of the API in the document.
 ///
@@ -100,8 +100,8 @@ fn template(prefix: &str, path: &str) -> String {
 
 /// Extracts the authenticated caller in a host's own handlers.
 ///
-/// A request without a valid credential is rejected with the same response as by the API. The [`TodoApi`] must be among the
-/// request's data, see [`poem::EndpointExt::data`].
+/// A request without a valid credential is rejected with the same response as by the API. The [`TodoApi`] must be among
+/// the request's data, see [`poem::EndpointExt::data`].
 ///
 /// ```
 /// use poem::{EndpointExt, Route, get, handler};

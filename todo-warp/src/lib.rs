@@ -8,9 +8,9 @@
 //! let app = warp::path!("api" / "v1" / ..).and(todo_warp::filter(api));
 //! ```
 //!
-//! All responses are replies and not rejections, so your `recover` does not change them. The filter responds to paths that
-//! almost match, such as those with a trailing slash or an empty segment, with 404. It rejects all other paths without
-//! reading the body, so that your other filters can handle them.
+//! All responses are replies and not rejections, so your `recover` does not change them. The filter responds to paths
+//! that almost match, such as those with a trailing slash or an empty segment, with 404. It rejects all other paths
+//! without reading the body, so that your other filters can handle them.
 //!
 //! Your own handlers get the caller from [`current_user`].
 //!
@@ -56,8 +56,8 @@ pub fn docs(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
 }
 
 fn matching(api: TodoApi, resources: &'static [Resource]) -> BoxedFilter<(Response<Bytes>,)> {
-    // `path::tail` panics in warp 0.4.3 if the request has no path (`CONNECT todo.example:443`), so it is not called at the
-    // end of the path: https://github.com/seanmonstar/warp/issues/1166.
+    // `path::tail` panics in warp 0.4.3 if the request has no path (`CONNECT todo.example:443`), so it is not called at
+    // the end of the path: https://github.com/seanmonstar/warp/issues/1166.
     let tail = warp::path::end().map(|| None).or(warp::path::tail().map(Some)).unify();
     // Rejects by the path before it takes the body, because a later filter may need the body.
     let resource = tail.and_then(move |tail: Option<Tail>| {

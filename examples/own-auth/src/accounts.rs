@@ -62,7 +62,8 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Opens the accounts in this database, for a service with this origin (`https://todo.example`). Creates missing tables.
+    /// Opens the accounts in this database, for a service with this origin (`https://todo.example`). Creates missing
+    /// tables.
     ///
     /// # Errors
     ///

@@ -8,12 +8,12 @@
 //! curl -b jar -H 'origin: http://localhost:8000' -X POST http://localhost:8000/logout
 //! ```
 //!
-//! [`Accounts`] implements both traits of the library: [`Authenticator`](todo_core::auth::Authenticator) finds the user of
-//! a request's session, and [`Gate`](todo_core::auth::Gate) rejects a user who is disabled or has signed out everywhere,
-//! from the next request on.
+//! [`Accounts`] implements both traits of the library: [`Authenticator`](todo_core::auth::Authenticator) finds the user
+//! of a request's session, and [`Gate`](todo_core::auth::Gate) rejects a user who is disabled or has signed out
+//! everywhere, from the next request on.
 //!
-//! Browsers also send cookies with requests that other sites cause. Writes are therefore accepted only with the service's
-//! own `Origin`, and rejected with 403 otherwise.
+//! Browsers also send cookies with requests that other sites cause. Writes are therefore accepted only with the
+//! service's own `Origin`, and rejected with 403 otherwise.
 //!
 //! A public service also has to limit wrong passwords and delete expired sessions, which this example does not.
 

@@ -51,7 +51,7 @@ fn the_versions_in_the_comments_are_those_of_the_workspace() {
         assert!(ours.contains(&format!("\"{version}\"")), "{name}: the workspace has {ours}");
         compared += 1;
     }
-    assert_eq!(compared, 6);
+    assert_eq!(compared, 8);
 }
 
 /// The program itself, which ends with the test.

@@ -1,7 +1,7 @@
 //! The recipes of `docs/embedding.md`, as code that is compiled and run.
 //!
-//! Each file holds one recipe between two marker lines, `// recipe` and `// end`. The page shows exactly this text; the test
-//! `documentation` compares the two. The other tests run the recipes.
+//! Each file holds one recipe between two marker lines, `// recipe` and `// end`. The page shows exactly this text; the
+//! test `documentation` compares the two. The other tests run the recipes.
 
 #![expect(
     clippy::missing_errors_doc,

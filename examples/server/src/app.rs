@@ -1,29 +1,24 @@
 //! The API in one of the web frameworks, with the middleware around it: CORS, and a 500 after a panic.
 
-use std::{any::Any, convert::Infallible, sync::Arc, time::Duration};
+use std::{any::Any, convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Method, Request, Response,
-    header::{
-        ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LINK, LOCATION,
-        ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
-    },
+    HeaderName, Method, Request, Response,
+    header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN},
 };
 use http_body_util::Full;
 use todo_core::api::{ApiError, TodoApi, problem};
 use tower::{BoxError, Layer as _, Service, ServiceExt as _, service_fn, util::BoxCloneSyncService};
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    cors::{AllowOrigin, CorsLayer},
-};
+use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::connection::RequestBody;
+use crate::{
+    connection::RequestBody,
+    cors::{Cors, ForeignOrigins},
+};
 
 /// Identifies a request in the log; in requests and responses.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// The body of a response of any framework.
 pub(crate) type Body = tower_http::body::UnsyncBoxBody<Bytes, BoxError>;
@@ -89,31 +84,31 @@ pub(crate) const MOUNT: &str = "/api/v1";
 
 /// The API at `/api` and `/api/v1`, probes and documentation at the root. All other paths are a 404 in the format of
 /// the API.
-pub(crate) fn app(framework: Framework, api: TodoApi, origins: &[HeaderValue]) -> App {
+pub(crate) fn app(framework: Framework, api: TodoApi, cors: &Cors) -> App {
     let api = api.with_mount(MOUNT);
     match framework {
         #[cfg(feature = "axum")]
-        Framework::Axum => axum(api, origins),
+        Framework::Axum => axum(api, cors),
         #[cfg(feature = "poem")]
-        Framework::Poem => poem(api, origins),
+        Framework::Poem => poem(api, cors),
         #[cfg(feature = "warp")]
-        Framework::Warp => warp(api, origins),
+        Framework::Warp => warp(api, cors),
     }
 }
 
 #[cfg(feature = "axum")]
-fn axum(api: TodoApi, origins: &[HeaderValue]) -> App {
+fn axum(api: TodoApi, cors: &Cors) -> App {
     let router = axum::Router::new()
         .nest("/api", todo_axum::router(api.clone()))
         .nest(MOUNT, todo_axum::router(api.clone()))
         .merge(todo_axum::probes(api.clone()))
         .merge(todo_axum::docs(api))
         .fallback(async || problem(ApiError::NotFound).map(axum::body::Body::from));
-    with_middleware(router, origins)
+    with_middleware(router, cors)
 }
 
 #[cfg(feature = "poem")]
-fn poem(api: TodoApi, origins: &[HeaderValue]) -> App {
+fn poem(api: TodoApi, cors: &Cors) -> App {
     use http_body_util::{BodyExt as _, combinators::BoxBody};
     use poem::{
         Endpoint as _, RequestParts, Route,
@@ -141,11 +136,11 @@ fn poem(api: TodoApi, origins: &[HeaderValue]) -> App {
             Ok::<_, Infallible>(Response::from(response))
         }
     });
-    with_middleware(service, origins)
+    with_middleware(service, cors)
 }
 
 #[cfg(feature = "warp")]
-fn warp(api: TodoApi, origins: &[HeaderValue]) -> App {
+fn warp(api: TodoApi, cors: &Cors) -> App {
     use warp::Filter as _;
 
     let filter = warp::path!("api" / "v1" / ..)
@@ -159,11 +154,11 @@ fn warp(api: TodoApi, origins: &[HeaderValue]) -> App {
         .or(warp::any().map(|| problem(ApiError::NotFound)))
         .unify()
         .boxed();
-    with_middleware(warp::service(filter), origins)
+    with_middleware(warp::service(filter), cors)
 }
 
 /// Adds CORS and the response to a panic.
-fn with_middleware<S, B, R>(app: S, origins: &[HeaderValue]) -> App<R>
+fn with_middleware<S, B, R>(app: S, cors: &Cors) -> App<R>
 where
     R: Send + 'static,
     S: Service<Request<R>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
@@ -171,12 +166,16 @@ where
 {
     // Shared, since the CORS layer owns lists of headers, and each connection and request clones all of this.
     let app = Arc::new(CatchPanicLayer::custom(respond_to_panic).layer(app));
-    let with_cors = Arc::new(cors(origins).layer((*app).clone()));
+    let with_cors = Arc::new(cors.layer().layer((*app).clone()));
+    let (allowed, foreign) = (cors.origins.clone(), ForeignOrigins::default());
     BoxCloneSyncService::new(service_fn(move |request: Request<R>| {
         // CORS concerns scripts in browsers, which send `Origin`. (`Vary` need not tell caches of the difference, since
         // no response may be stored.) The layer would treat every OPTIONS request as a preflight.
         let skips_cors =
             !request.headers().contains_key(ORIGIN) || (request.method() == Method::OPTIONS && !is_preflight(&request));
+        if let Some(origin) = request.headers().get(ORIGIN) {
+            foreign.note(origin, &allowed);
+        }
         let chosen = if skips_cors { Ok((*app).clone()) } else { Err((*with_cors).clone()) };
         async move {
             match chosen {
@@ -192,25 +191,6 @@ fn is_preflight<R>(request: &Request<R>) -> bool {
     request.headers().contains_key(ORIGIN) && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-fn cors(origins: &[HeaderValue]) -> CorsLayer {
-    CorsLayer::new()
-        // A list even for one origin: with a single value the layer would send that value to every origin.
-        .allow_origin(AllowOrigin::list(origins.iter().cloned()))
-        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, X_REQUEST_ID])
-        .expose_headers([
-            LINK,
-            LOCATION,
-            WWW_AUTHENTICATE,
-            RETRY_AFTER,
-            ETAG,
-            RATE_LIMIT,
-            RATE_LIMIT_POLICY,
-            X_REQUEST_ID,
-        ])
-        .max_age(Duration::from_hours(1))
-}
-
 /// The panic hook of [`crate::telemetry`] has logged the panic.
 fn respond_to_panic(_: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
     problem(ApiError::Internal("a request panicked")).map(Full::new)
@@ -219,8 +199,8 @@ fn respond_to_panic(_: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use http::{
-        StatusCode,
-        header::{ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW},
+        HeaderValue, StatusCode,
+        header::{ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE},
     };
     use http_body_util::BodyExt as _;
 
@@ -238,7 +218,7 @@ mod tests {
             let respond = respond.clone();
             async move { Ok::<_, Infallible>(respond()) }
         });
-        with_middleware(app, &[ALLOWED_ORIGIN])
+        with_middleware(app, &Cors { origins: vec![ALLOWED_ORIGIN], ..Cors::default() })
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Opens, checks and migrates the database.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use todo_core::{
     TodoService,
@@ -78,7 +78,15 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
         Database::Postgres { url, direct, options, coalesce, row_security } => {
             let failed = |error| failed(&url.masked_url(), &error);
             let store = connect(url, options, *row_security).map_err(failed)?;
-            let report = retry_while_unreachable(async || store.check().await).await.map_err(failed)?;
+            let checked = retry_while_unreachable(async || store.check().await).await;
+            let report = checked.map_err(|error| match error {
+                StoreError::Unavailable(_) | StoreError::Interrupted(_) => Failure::fatal(format!(
+                    "cannot reach the database {}: {}; start the database, or correct its URL",
+                    url.masked_url(),
+                    error_chain(&error)
+                )),
+                error => failed(error),
+            })?;
             tracing::info!(
                 database = url.masked_url(),
                 durable = report.durable,
@@ -237,10 +245,16 @@ fn failed(database: &str, error: &StoreError) -> Failure {
 /// Retries for [`RETRY_FOR`] while the database is unreachable.
 async fn retry_while_unreachable<T>(attempt: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
     let deadline = Instant::now() + RETRY_FOR;
+    let mut is_first = true;
     loop {
         match attempt().await {
             Err(error @ (StoreError::Unavailable(_) | StoreError::Interrupted(_))) if Instant::now() < deadline => {
-                tracing::warn!(error = error_chain(&error), "the database is unreachable; retrying");
+                let error = error_chain(&error);
+                if mem::take(&mut is_first) {
+                    tracing::warn!(error, "the database is unreachable; retrying for {RETRY_FOR:?}");
+                } else {
+                    tracing::debug!(error, "the database is unreachable; retrying");
+                }
                 // At random, since many servers may have been started together.
                 sleep(Jitter::shared().spread(MAX_PAUSE)).await;
             }

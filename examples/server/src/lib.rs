@@ -21,6 +21,7 @@ mod cli;
 mod commands;
 pub mod connection;
 mod connection_limit;
+mod cors;
 mod database;
 mod failure;
 mod key_sources;

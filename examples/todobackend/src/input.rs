@@ -26,16 +26,19 @@ impl FromRequest<Backend> for Members {
         let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/json") {
-            return Err(Failure(ApiError::UnsupportedMediaType { merge_patch: false }));
+            let reason = "Send the body as application/json.".to_owned();
+            return Err(Failure(ApiError::UnsupportedMediaType { reason, compressed: false }));
         }
         let body = Bytes::from_request(request, backend).await.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => ApiError::PayloadTooLarge { limit: Some(BODY_LIMIT) },
-            _ => ApiError::MalformedJson,
+            _ => ApiError::IncompleteBody,
         })?;
         match serde_json::from_slice(&body) {
             Ok(Value::Object(members)) => Ok(Self(members)),
             Ok(_) => Err(Failure(ApiError::NotAnObject)),
-            Err(_) => Err(Failure(ApiError::MalformedJson)),
+            Err(error) => {
+                Err(Failure(ApiError::MalformedJson { reason: format!("The body is not valid JSON: {error}.") }))
+            }
         }
     }
 }

@@ -16,23 +16,23 @@
 //! | DELETE `/` | deletes all todos | 204 |
 //! | GET, PATCH, DELETE at the `url` of a todo | reads, changes, deletes the todo | 200, 200, 204 |
 //!
-//! A todo is `{title, completed, order, url}`, where `order` is an integer or `null`. PATCH changes the members in its body;
-//! `"order": null` removes the order. `url` in a body is ignored, because clients send back what they received. Errors are
-//! those of the library (RFC 9457). Unknown members are rejected, so that misspelled ones are noticed.
+//! A todo is `{title, completed, order, url}`, where `order` is an integer or `null`. PATCH changes the members in its
+//! body; `"order": null` removes the order. `url` in a body is ignored, because clients send back what they received.
+//! Errors are those of the library (RFC 9457). Unknown members are rejected, so that misspelled ones are noticed.
 //!
 //! # Users
 //!
-//! Todo-Backend has no users, so by default all callers share one list, and pages of all origins may call the service (CORS).
-//! With `--bearer`, each user has a list and callers need a token. The difference is one value: [`SingleUser`] is an
-//! [`Authenticator`], like the verifier of tokens. CORS still allows all origins, because browsers do not send tokens by
-//! themselves, unlike cookies.
+//! Todo-Backend has no users, so by default all callers share one list, and pages of all origins may call the service
+//! (CORS). With `--bearer`, each user has a list and callers need a token. The difference is one value: [`SingleUser`]
+//! is an [`Authenticator`], like the verifier of tokens. CORS still allows all origins, because browsers do not send
+//! tokens by themselves, unlike cookies.
 //!
 //! # The URL of a todo
 //!
-//! The URL is absolute, but a service behind a proxy does not know its public name. With `--base-url`, all URLs start with
-//! that. Without it, they start with `http://` and the `Host` of the request, which is right for clients that connect
-//! directly. A forged `Host` affects only the client that sends it. `X-Forwarded-*` headers are ignored, because any client
-//! can send them if no proxy overwrites them.
+//! The URL is absolute, but a service behind a proxy does not know its public name. With `--base-url`, all URLs start
+//! with that. Without it, they start with `http://` and the `Host` of the request, which is right for clients that
+//! connect directly. A forged `Host` affects only the client that sends it. `X-Forwarded-*` headers are ignored,
+//! because any client can send them if no proxy overwrites them.
 
 mod input;
 mod todos;
@@ -74,7 +74,7 @@ pub fn app(todos: Todos, authenticator: impl Authenticator + 'static, base_url: 
         // Not `Any`, which is `*` and does not include `Authorization`.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([LOCATION, RETRY_AFTER, WWW_AUTHENTICATE]);
-    let no_such_method = |allow| async move || Failure(ApiError::MethodNotAllowed { allow });
+    let no_such_method = |allow| async move |method| Failure(ApiError::MethodNotAllowed { allow, method });
     Router::new()
         .route("/", get(list).post(add).delete(clear).fallback(no_such_method("GET, HEAD, POST, DELETE, OPTIONS")))
         .route(

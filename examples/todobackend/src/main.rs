@@ -13,7 +13,8 @@ use tokio::net::TcpListener;
 
 /// Serves the public Todo-Backend API.
 ///
-/// The todos are stored in the database at `DATABASE_URL` (`sqlite://...`, `postgres://...`), by default in `todobackend.db`.
+/// The todos are stored in the database at `DATABASE_URL` (`sqlite://...`, `postgres://...`), by default in
+/// `todobackend.db`.
 #[derive(Parser)]
 #[command(version)]
 struct Flags {

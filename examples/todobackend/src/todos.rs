@@ -12,8 +12,8 @@ use todo_core::{
     store::{PostgresInTransaction, PostgresStore, SqliteInTransaction, SqliteStore, StoreError},
 };
 
-// The foreign key makes the database delete the position of a deleted task. Before the commit, only the transaction that
-// creates a task can insert its position.
+// The foreign key makes the database delete the position of a deleted task. Before the commit, only the transaction
+// that creates a task can insert its position.
 const SQLITE_SCHEMA: &str = "create table if not exists todobackend_order (
     user_id text not null,
     task_id blob not null,

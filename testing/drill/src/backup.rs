@@ -1,5 +1,5 @@
-//! The backup drills: docs/backup.md is carried out while users write, the database is deleted and restored, and all tasks are
-//! compared over HTTP.
+//! The backup drills: docs/backup.md is carried out while users write, the database is deleted and restored, and all
+//! tasks are compared over HTTP.
 
 use std::{
     fmt::Write as _,
@@ -108,7 +108,8 @@ impl<'a> Service<'a> {
         Ok((Backup { pages, busy, began }, taken))
     }
 
-    /// Starts the server on the restored database, and compares all tasks with what was acknowledged before the backup began.
+    /// Starts the server on the restored database, and compares all tasks with what was acknowledged before the backup
+    /// began.
     async fn check(&mut self, name: &str, backup: Backup) -> Result<(), Failure> {
         let start = Instant::now();
         self.host.restart()?;

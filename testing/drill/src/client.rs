@@ -1,4 +1,5 @@
-//! An HTTP client that keeps connections open, as browsers and gateways do, and reports the exact outcome of each request.
+//! An HTTP client that keeps connections open, as browsers and gateways do, and reports the exact outcome of each
+//! request.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +20,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long to wait for a response. The server has a shorter limit (`REQUEST_TIMEOUT_SECONDS`) and must respond by then.
+/// How long to wait for a response. The server has a shorter limit (`REQUEST_TIMEOUT_SECONDS`) and must respond by
+/// then.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

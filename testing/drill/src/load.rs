@@ -1,5 +1,5 @@
-//! The load: a number of requests a second, whether or not the server keeps up, by users whose models know what each response
-//! must show.
+//! The load: a number of requests a second, whether or not the server keeps up, by users whose models know what each
+//! response must show.
 
 use std::{
     net::SocketAddr,
@@ -256,7 +256,8 @@ impl Load {
         (0..self.shared.users.len()).map(|number| self.shared.moment(number)).collect()
     }
 
-    /// The database was restored from a backup that began at these [`moments`](Self::moments). No write may be sent after this.
+    /// The database was restored from a backup that began at these [`moments`](Self::moments). No write may be sent
+    /// after this.
     pub(crate) fn restored(&self, backup: &[Moment]) {
         for (number, moment) in backup.iter().enumerate() {
             self.shared.state(number).model.restored(*moment);

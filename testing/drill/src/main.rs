@@ -1,4 +1,5 @@
-//! Breaks todo-server, PostgreSQL and the network between them under load, and checks that no acknowledged write is lost.
+//! Breaks todo-server, PostgreSQL and the network between them under load, and checks that no acknowledged write is
+//! lost.
 //!
 //! `scripts/drill` builds and runs this program; `docs/drills.md` explains the drills and the report.
 

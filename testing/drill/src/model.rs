@@ -1,13 +1,13 @@
 //! The tasks that a user must see, as a model of all requests and responses so far.
 //!
-//! Each user is the only one who writes to his tasks, and has at most one write to a task in flight. So the client knows every
-//! version that a task can have: those that were acknowledged, and at most one whose outcome is unknown. A response is right if it
-//! shows a version that may have been current while the request was in flight: not older than the version that was known before
-//! the request was sent, and not newer than what was requested before the response came. A version that a response has shown is
-//! known from then on, as if its write had been acknowledged.
+//! Each user is the only one who writes to his tasks, and has at most one write to a task in flight. So the client
+//! knows every version that a task can have: those that were acknowledged, and at most one whose outcome is unknown. A
+//! response is right if it shows a version that may have been current while the request was in flight: not older than
+//! the version that was known before the request was sent, and not newer than what was requested before the response
+//! came. A version that a response has shown is known from then on, as if its write had been acknowledged.
 //!
-//! The outcome of a write without a response, or with a 5xx response, is unknown. No further write is sent to its task until a read
-//! has shown the outcome, because the write may still happen.
+//! The outcome of a write without a response, or with a 5xx response, is unknown. No further write is sent to its task
+//! until a read has shown the outcome, because the write may still happen.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -188,7 +188,8 @@ impl Model {
         self.tasks.iter().filter(|(_, task)| task.gone.is_some()).map(|(id, _)| id.as_str()).collect()
     }
 
-    /// The database was restored from a backup that began at this moment: writes that were acknowledged later may be in it or not.
+    /// The database was restored from a backup that began at this moment: writes that were acknowledged later may be in
+    /// it or not.
     ///
     /// No write may be sent after this.
     pub(crate) fn restored(&mut self, backup: Moment) {

@@ -45,7 +45,7 @@ pub(crate) struct Scene {
 
 pub(crate) async fn postgres_with(settings: &'static str) -> Result<Server, Failure> {
     let server = Server::start_local(settings).await?;
-    server.ok_or_else(|| "PostgreSQL is not installed (`apt-get install postgresql`)".into())
+    server.ok_or_else(|| "PostgreSQL is not installed; install it with scripts/setup".into())
 }
 
 pub(crate) async fn postgres() -> Result<Server, Failure> {

@@ -1,8 +1,8 @@
 //! The test cases of the examples `embed-axum`, `embed-warp` and `embed-poem`: a guest book in which the todo API is
 //! embedded.
 //!
-//! [`embedding_cases!`](crate::embedding_cases) generates one test for each case. Its argument is the path of a function
-//! `async fn(TcpListener, TodoApi)` that serves the guest book.
+//! [`embedding_cases!`](crate::embedding_cases) generates one test for each case. Its argument is the path of a
+//! function `async fn(TcpListener, TodoApi)` that serves the guest book.
 
 use std::{
     fs,

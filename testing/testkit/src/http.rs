@@ -54,8 +54,9 @@ pub async fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A free port for a server that is stopped and started again. It is outside the range of ports that the system gives to clients:
-/// a client that retries while no server listens could otherwise get the port that it connects to, and connect to itself.
+/// A free port for a server that is stopped and started again. It is outside the range of ports that the system gives
+/// to clients: a client that retries while no server listens could otherwise get the port that it connects to, and
+/// connect to itself.
 ///
 /// # Errors
 ///
@@ -115,8 +116,8 @@ impl Drop for Server {
     }
 }
 
-/// Sends requests as they are: the target byte for byte, and only the given headers and those that HTTP/1.1 requires (`host`,
-/// unless there is one, and the length of a body).
+/// Sends requests as they are: the target byte for byte, and only the given headers and those that HTTP/1.1 requires
+/// (`host`, unless there is one, and the length of a body).
 ///
 /// Use [`raw`] for requests that [`http::Request`] cannot express.
 #[derive(Debug)]
@@ -188,8 +189,8 @@ async fn respond(
     Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
 }
 
-/// Writes bytes to a connection, and returns the bytes of the response to the first request in them: up to the end that its head
-/// defines, or up to the end of the connection. Interim responses (`100 Continue`) are included.
+/// Writes bytes to a connection, and returns the bytes of the response to the first request in them: up to the end that
+/// its head defines, or up to the end of the connection. Interim responses (`100 Continue`) are included.
 ///
 /// # Panics
 ///
@@ -206,8 +207,8 @@ pub async fn raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
 async fn read_response(address: SocketAddr, request: &[u8], response: &mut Vec<u8>) -> io::Result<()> {
     let (mut reader, mut writer) = TcpStream::connect(address).await?.into_split();
     let writing = async {
-        // A server need not read a request that it rejects. The writing half stays open, because some servers take its end as the
-        // end of the client.
+        // A server need not read a request that it rejects. The writing half stays open, because some servers take its
+        // end as the end of the client.
         let _ = writer.write_all(request).await;
         std::future::pending::<()>().await;
     };

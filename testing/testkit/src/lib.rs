@@ -11,8 +11,8 @@
 //! - [`tls`] makes certificates of a private authority.
 //! - [`tokens`] makes valid and invalid tokens, and their key sets.
 //!
-//! Nothing here corrects the behaviour of what it tests. A test that cannot be set up panics, with a message that says what to do.
-//! Functions return a `Result` only where a caller may want to continue after an error.
+//! Nothing here corrects the behaviour of what it tests. A test that cannot be set up panics, with a message that says
+//! what to do. Functions return a `Result` only where a caller may want to continue after an error.
 
 pub mod bodies;
 pub mod embedding;

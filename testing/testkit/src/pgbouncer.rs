@@ -12,8 +12,9 @@
 //! # }
 //! ```
 //!
-//! [`PgBouncer::tracking`] needs version 1.21 or newer: `TESTKIT_PGBOUNCER`, or the first such program that [`programs`] finds.
-//! [`PgBouncer::mixing`] takes an older program if there is one, else a newer one with `max_prepared_statements = 0`.
+//! [`PgBouncer::tracking`] needs version 1.21 or newer: `TESTKIT_PGBOUNCER`, or the first such program that
+//! [`programs`] finds. [`PgBouncer::mixing`] takes an older program if there is one, else a newer one with
+//! `max_prepared_statements = 0`.
 
 use std::{
     env,

@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// All places of a program, best first: the folders in `PATH`, `/usr/sbin`, and `tools/bin` in the folder of the build, where
-/// `scripts/setup` puts programs that it does not install.
+/// All places of a program, best first: the folders in `PATH`, `/usr/sbin`, and `tools/bin` in the folder of the build,
+/// where `scripts/setup` puts programs that it does not install.
 #[must_use]
 pub fn all(name: &str) -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

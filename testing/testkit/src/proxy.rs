@@ -46,8 +46,8 @@ pub enum Traffic {
     Flows,
     /// Data is held until it [flows](Self::Flows) again. Connections are accepted.
     Held,
-    /// Data is dropped, and for ever on connections that are open now, as if a router had forgotten them. Connections are
-    /// accepted.
+    /// Data is dropped, and for ever on connections that are open now, as if a router had forgotten them. Connections
+    /// are accepted.
     Silent,
     /// New connections are cut at once. Open ones continue.
     Refused,

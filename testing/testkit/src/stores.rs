@@ -1,4 +1,5 @@
-//! An empty store of each kind for one test case: test files pass these functions to the macros of `todo_core::conformance`.
+//! An empty store of each kind for one test case: test files pass these functions to the macros of
+//! `todo_core::conformance`.
 
 use std::{fmt, sync::Arc};
 
@@ -52,7 +53,7 @@ pub async fn todo_database() -> TestDatabase {
 }
 
 /// A PostgreSQL database with row-level security: one role owns the tables, and the application uses another one.
-pub struct WalledDatabase {
+pub struct RowSecurityDatabase {
     /// The database. If the tests have a superuser, its own URL is not subject to row-level security.
     pub database: TestDatabase,
     /// The URL for the owner of the tables.
@@ -62,13 +63,13 @@ pub struct WalledDatabase {
 }
 
 /// Without the URLs, which contain passwords.
-impl fmt::Debug for WalledDatabase {
+impl fmt::Debug for RowSecurityDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WalledDatabase").field("database", &self.database).finish_non_exhaustive()
+        f.debug_struct("RowSecurityDatabase").field("database", &self.database).finish_non_exhaustive()
     }
 }
 
-impl WalledDatabase {
+impl RowSecurityDatabase {
     /// Creates two roles and an empty database, in which the owner may create a schema.
     ///
     /// # Panics
@@ -90,12 +91,12 @@ impl WalledDatabase {
     ///
     /// If there is no PostgreSQL, or if the user of the tests may not create roles.
     pub async fn migrated() -> Self {
-        let walled = Self::empty().await;
-        let owner = connect(&walled.owner).with_row_security();
+        let secured = Self::empty().await;
+        let owner = connect(&secured.owner).with_row_security();
         owner.migrate().await.expect("the owner may create a schema");
-        owner.grant_to(&walled.role("app")).await.expect("the owner may grant");
+        owner.grant_to(&secured.role("app")).await.expect("the owner may grant");
         owner.close().await;
-        walled
+        secured
     }
 
     /// The full name of a role.
@@ -117,11 +118,11 @@ impl WalledDatabase {
 ///
 /// If there is no PostgreSQL; the message says what to install.
 pub async fn postgres_with_row_security(case: impl AsyncFnOnce(Arc<dyn TaskStore>)) {
-    let walled = WalledDatabase::migrated().await;
-    let store = walled.store();
+    let secured = RowSecurityDatabase::migrated().await;
+    let store = secured.store();
     store.check_tables().await.expect("the tables are complete");
     case(Arc::new(store)).await;
-    walled.database.close().await;
+    secured.database.close().await;
 }
 
 /// A store with connections of its own.

@@ -1,7 +1,7 @@
 //! Valid and invalid tokens for tests.
 //!
-//! Header and claims are text that is signed as it is, so that a test can make duplicate members, `crit`, a missing `alg` or text
-//! that is no JSON. The signature is always valid; a test can change it afterwards.
+//! Header and claims are text that is signed as it is, so that a test can make duplicate members, `crit`, a missing
+//! `alg` or text that is no JSON. The signature is always valid; a test can change it afterwards.
 
 use std::fmt;
 
@@ -149,7 +149,8 @@ impl SigningKey {
         }
     }
 
-    /// The public key as a member of a key set, with `kid`, and with `alg` unless the key is RSA and so has several algorithms.
+    /// The public key as a member of a key set, with `kid`, and with `alg` unless the key is RSA and so has several
+    /// algorithms.
     #[must_use]
     pub fn jwk(&self, kid: &str) -> Value {
         match &self.0 {

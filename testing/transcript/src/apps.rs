@@ -1,11 +1,13 @@
-//! The same app in each framework: the API under `/api` and `/api/v1`, the probes and the documentation at the root, the
-//! probes of failing stores, and a host with routes of its own.
+//! The same app in each framework: the API under `/api` and `/api/v1`, the probes and the documentation at the root,
+//! the probes of failing stores, and a host with routes of its own.
 //!
-//! The host's responses are compared too, because each adapter must leave the same paths to the host. The host marks its
-//! 404 with a header, so that it differs from the API's.
+//! The host's responses are compared too, because each adapter must leave the same paths to the host. The host marks
+//! its 404 with a header, so that it differs from the API's.
 
 use std::{
+    future::pending,
     sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -104,7 +106,25 @@ fn api_over(store: Store) -> TodoApi {
     let verifier = JwtVerifier::builder().source(secrets).cookie(cookie).clock(clock());
     let verifier = verifier.build().expect("a source of keys");
     let service = TodoService::new(store).with_clock(clock()).with_ids(Counter::default());
+    keep_busy(&service);
     TodoApi::new(service, verifier).with_gate(TestGate).with_timeout(Duration::from_secs(2))
+}
+
+/// Makes as many calls of the user `busy` as the service accepts at once: 4 in the store, and 64 that wait.
+fn keep_busy(service: &TodoService) {
+    for _ in 0..68 {
+        let service = service.clone();
+        let mut call = Box::pin(async move {
+            let user = UserId::new("busy").expect("a valid id");
+            let _ = service.for_user(user).list(&TaskQuery::default()).await;
+        });
+        assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        tokio::spawn(async move {
+            // Not polled again, so that it does not time out.
+            let _call = call;
+            pending::<()>().await;
+        });
+    }
 }
 
 fn clock() -> FixedClock {
@@ -228,7 +248,7 @@ impl Gate for TestGate {
             "with-quota" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).remaining(5, Duration::from_secs(26))),
             "over-quota" => Verdict::Quota(Quota::new(9, Duration::from_mins(1)).refused(Duration::from_secs(7))),
             "gate-unavailable" => return Err(GateError::new("unreachable").retry_after(Duration::from_secs(3))),
-            "gate-hangs" => std::future::pending().await,
+            "gate-hangs" => pending().await,
             _ => Verdict::Allow,
         })
     }
@@ -264,6 +284,9 @@ impl TaskStore for Store {
 
     async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
         fault(owner)?;
+        if owner.as_str() == "busy" {
+            pending::<()>().await;
+        }
         self.tasks.list(owner, query).await
     }
 

@@ -8,13 +8,13 @@ use std::{
 use bytes::{Buf, BufMut};
 use futures_core::Stream;
 use http::{
-    HeaderMap,
+    HeaderMap, HeaderValue,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use http_body::{Body, Frame};
 use http_body_util::LengthLimitError;
 
-use super::error::ApiError;
+use super::{error::ApiError, printable::printable};
 
 /// Any error of a body.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -61,13 +61,14 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    let unsupported = || ApiError::UnsupportedMediaType { merge_patch };
-    let supported = is_json(headers, merge_patch);
+    let mut unsupported = unsupported_media_type(headers, merge_patch);
     // The header too, because the bodies of some frameworks do not know their size.
     let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let size = body.size_hint().lower().max(declared.unwrap_or(0));
-    if size > 0 && !supported {
-        return Err(unsupported());
+    if size > 0
+        && let Some(error) = unsupported.take()
+    {
+        return Err(error);
     }
     if size > limit as u64 {
         return Err(ApiError::PayloadTooLarge { limit: Some(limit) });
@@ -79,13 +80,15 @@ where
             if is_length_limit(&*error.into()) {
                 ApiError::PayloadTooLarge { limit: None }
             } else {
-                ApiError::MalformedJson
+                ApiError::IncompleteBody
             }
         })?;
         // Frames without data are trailers, which have no meaning here.
         let Ok(data) = frame.into_data() else { continue };
-        if data.has_remaining() && !supported {
-            return Err(unsupported());
+        if data.has_remaining()
+            && let Some(error) = unsupported.take()
+        {
+            return Err(error);
         }
         if data.remaining() > limit - bytes.len() {
             return Err(ApiError::PayloadTooLarge { limit: Some(limit) });
@@ -113,28 +116,56 @@ fn is_length_limit(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-/// Whether the headers declare a body of JSON in UTF-8 (RFC 8259, section 8.1) that is not compressed.
-fn is_json(headers: &HeaderMap, merge_patch: bool) -> bool {
-    let encoded =
-        headers.get_all(CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(content_type), None, false) = (types.next(), types.next(), encoded) else {
-        return false;
-    };
-    let Ok(content_type) = content_type.to_str() else {
-        return false;
-    };
-    let mut parts = content_type.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default();
-    let known = essence.eq_ignore_ascii_case("application/json")
-        || (merge_patch && essence.eq_ignore_ascii_case("application/merge-patch+json"));
-    known
-        && parts.all(|parameter| match parameter.split_once('=') {
-            Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
-                value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+/// The error for headers that do not declare a body of JSON in UTF-8 (RFC 8259, section 8.1) that is not compressed.
+pub(super) fn unsupported_media_type(headers: &HeaderMap, merge_patch: bool) -> Option<ApiError> {
+    let mut compressed = false;
+    let wanted = if merge_patch { "application/json or application/merge-patch+json" } else { "application/json" };
+    let reason = if let Some(coding) = coding(headers) {
+        compressed = true;
+        format!("Send the body without compression. The content coding {coding} is not supported.")
+    } else {
+        let mut types = headers.get_all(CONTENT_TYPE).iter();
+        match (types.next(), types.next()) {
+            (None, _) => format!("Send the body with the header Content-Type: {wanted}."),
+            (Some(_), Some(_)) => "Send one Content-Type header.".to_owned(),
+            (Some(content_type), None) => {
+                let mut parts = content_type.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+                let essence = parts.next().unwrap_or_default();
+                let known = essence.eq_ignore_ascii_case(b"application/json")
+                    || (merge_patch && essence.eq_ignore_ascii_case(b"application/merge-patch+json"));
+                if known {
+                    let charset = quoted(parts.find_map(other_charset)?);
+                    format!("Send the body in UTF-8, not in the charset {charset}.")
+                } else {
+                    format!("Send the body as {wanted}, not as {}.", quoted(essence))
+                }
             }
-            _ => true,
-        })
+        }
+    };
+    Some(ApiError::UnsupportedMediaType { reason, compressed })
+}
+
+/// The content coding of a body, if it has one.
+fn coding(headers: &HeaderMap) -> Option<String> {
+    let codings = headers.get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
+    let coding = codings.map(<[u8]>::trim_ascii).find(|coding| !coding.eq_ignore_ascii_case(b"identity"))?;
+    Some(quoted(coding))
+}
+
+/// The value of a parameter of `application/json` that contradicts UTF-8. JSON is always UTF-8 and has no such
+/// parameter (RFC 8259, section 11), but many clients send one.
+fn other_charset(parameter: &[u8]) -> Option<&[u8]> {
+    let split = parameter.iter().position(|byte| *byte == b'=')?;
+    let (name, value) = (parameter[..split].trim_ascii(), parameter[split + 1..].trim_ascii());
+    let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
+    // ASCII is a part of UTF-8.
+    let is_utf_8 = [&b"utf-8"[..], b"utf8", b"us-ascii"].iter().any(|own| unquoted.eq_ignore_ascii_case(own));
+    (name.eq_ignore_ascii_case(b"charset") && !is_utf_8).then_some(unquoted)
+}
+
+/// A text of the client in a sentence. An empty text would leave a gap.
+fn quoted(text: &[u8]) -> String {
+    format!("`{}`", printable(text))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Serves the documentation: the OpenAPI document and a page that shows it. The page loads nothing from other servers; its
-//! files are part of this crate.
+//! Serves the documentation: the OpenAPI document and a page that shows it. The page loads nothing from other servers;
+//! its files are part of this crate.
 
 use std::{fmt, sync::OnceLock};
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::field_errors::FieldErrors;
 use crate::{Error, auth::AuthError, store::StoreError};
@@ -29,11 +29,16 @@ pub enum ApiError {
     /// The path does not exist.
     #[error("path not found")]
     NotFound,
+    /// The path exists without the slash at its end.
+    #[error("path not found: it ends with a slash")]
+    TrailingSlash,
     /// The path exists, but not with this method.
     #[error("method not allowed")]
     MethodNotAllowed {
         /// The methods of the path, as in the header `Allow`.
         allow: &'static str,
+        /// The method of the request.
+        method: Method,
     },
     /// The body is larger than allowed.
     #[error("the body is too large")]
@@ -44,12 +49,28 @@ pub enum ApiError {
     /// The content type of the body is not JSON in UTF-8, or the body is compressed.
     #[error("unsupported media type")]
     UnsupportedMediaType {
-        /// Whether the method also accepts `application/merge-patch+json`.
-        merge_patch: bool,
+        /// A sentence for the caller that says what to send instead.
+        reason: String,
+        /// Whether the body is compressed. The response then has `Accept-Encoding: identity` (RFC 9110, section
+        /// 12.5.3).
+        compressed: bool,
     },
     /// The body is not valid JSON.
     #[error("the body is not valid JSON")]
-    MalformedJson,
+    MalformedJson {
+        /// A sentence for the caller that says what is wrong, and where.
+        reason: String,
+    },
+    /// The connection failed before the whole body had arrived.
+    #[error("the body is incomplete")]
+    IncompleteBody,
+    /// The body did not arrive in the time that [`TodoApi::with_timeout`](super::TodoApi::with_timeout) allows. Nothing
+    /// was done.
+    #[error("the body did not arrive within {limit:?}")]
+    SlowBody {
+        /// The time limit.
+        limit: Duration,
+    },
     /// The body is JSON, but not an object.
     #[error("the body is not a JSON object")]
     NotAnObject,
@@ -93,13 +114,15 @@ impl ApiError {
                 StatusCode::UNAUTHORIZED
             }
             Self::Forbidden | Self::Auth(AuthError::ForeignOrigin) => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::Service(Error::TaskNotFound) => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::TrailingSlash | Self::Service(Error::TaskNotFound) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::MalformedJson => StatusCode::BAD_REQUEST,
+            Self::MalformedJson { .. } | Self::IncompleteBody => StatusCode::BAD_REQUEST,
+            Self::SlowBody { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::NotAnObject | Self::Validation(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
+            | Self::Service(Error::TooManyCalls) => StatusCode::TOO_MANY_REQUESTS,
             Self::Auth(AuthError::Unavailable { .. })
             | Self::Service(Error::Store(
                 StoreError::Unavailable(_) | StoreError::Interrupted(_) | StoreError::Timeout(_),
@@ -120,14 +143,17 @@ impl ApiError {
             Self::Auth(AuthError::Invalid(_)) => "token_invalid",
             Self::Auth(AuthError::Revoked) => "token_revoked",
             Self::Forbidden | Self::Auth(AuthError::ForeignOrigin) => "forbidden",
-            Self::NotFound => "not_found",
+            Self::NotFound | Self::TrailingSlash => "not_found",
             Self::Service(Error::TaskNotFound) => "task_not_found",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::PayloadTooLarge { .. } => "payload_too_large",
             Self::UnsupportedMediaType { .. } => "unsupported_media_type",
-            Self::MalformedJson => "malformed_json",
+            Self::MalformedJson { .. } => "malformed_json",
+            Self::IncompleteBody => "incomplete_body",
+            Self::SlowBody { .. } => "request_timeout",
             Self::NotAnObject | Self::Validation(_) => "validation_failed",
-            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => "rate_limited",
+            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
+            | Self::Service(Error::TooManyCalls) => "rate_limited",
             Self::Auth(AuthError::Unavailable { .. })
             | Self::Service(Error::Store(StoreError::Unavailable(_) | StoreError::Interrupted(_)))
             | Self::NotReady { .. } => "unavailable",
@@ -148,20 +174,25 @@ impl ApiError {
             Self::Auth(AuthError::ForeignOrigin) => "Cookies are accepted only from the site's own pages.".to_owned(),
             Self::Forbidden => "The user in the path is not the caller.".to_owned(),
             Self::NotFound => "This path does not exist.".to_owned(),
+            Self::TrailingSlash => "This path does not exist. Remove the slash at its end.".to_owned(),
             Self::Service(Error::TaskNotFound) => "Task not found.".to_owned(),
-            Self::MethodNotAllowed { allow } => format!("This path supports {allow}."),
+            Self::MethodNotAllowed { allow, method } => {
+                match allow.split(", ").find(|own| own.eq_ignore_ascii_case(method.as_str())) {
+                    Some(own) => format!("Methods are written in capitals: {own}, not {method}."),
+                    None => format!("This path supports {allow}."),
+                }
+            }
             Self::PayloadTooLarge { limit: Some(limit) } => format!("The body must have at most {limit} bytes."),
             Self::PayloadTooLarge { limit: None } => "The body is too large.".to_owned(),
-            Self::UnsupportedMediaType { merge_patch: false } => "Send the body as application/json.".to_owned(),
-            Self::UnsupportedMediaType { merge_patch: true } => {
-                "Send the body as application/json or application/merge-patch+json.".to_owned()
+            Self::UnsupportedMediaType { reason, .. } | Self::MalformedJson { reason } => reason.clone(),
+            Self::IncompleteBody => "The connection failed before the whole body had arrived.".to_owned(),
+            Self::SlowBody { limit } => {
+                format!("The body did not arrive within {} s.", limit.as_secs_f64())
             }
-            Self::MalformedJson => "The body is not valid JSON.".to_owned(),
             Self::NotAnObject => "The body must be a JSON object.".to_owned(),
             Self::Validation(errors) => errors.to_string(),
-            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => {
-                "Too many requests. Retry later.".to_owned()
-            }
+            Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
+            | Self::Service(Error::TooManyCalls) => "Too many requests. Retry later.".to_owned(),
             Self::NotReady { .. } => "The service is not ready.".to_owned(),
             Self::Auth(AuthError::Unavailable { .. }) | Self::Service(Error::Store(StoreError::Unavailable(_))) => {
                 "The service is unavailable. Retry later.".to_owned()
@@ -185,6 +216,7 @@ impl ApiError {
                 Some(*retry_after)
             }
             Self::Auth(AuthError::OverQuota(quota)) => quota.retry_after,
+            Self::Service(Error::TooManyCalls) => Some(Duration::from_secs(1)),
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(Duration::from_secs(1)),
             _ => None,
         }

@@ -1,9 +1,11 @@
-//! Reads the input of a request: the query parameters, the id in the path and the members of the JSON object in the body.
-//! All invalid fields are reported together.
+//! Reads the input of a request: the query parameters, the id in the path and the members of the JSON object in the
+//! body. All invalid fields are reported together.
 
 use std::{borrow::Cow, str::FromStr};
 
-use super::{error::ApiError, field_errors::FieldErrors};
+use http::HeaderMap;
+
+use super::{error::ApiError, field_errors::FieldErrors, json_body};
 use crate::{
     Description, InvalidValue, NewTask, Patch, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, json::Json,
 };
@@ -74,26 +76,50 @@ pub(super) fn task_id(text: Option<&str>, errors: &mut FieldErrors) -> Option<Ta
     }
 }
 
+/// Rejects the headers of a write that ask for something that this API does not do: a condition, a safe retry, a part
+/// of a resource, another method. A client that sends one relies on it, so that the write without it could be harmful.
+pub(super) fn reject_conditions(headers: &HeaderMap, errors: &mut FieldErrors) {
+    for name in [
+        "If-Match",
+        "If-None-Match",
+        "Idempotency-Key",
+        "Content-Range",
+        "X-HTTP-Method-Override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+    ] {
+        if headers.contains_key(name) {
+            errors.add(name, "is not supported");
+        }
+    }
+}
+
 /// The members of the JSON object in a body that were not read yet. Those left at the end are unknown, and rejected.
-pub(super) struct Members(Vec<(String, Json)>);
+pub(super) struct Members {
+    members: Vec<(String, Json)>,
+    /// The names of the members with half of a surrogate pair. Their values are not those that were sent.
+    halved: Vec<String>,
+}
 
 impl Members {
     pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        match Json::parse(body) {
-            Ok(Json::Object(members)) => Ok(Self(members)),
-            Ok(_) => Err(ApiError::NotAnObject),
-            Err(_) => Err(ApiError::MalformedJson),
-        }
+        let parsed = json_body::parse(body).map_err(|reason| ApiError::MalformedJson { reason })?;
+        let Json::Object(members) = parsed.value else { return Err(ApiError::NotAnObject) };
+        let halved = parsed.halved.into_iter().filter_map(|index| Some(members.get(index)?.0.clone())).collect();
+        Ok(Self { members, halved })
     }
 
-    /// Parses a body that may be empty, which is treated like an empty object.
+    /// Parses a body that may be empty or `null`, which are treated like an empty object.
     pub(super) fn parse_or_empty(body: &[u8]) -> Result<Self, ApiError> {
-        if body.is_empty() { Ok(Self(Vec::new())) } else { Self::parse(body) }
+        match body.trim_ascii() {
+            b"" | b"null" => Ok(Self { members: Vec::new(), halved: Vec::new() }),
+            _ => Self::parse(body),
+        }
     }
 
     fn take(&mut self, name: &str, errors: &mut FieldErrors) -> Option<Json> {
         let mut values = Vec::new();
-        self.0.retain_mut(|(key, value)| {
+        self.members.retain_mut(|(key, value)| {
             let own = key == name;
             if own {
                 values.push(std::mem::replace(value, Json::Null));
@@ -102,6 +128,10 @@ impl Members {
         });
         if values.len() > 1 {
             errors.add(name, "must be given only once");
+            return None;
+        }
+        if self.halved.iter().any(|halved| halved == name) {
+            errors.add(name, "must not contain half of a surrogate pair, such as an emoji that was cut in two");
             return None;
         }
         values.pop()
@@ -176,7 +206,7 @@ impl Members {
     }
 
     pub(super) fn reject_rest(self, errors: &mut FieldErrors) {
-        for (name, _) in self.0 {
+        for (name, _) in self.members {
             let message = match name.as_str() {
                 "user_id" => "is set from the token",
                 "id" | "created_at" | "updated_at" | "version" => "is set by the server",

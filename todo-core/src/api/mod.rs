@@ -35,8 +35,9 @@
 //!
 //! # Errors
 //!
-//! A failed request gets problem details (RFC 9457) as its body. The response carries the [`ApiError`] in its extensions
-//! as `Arc<ApiError>`, where a middleware of the host can read it. Causes of a 5xx are logged and never sent.
+//! A failed request gets problem details (RFC 9457) as its body. The response carries the [`ApiError`] in its
+//! extensions as `Arc<ApiError>`, where a middleware of the host can read it. Causes of a 5xx are logged and never
+//! sent.
 
 mod body;
 #[cfg(feature = "openapi")]
@@ -44,10 +45,12 @@ mod docs;
 mod error;
 mod field_errors;
 mod input;
+mod json_body;
 mod log;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod operations;
+mod printable;
 mod problem;
 mod ready;
 mod render;

@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderValue, Response, StatusCode,
     header::{LINK, LOCATION},
 };
 
 use super::{
     error::ApiError,
     field_errors::FieldErrors,
-    input::{Members, Query, task_id},
+    input::{Members, Query, reject_conditions, task_id},
     render,
     response::{empty, ok, with_json},
     session::Session,
@@ -21,6 +21,7 @@ pub(super) struct Call<'a> {
     pub(super) tasks: UserTasks<'a>,
     pub(super) id: Option<&'a str>,
     pub(super) query: Query<'a>,
+    pub(super) headers: &'a HeaderMap,
 }
 
 impl Call<'_> {
@@ -42,6 +43,7 @@ impl Call<'_> {
         let mut errors = FieldErrors::default();
         let new = members.new_task(&mut errors);
         members.reject_rest(&mut errors);
+        reject_conditions(self.headers, &mut errors);
         self.query.reject_rest(&mut errors);
         let task = self.tasks.create(checked(errors, new)?).await?;
         let mut response = with_json(StatusCode::CREATED, "application/json", render::task(&task));
@@ -64,6 +66,7 @@ impl Call<'_> {
         let mut errors = FieldErrors::default();
         let (id, replacement) = (task_id(self.id, &mut errors), members.replacement(&mut errors));
         members.reject_rest(&mut errors);
+        reject_conditions(self.headers, &mut errors);
         self.query.reject_rest(&mut errors);
         let (id, replacement) = checked(errors, id.zip(replacement))?;
         Ok(one(&self.tasks.replace(id, replacement).await?))
@@ -74,6 +77,7 @@ impl Call<'_> {
         let mut errors = FieldErrors::default();
         let (id, patch) = (task_id(self.id, &mut errors), members.patch(&mut errors));
         members.reject_rest(&mut errors);
+        reject_conditions(self.headers, &mut errors);
         self.query.reject_rest(&mut errors);
         let id = checked(errors, id)?;
         Ok(one(&self.tasks.patch(id, patch).await?))
@@ -83,6 +87,7 @@ impl Call<'_> {
         let mut errors = FieldErrors::default();
         let id = task_id(self.id, &mut errors);
         self.query.reject_rest(&mut errors);
+        reject_conditions(self.headers, &mut errors);
         self.tasks.delete(checked(errors, id)?).await?;
         Ok(empty(StatusCode::NO_CONTENT))
     }
@@ -92,6 +97,7 @@ impl Call<'_> {
         let mut errors = FieldErrors::default();
         let (id, completed) = (task_id(self.id, &mut errors), members.completion(&mut errors));
         members.reject_rest(&mut errors);
+        reject_conditions(self.headers, &mut errors);
         self.query.reject_rest(&mut errors);
         let id = checked(errors, id)?;
         Ok(one(&match completed {

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderValue, Response,
-    header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ACCEPT_ENCODING, ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
 
@@ -27,10 +27,9 @@ struct Problem<'a> {
 
 /// Makes the response to a failed request: status, headers and problem details (RFC 9457).
 ///
-/// An adapter or a host calls it for requests that it rejects itself, so that all errors have the same form. It takes an
-/// [`ApiError`] or anything that converts to one: the [`Error`](crate::Error) of the service, an
-/// [`AuthError`], [`FieldErrors`](super::FieldErrors). The response carries the error in its extensions as
-/// `Arc<ApiError>`.
+/// An adapter or a host calls it for requests that it rejects itself, so that all errors have the same form. It takes
+/// an [`ApiError`] or anything that converts to one: the [`Error`](crate::Error) of the service, an [`AuthError`],
+/// [`FieldErrors`](super::FieldErrors). The response carries the error in its extensions as `Arc<ApiError>`.
 ///
 /// ```
 /// use todo_core::api::{ApiError, problem};
@@ -60,8 +59,14 @@ pub fn problem(error: impl Into<ApiError>) -> Response<Bytes> {
     };
     let mut response = json(status, "application/problem+json", &body);
     let headers = response.headers_mut();
-    if let ApiError::MethodNotAllowed { allow } = error {
-        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    match &error {
+        ApiError::MethodNotAllowed { allow, .. } => {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        ApiError::UnsupportedMediaType { compressed: true, .. } => {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        _ => {}
     }
     if let Some(challenge) = error.challenge() {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

@@ -16,8 +16,8 @@ use crate::{TodoService, auth::Authenticator};
 /// The parts, as responses name them.
 pub(super) const PARTS: [&str; 2] = ["store", "keys"];
 
-/// How long a part may take. The clients of a probe wait little longer, and a probe that they abandon tells them nothing
-/// about the other part.
+/// How long a part may take. The clients of a probe wait little longer, and a probe that they abandon tells them
+/// nothing about the other part.
 const PART_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The status of the server.

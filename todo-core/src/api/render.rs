@@ -1,5 +1,5 @@
-//! Renders tasks as JSON: the same bytes as serde renders for [`Task`], in a third of the time. A page consists mostly of
-//! member names, ids and times, which need no escaping.
+//! Renders tasks as JSON: the same bytes as serde renders for [`Task`], in a third of the time. A page consists mostly
+//! of member names, ids and times, which need no escaping.
 
 use std::io::Write as _;
 

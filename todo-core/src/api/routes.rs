@@ -55,8 +55,8 @@ impl Operation {
 
 /// A path of the API and the operations of its methods.
 ///
-/// An adapter registers each [`path`](Self::path) with its framework for all methods, and passes the requests that match
-/// to [`TodoApi::respond`](super::TodoApi::respond), which rejects unknown methods.
+/// An adapter registers each [`path`](Self::path) with its framework for all methods, and passes the requests that
+/// match to [`TodoApi::respond`](super::TodoApi::respond), which rejects unknown methods.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Resource {
@@ -101,8 +101,8 @@ pub const PROBES: &[Resource] = &[
     Resource { path: "/health/ready", operations: &[(Method::GET, Operation::Ready)], allow: GET_ALLOW },
 ];
 
-/// The paths of the documentation, for the root of a server: the OpenAPI document and a page that shows it. They require
-/// no credential.
+/// The paths of the documentation, for the root of a server: the OpenAPI document and a page that shows it. They
+/// require no credential.
 #[cfg(feature = "openapi")]
 pub const DOCS: &[Resource] = &[
     Resource { path: "/openapi.json", operations: DOCUMENT, allow: GET_ALLOW },
@@ -158,8 +158,8 @@ impl Resource {
 
     /// Whether the end of a path matches the template of this resource exactly.
     ///
-    /// Some frameworks also match a trailing slash, or an empty segment for a parameter. An adapter can call this to leave
-    /// such paths to its host.
+    /// Some frameworks also match a trailing slash, or an empty segment for a parameter. An adapter can call this to
+    /// leave such paths to its host.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         self.parameters(path).is_some()
@@ -167,8 +167,8 @@ impl Resource {
 
     /// Returns the templates of paths that almost match: those with a trailing slash or an empty parameter.
     ///
-    /// An adapter whose framework matches exactly registers them beside [`path`](Self::path), so that they get the API's
-    /// 404 in every framework. No template is returned by two resources.
+    /// An adapter whose framework matches exactly registers them beside [`path`](Self::path), so that they get the
+    /// API's 404 in every framework. No template is returned by two resources.
     pub fn near_misses(&self) -> impl Iterator<Item = String> {
         let mut paths = vec![String::new()];
         for segment in self.path[1..].split('/') {
@@ -243,8 +243,8 @@ fn decoded(segment: &str) -> Result<Cow<'_, str>, std::str::Utf8Error> {
 
 /// Finds the resource of a path below the mount, for the adapters of frameworks that do not route by templates.
 ///
-/// It also finds paths that [almost match](Resource::near_misses), so that they get the API's 404 in every framework. All
-/// other paths belong to the host.
+/// It also finds paths that [almost match](Resource::near_misses), so that they get the API's 404 in every framework.
+/// All other paths belong to the host.
 ///
 /// ```
 /// use todo_core::api::{RESOURCES, find_resource};

@@ -25,8 +25,8 @@ use crate::{
 
 /// The todo API over HTTP: a [`TodoService`] with authentication, limits and error responses.
 ///
-/// Cloning is cheap, and clones share the service and the settings. [`respond`](Self::respond) must be polled in a tokio
-/// runtime whose timer is enabled.
+/// Cloning is cheap, and clones share the service and the settings. [`respond`](Self::respond) must be polled in a
+/// tokio runtime whose timer is enabled.
 #[derive(Clone, Debug)]
 pub struct TodoApi {
     service: TodoService,
@@ -71,8 +71,8 @@ impl TodoApi {
         self
     }
 
-    /// Sets how long a request may take, from its head to its response (default 10 s). Slower requests are rejected with
-    /// 503 `timeout`.
+    /// Sets how long a request may take, from its head to its response (default 10 s). Slower requests are rejected
+    /// with 503 `timeout`.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -134,15 +134,15 @@ impl TodoApi {
         );
         async move {
             let head_only = request.method() == Method::HEAD;
-            let mut quota = None;
-            let mut response = match self.result(resource, request, &mut quota).await {
+            let mut progress = Progress::default();
+            let mut response = match self.result(resource, request, &mut progress).await {
                 Ok(response) => response,
                 Err(error) => {
                     report(&error);
                     problem(error)
                 }
             };
-            if let Some(quota) = quota {
+            if let Some(quota) = progress.quota {
                 quota.tell(response.headers_mut());
             }
             if head_only {
@@ -158,7 +158,7 @@ impl TodoApi {
         &self,
         resource: &'static Resource,
         request: Request<B>,
-        quota: &mut Option<Quota>,
+        progress: &mut Progress,
     ) -> Result<Response<Bytes>, ApiError>
     where
         B: Body + Send,
@@ -166,19 +166,24 @@ impl TodoApi {
         B::Error: Into<BoxError>,
     {
         let (head, body) = request.into_parts();
-        let parameters = resource.parameters(head.uri.path()).ok_or(ApiError::NotFound)?;
+        let path = head.uri.path();
+        let parameters = resource.parameters(path).ok_or_else(|| {
+            let has_slash = path.strip_suffix('/').is_some_and(|path| resource.matches(path));
+            if has_slash { ApiError::TrailingSlash } else { ApiError::NotFound }
+        })?;
         if head.method == Method::OPTIONS {
             let mut response = empty(StatusCode::NO_CONTENT);
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(resource.allow));
             return Ok(response);
         }
         let Some(operation) = resource.operation(&head.method) else {
-            return Err(ApiError::MethodNotAllowed { allow: resource.allow });
+            return Err(ApiError::MethodNotAllowed { allow: resource.allow, method: head.method });
         };
-        match tokio::time::timeout(self.timeout, self.perform(resource, operation, &head, parameters, body, quota))
+        match tokio::time::timeout(self.timeout, self.perform(resource, operation, &head, parameters, body, progress))
             .await
         {
             Ok(result) => result,
+            Err(_) if progress.reads_body => Err(ApiError::SlowBody { limit: self.timeout }),
             Err(_) => Err(ApiError::Timeout { limit: self.timeout }),
         }
     }
@@ -191,7 +196,7 @@ impl TodoApi {
         head: &Parts,
         parameters: Parameters<'_>,
         body: B,
-        quota: &mut Option<Quota>,
+        progress: &mut Progress,
     ) -> Result<Response<Bytes>, ApiError>
     where
         B: Body + Send,
@@ -209,14 +214,17 @@ impl TodoApi {
             _ => {}
         }
         let identity;
-        (identity, *quota) = self.admit(head).await?;
+        (identity, progress.quota) = self.admit(head).await?;
         if !parameters.user.is(&identity.user_id) {
             return Err(ApiError::Forbidden);
         }
         let body = match operation {
             Operation::CreateTask | Operation::ReplaceTask | Operation::PatchTask | Operation::CompleteTask => {
                 let merge_patch = head.method == Method::PATCH;
-                read_body(&head.headers, body, self.body_limit, merge_patch).await?
+                progress.reads_body = true;
+                let body = read_body(&head.headers, body, self.body_limit, merge_patch).await;
+                progress.reads_body = false;
+                body?
             }
             // A body of GET or DELETE has no meaning (RFC 9110, section 9.3), so it is not read.
             _ => Vec::new(),
@@ -225,6 +233,7 @@ impl TodoApi {
             tasks: self.service.for_user(identity.user_id.clone()),
             id: parameters.id.as_deref(),
             query: Query::parse(head.uri.query()),
+            headers: &head.headers,
         };
         match operation {
             Operation::ListTasks => call.list().await,
@@ -240,4 +249,13 @@ impl TodoApi {
             Operation::GetDocument => Err(ApiError::Internal("a document reached the service")),
         }
     }
+}
+
+/// What is known of a request that ends before its result.
+#[derive(Default)]
+struct Progress {
+    /// The caller's quota, if a gate has one.
+    quota: Option<Quota>,
+    /// Whether the body is being read.
+    reads_body: bool,
 }

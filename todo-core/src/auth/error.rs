@@ -186,7 +186,7 @@ pub enum InvalidSource {
     #[error("a shared secret must have at least 32 bytes")]
     ShortSecret,
     /// A secret is the public default of Better Auth.
-    #[error("the secret is the public development default of Better Auth")]
+    #[error("the secret is the public default of Better Auth")]
     PublicSecret,
     /// A list of secrets, issuers or audiences is empty or contains an empty string, or the subject has an empty name.
     /// An empty issuer or audience would match the tokens of a misconfigured issuer.

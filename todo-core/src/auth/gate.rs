@@ -6,8 +6,8 @@ use super::{authenticator::Identity, error::AuthError, quota::Quota};
 
 /// Accepts or rejects each request of an authenticated caller: for disabled users, revoked credentials and rate limits.
 ///
-/// A gate is asked about every request after its credential was verified, and its verdicts are not cached: a change
-/// takes effect with the next request.
+/// A gate is called for every request whose credential was accepted, and its verdicts are not cached: a change takes
+/// effect with the next request.
 ///
 /// ```
 /// use std::{collections::HashMap, sync::{PoisonError, RwLock}};
@@ -35,7 +35,7 @@ use super::{authenticator::Identity, error::AuthError, quota::Quota};
 /// }
 /// ```
 ///
-/// The API asks its gates in the order in which they were [added](crate::api::TodoApi::with_gate), and stops at the
+/// The API calls its gates in the order in which they were [added](crate::api::TodoApi::with_gate), and stops at the
 /// first one that rejects the request. If several gates return a [`Quota`], the response contains the quota with the
 /// fewest remaining requests.
 #[async_trait]
@@ -124,7 +124,7 @@ impl Gates {
         Self(self.0.iter().cloned().chain([gate]).collect())
     }
 
-    /// Asks the gates about a request. Returns the quota for the response, if there is one.
+    /// Calls the gates for a request. Returns the quota for the response, if there is one.
     pub(crate) async fn check(&self, identity: &Identity) -> Result<Option<Quota>, AuthError> {
         let mut lowest: Option<Quota> = None;
         for gate in &*self.0 {

@@ -1,9 +1,9 @@
 //! Test suites for stores and for adapters (feature `conformance`).
 //!
-//! Every store and every adapter of this workspace passes them. To test your own, write a function that creates it, runs
-//! one case and cleans up, and pass the function to [`store_conformance!`](crate::store_conformance) or
-//! [`api_conformance!`](crate::api_conformance). The macro generates one test for each case. The test crate needs `tokio`
-//! with the features `macros` and `rt-multi-thread`.
+//! Every store and every adapter of this workspace passes them. To test your own, write a function that creates it,
+//! runs one case and cleans up, and pass the function to [`store_conformance!`](crate::store_conformance) or
+//! [`api_conformance!`](crate::api_conformance). The macro generates one test for each case. The test crate needs
+//! `tokio` with the features `macros` and `rt-multi-thread`.
 //!
 //! ```
 //! use std::sync::Arc;

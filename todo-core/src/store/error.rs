@@ -12,31 +12,31 @@ type Source = Box<dyn StdError + Send + Sync>;
 /// | [`Timeout`](Self::Timeout) | no | repeat it, if the database is less busy |
 /// | [`Backend`](Self::Backend) | usually not | look into the log |
 ///
-/// The text of an error contains no value of a task. Its source is the error of the driver, which may: it belongs into the
-/// log, and not into a response.
+/// The text of an error contains no value of a task. Its source is the error of the driver, which may: it belongs into
+/// the log, and not into a response.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The store or its database is set up wrongly: a wrong URL or password, a missing table, a role with too many or too
-    /// few privileges. The text says what is wrong and what to change.
+    /// The store or its database is set up wrongly: a wrong URL or password, a missing table, a role with too many or
+    /// too few privileges. The text says what is wrong and what to change.
     #[error(transparent)]
     Setup(#[from] SetupError),
-    /// The call was certainly not executed: it was rejected before it was sent, or the database rolled it back. Repeating it
-    /// later may succeed.
+    /// The call was certainly not executed: it was rejected before it was sent, or the database rolled it back.
+    /// Repeating it later may succeed.
     #[error("the task store is unavailable")]
     Unavailable(#[source] Source),
-    /// The connection was lost while the database executed a write, which may have taken effect. A read never fails like
-    /// this.
+    /// A write was interrupted, and may have taken effect: the connection was lost, or the code of the store panicked,
+    /// after the statement may have been sent. A read never fails like this.
     ///
-    /// In a store within a transaction of the host, nothing takes effect before the host commits the transaction, and on a
-    /// lost connection that will fail.
-    #[error("the connection to the task store was lost during a write")]
+    /// In a store within a transaction of the host, nothing takes effect before the host commits the transaction, and
+    /// on a lost connection that will fail.
+    #[error("a write was interrupted and may have taken effect")]
     Interrupted(#[source] Source),
     /// The database cancelled the statement at its time limit and rolled it back.
     #[error("the statement took longer than the database allows")]
     Timeout(#[source] Source),
-    /// The call failed in another way, such as a violated constraint or a row that cannot be decoded. Repeating it does not
-    /// help.
+    /// The call failed in another way, such as a violated constraint or a row that cannot be decoded. Repeating it does
+    /// not help.
     #[error("the task store failed")]
     Backend(#[source] Source),
 }
@@ -44,8 +44,8 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the call may have taken effect although it failed. If not, it can be repeated safely.
     ///
-    /// `true` for [`Interrupted`](Self::Interrupted); and for [`Backend`](Self::Backend), which leaves it open: a row that
-    /// cannot be decoded may have been written before.
+    /// `true` for [`Interrupted`](Self::Interrupted); and for [`Backend`](Self::Backend), which leaves it open: a row
+    /// that cannot be decoded may have been written before.
     #[must_use]
     pub fn may_have_happened(&self) -> bool {
         match self {
@@ -66,8 +66,8 @@ impl StoreError {
 
 /// A mistake in how a store is set up.
 ///
-/// Its text says what is wrong and what to change, for the operator. The source, if there is one, is the error in which the
-/// mistake became visible; the text does not repeat it.
+/// Its text says what is wrong and what to change, for the operator. The source, if there is one, is the error in which
+/// the mistake became visible; the text does not repeat it.
 ///
 /// ```
 /// use todo_core::store::{SetupError, StoreError};

@@ -1,9 +1,9 @@
 //! Isolation: the store suite fails for each statement that loses its owner.
 //!
-//! One statement after the other loses its predicate on `user_id` (the predicate becomes true, but keeps its parameter, so
-//! that the statement still runs), and an insert writes the task of another owner. The suite then runs on a store that is
-//! right but for this one statement, and a case has to fail. The functions for row-level security are weakened in
-//! `tests/postgres_row_security.rs`, since they live in the database.
+//! One statement after the other loses its predicate on `user_id` (the predicate becomes true, but keeps its parameter,
+//! so that the statement still runs), and an insert writes the task of another owner. The suite then runs on a store
+//! that is right but for this one statement, and a case has to fail. The functions for row-level security are weakened
+//! in `tests/postgres_row_security.rs`, since they live in the database.
 
 use std::{
     fmt::Write as _,

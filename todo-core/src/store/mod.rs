@@ -1,8 +1,8 @@
 //! The stores that keep tasks, and their contract.
 //!
-//! [`TaskStore`] is the contract. [`MemoryStore`] is always available; `SqliteStore` and `PostgresStore` need the features
-//! `sqlite` and `postgres`. [`CoalescingStore`] wraps another store. [`StoreError`] says whether a call that failed may have
-//! been executed.
+//! [`TaskStore`] is the contract. [`MemoryStore`] is always available; `SqliteStore` and `PostgresStore` need the
+//! features `sqlite` and `postgres`. [`CoalescingStore`] wraps another store. [`StoreError`] says whether a call that
+//! failed may have been executed.
 
 use std::{fmt, sync::Arc};
 
@@ -42,10 +42,10 @@ pub use sqlite::{SqliteInTransaction, SqliteStore};
 ///
 /// The contract of every store, which the suite in `todo_core::conformance` checks:
 ///
-/// - Every method except [`ping`](Self::ping) takes the owner first, and reads and writes only the tasks of that owner. The
-///   same [`TaskId`] under two owners means two tasks.
-/// - A call is executed completely or not at all. Concurrent calls have the same effect as if they ran one after the other,
-///   in some order: 64 toggles toggle 64 times.
+/// - Every method except [`ping`](Self::ping) takes the owner first, and reads and writes only the tasks of that owner.
+///   The same [`TaskId`] under two owners means two tasks.
+/// - A call is executed completely or not at all. Concurrent calls have the same effect as if they ran one after the
+///   other, in some order: 64 toggles toggle 64 times.
 /// - When a write has returned, it is kept, as durably as the store promises.
 /// - A missing task is a result ([`None`], `false`), not an error.
 ///
@@ -65,8 +65,8 @@ pub trait TaskStore: fmt::Debug + Send + Sync {
     /// Returns a page of this owner's tasks, in descending order of their ids.
     async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError>;
 
-    /// Applies the change as [`TaskChange::apply`] does, and returns the changed task, or `None` if this owner has no such
-    /// task.
+    /// Applies the change as [`TaskChange::apply`] does, and returns the changed task, or `None` if this owner has no
+    /// such task.
     async fn update(
         &self,
         owner: &UserId,
@@ -112,10 +112,11 @@ impl TaskChange {
         Self { completed: Some(completed), ..Self::default() }
     }
 
-    /// Applies the change to a task. Stores that keep tasks as values call this; the others do the same in their database.
+    /// Applies the change to a task. Stores that keep tasks as values call this; the others do the same in their
+    /// database.
     ///
-    /// If a field gets another value, `version` is incremented and `updated_at` becomes `now`; otherwise both stay the same.
-    /// `updated_at` never becomes earlier, whatever `now` is.
+    /// If a field gets another value, `version` is incremented and `updated_at` becomes `now`; otherwise both stay the
+    /// same. `updated_at` never becomes earlier, whatever `now` is.
     pub fn apply(&self, task: &mut Task, now: Timestamp) {
         let title = self.title.as_ref().unwrap_or(&task.title);
         let description = match &self.description {

@@ -15,7 +15,7 @@ use super::{
         names::{Dialect, Names},
         operations::{Effect, HasTasks, Operation, operations, task_store},
         pool::{Connector, Opened, Pool},
-        queue::PoolStatus,
+        queue::{NoConnection, PoolStatus},
         sqlstate::{Condition, condition},
         statements::Statements,
         transaction::HostTransaction,
@@ -32,9 +32,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Keeps tasks in one SQLite file. SQLite itself is compiled in.
 ///
-/// The file is in WAL mode, with several connections for reads and one for writes, so that reads and writes do not wait for
-/// each other. Writes of one process queue up in this store, and never fail with "database is locked"; a write of another
-/// process is waited for up to 5 seconds. `synchronous` is `FULL`: a write that has returned survives a power failure.
+/// The file is in WAL mode, with several connections for reads and one for writes, so that reads and writes do not wait
+/// for each other. Writes of one process queue up in this store, and never fail with "database is locked"; a write of
+/// another process is waited for up to 5 seconds. `synchronous` is `FULL`: a write that has returned survives a power
+/// failure.
 ///
 /// The file must be on a local disk, because WAL mode needs shared memory. SQLite creates two files beside it, with the
 /// endings `-wal` and `-shm`. Clones share their connections.
@@ -80,13 +81,13 @@ impl SqliteStore {
         Self::with_options(SqliteConnectOptions::new().filename(path).create_if_missing(true))
     }
 
-    /// Makes a store for the file in a URL such as `sqlite://tasks.db` or `sqlite:///var/lib/todo/tasks.db`. The file is opened,
-    /// and created if it does not exist, when the store is first used. With `?mode=rw` it is not created.
+    /// Makes a store for the file in a URL such as `sqlite://tasks.db` or `sqlite:///var/lib/todo/tasks.db`. The file
+    /// is opened, and created if it does not exist, when the store is first used. With `?mode=rw` it is not created.
     ///
     /// # Errors
     ///
-    /// The URL is not valid, or names no file that can be written ([`StoreError::Setup`]). A database in memory belongs to one
-    /// connection; use [`MemoryStore`](super::MemoryStore) instead.
+    /// The URL is not valid, or names no file that can be written ([`StoreError::Setup`]). A database in memory belongs
+    /// to one connection; use [`MemoryStore`](super::MemoryStore) instead.
     pub fn from_url(url: &str) -> Result<Self, StoreError> {
         let wrong = |reason: &str| SetupError::new(reason).into();
         if !url.starts_with("sqlite:") {
@@ -126,8 +127,9 @@ impl SqliteStore {
         Self { sql: Statements::new(Dialect::Sqlite, names), ..self }
     }
 
-    /// Returns a store for the same file with another limit on the reads that wait, and on the writes that wait (default 1024
-    /// each). Further calls fail with [`StoreError::Unavailable`] at once, since they would wait longer than their callers do.
+    /// Returns a store for the same file with another limit on the reads that wait, and on the writes that wait
+    /// (default 1024 each). Further calls fail with [`StoreError::Unavailable`] at once, since they would wait longer
+    /// than their callers do.
     #[must_use]
     pub fn with_max_waiting(self, max_waiting: usize) -> Self {
         Self {
@@ -139,8 +141,9 @@ impl SqliteStore {
 
     /// Returns a store that works in a transaction of the host, with the names of this store.
     ///
-    /// The transaction belongs to the same file. Begin it with `BEGIN IMMEDIATE` (`pool.begin_with("BEGIN IMMEDIATE")`), or it
-    /// may fail to write because another connection has written since it began.
+    /// The transaction belongs to the same file. Begin it with `BEGIN IMMEDIATE`
+    /// (`pool.begin_with("BEGIN IMMEDIATE")`), or it may fail to write because another connection has written since it
+    /// began.
     ///
     /// ```no_run
     /// use todo_core::{NewTask, Title, TodoService, UserId, store::SqliteStore};
@@ -186,12 +189,13 @@ impl SqliteStore {
         self.readers.status()
     }
 
-    /// Migrates the table to the newest version. It is safe to call this in many processes at once. If the table is at the newest
-    /// version, it changes nothing.
+    /// Migrates the table to the newest version. It is safe to call this in many processes at once. If the table is at
+    /// the newest version, it changes nothing.
     ///
     /// # Errors
     ///
-    /// The file cannot be opened or written, or a newer version of this library has migrated it ([`StoreError::Setup`]).
+    /// The file cannot be opened or written, or a newer version of this library has migrated it
+    /// ([`StoreError::Setup`]).
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.run_migrations(migrate::newest_version(Dialect::Sqlite), DataLoss::Refuse).await
     }
@@ -200,16 +204,16 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// Those of [`migrate`](Self::migrate); or there is no such version, or there are tasks that it would delete, and `loss` is
-    /// [`DataLoss::Refuse`] ([`StoreError::Setup`]).
+    /// Those of [`migrate`](Self::migrate); or there is no such version, or there are tasks that it would delete, and
+    /// `loss` is [`DataLoss::Refuse`] ([`StoreError::Setup`]).
     pub async fn migrate_to(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         self.run_migrations(migrate::known_version(Dialect::Sqlite, version)?, loss).await
     }
 
     async fn run_migrations(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
-        let mut connection = self.writer.lease().await?;
-        // sqlx takes no lock on SQLite. This transaction holds the write lock, so that concurrent migrations run one after the
-        // other, and all but the first find the work done.
+        let mut connection = self.writer.lease().await.map_err(cannot_open)?;
+        // sqlx takes no lock on SQLite. This transaction holds the write lock, so that concurrent migrations run one
+        // after the other, and all but the first find the work done.
         let mut transaction = connection.begin_with("begin immediate").await?;
         let migrator = migrate::migrator(Dialect::Sqlite, &self.sql.names);
         let failed = |error| migrate::migration_failed(Dialect::Sqlite, error);
@@ -226,8 +230,8 @@ impl SqliteStore {
         Ok(result?)
     }
 
-    /// Closes the file. If no other process has it open, SQLite deletes the two files beside it. Running calls end normally;
-    /// later calls fail with [`StoreError::Unavailable`].
+    /// Closes the file. If no other process has it open, SQLite deletes the two files beside it. Running calls end
+    /// normally; later calls fail with [`StoreError::Unavailable`].
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
@@ -237,6 +241,18 @@ impl SqliteStore {
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStore").field("names", &self.sql.names).finish_non_exhaustive()
+    }
+}
+
+/// Why the file cannot be opened at the start. Later, the same error may be temporary, such as too many open files.
+fn cannot_open(reason: NoConnection) -> StoreError {
+    match reason {
+        NoConnection::ConnectFailed(error) if condition(&error) == Condition::CannotOpen => {
+            let text = "the SQLite file cannot be opened or created; create the folder that contains it, and let this process \
+                        write there";
+            SetupError::new(text).with_source(error).into()
+        }
+        reason => reason.into(),
     }
 }
 
@@ -313,8 +329,8 @@ impl SqliteStore {
 
 task_store!(SqliteStore);
 
-/// A store within a transaction of the host, made by [`SqliteStore::in_transaction`]: the host's rows and the tasks commit or
-/// roll back together.
+/// A store within a transaction of the host, made by [`SqliteStore::in_transaction`]: the host's rows and the tasks
+/// commit or roll back together.
 ///
 /// Clones are the same store, so that one goes into a [`TodoService`](crate::TodoService) and the other returns the
 /// transaction to the host. Calls run one after the other. After a call that failed, roll the transaction back.

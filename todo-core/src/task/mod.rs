@@ -1,4 +1,5 @@
-//! Tasks and the types of their fields. Every value of these types is valid, because it can only be created with checks.
+//! Tasks and the types of their fields. Every value of these types is valid, because it can only be created with
+//! checks.
 
 mod id;
 mod invalid_value;
@@ -71,8 +72,8 @@ pub struct TaskReplacement {
     pub title: Title,
     /// The new description. `None` removes the description.
     pub description: Option<Description>,
-    /// Whether the task is done. `None` does not change it, so that a client that replaces the texts does not reopen the
-    /// task.
+    /// Whether the task is done. `None` does not change it, so that a client that replaces the texts does not reopen
+    /// the task.
     pub completed: Option<bool>,
 }
 

@@ -55,8 +55,8 @@ impl FromStr for Limit {
 
 /// A position in a user's list of tasks, where a page starts.
 ///
-/// A cursor is only a position and reveals nothing about a user. Used with another user, it lists that user's tasks from
-/// the same position. Its text is opaque.
+/// A cursor is only a position and reveals nothing about a user. Used with another user, it lists that user's tasks
+/// from the same position. Its text is opaque.
 ///
 /// ```
 /// use todo_core::Cursor;
@@ -135,8 +135,8 @@ pub struct Page {
 }
 
 impl Page {
-    /// Creates a page of at most `limit` tasks, for a store that reads `limit + 1` tasks to find out whether there is a next
-    /// page.
+    /// Creates a page of at most `limit` tasks, for a store that reads `limit + 1` tasks to find out whether there is a
+    /// next page.
     #[must_use]
     pub fn from_one_more(mut tasks: Vec<Task>, limit: Limit) -> Self {
         let limit = usize::from(limit.get());

@@ -488,7 +488,7 @@ export interface components {
                 };
             };
         };
-        /** @description The caller sends too many requests. */
+        /** @description The caller sends too many requests, or too many at the same time. Nothing was done. */
         RateLimited: {
             headers: {
                 /** @description Caches must not store the response, because it depends on the user. */

@@ -22,6 +22,9 @@ use crate::{
 pub(super) async fn run(sources: Sources) -> Result<(), Failure> {
     let settings = Settings::read(sources)?;
     let telemetry = telemetry::install(settings.log)?;
+    for (name, similar) in &settings.warnings {
+        tracing::warn!("{name} in .env is no setting; did you mean {similar}?");
+    }
     let mut stop = StopSignals::subscribe()?;
     let store = tokio::select! {
         store = database::open(&settings.database) => store?,
@@ -72,6 +75,6 @@ impl Api {
             Some(rate) => api.with_gate(RateLimiter::new(rate)),
             None => api,
         };
-        Ok(Self { app: app::app(http.framework, api, &http.origins), verifier, _refresh: refresh })
+        Ok(Self { app: app::app(http.framework, api, &http.cors), verifier, _refresh: refresh })
     }
 }

@@ -8,7 +8,6 @@ use url::Url;
 use super::{
     Secret, Sources,
     parse::{choice, within},
-    quoted,
 };
 use crate::failure::error_chain;
 
@@ -112,7 +111,6 @@ fn sqlite_url(url: &str) -> Result<String, String> {
 }
 
 fn is_postgres(url: &str) -> bool {
-    let url = url.trim();
     url.starts_with("postgres://") || url.starts_with("postgresql://")
 }
 
@@ -122,22 +120,20 @@ fn postgres_url(url: &str, options: &PostgresOptions) -> Result<Secret, String> 
     }
     // This parses the URL and opens nothing.
     if let Err(error) = PostgresStore::connect_lazy(url, options) {
-        return Err(format!("cannot be used: {}; {PASSWORD_HINT}", error_chain(&error)));
+        let text = error_chain(&error);
+        // Other errors name a parameter.
+        let hint = if text.contains("it has the form") { format!("; {PASSWORD_HINT}") } else { String::new() };
+        return Err(format!("cannot be used: {text}{hint}"));
     }
-    let parsed = Url::parse(url.trim()).map_err(|error| format!("cannot be used: {error}; {PASSWORD_HINT}"))?;
-    // A part of the password before the @ would be used as the host name, and be sent to the log and to name servers.
-    if parsed.path().contains('@') {
-        return Err(format!("has an @ in its path; {PASSWORD_HINT}"));
-    }
-    if parsed.fragment().is_some() {
-        return Err(format!("has a #; {PASSWORD_HINT}"));
-    }
-    // sqlx ignores unknown parameters, so a misspelt one would leave the connection without protection.
-    let known =
-        ["sslmode", "ssl-mode", "sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
-    for (name, _) in parsed.query_pairs() {
-        if name.starts_with("ssl") && !known.contains(&&*name) {
-            return Err(format!("has an unknown parameter, {}", quoted(&name)));
+    // Without a host it is no URL for this parser: libpq's form with a `host` among the parameters.
+    if let Ok(parsed) = Url::parse(url) {
+        // A part of the password before the @ would be used as the host name, and be sent to the log and to name
+        // servers.
+        if parsed.path().contains('@') {
+            return Err(format!("has an @ in its path; {PASSWORD_HINT}"));
+        }
+        if parsed.fragment().is_some() {
+            return Err(format!("has a #; {PASSWORD_HINT}"));
         }
     }
     Ok(Secret::new(url))

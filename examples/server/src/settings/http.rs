@@ -2,22 +2,21 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use todo_core::auth::Rate;
 use url::Url;
 
 use super::{
     Sources,
-    parse::{list, within},
+    parse::{choice, list, within},
     quoted,
 };
-use crate::{app::Framework, connection::DEFAULT_MIB};
+use crate::{app::Framework, connection::DEFAULT_MIB, cors::Cors};
 
 #[derive(Debug)]
 pub(crate) struct Http {
     pub(crate) framework: Framework,
-    /// Websites whose scripts may call the API.
-    pub(crate) origins: Vec<HeaderValue>,
+    pub(crate) cors: Cors,
     pub(crate) body_limit: usize,
     pub(crate) timeout: Duration,
     pub(crate) max_connections: usize,
@@ -43,6 +42,8 @@ impl Http {
         let origins = sources.read("ALLOWED_ORIGINS", origins).unwrap_or_else(|| {
             ["http://localhost:3000", "http://127.0.0.1:3000"].map(HeaderValue::from_static).to_vec()
         });
+        let headers = sources.read("ALLOWED_HEADERS", header_names).unwrap_or_default();
+        let credentials = choice(sources, "ALLOW_CREDENTIALS", [("off", false), ("on", true)]);
         let body_limit = sources.read("BODY_LIMIT", within(1024..=16 * 1024 * 1024));
         let timeout = sources.read("REQUEST_TIMEOUT_SECONDS", within(1..=300));
         let max_connections = sources.read("MAX_CONNECTIONS", within(1..=1_000_000));
@@ -50,7 +51,7 @@ impl Http {
         let rate_limit = sources.read("RATE_LIMIT", rate_limit).flatten();
         Some(Self {
             framework: framework?,
-            origins,
+            cors: Cors { origins, headers, credentials },
             body_limit: body_limit.unwrap_or(64 * 1024),
             timeout: Duration::from_secs(timeout.unwrap_or(10)),
             max_connections: max_connections.unwrap_or(10_000),
@@ -95,6 +96,13 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
         return Err(format!("{} {example}: did you mean {canonical}?", quoted(text)));
     }
     HeaderValue::try_from(canonical).map_err(|_| format!("{} {example}", quoted(text)))
+}
+
+fn header_names(text: &str) -> Result<Vec<HeaderName>, String> {
+    let name = |text: String| {
+        HeaderName::try_from(&text).map_err(|_| format!("{} is not the name of a header", quoted(&text)))
+    };
+    list(text)?.into_iter().map(name).collect()
 }
 
 fn rate_limit(text: &str) -> Result<Option<Rate>, String> {

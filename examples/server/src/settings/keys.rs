@@ -173,6 +173,9 @@ fn check(secret: &Secret) -> Result<(), String> {
             "has {} bytes and needs at least 32; make one with: openssl rand -base64 32",
             secret.reveal().len()
         )),
+        Err(InvalidSource::PublicSecret) => {
+            Err("is the public default of Better Auth; make another one with: openssl rand -base64 32".to_owned())
+        }
         Err(error) => Err(error.to_string()),
     }
 }

@@ -42,6 +42,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(Group::Port, "PORT", Some("port"), "PORT", "Port to listen on; 0 chooses a free one [default: 8000]"),
     setting(Group::Http, "FRAMEWORK", Some("framework"), "NAME", "Web framework: axum, or warp or poem in a build with these features [default: axum]"),
     setting(Group::Http, "ALLOWED_ORIGINS", Some("allowed-origins"), "LIST", "Websites whose scripts may call the API (CORS), separated by commas [default: http://localhost:3000,http://127.0.0.1:3000]"),
+    setting(Group::Http, "ALLOWED_HEADERS", Some("allowed-headers"), "LIST", "Further request headers that these scripts may send, separated by commas [default: none]"),
+    setting(Group::Http, "ALLOW_CREDENTIALS", Some("allow-credentials"), "on|off", "Whether these scripts may send cookies [default: off]"),
     setting(Group::Http, "BODY_LIMIT", Some("body-limit"), "BYTES", "Maximum body size in bytes; larger bodies are rejected with 413 [default: 65536]"),
     setting(Group::Http, "REQUEST_TIMEOUT_SECONDS", Some("request-timeout-seconds"), "SECONDS", "Maximum duration of a request; after it the response is 503 [default: 10]"),
     setting(Group::Http, "MAX_CONNECTIONS", Some("max-connections"), "COUNT", "Maximum number of open connections; further ones wait [default: 10000]"),

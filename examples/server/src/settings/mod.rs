@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) log: Log,
     /// Where metrics are served, if they are.
     pub(crate) metrics: Option<SocketAddr>,
+    /// Names in `.env` that are no settings, each with the similar name of a setting.
+    pub(crate) warnings: Vec<(String, &'static str)>,
 }
 
 impl Settings {
@@ -55,6 +57,7 @@ impl Settings {
         let keys = Keys::read(&mut sources);
         let log = Log::read(&mut sources);
         let metrics = metrics_address(&mut sources);
+        let warnings = sources.warnings();
         let key_sources = key_sources(&keys).unwrap_or_else(|problems| {
             for (name, problem) in problems {
                 sources.reject(name, problem);
@@ -69,6 +72,7 @@ impl Settings {
             leeway: keys.leeway,
             log,
             metrics,
+            warnings,
         });
         sources.finish(read)
     }

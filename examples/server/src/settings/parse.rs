@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, ops::RangeInclusive, str::FromStr};
 
 use url::Url;
 
-use super::{Sources, quoted};
+use super::{Sources, quoted, sources::wrapping};
 
 /// A number in this range.
 pub(super) fn within<T>(range: RangeInclusive<T>) -> impl FnOnce(&str) -> Result<T, String>
@@ -35,6 +35,9 @@ pub(super) fn list(text: &str) -> Result<Vec<String>, String> {
     if texts.iter().any(String::is_empty) {
         return Err(format!("{} has an empty entry between its commas", quoted(text)));
     }
+    if let Some((entry, problem)) = texts.iter().find_map(|text| Some((text, wrapping(text)?))) {
+        return Err(format!("the entry {} {problem}", quoted(entry)));
+    }
     Ok(texts)
 }
 
@@ -58,7 +61,7 @@ pub(super) fn claim(path: &str) -> Result<String, String> {
 pub(super) fn http_url(text: &str) -> Result<Url, String> {
     let wrong = |problem: &str| Err(format!("{} {problem}", quoted(text)));
     let Ok(url) = Url::parse(text) else {
-        return wrong("is not a URL");
+        return wrong("is not a URL, such as https://app.example.com");
     };
     if !matches!(url.scheme(), "http" | "https") {
         return wrong("must begin with http:// or https://");

@@ -59,6 +59,8 @@ impl fmt::Display for Mistakes {
 pub(crate) struct Sources {
     values: BTreeMap<&'static str, (Layer, String)>,
     mistakes: Vec<Mistake>,
+    /// Names in `.env` that are no settings, each with the similar name of a setting.
+    warnings: Vec<(String, &'static str)>,
 }
 
 impl Sources {
@@ -91,12 +93,17 @@ impl Sources {
             let line = || Some((Layer::File, Ok(file.remove(name)?)));
             match flag.or_else(variable).or_else(line) {
                 Some((layer, Ok(value))) if !value.is_empty() => {
+                    if let Some(problem) = wrapping(&value) {
+                        sources.add(name, Some(layer), problem);
+                    }
                     sources.values.insert(name, (layer, value));
                 }
                 Some((layer, Err(_))) => sources.add(name, Some(layer), "is not UTF-8"),
                 Some((_, Ok(_))) | None => {}
             }
         }
+        file.retain(|name, _| SETTINGS.iter().all(|setting| setting.name != name));
+        sources.warnings = file.keys().filter_map(|name| Some((name.clone(), similar(name)?))).collect();
         sources
     }
 
@@ -131,13 +138,18 @@ impl Sources {
 
     /// Parses a setting. Returns `None` if it is not set, or if `parse` fails, which adds a mistake.
     pub(crate) fn read<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
-        match parse(self.get(name)?.trim()) {
+        match parse(self.get(name)?) {
             Ok(value) => Some(value),
             Err(problem) => {
                 self.reject(name, problem);
                 None
             }
         }
+    }
+
+    /// Returns the names in `.env` that are no settings, each with the similar name of a setting.
+    pub(crate) fn warnings(&self) -> Vec<(String, &'static str)> {
+        self.warnings.clone()
     }
 
     /// Adds a mistake: the setting is wrong or missing.
@@ -163,6 +175,28 @@ impl Sources {
             _ => Err(Mistakes(self.mistakes)),
         }
     }
+}
+
+/// What is wrong around a value. Whatever wrote it there did not mean it as a part of the value:
+/// `docker run --env-file` keeps quotes, `echo secret | base64` keeps the end of the line.
+pub(super) fn wrapping(value: &str) -> Option<&'static str> {
+    let is_quoted = |quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
+    if value.trim() != value {
+        return Some("begins or ends with white space; remove it");
+    }
+    ['"', '\'', '`']
+        .into_iter()
+        .any(is_quoted)
+        .then_some("is in quotes, which would be a part of the value; remove them")
+}
+
+/// The setting whose name is nearly this name.
+fn similar(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_uppercase();
+    let differences = |setting: &super::Setting| (strsim::osa_distance(&name, setting.name), setting.name);
+    let (differences, setting) = SETTINGS.iter().map(differences).min()?;
+    // Short names are similar to many others.
+    (differences <= 2 && name.len() > 2 * differences.max(1) + 1).then_some(setting)
 }
 
 /// A value for a message: in quotes, at most 80 characters, and without the password of a URL.

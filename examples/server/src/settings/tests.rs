@@ -41,7 +41,7 @@ fn a_secret_is_the_only_required_setting() {
     assert_eq!(settings.address.to_string(), "127.0.0.1:8000");
     assert_eq!(settings.http.body_limit, 64 * 1024);
     assert_eq!(settings.http.timeout, Duration::from_secs(10));
-    assert_eq!(settings.http.origins, ["http://localhost:3000", "http://127.0.0.1:3000"]);
+    assert_eq!(settings.http.cors.origins, ["http://localhost:3000", "http://127.0.0.1:3000"]);
     assert_eq!(settings.leeway, Duration::from_secs(30));
     assert_eq!((settings.log.level, settings.log.json), (LevelFilter::INFO, false));
     assert!(
@@ -172,7 +172,7 @@ fn a_secret_must_be_long_and_not_public() {
     assert!(mistakes(&[("BETTER_AUTH_SECRET", &"x".repeat(31))]).contains("31 bytes"));
     assert!(read(&[("BETTER_AUTH_SECRET", &"x".repeat(32))]).is_ok());
     let public = "better-auth-secret-12345678901234567890";
-    assert!(mistakes(&[("BETTER_AUTH_SECRET", public)]).contains("public development default"));
+    assert!(mistakes(&[("BETTER_AUTH_SECRET", public)]).contains("is the public default of Better Auth"));
 }
 
 #[test]
@@ -357,6 +357,38 @@ fn a_misspelt_tls_parameter_is_rejected() {
     let url = "postgres://todo@db/todo?sslmod=require";
     let message = mistakes(&[("DATABASE_URL", url), ("BETTER_AUTH_SECRET", SECRET)]);
     assert!(message.contains("sslmod"), "{message}");
+}
+
+#[test]
+fn quotes_and_white_space_around_a_value_are_rejected() {
+    let https = "https://auth.example.com";
+    for name in SETTINGS.iter().map(|setting| setting.name) {
+        for value in [format!("\"{https}\""), format!("'{https}'"), format!("{https}\n"), format!(" {https}")] {
+            let message = mistakes(&[(name, &value)]);
+            let expected = if value.contains(['"', '\'']) { "is in quotes" } else { "white space" };
+            let line = message.lines().find(|line| line.contains(&format!("  {name} "))).unwrap_or_default();
+            assert!(line.contains(expected), "{name}={value:?}: {message}");
+        }
+    }
+    let message = mistakes(&[("JWT_ISSUER", "a,\"b\"")]);
+    assert!(message.contains("the entry") && message.contains("is in quotes"), "{message}");
+    let secret = mistakes(&[("BETTER_AUTH_SECRET", &format!("{SECRET}\n"))]);
+    assert!(!secret.contains("horse"), "{secret}");
+}
+
+#[test]
+fn a_name_in_the_file_that_is_nearly_a_setting_is_reported() {
+    let file = "ALLOWED_ORIGIN=x\nJWT_ISSUR=x\nNEXT_PUBLIC_URL=x\nbetter_auth_url=x\nHOME=x\nPORT=1\n";
+    let warnings = Sources::new(BTreeMap::new(), environment(&[]), file).warnings();
+    let expected =
+        [("ALLOWED_ORIGIN", "ALLOWED_ORIGINS"), ("JWT_ISSUR", "JWT_ISSUER"), ("better_auth_url", "BETTER_AUTH_URL")];
+    assert_eq!(warnings, expected.map(|(name, similar)| (name.to_owned(), similar)));
+}
+
+#[test]
+fn a_database_url_without_a_host_may_have_it_among_its_parameters() {
+    let url = "postgresql://u:p@/todo?host=/cloudsql/project:region:name";
+    assert!(with_secret(&[("DATABASE_URL", url)]).is_ok());
 }
 
 #[test]

@@ -49,7 +49,7 @@ async fn a_certificate_of_a_private_authority_is_rejected_until_the_url_names_th
     // `start_local` keeps the settings until the process ends.
     let settings: &'static str = authority.settings_for("localhost").leak();
     let postgres = Server::start_local(settings).await.expect("it starts");
-    let postgres = postgres.expect("PostgreSQL is installed (apt-get install postgresql)");
+    let postgres = postgres.expect("PostgreSQL is installed (install it with scripts/setup)");
     let password = postgres.url().split([':', '@']).nth(2).expect("a password").to_owned();
     let url = format!("{}?sslmode=require", postgres.url().replace("127.0.0.1", "localhost"));
     let setup = Setup::with_secret(Framework::ANY).set("DATABASE_URL", &url);

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use http::{
     HeaderMap, Method, Request, Response,
     header::{
-        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-        ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION, CONTENT_TYPE, ORIGIN, VARY,
+        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+        ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+        ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION, CONTENT_TYPE, ORIGIN,
+        VARY,
     },
 };
 use testkit::http::Client;
@@ -58,9 +59,11 @@ pub(crate) async fn a_preflight_needs_no_token(framework: Framework) {
         let methods = entries(headers, ACCESS_CONTROL_ALLOW_METHODS);
         assert_eq!(methods, ["get", "head", "post", "put", "patch", "delete"]);
         let allowed = entries(headers, ACCESS_CONTROL_ALLOW_HEADERS);
-        for name in ["authorization", "content-type", "x-request-id"] {
+        let usual = "authorization content-type if-match if-none-match idempotency-key last-event-id x-request-id";
+        for name in usual.split(' ').chain(["traceparent", "tracestate", "baggage", "sentry-trace"]) {
             assert!(allowed.contains(&name.to_owned()), "{name}: {allowed:?}");
         }
+        assert_eq!(allowed.len(), 11, "{allowed:?}");
     }
 }
 
@@ -130,6 +133,33 @@ pub(crate) async fn options_without_a_preflight_is_an_ordinary_request(framework
             (204, &"GET, HEAD, POST, OPTIONS".parse().expect("a value"))
         );
     }
+}
+
+pub(crate) async fn settings_allow_further_headers_and_cookies(framework: Framework) {
+    let setup = Setup::with_secret(framework).set("ALLOWED_ORIGINS", ALLOWED).set("ALLOWED_HEADERS", "X-Tenant, x-b3");
+    let server = setup.set("ALLOW_CREDENTIALS", "on").serve(&[]);
+    let response = preflight(&server, "/api/tasks", ALLOWED).await;
+    let allowed = entries(response.headers(), ACCESS_CONTROL_ALLOW_HEADERS);
+    assert!(allowed.contains(&"x-tenant".to_owned()) && allowed.contains(&"x-b3".to_owned()), "{allowed:?}");
+    for origin in [ALLOWED, FOREIGN] {
+        let request = Request::get("/api/tasks").header(ORIGIN, origin);
+        let response = send(&server, request, Bytes::new()).await;
+        let allows = response.headers().get(ACCESS_CONTROL_ALLOW_CREDENTIALS).is_some_and(|value| value == "true");
+        assert_eq!(allows && response.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), origin == ALLOWED);
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_website_is_logged_once() {
+    let server = Setup::with_secret(Framework::ANY).set("ALLOWED_ORIGINS", ALLOWED).serve(&[]);
+    for _ in 0..3 {
+        for origin in [FOREIGN, ALLOWED] {
+            send(&server, Request::get("/api/tasks").header(ORIGIN, origin), Bytes::new()).await;
+        }
+    }
+    let (_, log) = server.stop();
+    assert_eq!(log.matches("ALLOWED_ORIGINS").count(), 1, "{log}");
+    assert!(log.contains(FOREIGN) && !log.contains(ALLOWED), "{log}");
 }
 
 #[tokio::test]

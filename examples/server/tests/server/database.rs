@@ -1,7 +1,7 @@
 //! Opening and migrating the database.
 
 use http::Method;
-use testkit::stores::WalledDatabase;
+use testkit::stores::RowSecurityDatabase;
 use todo_core::{TaskQuery, UserId, store::TaskStore as _};
 
 use crate::{
@@ -47,8 +47,8 @@ async fn migrations_use_the_direct_url() {
 
 #[tokio::test]
 async fn with_row_level_security_a_role_that_owns_nothing_can_serve() {
-    let walled = WalledDatabase::empty().await;
-    let setup = Setup::with_secret(Framework::ANY).set("ROW_SECURITY", "on").set("DATABASE_URL", &walled.app);
+    let secured = RowSecurityDatabase::empty().await;
+    let setup = Setup::with_secret(Framework::ANY).set("ROW_SECURITY", "on").set("DATABASE_URL", &secured.app);
     // There are no tables yet, and this role cannot create them.
     let outcome = setup.run(&[]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
@@ -57,8 +57,8 @@ async fn with_row_level_security_a_role_that_owns_nothing_can_serve() {
     // With the owner's URL as well, the server creates them and grants itself access.
     let both = Setup::with_secret(Framework::ANY)
         .set("ROW_SECURITY", "on")
-        .set("DATABASE_URL", &walled.app)
-        .set("DATABASE_DIRECT_URL", &walled.owner);
+        .set("DATABASE_URL", &secured.app)
+        .set("DATABASE_DIRECT_URL", &secured.owner);
     let server = both.serve(&[]);
     server.user("ann").use_tasks().await;
     let ids = server.user("ann").all_ids().await;
@@ -72,12 +72,12 @@ async fn with_row_level_security_a_role_that_owns_nothing_can_serve() {
     drop(server);
 
     // A statement without an owner fails, and a server with the wrong settings does not start.
-    let store = testkit::stores::connect(&walled.app);
+    let store = testkit::stores::connect(&secured.app);
     assert!(store.list(&UserId::new("ann").expect("an id"), &TaskQuery::default()).await.is_err());
     for (url, row_security, message) in [
-        (&*walled.app, "off", "set ROW_SECURITY=on"),
-        (&*walled.owner, "on", "may disable row-level security"),
-        (walled.database.url(), "on", "is a superuser"),
+        (&*secured.app, "off", "set ROW_SECURITY=on"),
+        (&*secured.owner, "on", "may disable row-level security"),
+        (secured.database.url(), "on", "is a superuser"),
     ] {
         let outcome =
             Setup::with_secret(Framework::ANY).set("ROW_SECURITY", row_security).set("DATABASE_URL", url).run(&[]);
@@ -85,51 +85,51 @@ async fn with_row_level_security_a_role_that_owns_nothing_can_serve() {
         assert!(outcome.log.contains(message), "{outcome:?}");
     }
     let outcome = Setup::with_secret(Framework::ANY)
-        .set("DATABASE_URL", &walled.app)
-        .set("DATABASE_DIRECT_URL", &walled.owner)
+        .set("DATABASE_URL", &secured.app)
+        .set("DATABASE_DIRECT_URL", &secured.owner)
         .run(&[]);
     assert!(outcome.code == Some(1) && outcome.log.contains("set ROW_SECURITY=on"), "{outcome:?}");
     // Row-level security does not apply to a superuser, and this server does not ask for it.
-    let server = Setup::with_secret(Framework::ANY).set("DATABASE_URL", walled.database.url()).serve(&[]);
+    let server = Setup::with_secret(Framework::ANY).set("DATABASE_URL", secured.database.url()).serve(&[]);
     assert_eq!(server.user("ann").all_ids().await, ids);
     drop(server);
-    walled.database.close().await;
+    secured.database.close().await;
 }
 
 /// Once enabled, row-level security applies to running servers as well.
 #[tokio::test]
 async fn a_failed_start_does_not_enable_row_level_security() {
-    let walled = WalledDatabase::empty().await;
-    let running = Setup::with_secret(Framework::ANY).set("DATABASE_URL", &walled.owner).serve(&[]);
+    let secured = RowSecurityDatabase::empty().await;
+    let running = Setup::with_secret(Framework::ANY).set("DATABASE_URL", &secured.owner).serve(&[]);
     running.user("ann").use_tasks().await;
     for (url, message) in
-        [(walled.database.url(), "is a superuser"), (&*walled.owner, "may disable row-level security")]
+        [(secured.database.url(), "is a superuser"), (&*secured.owner, "may disable row-level security")]
     {
         let outcome = Setup::with_secret(Framework::ANY)
             .set("ROW_SECURITY", "on")
             .set("DATABASE_URL", url)
-            .set("DATABASE_DIRECT_URL", &walled.owner)
+            .set("DATABASE_DIRECT_URL", &secured.owner)
             .run(&[]);
         assert!(outcome.code == Some(1) && outcome.log.contains(message), "{outcome:?}");
         assert!(outcome.log.contains("DATABASE_DIRECT_URL of the owner"), "{outcome:?}");
         assert!(!running.user("ann").all_ids().await.is_empty());
     }
     drop(running);
-    walled.database.close().await;
+    secured.database.close().await;
 }
 
 #[tokio::test]
 async fn the_owner_migrates_in_both_directions_and_grants_access() {
-    let walled = WalledDatabase::empty().await;
-    let owner = Setup::new(Framework::ANY).set("ROW_SECURITY", "on").set("DATABASE_URL", &walled.owner);
+    let secured = RowSecurityDatabase::empty().await;
+    let owner = Setup::new(Framework::ANY).set("ROW_SECURITY", "on").set("DATABASE_URL", &secured.owner);
     let migrate = |arguments: &[&str], code: i32, text: &str| {
         let outcome = owner.run(&[&["migrate"], arguments].concat());
         assert_eq!(outcome.code, Some(code), "{arguments:?}: {outcome:?}");
         assert!(outcome.output.contains(text) || outcome.log.contains(text), "{arguments:?}: {outcome:?}");
     };
-    let app = walled.role("app");
+    let app = secured.role("app");
     migrate(&["--grant-to", &app], 0, "is at the newest version");
-    let setup = Setup::with_secret(Framework::ANY).set("ROW_SECURITY", "on").set("DATABASE_URL", &walled.app);
+    let setup = Setup::with_secret(Framework::ANY).set("ROW_SECURITY", "on").set("DATABASE_URL", &secured.app);
     let server = setup.serve(&[]);
     server.user("ann").use_tasks().await;
     let ids = server.user("ann").all_ids().await;
@@ -149,7 +149,7 @@ async fn the_owner_migrates_in_both_directions_and_grants_access() {
     migrate(&["--to", "0", "--delete-all-tasks"], 0, "is at version 0");
     migrate(&["--grant-to", &app], 0, "is at the newest version");
     assert_eq!(setup.serve(&[]).user("ann").all_ids().await.len(), 0);
-    walled.database.close().await;
+    secured.database.close().await;
 }
 
 #[tokio::test]
@@ -171,7 +171,8 @@ fn an_unreachable_database_is_retried_and_then_reported_without_its_password() {
         .set("DATABASE_URL", "postgres://todo:hunter2@127.0.0.1:1/todo?password=hunter2");
     let outcome = setup.run(&[]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(outcome.log.contains("retrying"), "{outcome:?}");
+    assert_eq!(outcome.log.matches("retrying").count(), 1, "{outcome:?}");
+    assert!(outcome.log.contains("start the database, or correct its URL"), "{outcome:?}");
     assert!(outcome.log.contains("postgres://todo:***@127.0.0.1:1/todo"), "{outcome:?}");
     assert!(!outcome.log.contains("hunter2") && !outcome.log.contains(SECRET), "{outcome:?}");
 }
@@ -181,6 +182,7 @@ fn a_file_that_cannot_be_opened_is_reported_at_once() {
     let outcome = Setup::with_secret(Framework::ANY).set("DATABASE_URL", "sqlite://nowhere/todo.db").run(&[]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.log.contains("sqlite://nowhere/todo.db"), "{outcome:?}");
+    assert!(outcome.log.contains("create the folder that contains it"), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -6,9 +6,9 @@
 //!
 //! | module | why it does not depend on the framework |
 //! | --- | --- |
-//! | `cloud`, `database`, `durability` | the database is opened, migrated and used below `TodoService`; each framework has one case on PostgreSQL |
-//! | `dev`, `settings`, `docs` (the committed document) | commands, settings and keys are done before the framework is mounted |
-//! | `floods`, `stopping`, `unread` and `overload` where nothing reaches the API | hyper and `todo_server::connection` read the heads, limit connections and close them |
+//! | `cloud`, `database`, `durability` | they test what is below `TodoService`; each framework has one case |
+//! | `dev`, `settings`, `docs` (the committed document) | they test what runs before the framework is mounted |
+//! | `floods`, `stopping`, `unread` and `overload` where nothing reaches the API | hyper and `todo_server::connection` do this |
 //! | `logs` (levels, request ids), `metrics` (port, dashboard, batches) | logging and counting surround the framework |
 
 #![cfg(unix)]
@@ -83,6 +83,7 @@ for_each_framework! {
         a_foreign_website_is_not_allowed,
         scripts_can_read_responses_including_errors,
         options_without_a_preflight_is_an_ordinary_request,
+        settings_allow_further_headers_and_cookies,
     }
     database {
         postgresql_works_like_sqlite,

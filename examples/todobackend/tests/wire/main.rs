@@ -1,5 +1,5 @@
-//! The Todo-Backend API over real sockets, with both databases: first the sixteen behaviours of the public specification,
-//! then what the specification leaves open.
+//! The Todo-Backend API over real sockets, with both databases: first the sixteen behaviours of the public
+//! specification, then what the specification leaves open.
 
 #![expect(clippy::unwrap_used, reason = "a failure fails the test")]
 

@@ -1,7 +1,7 @@
 //! Runs a command with a PostgreSQL server for its tests: `with-postgres cargo test`.
 //!
-//! The server is found or started as described in [`testkit::postgres`]. Its URL is in the command's `TEST_DATABASE_URL`. A server
-//! that was started is removed at the end of the command. The exit code is the command's.
+//! The server is found or started as described in [`testkit::postgres`]. Its URL is in the command's
+//! `TEST_DATABASE_URL`. A server that was started is removed at the end of the command. The exit code is the command's.
 //!
 //! `with-postgres --find` starts nothing: it prints where the server would come from, and fails if there is none.
 

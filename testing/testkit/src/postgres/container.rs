@@ -51,8 +51,8 @@ fn engine_address() -> Option<String> {
 
 /// Starts a container, and waits until the server in it responds.
 ///
-/// Only the keeper removes the container: testcontainers relies on destructors, which do not run for a static, and in Rust it has
-/// no helper container that cleans up.
+/// Only the keeper removes the container: testcontainers relies on destructors, which do not run for a static, and in
+/// Rust it has no helper container that cleans up.
 pub(super) async fn start(engine: &str, password: &str) -> Result<Container, Error> {
     let name = format!("testkit-postgres-{}", crate::random_hex(8));
     let script = include_str!("keep-container.sh");
@@ -90,8 +90,8 @@ pub(super) async fn start(engine: &str, password: &str) -> Result<Container, Err
 
 /// The port of the engine's host that is forwarded to the server.
 ///
-/// `get_host_port_ipv4` ignores a port that is published without an address, as Podman does it. Publishing it on `0.0.0.0` would
-/// make Podman 4 forward only connections to this very address.
+/// `get_host_port_ipv4` ignores a port that is published without an address, as Podman does it. Publishing it on
+/// `0.0.0.0` would make Podman 4 forward only connections to this very address.
 async fn published_port(id: &str) -> Result<u16, TestcontainersError> {
     let engine = docker_client_instance().await?;
     let container = engine.inspect_container(id, None).await.map_err(TestcontainersError::other)?;

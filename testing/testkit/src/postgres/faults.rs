@@ -49,14 +49,15 @@ impl Faults {
         self.port
     }
 
-    /// The folder of the cluster, with its data in `data`. It is removed with the cluster, and everything else in it, too.
+    /// The folder of the cluster, with its data in `data`. It is removed with the cluster, and everything else in it,
+    /// too.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// A command that runs in [`folder`](Self::folder) as the user of the cluster, finds PostgreSQL's programs in `PATH`, and
-    /// has none of the `PG..` variables of this process.
+    /// A command that runs in [`folder`](Self::folder) as the user of the cluster, finds PostgreSQL's programs in
+    /// `PATH`, and has none of the `PG..` variables of this process.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let path = env::var_os("PATH").unwrap_or_default();
@@ -87,7 +88,8 @@ impl Faults {
         first.ok_or_else(|| io::Error::other("postmaster.pid has no number"))
     }
 
-    /// Sends SIGKILL to all processes of the server, as happens when a machine is out of memory, and waits until they have ended.
+    /// Sends SIGKILL to all processes of the server, as happens when a machine is out of memory, and waits until they
+    /// have ended.
     ///
     /// # Errors
     ///
@@ -110,7 +112,8 @@ impl Faults {
         self.run(&["stop", "-m", "fast"])
     }
 
-    /// Starts the server again after a [`kill`](Self::kill) or a [`stop`](Self::stop), and waits until it accepts connections.
+    /// Starts the server again after a [`kill`](Self::kill) or a [`stop`](Self::stop), and waits until it accepts
+    /// connections.
     ///
     /// # Errors
     ///
@@ -128,7 +131,8 @@ impl Faults {
         self.run(&["restart", "-m", "fast"])
     }
 
-    /// Sends SIGSTOP to all processes of the server: connections stay open, the system accepts new ones, and no query is processed.
+    /// Sends SIGSTOP to all processes of the server: connections stay open, the system accepts new ones, and no query
+    /// is processed.
     ///
     /// # Errors
     ///

@@ -7,10 +7,12 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-/// A shell that waits for the end of its standard input, and then cleans up. This process holds the other end of the pipe.
+/// A shell that waits for the end of its standard input, and then cleans up. This process holds the other end of the
+/// pipe.
 ///
-/// A static is never dropped, and nothing is dropped after SIGKILL, but the system closes the pipes of a process in any case. The
-/// standard library sets close-on-exec for our end of the pipe, so that no other child of this process can hold it open.
+/// A static is never dropped, and nothing is dropped after SIGKILL, but the system closes the pipes of a process in any
+/// case. The standard library sets close-on-exec for our end of the pipe, so that no other child of this process can
+/// hold it open.
 #[derive(Debug)]
 pub(super) struct Keeper {
     shell: Child,

@@ -14,7 +14,8 @@ use super::{
     keeper::{Keeper, User},
 };
 
-/// Where packages install the programs, which are seldom in PATH: the folder of all versions, and the prefix of the name of each.
+/// Where packages install the programs, which are seldom in PATH: the folder of all versions, and the prefix of the
+/// name of each.
 const PACKAGES: [(&str, &str); 5] = [
     ("/usr/lib/postgresql", ""),
     ("/usr", "pgsql-"),

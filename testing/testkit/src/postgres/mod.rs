@@ -15,16 +15,17 @@
 //!
 //! The first of these that exists:
 //!
-//! 1. `TEST_DATABASE_URL`: a server on which the user may create databases. The databases are dropped after use, except for the
-//!    templates: the next run uses them, too, and they are dropped when they have not been used for a day.
-//! 2. The PostgreSQL programs of this machine, in `PATH` or where packages install them. They run a private cluster in a temporary
-//!    folder; if the tests run as root, the cluster runs as the user `postgres`. It is as durable as in production (`fsync` is on).
+//! 1. `TEST_DATABASE_URL`: a server on which the user may create databases. The databases are dropped after use, except
+//!    for the templates: the next run uses them, too, and they are dropped when they have not been used for a day.
+//! 2. The PostgreSQL programs of this machine, in `PATH` or where packages install them. They run a private cluster in
+//!    a temporary folder; if the tests run as root, the cluster runs as the user `postgres`. It is as durable as in
+//!    production (`fsync` is on).
 //! 3. A container of the image `postgres:17`, if a container engine responds.
 //!
 //! `TESTKIT_POSTGRES=local` or `TESTKIT_POSTGRES=container` requires 2 or 3.
 //!
-//! A private server is started once per process, and removed at the end of the process, even if the process is killed. To share one
-//! server between processes, use the program `with-postgres` of this crate: `with-postgres cargo test`.
+//! A private server is started once per process, and removed at the end of the process, even if the process is killed.
+//! To share one server between processes, use the program `with-postgres` of this crate: `with-postgres cargo test`.
 
 mod container;
 mod faults;
@@ -54,8 +55,8 @@ pub use standby::Standby;
 /// The prefix of the names of all databases that this module creates. No other database is ever dropped.
 const PREFIX: &str = "testkit_";
 
-/// The template of empty databases. Not `template1`: no client can connect to `template0`, so it can always be copied, and it is
-/// unchanged.
+/// The template of empty databases. Not `template1`: no client can connect to `template0`, so it can always be copied,
+/// and it is unchanged.
 const EMPTY: &str = "template0 encoding 'UTF8'";
 
 /// The database of one test. It is dropped when this is dropped.
@@ -70,9 +71,9 @@ pub struct TestDatabase {
 
 /// Creates a database as a copy of a migrated one.
 ///
-/// `migrate` is called with the URL of an empty database, once for each `template` on a server, even if many threads and processes
-/// call this function. Other programs, and other builds of the same program, do not share the template, because a server may be used
-/// by several runs and migrations change.
+/// `migrate` is called with the URL of an empty database, once for each `template` on a server, even if many threads
+/// and processes call this function. Other programs, and other builds of the same program, do not share the template,
+/// because a server may be used by several runs and migrations change.
 ///
 /// # Panics
 ///
@@ -118,7 +119,8 @@ impl TestDatabase {
         &self.name
     }
 
-    /// Creates a role that may log in, and returns the URL of the database for it. The role is dropped with the database.
+    /// Creates a role that may log in, and returns the URL of the database for it. The role is dropped with the
+    /// database.
     ///
     /// `name` is the last part of its name, and `attributes` are those of `create role` (`bypassrls`).
     ///
@@ -137,7 +139,8 @@ impl TestDatabase {
         url.into()
     }
 
-    /// Drops the database and closes its connections. Without this call, that happens at the end of the scope, in a thread.
+    /// Drops the database and closes its connections. Without this call, that happens at the end of the scope, in a
+    /// thread.
     ///
     /// # Panics
     ///
@@ -155,7 +158,8 @@ impl Drop for TestDatabase {
         if self.dropped {
             return;
         }
-        // A thread, because a runtime cannot block on another one. It is joined, because the process may end with the last test.
+        // A thread, because a runtime cannot block on another one. It is joined, because the process may end with the
+        // last test.
         let (server, name, roles) = (self.server, std::mem::take(&mut self.name), std::mem::take(&mut self.roles));
         let dropping = thread::spawn(move || block_on(async { drop_database(server, &name, &roles).await }));
         // An error is no reason to panic, perhaps during a panic: a database that remains is dropped a day later.
@@ -185,7 +189,8 @@ fn fingerprint_of_program() -> String {
     format!("{} of {built:?}", program.display())
 }
 
-/// Creates the template, unless it exists. A finished template does not allow connections, so that it can be copied at any time.
+/// Creates the template, unless it exists. A finished template does not allow connections, so that it can be copied at
+/// any time.
 async fn make_template(server: &Server, name: &str, migrate: impl AsyncFnOnce(&str)) -> Result<(), sqlx::Error> {
     let mut connection = connect(server.url()).await?;
     // Against other processes. Released with the connection, also after a panic.

@@ -10,8 +10,8 @@ use super::{container, faults::Faults, keeper::Keeper, local};
 
 /// A PostgreSQL server on which databases may be created.
 ///
-/// A server that was started by this process is removed when the process ends, however it ends. [`stop`](Self::stop) removes it
-/// earlier, and waits for that.
+/// A server that was started by this process is removed when the process ends, however it ends. [`stop`](Self::stop)
+/// removes it earlier, and waits for that.
 pub struct Server {
     url: String,
     version: String,
@@ -148,8 +148,8 @@ impl Server {
     ///
     /// Never: the search does not panic.
     pub async fn find() -> Result<Self, Error> {
-        // In a thread with a runtime of its own: starting a server blocks, and must not end with the first of several tests that
-        // wait for it.
+        // In a thread with a runtime of its own: starting a server blocks, and must not end with the first of several
+        // tests that wait for it.
         let (done, found) = oneshot::channel();
         thread::spawn(move || done.send(super::block_on(Self::search())));
         found.await.expect("the search does not panic")
@@ -173,8 +173,8 @@ impl Server {
         Ok(Self { url, version, source: Source::Given, keeper: None, faults: None })
     }
 
-    /// Starts a private cluster with these lines in its `postgresql.conf`, such as `shared_buffers = 256MB`. The environment does
-    /// not matter. Returns `None` if the PostgreSQL programs are missing.
+    /// Starts a private cluster with these lines in its `postgresql.conf`, such as `shared_buffers = 256MB`. The
+    /// environment does not matter. Returns `None` if the PostgreSQL programs are missing.
     ///
     /// # Errors
     ///

@@ -1,6 +1,7 @@
 //! The requests, and the expected statuses.
 //!
-//! The cases are one sequence, because some of them change tasks that later ones read. Each framework receives all of them.
+//! The cases are one sequence, because some of them change tasks that later ones read. Each framework receives all of
+//! them.
 
 use std::{fmt, time::Duration};
 
@@ -23,8 +24,8 @@ pub struct Case {
     pub script: Vec<Step>,
     /// The expected responses, in order.
     pub expected: Vec<Expected>,
-    /// Whether another request is sent afterwards, to check whether the connection is still open. `false` if that depends on
-    /// how fast the server reads.
+    /// Whether another request is sent afterwards, to check whether the connection is still open. `false` if that
+    /// depends on how fast the server reads.
     pub followed_up: bool,
     /// The entry of the route table from which the case was generated, if any.
     pub route: Option<Route>,

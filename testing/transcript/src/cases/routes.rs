@@ -158,10 +158,12 @@ impl Endpoint {
                 self.ask(plan, "the time limit is exceeded", self.good("gate-hangs", UNKNOWN_ID), 503);
             }
         } else {
-            for (user, status) in [("store-unavailable", 503), ("store-timeout", 503), ("store-failure", 500)] {
+            for (user, status) in
+                [("store-unavailable", 503), ("store-timeout", 503), ("store-failure", 500), ("busy", 429)]
+            {
                 self.ask(plan, user, self.good(user, UNKNOWN_ID), status);
                 // The service has generated an id that the store did not insert.
-                plan.ids += u64::from(self.operation == Operation::CreateTask);
+                plan.ids += u64::from(status != 429 && self.operation == Operation::CreateTask);
             }
         }
     }

@@ -3,15 +3,17 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use http::{
-    StatusCode,
-    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE},
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use serde_json::{Map, Value, json};
 
 use super::{
     super::{
+        body::unsupported_media_type,
         error::ApiError,
         field_errors::FieldErrors,
+        json_body,
         problem::problem,
         ready,
         routes::{Operation, RESOURCES, Resource},
@@ -30,6 +32,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     MalformedJson,
+    SlowBody,
     Unauthorized,
     Forbidden,
     TaskNotFound,
@@ -45,9 +48,22 @@ pub(super) enum Failure {
     NotReady,
 }
 
+/// The error for a body that is not JSON.
+fn malformed(body: &str) -> ApiError {
+    let reason = json_body::parse(body.as_bytes()).err().unwrap_or_default();
+    ApiError::MalformedJson { reason }
+}
+
+/// The error for a body with this header only.
+fn unsupported(name: HeaderName, value: &'static str) -> ApiError {
+    let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
+    unsupported_media_type(&headers, true).unwrap_or(ApiError::Internal("the header is supported"))
+}
+
 impl Failure {
     pub(super) const ALL: &[Self] = &[
         Self::MalformedJson,
+        Self::SlowBody,
         Self::Unauthorized,
         Self::Forbidden,
         Self::TaskNotFound,
@@ -66,6 +82,7 @@ impl Failure {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::MalformedJson => "MalformedJson",
+            Self::SlowBody => "SlowBody",
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden => "Forbidden",
             Self::TaskNotFound => "TaskNotFound",
@@ -84,7 +101,8 @@ impl Failure {
 
     fn description(self) -> &'static str {
         match self {
-            Self::MalformedJson => "The body is not valid JSON.",
+            Self::MalformedJson => "The body is not valid JSON, or incomplete.",
+            Self::SlowBody => "The body did not arrive in time.",
             Self::Unauthorized => "The token is missing, invalid, expired or revoked, or there is more than one.",
             Self::Forbidden => {
                 "The user in the path is not the caller; or a page of another site sent a write with a token in a cookie."
@@ -103,7 +121,7 @@ impl Failure {
             Self::ValidationFailed => {
                 "Fields or query parameters are invalid, missing or unknown. All are reported together."
             }
-            Self::RateLimited => "The caller sends too many requests.",
+            Self::RateLimited => "The caller sends too many requests, or too many at the same time. Nothing was done.",
             Self::Internal => "The server failed.",
             Self::Unavailable => {
                 "The store or the keys that verify tokens are unreachable or too slow. A write may have happened."
@@ -116,7 +134,10 @@ impl Failure {
     pub(super) fn errors(self) -> Vec<(&'static str, ApiError)> {
         let seconds = Duration::from_secs;
         match self {
-            Self::MalformedJson => vec![("not JSON", ApiError::MalformedJson)],
+            Self::MalformedJson => {
+                vec![("not JSON", malformed("{\"title\":'x'}")), ("incomplete", ApiError::IncompleteBody)]
+            }
+            Self::SlowBody => vec![("too slow", ApiError::SlowBody { limit: seconds(10) })],
             Self::Unauthorized => vec![
                 ("no token", AuthError::Missing.into()),
                 ("expired token", AuthError::Expired.into()),
@@ -127,17 +148,20 @@ impl Failure {
                 vec![("another user", ApiError::Forbidden), ("another site", AuthError::ForeignOrigin.into())]
             }
             Self::TaskNotFound => vec![("no such task", Error::TaskNotFound.into())],
-            Self::NotFound => vec![("no such path", ApiError::NotFound)],
+            Self::NotFound => vec![("no such path", ApiError::NotFound), ("slash at the end", ApiError::TrailingSlash)],
             Self::TaskOrPathNotFound => {
                 [Self::TaskNotFound.errors(), Self::NotFound.errors()].into_iter().flatten().collect()
             }
             Self::MethodNotAllowed => {
-                vec![("no such method", ApiError::MethodNotAllowed { allow: RESOURCES[0].allow })]
+                vec![(
+                    "no such method",
+                    ApiError::MethodNotAllowed { allow: RESOURCES[0].allow, method: Method::TRACE },
+                )]
             }
             Self::PayloadTooLarge => vec![("over the limit", ApiError::PayloadTooLarge { limit: Some(64 * 1024) })],
             Self::UnsupportedMediaType => vec![
-                ("not JSON", ApiError::UnsupportedMediaType { merge_patch: false }),
-                ("neither JSON nor a merge patch", ApiError::UnsupportedMediaType { merge_patch: true }),
+                ("not JSON", unsupported(CONTENT_TYPE, "text/plain")),
+                ("compressed", unsupported(CONTENT_ENCODING, "gzip")),
             ],
             Self::ValidationFailed => {
                 let mut errors = FieldErrors::default();
@@ -146,6 +170,7 @@ impl Failure {
                 vec![("invalid fields", errors.into()), ("not an object", ApiError::NotAnObject)]
             }
             Self::RateLimited => vec![
+                ("too many at the same time", Error::TooManyCalls.into()),
                 ("too many requests", AuthError::RateLimited { retry_after: seconds(7) }.into()),
                 (
                     "quota used up",
@@ -177,6 +202,7 @@ impl Failure {
             | Self::PayloadTooLarge
             | Self::UnsupportedMediaType
             | Self::MalformedJson
+            | Self::SlowBody
             | Self::ValidationFailed
             | Self::RateLimited
             | Self::Internal
@@ -216,7 +242,7 @@ impl Failure {
             (true, true) => Some(Self::TaskOrPathNotFound),
         });
         if RequestBody::of(operation).is_some() {
-            failures.extend([Self::MalformedJson, Self::UnsupportedMediaType, Self::PayloadTooLarge]);
+            failures.extend([Self::MalformedJson, Self::SlowBody, Self::UnsupportedMediaType, Self::PayloadTooLarge]);
         }
         failures
     }

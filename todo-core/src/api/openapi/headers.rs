@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use http::{
     HeaderMap, HeaderName,
-    header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ACCEPT_ENCODING, ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde_json::{Map, Value, json};
 
@@ -76,6 +76,9 @@ pub(super) fn failure_header(name: &HeaderName) -> Value {
     } else if name == ALLOW {
         let known: BTreeSet<_> = RESOURCES.iter().chain(PROBES).chain(DOCS).map(|resource| resource.allow).collect();
         ("The methods of the path.", json!({"type": "string", "enum": known}))
+    } else if name == ACCEPT_ENCODING {
+        let description = "The content coding to use, if the body was compressed.";
+        return json!({"description": description, "schema": {"type": "string", "const": "identity"}});
     } else {
         return no_store();
     };

@@ -135,7 +135,8 @@ fn failures(error: &ApiError) -> &'static [Failure] {
             &[Failure::Unauthorized]
         }
         ApiError::Auth(AuthError::ForeignOrigin) | ApiError::Forbidden => &[Failure::Forbidden],
-        ApiError::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_)) => &[Failure::RateLimited],
+        ApiError::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
+        | ApiError::Service(Error::TooManyCalls) => &[Failure::RateLimited],
         ApiError::Auth(AuthError::Unavailable { .. })
         | ApiError::Service(Error::Store(
             StoreError::Unavailable(_) | StoreError::Interrupted(_) | StoreError::Timeout(_),
@@ -144,12 +145,13 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::NotReady { .. } => &[Failure::NotReady],
         ApiError::Service(Error::Store(StoreError::Setup(_) | StoreError::Backend(_)) | Error::IdsExhausted)
         | ApiError::Internal(_) => &[Failure::Internal],
-        ApiError::NotFound => &[Failure::NotFound, Failure::TaskOrPathNotFound],
+        ApiError::NotFound | ApiError::TrailingSlash => &[Failure::NotFound, Failure::TaskOrPathNotFound],
         ApiError::Service(Error::TaskNotFound) => &[Failure::TaskNotFound, Failure::TaskOrPathNotFound],
         ApiError::MethodNotAllowed { .. } => &[Failure::MethodNotAllowed],
         ApiError::PayloadTooLarge { .. } => &[Failure::PayloadTooLarge],
         ApiError::UnsupportedMediaType { .. } => &[Failure::UnsupportedMediaType],
-        ApiError::MalformedJson => &[Failure::MalformedJson],
+        ApiError::MalformedJson { .. } | ApiError::IncompleteBody => &[Failure::MalformedJson],
+        ApiError::SlowBody { .. } => &[Failure::SlowBody],
         ApiError::NotAnObject | ApiError::Validation(_) => &[Failure::ValidationFailed],
     }
 }
@@ -170,12 +172,14 @@ fn failures_have_the_status_and_codes_of_their_errors() {
     }
     let all = json!([
         "forbidden",
+        "incomplete_body",
         "internal",
         "malformed_json",
         "method_not_allowed",
         "not_found",
         "payload_too_large",
         "rate_limited",
+        "request_timeout",
         "task_not_found",
         "timeout",
         "token_expired",

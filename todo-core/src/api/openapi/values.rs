@@ -9,7 +9,8 @@ use utoipa::{
 use super::examples::{EXAMPLE_USER, example_id, example_time};
 use crate::{Description, TaskId, Title, UserId, clock::Timestamp};
 
-/// White space as `str::trim` defines it: the Unicode property `White_Space`, which differs slightly from `\s` of ECMA 262.
+/// White space as `str::trim` defines it: the Unicode property `White_Space`, which differs slightly from `\s` of ECMA
+/// 262.
 macro_rules! white_space {
     () => {
         r"\t-\r\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"

@@ -5,35 +5,76 @@ use super::{
     client::{client, path},
 };
 
-/// Each operation with a body rejects invalid JSON.
+/// Each operation with a body rejects invalid JSON, and says what is wrong and where.
 pub async fn a_body_that_is_not_json_is_malformed(app: &dyn App) {
     let ann = client(app, "ann");
     let path = path(&ann.create("Body").await);
     let complete = format!("{path}/complete");
     let deep = "[".repeat(10_000);
     let bodies = [
-        "{",
-        "{'title':'x'}",
-        r#"{"title":"x",}"#,
-        r#"{"title":"\ud800"}"#,
-        "x",
-        r#"{"title":"x"} {}"#,
-        "\u{feff}{}",
-        " ",
-        &deep,
+        ("{", "The body is not valid JSON: it ends too early."),
+        ("{'title':'x'}", "The body is not valid JSON: key must be a string at byte 2."),
+        (r#"{"title":"x",}"#, "The body is not valid JSON: trailing comma at byte 14."),
+        (r#"{"title":x}"#, "The body is not valid JSON: expected value at byte 10 (in `title`)."),
+        ("x", "The body is not valid JSON: expected value at byte 1."),
+        (r#"{"title":"x"} {}"#, "The body is not valid JSON: trailing characters at byte 15."),
+        ("\u{feff}{}", "The body begins with a byte order mark. Send JSON without it."),
+        (&deep, "The body is not valid JSON: recursion limit exceeded at byte 128."),
     ];
     for (method, path) in [("POST", "/tasks"), ("PUT", &path), ("PATCH", &path), ("PATCH", &complete)] {
-        for body in bodies {
-            ann.send_text(method, path, body).await.malformed_json();
+        for (body, detail) in bodies {
+            ann.send_text(method, path, body).await.malformed_json(detail);
         }
         let headers = [("content-type", "application/json")];
         let latin1 = b"{\"title\":\"\xfc\"}";
-        ann.request(method, &format!("/api/v1{path}"), &headers, latin1).await.malformed_json();
+        let reply = ann.request(method, &format!("/api/v1{path}"), &headers, latin1).await;
+        reply.malformed_json("The body is not UTF-8: byte 11 (in `title`) is invalid.");
     }
     for (method, path) in [("POST", "/tasks"), ("PUT", &path), ("PATCH", &path)] {
-        ann.send_text(method, path, "").await.malformed_json();
-        ann.bare(method, path).await.malformed_json();
+        for reply in [
+            ann.send_text(method, path, "").await,
+            ann.send_text(method, path, " \n").await,
+            ann.bare(method, path).await,
+        ] {
+            reply.malformed_json("The body is empty. Send a JSON object.");
+        }
     }
+}
+
+/// Half of a surrogate pair is valid JSON but no text: its field is invalid.
+pub async fn half_of_a_surrogate_pair_is_invalid(app: &dyn App) {
+    let ann = client(app, "ann");
+    let path = path(&ann.create("Emoji").await);
+    let message = "must not contain half of a surrogate pair, such as an emoji that was cut in two";
+    for (method, path) in [("POST", "/tasks"), ("PUT", &path), ("PATCH", &path)] {
+        let reply = ann.send_text(method, path, r#"{"title":"\ud83c","description":"\ud83c\udf89 \udf89"}"#).await;
+        reply.validation_failed(&[("description", &[message]), ("title", &[message])]);
+    }
+    assert_eq!(ann.get(&path).await.ok(200)["title"], "Emoji");
+    let created = ann.send_text("POST", "/tasks", r#"{"title":"\ud83c\udf89"}"#).await;
+    assert_eq!(created.ok(201)["title"], "🎉");
+}
+
+/// A write does not ignore a header that asks for a condition, a safe retry or another method.
+pub async fn headers_that_ask_for_what_is_not_supported_are_invalid(app: &dyn App) {
+    let ann = client(app, "ann");
+    let path = format!("/api/v1{}", path(&ann.create("Guarded").await));
+    let complete = format!("{path}/complete");
+    for name in ["If-Match", "If-None-Match", "Idempotency-Key", "Content-Range", "X-HTTP-Method-Override"] {
+        let headers = [("content-type", "application/json"), (name, "\"1\"")];
+        for (method, path, body) in [
+            ("POST", "/api/v1/tasks", r#"{"title":"x"}"#),
+            ("PUT", &path, r#"{"title":"x"}"#),
+            ("PATCH", &path, r#"{"title":"x"}"#),
+            ("PATCH", &complete, ""),
+            ("DELETE", &path, ""),
+        ] {
+            let reply = ann.request(method, path, &headers, body.as_bytes()).await;
+            reply.validation_failed(&[(name, &["is not supported"])]);
+        }
+        ann.request("GET", &path, &headers, b"").await.ok(200);
+    }
+    assert_eq!(ann.get("/tasks").await.ok(200).as_array().unwrap().len(), 1);
 }
 
 /// JSON that is not an object has no fields.
@@ -45,36 +86,62 @@ pub async fn a_body_that_is_not_an_object_is_invalid(app: &dyn App) {
     }
 }
 
-/// The body is not JSON, not UTF-8 or compressed; or the content type is missing or repeated.
+/// The body is not JSON, not UTF-8 or compressed; or the content type is missing or repeated. The response says which.
 pub async fn other_content_types_are_unsupported(app: &dyn App) {
     let ann = client(app, "ann");
     let path = format!("/api/v1{}", path(&ann.create("Typed").await));
     let complete = format!("{path}/complete");
-    let types: [&[(&str, &str)]; 9] = [
-        &[],
-        &[("content-type", "text/plain")],
-        &[("content-type", "application/x-www-form-urlencoded")],
-        &[("content-type", "application/jsonp")],
-        &[("content-type", "application/json; charset=latin1")],
-        &[("content-type", "application/json, text/plain")],
-        &[("content-type", "application/json"), ("content-type", "application/json")],
-        &[("content-type", "application/json"), ("content-encoding", "gzip")],
-        &[("content-type", "")],
+    let cases: [(&[(&str, &str)], &str); 11] = [
+        (&[], "Send the body with the header Content-Type: {types}."),
+        (&[("content-type", "text/plain")], "Send the body as {types}, not as `text/plain`."),
+        (
+            &[("content-type", "application/x-www-form-urlencoded")],
+            "Send the body as {types}, not as `application/x-www-form-urlencoded`.",
+        ),
+        (&[("content-type", "application/jsonp")], "Send the body as {types}, not as `application/jsonp`."),
+        (
+            &[("content-type", "application/json; charset=latin1")],
+            "Send the body in UTF-8, not in the charset `latin1`.",
+        ),
+        (
+            &[("content-type", "application/json;x=y;charset=\"utf-16\"")],
+            "Send the body in UTF-8, not in the charset `utf-16`.",
+        ),
+        (
+            &[("content-type", "application/json, text/plain")],
+            "Send the body as {types}, not as `application/json, text/plain`.",
+        ),
+        (
+            &[("content-type", "application/json"), ("content-type", "application/json")],
+            "Send one Content-Type header.",
+        ),
+        (
+            &[("content-type", "application/json"), ("content-encoding", "gzip")],
+            "Send the body without compression. The content coding `gzip` is not supported.",
+        ),
+        (&[("content-type", "")], "Send the body as {types}, not as ``."),
+        (
+            &[("content-type", "application/vnd.a-vendor-with-a-very-long-name.and-a-version-1+json")],
+            "Send the body as {types}, not as `application/vnd.a-vendor-with-a-very-long-name.and...`.",
+        ),
     ];
     for (method, path) in [("POST", "/api/v1/tasks"), ("PUT", &path), ("PATCH", &path), ("PATCH", &complete)] {
-        for headers in types {
+        let types = match method {
+            "PATCH" => "application/json or application/merge-patch+json",
+            _ => "application/json",
+        };
+        for (headers, detail) in cases {
             let reply = ann.request(method, path, headers, br#"{"title":"x"}"#).await;
-            let detail = match method {
-                "PATCH" => "Send the body as application/json or application/merge-patch+json.",
-                _ => "Send the body as application/json.",
-            };
-            reply.problem(415, "Unsupported Media Type", "unsupported_media_type", detail);
+            reply.unsupported_media_type(&detail.replace("{types}", types));
+            assert_eq!(reply.headers.contains_key("accept-encoding"), detail.contains("coding"));
         }
     }
     let merge_patch = [("content-type", "application/merge-patch+json")];
-    ann.request("POST", "/api/v1/tasks", &merge_patch, br#"{"title":"x"}"#).await.unsupported_media_type();
+    let reply = ann.request("POST", "/api/v1/tasks", &merge_patch, br#"{"title":"x"}"#).await;
+    reply.unsupported_media_type("Send the body as application/json, not as `application/merge-patch+json`.");
     // The content type is checked before the size and the content.
-    ann.request("POST", "/api/v1/tasks", &types[1][..1], &vec![b'x'; 70_000]).await.unsupported_media_type();
+    let reply = ann.request("POST", "/api/v1/tasks", cases[1].0, &vec![b'x'; 70_000]).await;
+    reply.unsupported_media_type("Send the body as application/json, not as `text/plain`.");
 }
 
 /// Case and other parameters do not matter; PATCH also accepts a merge patch.
@@ -86,6 +153,9 @@ pub async fn json_content_types_are_supported(app: &dyn App) {
         "Application/JSON",
         "application/json;charset=utf-8",
         "application/json; charset=\"UTF-8\"",
+        "application/json; charset=utf8",
+        "application/json; Charset=\"Utf8\"",
+        "application/json; charset=us-ascii",
         "application/json ; version=1",
     ] {
         let headers = [("content-type", content_type), ("content-encoding", "identity")];
@@ -103,7 +173,9 @@ pub async fn the_content_type_of_an_empty_body_is_ignored(app: &dyn App) {
     for headers in [&[("content-type", "text/plain")][..], &[("content-encoding", "br")], &[]] {
         ann.request("PATCH", &format!("{path}/complete"), headers, b"").await.ok(200);
         ann.request("GET", &path, headers, b"").await.ok(200);
-        ann.request("POST", "/api/v1/tasks", headers, b"").await.malformed_json();
+        ann.request("POST", "/api/v1/tasks", headers, b"")
+            .await
+            .malformed_json("The body is empty. Send a JSON object.");
     }
     assert_eq!(ann.request("DELETE", &path, &[("content-type", "text/plain")], b"").await.status, 204);
 }

@@ -83,13 +83,18 @@ impl Reply {
     }
 
     #[track_caller]
-    pub(super) fn malformed_json(&self) {
-        self.problem(400, "Bad Request", "malformed_json", "The body is not valid JSON.");
+    pub(super) fn trailing_slash(&self) {
+        self.problem(404, "Not Found", "not_found", "This path does not exist. Remove the slash at its end.");
     }
 
     #[track_caller]
-    pub(super) fn unsupported_media_type(&self) {
-        assert_eq!((self.status.as_u16(), &self.json()["code"]), (415, &json!("unsupported_media_type")));
+    pub(super) fn malformed_json(&self, detail: &str) {
+        self.problem(400, "Bad Request", "malformed_json", detail);
+    }
+
+    #[track_caller]
+    pub(super) fn unsupported_media_type(&self, detail: &str) {
+        self.problem(415, "Unsupported Media Type", "unsupported_media_type", detail);
     }
 
     /// Checks the problem of invalid fields byte for byte.

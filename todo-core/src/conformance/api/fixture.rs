@@ -92,6 +92,9 @@ impl<S: TaskStore> TaskStore for FailingFor<S> {
 
     async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
         Self::fault(owner)?;
+        if owner.as_str() == "store-stalled" {
+            std::future::pending::<()>().await;
+        }
         self.0.list(owner, query).await
     }
 

@@ -33,8 +33,8 @@ pub use users::*;
 
 /// Generates a test for each case of the suite for adapters.
 ///
-/// The argument is the path of a function `async fn(case: impl AsyncFnOnce(&dyn App))` that serves the API of [`api`] over
-/// an empty store as an [`App`], and calls the case with it.
+/// The argument is the path of a function `async fn(case: impl AsyncFnOnce(&dyn App))` that serves the API of [`api`]
+/// over an empty store as an [`App`], and calls the case with it.
 #[macro_export]
 macro_rules! api_conformance {
     ($with_app:path) => {
@@ -80,6 +80,8 @@ macro_rules! api_conformance {
             probes_require_no_credential
             a_body_that_is_not_json_is_malformed
             a_body_that_is_not_an_object_is_invalid
+            half_of_a_surrogate_pair_is_invalid
+            headers_that_ask_for_what_is_not_supported_are_invalid
             other_content_types_are_unsupported
             json_content_types_are_supported
             the_content_type_of_an_empty_body_is_ignored
@@ -93,6 +95,7 @@ macro_rules! api_conformance {
             an_unavailable_store_is_unavailable
             an_interrupted_write_may_have_happened
             a_slow_store_times_out
+            too_many_requests_of_a_user_at_the_same_time_are_rate_limited
             a_failed_store_does_not_reveal_the_cause
         }
     };
@@ -119,8 +122,8 @@ macro_rules! docs_conformance {
     };
 }
 
-/// A [`TodoApi`](crate::api::TodoApi) that a framework serves: mounted under `/api/v1`, with the probes at the root, and
-/// with the documentation at the root for [`docs_conformance!`](crate::docs_conformance).
+/// A [`TodoApi`](crate::api::TodoApi) that a framework serves: mounted under `/api/v1`, with the probes at the root,
+/// and with the documentation at the root for [`docs_conformance!`](crate::docs_conformance).
 ///
 /// An implementation passes requests and responses on without changes.
 #[async_trait]

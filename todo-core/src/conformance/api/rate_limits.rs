@@ -1,5 +1,7 @@
 //! Rate limits and quotas.
 
+use std::{future::poll_fn, task::Poll};
+
 use super::{
     App,
     client::{UNKNOWN_ID, client, path},
@@ -10,6 +12,20 @@ pub async fn a_rate_limited_request_has_retry_after(app: &dyn App) {
     let reply = client(app, "rate-limited").get("/tasks").await;
     reply.problem(429, "Too Many Requests", "rate_limited", "Too many requests. Retry later.");
     assert_eq!(reply.header("retry-after"), "3");
+}
+
+/// A user has at most 4 calls in the store, and 64 that wait. One more is 429 at once, and other users notice nothing.
+pub async fn too_many_requests_of_a_user_at_the_same_time_are_rate_limited(app: &dyn App) {
+    let busy = client(app, "store-stalled");
+    let mut calls: Vec<_> = (0..69).map(|_| Box::pin(busy.get("/tasks"))).collect();
+    let first = poll_fn(|context| {
+        let replies = calls.iter_mut().map(|call| call.as_mut().poll(context));
+        replies.into_iter().find(Poll::is_ready).unwrap_or(Poll::Pending)
+    });
+    let rejected = first.await;
+    rejected.problem(429, "Too Many Requests", "rate_limited", "Too many requests. Retry later.");
+    assert_eq!(rejected.header("retry-after"), "1");
+    client(app, "ann").get("/tasks").await.ok(200);
 }
 
 /// Every response after authentication has the caller's quota.

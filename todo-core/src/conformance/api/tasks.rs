@@ -91,10 +91,14 @@ pub async fn completion_is_toggled_or_set(app: &dyn App) {
     let path = format!("{}/complete", path(&ann.create("Complete me").await));
     assert_eq!(ann.bare("PATCH", &path).await.ok(200)["completed"], true);
     assert_eq!(ann.send("PATCH", &path, &json!({})).await.ok(200)["completed"], false);
+    // A blank body and `null` are as good as none.
+    for (body, completed) in [(" \r\n", true), ("null", false), (" null ", true), ("", false)] {
+        assert_eq!(ann.send_text("PATCH", &path, body).await.ok(200)["completed"], completed, "{body:?}");
+    }
     for completed in [true, true, false, false] {
         assert_eq!(ann.send("PATCH", &path, &json!({"completed": completed})).await.ok(200)["completed"], completed);
     }
-    assert_eq!(ann.bare("PATCH", &path).await.ok(200)["version"], 6, "two of the changes had no effect");
+    assert_eq!(ann.bare("PATCH", &path).await.ok(200)["version"], 10, "two of the changes had no effect");
     for wrong in [json!(null), json!(1), json!("true")] {
         let reply = ann.send("PATCH", &path, &json!({"completed": wrong})).await;
         reply.validation_failed(&[("completed", &["must be true or false"])]);

@@ -17,8 +17,8 @@ pub use tasks::*;
 
 /// Generates a test for each case of the suite for stores.
 ///
-/// The argument is the path of a function `async fn(case: impl AsyncFnOnce(Arc<dyn TaskStore>))` that calls the case with
-/// an empty store.
+/// The argument is the path of a function `async fn(case: impl AsyncFnOnce(Arc<dyn TaskStore>))` that calls the case
+/// with an empty store.
 #[macro_export]
 macro_rules! store_conformance {
     ($with_store:path) => {

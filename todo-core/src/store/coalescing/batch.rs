@@ -7,7 +7,7 @@ use std::{
     task::{Context, Waker},
 };
 
-use super::call::{BatchResult, Call, SharedError};
+use super::call::{BatchResult, Call, Kind, SharedError};
 use crate::{UserId, store::StoreError};
 
 /// A call that waits for its result.
@@ -123,14 +123,15 @@ type Run = Pin<Box<dyn Future<Output = ()> + Send>>;
 ///
 /// The driver owns the batch. If the driver is dropped, the batch moves to the next member that still waits.
 pub(super) struct Batch {
+    kind: Kind,
     members: Arc<[Arc<Waiter>]>,
     run: Run,
 }
 
 impl Batch {
     /// `run` sends the statement and [finishes](Waiter::finish) every member.
-    pub(super) fn new(members: Arc<[Arc<Waiter>]>, run: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self { members, run: Box::pin(run) }
+    pub(super) fn new(kind: Kind, members: Arc<[Arc<Waiter>]>, run: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { kind, members, run: Box::pin(run) }
     }
 
     /// Drives the batch until every member has its result.
@@ -177,9 +178,11 @@ impl Drop for Driving {
         let Some(batch) = self.0.take() else { return };
         if std::thread::panicking() {
             // A future that has panicked cannot be polled again.
-            let Batch { members, run } = batch;
+            let Batch { kind, members, run } = batch;
             drop(run);
-            fail(&members, StoreError::Backend("a batch panicked".into()));
+            let source = "a batch panicked".into();
+            // The statement may have been sent before the panic.
+            fail(&members, if kind.is_write() { StoreError::Interrupted(source) } else { StoreError::Backend(source) });
         } else {
             // The batch may come back to this driver, which passes it on again when it leaves its position in the lane.
             batch.pass_on();

@@ -60,7 +60,8 @@ pub enum BatchError {
     /// succeed.
     #[error("the batch was rolled back")]
     RolledBack(#[source] StoreError),
-    /// It is unknown whether the writes were applied, or a retry of single calls would fail as well.
+    /// It is not known whether the writes were applied, or each call would fail in the same way if it was retried
+    /// alone.
     #[error(transparent)]
     Failed(#[from] StoreError),
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, TryAcquireError};
+use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
 /// The slots for writes to locked tasks. Each of them keeps a connection, and none keeps a slot of a lane.
 pub(super) struct BlockedWrites {
@@ -46,10 +46,9 @@ impl BlockedWrites {
         }
     }
 
-    /// Waits for a slot, for a write whose statement is under way in a lane. There are at most as many of these as the
-    /// lane has slots, so that they are not counted.
-    pub(super) async fn slot_for_running(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
-        self.slots.acquire().await
+    /// Takes a slot if one is free, for a write that is sent alone: its task may turn out to be locked.
+    pub(super) fn free_slot(&self) -> Option<SemaphorePermit<'_>> {
+        self.slots.try_acquire().ok()
     }
 }
 

@@ -155,3 +155,31 @@ impl StdError for SharedError {
         self.0.source()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_call_gets_the_variant_and_the_source_of_the_error_of_its_batch() {
+        let source = || -> Box<dyn StdError + Send + Sync> { "the cause".into() };
+        for of_batch in [
+            SetupError::new("the bucket does not exist; create it").with_source(source()).into(),
+            StoreError::Unavailable(source()),
+            StoreError::Interrupted(source()),
+            StoreError::Timeout(source()),
+            StoreError::Backend(source()),
+        ] {
+            let (variant, text) = (std::mem::discriminant(&of_batch), of_batch.to_string());
+            let may_have_happened = of_batch.may_have_happened();
+            let shared = SharedError::new(of_batch);
+            for of_call in [shared.clone().into_store_error(), shared.into_store_error()] {
+                assert_eq!(std::mem::discriminant(&of_call), variant, "{of_call:?}");
+                assert_eq!((of_call.to_string(), of_call.may_have_happened()), (text.clone(), may_have_happened));
+                let cause = of_call.source().expect("the error of the batch");
+                assert_eq!(cause.to_string(), "a batch of calls failed", "{of_call:?}");
+                assert_eq!(cause.source().expect("its source").to_string(), "the cause", "{of_call:?}");
+            }
+        }
+    }
+}

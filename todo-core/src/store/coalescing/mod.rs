@@ -7,13 +7,11 @@
 
 use std::{
     fmt,
-    future::poll_fn,
     pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
@@ -32,7 +30,7 @@ mod call;
 mod lane;
 mod options;
 
-use batch::{Batch, Waiter, fail};
+use batch::{Batch, State, Waiter, fail};
 pub use batch_store::{BatchError, BatchStore};
 use blocked::{BlockedWrites, NoSlot};
 use call::{BatchResult, Call, Kind, Outcome, SharedError};
@@ -61,8 +59,8 @@ pub use options::{CoalescingOptions, CoalescingStatus};
 ///   [`max_waiting`](CoalescingOptions::max_waiting) calls are waiting.
 /// - A caller that is dropped before its batch is sent is not part of the batch. If the caller that sends a batch is
 ///   dropped, another caller of the batch takes over. There is no background task.
-/// - If a batch fails and nothing was applied, each of its calls is retried alone. If that is unknown, each call fails
-///   with the error of the batch.
+/// - If a batch fails and nothing was applied, each of its calls is retried alone. If it is not known whether something
+///   was applied, each call fails with the error of the batch.
 /// - The owner is part of every predicate, and each returned row is checked against the owner of its call.
 ///
 /// Clones share the same store.
@@ -183,7 +181,7 @@ impl<S: BatchStore + 'static> CoalescingStore<S> {
                     shared.counts.batches.fetch_add(1, Ordering::Relaxed);
                     shared.counts.joined.fetch_add(members.len() as u64, Ordering::Relaxed);
                     let run = Arc::clone(shared).run(kind, members.clone(), permit);
-                    Batch::new(members, run).drive().await;
+                    Batch::new(kind, members, run).drive().await;
                 }
                 Wakeup::Drive(batch) => batch.drive().await,
                 Wakeup::TimedOut => {
@@ -220,43 +218,52 @@ impl<S> Shared<S> {
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
         StoreError::Unavailable(problem.into())
     }
-
-    /// Runs a write alone. If its task is locked, the write waits outside of the lane: the number of such writes is
-    /// limited, since each keeps a connection.
-    async fn write<T>(&self, alone: Alone, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let permit = match alone {
-            Alone::Unbatched => return call.await,
-            Alone::AfterBatch => {
-                let _slot = self.blocked.slot().await.map_err(|no_slot| match no_slot {
-                    NoSlot::Full => self.reject("too many calls are waiting for locked tasks"),
-                    NoSlot::TimedOut => {
-                        StoreError::Unavailable("the call waited too long for other calls for locked tasks".into())
-                    }
-                })?;
-                return call.await;
-            }
-            Alone::InLane(permit) => permit,
-        };
-        let mut call = pin!(call);
-        if let Ok(result) = tokio::time::timeout(MAX_LOCK_WAIT_IN_LANE, call.as_mut()).await {
-            return result;
-        }
-        let mut slot = pin!(self.blocked.slot_for_running());
-        let first = poll_fn(|context| match call.as_mut().poll(context) {
-            Poll::Ready(result) => Poll::Ready(Ok(result)),
-            Poll::Pending => slot.as_mut().poll(context).map(Err),
-        });
-        match first.await {
-            Ok(result) => result,
-            Err(_slot) => {
-                drop(permit);
-                call.await
-            }
-        }
-    }
 }
 
 impl<S: BatchStore> Shared<S> {
+    /// Runs a write alone. If its task is locked, the write waits outside of the lane: the number of such writes is
+    /// limited, since each keeps a connection.
+    ///
+    /// A write that waited for a lock in the lane would delay the writes of all users. So a write has a slot for locked
+    /// tasks from the start, and can leave the lane at any time. While no such slot is free, the write is sent as a batch
+    /// of one, which waits for no lock.
+    async fn write(
+        self: &Arc<Self>,
+        alone: Alone,
+        (kind, owner): (Kind, &UserId),
+        copy: impl FnOnce() -> Call + Send,
+        call: impl Future<Output = Result<Outcome, StoreError>> + Send,
+    ) -> Result<Outcome, StoreError> {
+        match alone {
+            Alone::Unbatched => return call.await,
+            Alone::AfterBatch => {}
+            Alone::InLane(permit) => {
+                if let Some(_slot) = self.blocked.free_slot() {
+                    let mut call = pin!(call);
+                    if let Ok(result) = tokio::time::timeout(MAX_LOCK_WAIT_IN_LANE, call.as_mut()).await {
+                        return result;
+                    }
+                    drop(permit);
+                    return call.await;
+                }
+                let member = Arc::new(Waiter::new(0, owner.clone(), copy()));
+                Arc::clone(self).run(kind, Arc::new([Arc::clone(&member)]), permit).await;
+                match member.leave() {
+                    State::Finished(BatchResult::Done(outcome)) => return Ok(outcome),
+                    State::Finished(BatchResult::Failed(error)) => return Err(error.into_store_error()),
+                    _ => {}
+                }
+            }
+        }
+        let _slot = self.blocked.slot().await.map_err(|no_slot| match no_slot {
+            NoSlot::Full => self.reject("too many calls are waiting for locked tasks"),
+            NoSlot::TimedOut => {
+                StoreError::Unavailable("the call waited too long for other calls for locked tasks".into())
+            }
+        })?;
+        call.await
+    }
+
     /// Sends a batch and gives each member its result.
     async fn run(self: Arc<Self>, kind: Kind, members: Arc<[Arc<Waiter>]>, permit: Permit) {
         let result = self.send(kind, &members).await;
@@ -375,18 +382,32 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
         change: &TaskChange,
         now: Timestamp,
     ) -> Result<Option<Task>, StoreError> {
-        match self.turn(Kind::Update, owner, || Call::Update { id, change: change.clone(), now }).await? {
-            Turn::Alone(alone) => self.shared.write(alone, self.shared.store.update(owner, id, change, now)).await,
-            Turn::Done(Outcome::Task(task)) => Ok(task),
-            Turn::Done(_) => Err(mismatch()),
+        let (shared, copy) = (&self.shared, || Call::Update { id, change: change.clone(), now });
+        let outcome = match self.turn(Kind::Update, owner, copy).await? {
+            Turn::Alone(alone) => {
+                let call = async { shared.store.update(owner, id, change, now).await.map(Outcome::Task) };
+                shared.write(alone, (Kind::Update, owner), copy, call).await?
+            }
+            Turn::Done(outcome) => outcome,
+        };
+        match outcome {
+            Outcome::Task(task) => Ok(task),
+            _ => Err(mismatch()),
         }
     }
 
     async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
-        match self.turn(Kind::Delete, owner, || Call::One(id)).await? {
-            Turn::Alone(alone) => self.shared.write(alone, self.shared.store.delete(owner, id)).await,
-            Turn::Done(Outcome::Applied(deleted)) => Ok(deleted),
-            Turn::Done(_) => Err(mismatch()),
+        let (shared, copy) = (&self.shared, || Call::One(id));
+        let outcome = match self.turn(Kind::Delete, owner, copy).await? {
+            Turn::Alone(alone) => {
+                let call = async { shared.store.delete(owner, id).await.map(Outcome::Applied) };
+                shared.write(alone, (Kind::Delete, owner), copy, call).await?
+            }
+            Turn::Done(outcome) => outcome,
+        };
+        match outcome {
+            Outcome::Applied(deleted) => Ok(deleted),
+            _ => Err(mismatch()),
         }
     }
 

@@ -76,7 +76,8 @@ impl CoalescingOptions {
     }
 
     /// Sets how many writes may hold a connection while they wait for a task that another transaction has locked.
-    /// Further writes to locked tasks wait without a connection. Default: 4.
+    /// Further writes to locked tasks wait without a connection. A write that is sent alone counts while it runs, since
+    /// its task may turn out to be locked. Default: 4.
     #[must_use]
     pub fn max_blocked_writes(mut self, statements: usize) -> Self {
         self.max_blocked_writes = statements;

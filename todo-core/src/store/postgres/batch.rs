@@ -254,8 +254,8 @@ fn task(owner: &UserId, row: &PgRow) -> Result<Task, sqlx::Error> {
     operations::task(&owner, (id, title, description, completed, time(row, 6)?, time(row, 7)?, row.try_get(8)?))
 }
 
-/// A time as it is transferred: microseconds since 2000. Read directly, since each row has two of them and a calendar date
-/// would cost time.
+/// A time as it is transferred: microseconds since 2000. Read directly, since each row has two of them and a calendar
+/// date would cost time.
 fn time(row: &PgRow, column: usize) -> Result<Timestamp, sqlx::Error> {
     const YEAR_2000: i64 = 946_684_800_000_000;
     let micros: i64 = row.try_get_unchecked(column)?;

@@ -1,8 +1,8 @@
 //! Connecting over a network.
 //!
-//! An attempt to connect belongs to no call: when the call that began it is dropped, the next call continues it. Otherwise
-//! callers with less patience than a sleeping database needs to wake up would never get a connection. No task is spawned:
-//! the calls that wait for a connection poll all attempts.
+//! An attempt to connect belongs to no call: when the call that began it is dropped, the next call continues it.
+//! Otherwise callers with less patience than a sleeping database needs to wake up would never get a connection. No task
+//! is spawned: the calls that wait for a connection poll all attempts.
 
 use std::{
     collections::VecDeque,
@@ -30,8 +30,8 @@ use super::{
 /// How long an attempt goes on.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// If no attempt has ended for this long, another one is begun beside them: the server may have moved, and the others lead
-/// to its old address.
+/// If no attempt has ended for this long, another one is begun beside them: the server may have moved, and the others
+/// lead to its old address.
 const ANOTHER: Duration = Duration::from_secs(1);
 
 /// Opens connections with shared attempts.

@@ -142,8 +142,8 @@ impl Connections {
         }
     }
 
-    /// Limits how long a call waits for a response. When the limit is reached, the server has cancelled the statement or is
-    /// gone.
+    /// Limits how long a call waits for a response. When the limit is reached, the server has cancelled the statement
+    /// or is gone.
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
         let limit = match self {
             Self::Own { session, .. } => session.statement_timeout.map(|limit| limit.saturating_add(MARGIN)),

@@ -28,23 +28,23 @@ use super::{
 const LIMIT: Duration = Duration::from_secs(10);
 
 impl PostgresStore {
-    /// Migrates schema and table to the newest version. It is safe to call this in many processes at once. If the tables are at
-    /// the newest version, it changes nothing.
+    /// Migrates schema and table to the newest version. It is safe to call this in many processes at once. If the
+    /// tables are at the newest version, it changes nothing.
     ///
-    /// It needs a direct connection, not a pooler in transaction mode, since it holds a lock of the session. Other calls wait
-    /// for it for at most a second at a time. If it is dropped or fails, no migration is half done.
+    /// It needs a direct connection, not a pooler in transaction mode, since it holds a lock of the session. Other
+    /// calls wait for it for at most a second at a time. If it is dropped or fails, no migration is half done.
     ///
     /// # Errors
     ///
     /// The server cannot be reached; another transaction or migration has held the tables for ten seconds
-    /// ([`StoreError::Unavailable`]); or the role may not create the schema, or a newer version of this library has migrated
-    /// the tables ([`StoreError::Setup`]).
+    /// ([`StoreError::Unavailable`]); or the role may not create the schema, or a newer version of this library has
+    /// migrated the tables ([`StoreError::Setup`]).
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.run_migrations(migrate::newest_version(Dialect::Postgres), DataLoss::Refuse).await
     }
 
-    /// Migrates schema and table to this version, which may be an older one. Version 0 is no table; the schema stays, since it
-    /// may contain other tables. Going back is one transaction.
+    /// Migrates schema and table to this version, which may be an older one. Version 0 is no table; the schema stays,
+    /// since it may contain other tables. Going back is one transaction.
     ///
     /// ```no_run
     /// # async fn back(store: todo_core::store::PostgresStore) -> Result<(), todo_core::store::StoreError> {
@@ -57,8 +57,8 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// Those of [`migrate`](Self::migrate); or there is no such version, or there are tasks that it would delete, and `loss` is
-    /// [`DataLoss::Refuse`] ([`StoreError::Setup`]).
+    /// Those of [`migrate`](Self::migrate); or there is no such version, or there are tasks that it would delete, and
+    /// `loss` is [`DataLoss::Refuse`] ([`StoreError::Setup`]).
     pub async fn migrate_to(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         self.run_migrations(migrate::known_version(Dialect::Postgres, version)?, loss).await
     }
@@ -100,8 +100,8 @@ impl PostgresStore {
     }
 }
 
-/// A connection of the host's pool that is closed, and not given back, if the migration fails or is dropped: its session may
-/// still hold the advisory lock.
+/// A connection of the host's pool that is closed, and not given back, if the migration fails or is dropped: its
+/// session may still hold the advisory lock.
 struct HostConnection(Option<PoolConnection<Postgres>>);
 
 impl HostConnection {
@@ -185,7 +185,8 @@ async fn has_tasks(transaction: &mut PgConnection, sql: &Statements) -> Result<b
     HasTasks.run(transaction, sql).await
 }
 
-/// Enables row-level security for all roles, the owner of the table included, if it is not enabled and there is a policy.
+/// Enables row-level security for all roles, the owner of the table included, if it is not enabled and there is a
+/// policy.
 async fn enable_row_security(connection: &mut PgConnection, names: &Names) -> Result<(), sqlx::Error> {
     let is_off = "select not (c.relrowsecurity and c.relforcerowsecurity) \
         and exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = $2 || '_owner') \

@@ -22,6 +22,7 @@ mod options;
 mod retry;
 mod row_security;
 mod session;
+mod url;
 
 use connections::Connections;
 pub use options::{PostgresOptions, TlsPolicy};
@@ -34,10 +35,10 @@ operations!(PgConnection, time::OffsetDateTime);
 ///
 /// # Connections
 ///
-/// [`connect_lazy`](Self::connect_lazy) makes a store with connections of its own, [`new`](Self::new) a store on the host's
-/// pool. Direct connections are supported, and poolers that track prepared statements (PgBouncer 1.21 or newer with
-/// `max_prepared_statements`, Neon, Supavisor). Other poolers mix up the statements of their clients; [`check`](Self::check)
-/// finds out and fails.
+/// [`connect_lazy`](Self::connect_lazy) makes a store with connections of its own, [`new`](Self::new) a store on the
+/// host's pool. Direct connections are supported, and poolers that track prepared statements (PgBouncer 1.21 or newer
+/// with `max_prepared_statements`, Neon, Supavisor). Other poolers mix up the statements of their clients;
+/// [`check`](Self::check) finds out and fails.
 ///
 /// # Retries
 ///
@@ -47,14 +48,15 @@ operations!(PgConnection, time::OffsetDateTime);
 /// - a read whose connection was lost;
 /// - a statement that the server has rolled back because of a conflict (a serialization failure or a deadlock).
 ///
-/// It repeats once, on a connection without the fault, a statement that was rejected because the server has become read-only
-/// (as a former primary does) or because its prepared form is no longer valid. The pauses are up to 50, 100 and 200 ms long,
-/// half of it random. No other call is repeated: a write whose connection was lost fails with [`StoreError::Interrupted`],
-/// since it may have been executed. Nothing is repeated in a transaction of the host.
+/// The store repeats once, over another connection, a statement that was rejected because the server has become
+/// read-only (as a former primary does) or because its prepared form is no longer valid. The pauses between attempts
+/// are at most 50, 100 and 200 ms, and at least half of that, at random. No other call is repeated: a write whose
+/// connection was lost fails with [`StoreError::Interrupted`], since it may have been executed. Nothing is repeated in
+/// a transaction of the host.
 ///
-/// If the server does not respond for a second longer than
-/// [`statement_timeout`](PostgresOptions::statement_timeout), or for 30 seconds without such a limit, the connection counts as
-/// lost. The store pings a connection of its own before use if it was idle for 30 seconds, or if another one was found dead.
+/// If the server does not respond for a second longer than [`statement_timeout`](PostgresOptions::statement_timeout),
+/// or for 30 seconds without such a limit, the connection counts as lost. The store pings a connection of its own
+/// before use if it was idle for 30 seconds, or if another one was found dead.
 ///
 /// # Schema
 ///
@@ -94,10 +96,11 @@ pub struct CheckReport {
     /// Whether a write that has returned survives a crash of the database server: its settings `fsync` and
     /// `synchronous_commit` are on.
     pub durable: bool,
-    /// Whether the connections lead to a pooler. It tracks prepared statements, or the check would fail.
+    /// Whether the connections lead to a pooler. The pooler then tracks prepared statements, since the check fails
+    /// otherwise.
     pub pooled: bool,
-    /// How long a statement of this store may run, or `None` if there is no limit. Behind a pooler, and on the host's pool,
-    /// the setting of the role applies.
+    /// How long a statement of this store may run, or `None` if there is no limit. Behind a pooler, and on the host's
+    /// pool, the setting of the role applies.
     pub statement_timeout: Option<Duration>,
 }
 
@@ -109,24 +112,24 @@ impl PostgresStore {
 
     /// Makes a store on the host's pool, with the default [`Names`].
     ///
-    /// The settings of the pool apply. By default sqlx pings a connection before each use, which costs a round trip; disable
-    /// that with `PgPoolOptions::test_before_acquire(false)`, since this store replaces dead connections itself. sqlx also
-    /// pings a connection when it is given back, after the call has returned. A store with connections of its own
-    /// ([`connect_lazy`](Self::connect_lazy)) does neither.
+    /// The settings of the pool apply. By default sqlx pings a connection before each use, which costs a round trip;
+    /// disable that with `PgPoolOptions::test_before_acquire(false)`, since this store replaces dead connections
+    /// itself. sqlx also pings a connection when it is given back, after the call has returned. A store with
+    /// connections of its own ([`connect_lazy`](Self::connect_lazy)) does neither.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         Self::with_connections(Connections::host(pool))
     }
 
-    /// Makes a store with connections of its own, with the default [`Names`]. It opens connections when they are first needed,
-    /// so this does not fail if there is no server.
+    /// Makes a store with connections of its own, with the default [`Names`]. It opens connections when they are first
+    /// needed, so this does not fail if there is no server.
     ///
     /// # Errors
     ///
-    /// The URL is not valid; it has the form `postgres://user:password@host:port/database?...` ([`StoreError::Setup`]). The
-    /// error does not repeat the URL.
+    /// The URL is not valid; it has the form `postgres://user:password@host:port/database?...` ([`StoreError::Setup`]).
+    /// The error does not repeat the URL.
     pub fn connect_lazy(url: &str, options: &PostgresOptions) -> Result<Self, StoreError> {
-        Ok(Self::with_connections(Connections::own(options::read_url(url, options.tls)?, options)))
+        Ok(Self::with_connections(Connections::own(url::read_url(url, options.tls)?, options)))
     }
 
     fn with_connections(connections: Connections) -> Self {
@@ -144,16 +147,18 @@ impl PostgresStore {
         Self { sql, ..self }
     }
 
-    /// Returns a store with the same connections and another limit on the calls that wait for one (default 1024). Further calls
-    /// fail with [`StoreError::Unavailable`] at once.
+    /// Returns a store with the same connections and another limit on the calls that wait for one (default 1024).
+    /// Further calls fail with [`StoreError::Unavailable`] at once.
     ///
-    /// On the host's pool, only the calls of this store and its clones count, not what the host itself does with the pool.
+    /// On the host's pool, only the calls of this store and its clones count, not what the host itself does with the
+    /// pool.
     #[must_use]
     pub fn with_max_waiting(self, max_waiting: usize) -> Self {
         Self { connections: self.connections.with_max_waiting(max_waiting), ..self }
     }
 
-    /// Returns a store that works in a transaction of the host, with the names and the row-level security of this store.
+    /// Returns a store that works in a transaction of the host, with the names and the row-level security of this
+    /// store.
     ///
     /// The transaction belongs to the same database; it need not come from the connections of this store.
     ///
@@ -182,8 +187,8 @@ impl PostgresStore {
 
     /// Returns the state of the connections, for metrics. It does not wait, and sends nothing to the database.
     ///
-    /// On the host's pool, `size` and `idle` are those of the pool; `waiting` and `refused` count the calls of this store and
-    /// its clones.
+    /// On the host's pool, `size` and `idle` are those of the pool; `waiting` and `refused` count the calls of this
+    /// store and its clones.
     #[must_use]
     pub fn status(&self) -> PoolStatus {
         self.connections.status()
@@ -193,8 +198,8 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// The server cannot be reached ([`StoreError::Unavailable`]); or it rejects the login, its certificate is not accepted, or
-    /// its pooler mixes up the prepared statements of its clients ([`StoreError::Setup`]).
+    /// The server cannot be reached ([`StoreError::Unavailable`]); or it rejects the login, its certificate is not
+    /// accepted, or its pooler mixes up the prepared statements of its clients ([`StoreError::Setup`]).
     pub async fn check(&self) -> Result<CheckReport, StoreError> {
         let silent = |_| Err(StoreError::Unavailable("the server does not respond".into()));
         // The time limit for two connections.
@@ -216,9 +221,17 @@ impl PostgresStore {
             .into());
         }
         let settings = "select current_setting('fsync') = 'on' and current_setting('synchronous_commit') <> 'off', \
-                        (select setting::bigint from pg_settings where name = 'statement_timeout')";
+                        (select setting::bigint from pg_settings where name = 'statement_timeout'), \
+                        current_setting('server_encoding')";
         let settings = sqlx::raw_sql(settings).fetch_one(&mut one).await?;
         let (durable, millis) = (settings.try_get(0)?, settings.try_get::<i64, _>(1)?);
+        if settings.try_get::<&str, _>(2)? != "UTF8" {
+            return Err(SetupError::new(
+                "the encoding of the database is not UTF8, so that it cannot store every text; create it with encoding 'UTF8' \
+                 template template0",
+            )
+            .into());
+        }
         let of_role = u64::try_from(millis).ok().filter(|millis| *millis > 0).map(Duration::from_millis);
         let statement_timeout = match &self.connections {
             Connections::Own { session, .. } => {
@@ -252,8 +265,8 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
-/// A store within a transaction of the host, made by [`PostgresStore::in_transaction`]: the host's rows and the tasks commit
-/// or roll back together.
+/// A store within a transaction of the host, made by [`PostgresStore::in_transaction`]: the host's rows and the tasks
+/// commit or roll back together.
 ///
 /// Clones are the same store, so that one goes into a [`TodoService`](crate::TodoService) and the other returns the
 /// transaction to the host. Calls run one after the other, and none is repeated. After a call that failed, PostgreSQL

@@ -1,14 +1,6 @@
-use std::{str::FromStr as _, time::Duration};
+use std::time::Duration;
 
-use sqlx::{
-    ConnectOptions as _,
-    postgres::{PgConnectOptions, PgSslMode},
-};
-
-use super::super::{
-    error::{SetupError, StoreError},
-    sql::queue::MAX_WAITING,
-};
+use super::super::sql::queue::MAX_WAITING;
 use crate::clock::Jitter;
 
 /// Settings for the connections that a [`PostgresStore`](super::PostgresStore) opens itself.
@@ -84,8 +76,8 @@ impl PostgresOptions {
         Self { max_lifetime: age, ..self }
     }
 
-    /// Sets how many calls may wait for a connection. Further calls fail with [`StoreError::Unavailable`] at once, since
-    /// they would wait longer than their callers do. Default: 1024.
+    /// Sets how many calls may wait for a connection. Further calls fail with [`StoreError::Unavailable`] at once,
+    /// since they would wait longer than their callers do. Default: 1024.
     #[must_use]
     pub fn max_waiting(self, count: usize) -> Self {
         Self { max_waiting: count, ..self }
@@ -108,8 +100,8 @@ impl PostgresOptions {
         Self { statement_timeout: timeout.into(), ..self }
     }
 
-    /// Sets how long a statement may wait for a lock before the call fails with [`StoreError::Unavailable`]. `None`: as set
-    /// for the role or in the URL. Default: 2 seconds.
+    /// Sets how long a statement may wait for a lock before the call fails with [`StoreError::Unavailable`]. `None`: as
+    /// set for the role or in the URL. Default: 2 seconds.
     #[must_use]
     pub fn lock_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         Self { lock_timeout: timeout.into(), ..self }
@@ -132,61 +124,10 @@ impl PostgresOptions {
 /// `verify-ca`). Without that check, another server can pose as the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsPolicy {
-    /// Use `verify-full` instead, and log a warning. The trusted authorities are those of Mozilla (`webpki-roots`); name a
-    /// private one in the URL with `sslrootcert`.
+    /// Use `verify-full` instead, and log a warning. The trusted authorities are those of Mozilla (`webpki-roots`);
+    /// name a private one in the URL with `sslrootcert`.
     #[default]
     Verify,
     /// Do as the URL says.
     AsWritten,
-}
-
-/// Reads the URL of a database.
-pub(super) fn read_url(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, StoreError> {
-    let options = PgConnectOptions::from_str(url).map_err(|error| {
-        let text = "the URL of the database is not valid; it has the form postgres://user:password@host:port/database";
-        SetupError::new(text).with_source(error)
-    })?;
-    let options = options.disable_statement_logging();
-    if url.contains("channel_binding=require") {
-        tracing::warn!(
-            target: "todo_core::store",
-            "channel_binding=require in the database URL has no effect: the driver does not support channel binding"
-        );
-    }
-    match (options.get_ssl_mode(), tls) {
-        (PgSslMode::Require | PgSslMode::VerifyCa, TlsPolicy::Verify) => {
-            tracing::warn!(
-                target: "todo_core::store",
-                "sslmode=verify-full is used instead of the sslmode in the database URL, which does not fully check the \
-                 server's certificate"
-            );
-            Ok(options.ssl_mode(PgSslMode::VerifyFull))
-        }
-        _ => Ok(options),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn require_becomes_verify_full_unless_the_policy_is_as_written() {
-        let mode = |url: &str, tls| read_url(url, tls).expect("a URL").get_ssl_mode();
-        let url = "postgres://u:p@db.example/todo";
-        for weak in ["require", "verify-ca"] {
-            let url = format!("{url}?sslmode={weak}&channel_binding=require");
-            assert!(matches!(mode(&url, TlsPolicy::Verify), PgSslMode::VerifyFull), "{weak}");
-        }
-        assert!(matches!(mode(&format!("{url}?sslmode=require"), TlsPolicy::AsWritten), PgSslMode::Require));
-        assert!(matches!(mode(url, TlsPolicy::Verify), PgSslMode::Prefer));
-    }
-
-    #[test]
-    fn the_error_for_a_wrong_url_does_not_repeat_the_url() {
-        let error = read_url("postgres://ann:hunter2@db:port/todo", TlsPolicy::Verify).expect_err("no URL");
-        assert!(matches!(error, StoreError::Setup(_)), "{error:?}");
-        let text = format!("{error:?}");
-        assert!(!text.contains("hunter2"), "{text}");
-    }
 }

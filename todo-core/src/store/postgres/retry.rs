@@ -1,7 +1,7 @@
 //! Which calls are repeated, how often and when: the one place that decides.
 //!
-//! Only a call that has certainly not happened, or that changes nothing, is repeated. A write whose connection was lost is
-//! neither.
+//! Only a call that has certainly not happened, or that changes nothing, is repeated. A write whose connection was lost
+//! is neither.
 
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,12 @@ use super::super::{
 };
 use crate::clock::Jitter;
 
-/// The longest pauses before each repetition; [`Jitter`] shortens each by up to half. There are no more repetitions than
-/// pauses.
+/// The longest pauses before each repetition; [`Jitter`] shortens each by up to half. There are no more repetitions
+/// than pauses.
 const PAUSES: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(200)];
 
-/// No repetition begins later than this after the call: callers do not wait forever, and it takes long to find out that a
-/// server does not respond.
+/// No repetition begins later than this after the call: callers do not wait forever, and it takes long to find out that
+/// a server does not respond.
 const WITHIN: Duration = Duration::from_secs(7);
 
 /// The repetitions of one call.
@@ -47,7 +47,8 @@ impl Retries {
         self.lost
     }
 
-    /// Whether a statement that failed like this may be sent again. `is_new`: the connection was opened for this attempt.
+    /// Whether a statement that failed like this may be sent again. `is_new`: the connection was opened for this
+    /// attempt.
     pub(super) fn allow(&self, condition: Condition, is_new: bool) -> bool {
         let may_help = match condition {
             Condition::Disconnected => self.effect == Effect::Read,

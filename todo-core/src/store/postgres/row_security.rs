@@ -1,8 +1,10 @@
 //! Row-level security of PostgreSQL, behind the predicates of the statements.
 //!
-//! Migration 2 creates the policy and the functions, and [`migrate`](super::migrate) enables row-level security. This module
-//! grants the privileges, and checks roles and tables. The reasons are in
+//! Migration 2 creates the policy and the functions, and [`migrate`](super::migrate) enables row-level security. This
+//! module grants the privileges, and checks roles and tables. The reasons are in
 //! `docs/decisions/0017-row-level-security.md`.
+
+use std::error::Error;
 
 use sqlx::{AssertSqlSafe, PgConnection, Row as _, postgres::PgRow};
 
@@ -13,6 +15,7 @@ use super::{
             migrate::{newer_version, newest_version},
             names::{Dialect, Names},
             operations::{Effect, Operation},
+            sqlstate::{Condition, condition},
             statements::Statements,
         },
     },
@@ -20,22 +23,23 @@ use super::{
 };
 
 impl PostgresStore {
-    /// Uses row-level security in addition to the predicates of the statements: a statement that lacked its predicate would
-    /// still see and change only tasks of the owner of the call.
+    /// Returns a store that uses row-level security in addition to the predicates of the statements: a statement
+    /// without its predicate then still sees and changes only tasks of the owner of the call.
     ///
-    /// Each call is then a function in the database that binds its owner (`todo.user_id`) and removes the binding at its
-    /// end. It is still one round trip, and nothing stays with the connection, so poolers in transaction mode are safe. A
-    /// statement that reads the table without a bound owner gets an error, not an empty table.
+    /// Each call is then a function in the database that binds its owner (`todo.user_id`) and removes the binding at
+    /// its end. It is still one round trip, and nothing stays with the connection, so poolers in transaction mode are
+    /// safe. A statement that reads the table without a bound owner gets an error, not an empty table.
     ///
-    /// Row-level security has no effect on the owner of the table or on roles that bypass it, so two roles are needed:
+    /// The owner of the table can disable row-level security, and superusers and roles with BYPASSRLS are not subject
+    /// to it. So two roles are needed:
     ///
-    /// 1. The owner of the table. [`migrate`](Self::migrate) of this store enables row-level security, for the owner too.
-    ///    [`grant_to`](Self::grant_to) grants the other role what it needs.
-    /// 2. The role that the application connects as. [`check_role`](Self::check_role) checks it before row-level security is
-    ///    enabled, [`check_tables`](Self::check_tables) afterwards.
+    /// 1. The owner of the table. [`migrate`](Self::migrate) of this store enables row-level security, for the owner
+    ///    too. [`grant_to`](Self::grant_to) grants the other role what it needs.
+    /// 2. The role that the application connects as. [`check_role`](Self::check_role) checks it before row-level
+    ///    security is enabled, [`check_tables`](Self::check_tables) afterwards.
     ///
-    /// [`CoalescingStore`](crate::store::CoalescingStore) does not batch the calls of such a store: a statement is for one
-    /// owner. Backups need a role with BYPASSRLS, since `pg_dump` fails rather than leave rows out.
+    /// [`CoalescingStore`](crate::store::CoalescingStore) does not batch the calls of such a store: a statement is for
+    /// one owner. Backups need a role with BYPASSRLS, since `pg_dump` fails rather than leave rows out.
     ///
     /// ```no_run
     /// use todo_core::store::{PostgresOptions, PostgresStore};
@@ -58,30 +62,39 @@ impl PostgresStore {
         Self { sql, ..self }
     }
 
-    /// Grants a role what a store needs, and nothing else: the schema, the table, the functions, and reading the ledger of
-    /// migrations.
+    /// Grants a role what a store needs, and nothing else: the schema, the table, the functions, and reading the ledger
+    /// of migrations.
     ///
-    /// The connections of this store must be those of the table's owner. It is safe to call this in many processes at once.
+    /// The connections of this store must be those of the table's owner. It is safe to call this in many processes at
+    /// once.
     ///
     /// # Errors
     ///
-    /// There is no such role; or the name cannot be one (`public` means every role, and no name is longer than 63 bytes); or
-    /// the tables are not at the newest version.
+    /// There is no such role; or the name cannot be one (`public` means every role, and no name is longer than 63
+    /// bytes); or the tables are not at the newest version.
     pub async fn grant_to(&self, role: &str) -> Result<(), StoreError> {
         // Even in quotes, `public` is every role.
         if role.is_empty() || role == "public" || role.len() > 63 || role.contains('\0') {
             return Err(SetupError::new(format!("{role:?} is not the name of a role; name another one")).into());
         }
-        self.run(&Grant { role }).await
+        let granted = self.run(&Grant { role }).await;
+        granted.map_err(|error| match error {
+            StoreError::Backend(source) if is_of(&*source, Condition::NoObject) => {
+                SetupError::new(format!("there is no role {role:?}; create it, or name another one"))
+                    .with_source(source)
+                    .into()
+            }
+            error => error,
+        })
     }
 
-    /// Checks that row-level security applies to the role of this store, before it is enabled: once it is enabled, it is in
-    /// force for all that use the table.
+    /// Checks that row-level security applies to the role of this store, before it is enabled: once it is enabled, it
+    /// is in force for all that use the table.
     ///
     /// # Errors
     ///
-    /// The server cannot be reached; or the role bypasses row-level security or may disable it ([`StoreError::Setup`], with
-    /// a text that says what to change).
+    /// The server cannot be reached; or the role bypasses row-level security or may disable it ([`StoreError::Setup`],
+    /// with a text that says what to change).
     pub async fn check_role(&self) -> Result<(), StoreError> {
         let role = self.run(&FindRole).await?;
         match role.complaint(&self.sql.names) {
@@ -99,15 +112,15 @@ impl PostgresStore {
         Ok(self.run(&FindRole).await?.name)
     }
 
-    /// Checks that the tables exist and are as new as this library, and that row-level security is as this store uses it.
-    /// Call it at start where [`migrate`](Self::migrate) is not called.
+    /// Checks that the tables exist and are as new as this library, and that row-level security is as this store uses
+    /// it. Call it at start where [`migrate`](Self::migrate) is not called.
     ///
     /// # Errors
     ///
     /// The server cannot be reached; or something is not as it has to be ([`StoreError::Setup`], with a text that says
-    /// what to change): the tables are missing, older or newer. With row-level security: the role bypasses it or may disable
-    /// it, it is not enabled, another policy shows more rows, or the role may not call the functions. Without: row-level
-    /// security is enabled for this role.
+    /// what to change): the tables are missing, older or newer. With row-level security: the role bypasses it or may
+    /// disable it, it is not enabled, another policy shows more rows, or the role may not call the functions. Without:
+    /// row-level security is enabled for this role.
     pub async fn check_tables(&self) -> Result<(), StoreError> {
         let names = &self.sql.names;
         let found = self.run(&FindTable).await?;
@@ -134,8 +147,13 @@ impl PostgresStore {
     }
 }
 
-/// What a role needs. `{role}` is an identifier in its quotes. The lock makes concurrent grants run one after the other;
-/// otherwise PostgreSQL fails with "tuple concurrently updated".
+/// Whether this is an error of the driver with this condition.
+fn is_of(error: &(dyn Error + 'static), expected: Condition) -> bool {
+    error.downcast_ref::<sqlx::Error>().is_some_and(|error| condition(error) == expected)
+}
+
+/// What a role needs. `{role}` is an identifier in its quotes. The lock makes concurrent grants run one after the
+/// other; otherwise PostgreSQL fails with "tuple concurrently updated".
 const GRANT: &str = r#"
     select pg_advisory_xact_lock(hashtextextended('todo-core grants in {schema}', 0));
     grant usage on schema "{schema}" to {role};

@@ -18,7 +18,8 @@ pub(super) struct Session {
     lock_timeout: Option<Duration>,
     pub(super) connect_timeout: Duration,
     pub(super) jitter: Jitter,
-    /// Whether there is a pooler, found out once. Behind a pooler a session belongs to others too, so no setting is made.
+    /// Whether there is a pooler, found out once. Behind a pooler a session belongs to others too, so no setting is
+    /// made.
     pooled: OnceCell<bool>,
 }
 
@@ -83,8 +84,8 @@ async fn backend(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
     sqlx::raw_sql("select pg_backend_pid()").fetch_one(connection).await?.try_get(0)
 }
 
-/// Whether these two connections lead to a pooler that shares its connections to the server among its clients: one server
-/// process serves both, or several serve one of them.
+/// Whether these two connections lead to a pooler that shares its connections to the server among its clients: one
+/// server process serves both, or several serve one of them.
 pub(super) async fn is_pooled(one: &mut PgConnection, other: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let first = backend(one).await?;
     // Other clients use the pooler too, so that both may get different connections at first.
@@ -96,8 +97,8 @@ pub(super) async fn is_pooled(one: &mut PgConnection, other: &mut PgConnection) 
     Ok(false)
 }
 
-/// Whether a pooler mixes up prepared statements: two clients that share a connection to the server give the same name to
-/// different statements.
+/// Whether a pooler mixes up prepared statements: two clients that share a connection to the server give the same name
+/// to different statements.
 pub(super) async fn mixes_statements(one: &mut PgConnection, other: &mut PgConnection) -> bool {
     // Twice, since the second time each client uses what it prepared the first time.
     for _ in 0..2 {

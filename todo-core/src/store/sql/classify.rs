@@ -5,8 +5,8 @@ use super::{
     sqlstate::{Condition, condition},
 };
 
-/// What the error of a statement means. A lost connection is [`StoreError::Interrupted`], since the statement may be a write
-/// that was executed.
+/// What the error of a statement means. A lost connection is [`StoreError::Interrupted`], since the statement may be a
+/// write that was executed.
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         if let Some(text) = setup_mistake(&error) {
@@ -55,12 +55,19 @@ fn setup_mistake(error: &sqlx::Error) -> Option<&'static str> {
         Condition::LoginRejected => {
             "the database server rejected the login; correct the user or the password in the URL, or the server's pg_hba.conf"
         }
+        Condition::UnknownParameter => {
+            "the connection pooler rejects a parameter in the URL of the database; remove it, or add it to \
+             ignore_startup_parameters of PgBouncer"
+        }
         Condition::NoDatabase => "the database does not exist; create it, or correct its name in the URL",
         Condition::NoTables => "the tables are missing or older than this library; run the migrations (migrate)",
         Condition::NoPrivilege => {
             "the role of the database connection lacks a privilege; check_tables says which, and grant_to grants it"
         }
         Condition::NotADatabase => "the file is not an SQLite database; name another file",
+        Condition::FileIsReadOnly => {
+            "the SQLite file cannot be written; let this process write the file and the folder that contains it"
+        }
         _ => return None,
     })
 }
@@ -147,6 +154,8 @@ mod tests {
             ("57P01", "terminating connection due to administrator command", "interrupted"),
             ("08006", "connection failure", "interrupted"),
             ("40003", "statement completion unknown", "interrupted"),
+            ("08P01", "unsupported startup parameter: search_path", "setup"),
+            ("08P01", "server login has been failing, try again later", "interrupted"),
             ("28P01", "password authentication failed", "setup"),
             ("28000", "no pg_hba.conf entry", "setup"),
             ("3D000", "database does not exist", "setup"),
@@ -166,6 +175,7 @@ mod tests {
             ("778", "disk I/O error", "interrupted"),
             ("1", "no such table: todo_tasks", "setup"),
             ("26", "file is not a database", "setup"),
+            ("8", "attempt to write a readonly database", "setup"),
             ("1", "near \"slect\": syntax error", "backend"),
             ("275", "CHECK constraint failed", "backend"),
         ] {

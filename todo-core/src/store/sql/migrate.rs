@@ -13,8 +13,8 @@ use super::{
     sqlstate::{Condition, condition},
 };
 
-/// A version of the tables: the statements that lead to it and back. The statements that lead to it never change after their
-/// release, because their checksum is in the ledger.
+/// A version of the tables: the statements that lead to it and back. The statements that lead to it never change after
+/// their release, because their checksum is in the ledger.
 struct Step {
     description: &'static str,
     up: &'static str,
@@ -80,8 +80,8 @@ where
     Box::pin(migrator.run_direct(to.map(i64::from), connection, false))
 }
 
-/// Reverts the migrations down to a version, and returns the version that the database has then. It takes no lock, so it has
-/// to run in a transaction.
+/// Reverts the migrations down to a version, and returns the version that the database has then. It takes no lock, so
+/// it has to run in a transaction.
 pub(in crate::store) fn revert<'a, C>(migrator: &'a Migrator, connection: &'a mut C, to: u32) -> Migrating<'a, u32>
 where
     C: Migrate + Send,

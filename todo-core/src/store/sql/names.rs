@@ -2,9 +2,9 @@ use std::fmt;
 
 /// The names of the schema and the table in the host's database.
 ///
-/// By default the table is `"todo"."tasks"` in PostgreSQL, and `"todo_tasks"` in SQLite, which has no schemas. The ledger of
-/// the migrations is a second table with the ending `_migrations`. So the host's own tables and sqlx migrations are not
-/// touched, and stores with different names are independent of each other in one database.
+/// By default the table is `"todo"."tasks"` in PostgreSQL, and `"todo_tasks"` in SQLite, which has no schemas. The
+/// ledger of the migrations is a second table with the ending `_migrations`. So the host's own tables and sqlx
+/// migrations are not touched, and stores with different names are independent of each other in one database.
 ///
 /// ```
 /// use todo_core::store::Names;
@@ -19,8 +19,8 @@ pub struct Names {
     table: String,
 }
 
-/// A name that is not allowed: it must have 1 to 30 characters, only `a` to `z`, `0` to `9` and `_`, and must not begin with a
-/// digit.
+/// A name that is not allowed: it must have 1 to 30 characters, only `a` to `z`, `0` to `9` and `_`, and must not begin
+/// with a digit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the name {0:?} must have 1 to 30 characters, only a-z, 0-9 and _, and must not begin with a digit")]
 pub struct InvalidName(String);
@@ -36,8 +36,8 @@ impl Names {
     ///
     /// # Errors
     ///
-    /// One of them does not have 1 to 30 characters of `a` to `z`, `0` to `9` and `_`, or begins with a digit. (PostgreSQL
-    /// truncates names after 63 bytes, and the names of indexes and functions are longer than these.)
+    /// One of them does not have 1 to 30 characters of `a` to `z`, `0` to `9` and `_`, or begins with a digit.
+    /// (PostgreSQL truncates names after 63 bytes, and the names of indexes and functions are longer than these.)
     pub fn new(schema: impl Into<String>, table: impl Into<String>) -> Result<Self, InvalidName> {
         let check = |name: String| {
             let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';

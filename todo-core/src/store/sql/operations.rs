@@ -218,8 +218,8 @@ macro_rules! operations {
                     sql: &Statements,
                 ) -> Result<Option<Task>, sqlx::Error> {
                     let change = Change::from(self.change);
-                    // Not `fetch_optional`: on SQLite it returns with the first row, and the statement commits only when
-                    // it has been read to its end.
+                    // Not `fetch_optional`: on SQLite it returns with the first row, and the statement commits only
+                    // when it has been read to its end.
                     let rows: Vec<Row<$time>> = sqlx::query_as(sql.update.clone())
                         .bind(self.owner.as_str())
                         .bind(self.id.as_uuid())

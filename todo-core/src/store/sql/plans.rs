@@ -1,5 +1,5 @@
-//! No statement reads more rows than it needs, however many tasks there are: the plan of each statement is compared with the
-//! index that it is made for.
+//! No statement reads more rows than it needs, however many tasks there are: the plan of each statement is compared
+//! with the index that it is made for.
 //!
 //! A new statement must be added to the lists below, or the tests do not compile.
 
@@ -107,7 +107,8 @@ mod postgres {
         cases
     }
 
-    /// The statements within the functions, read from the database, with the parameters of the statements that they replace.
+    /// The statements within the functions, read from the database, with the parameters of the statements that they
+    /// replace.
     async fn cases_in_functions(url: &str, sql: &Statements) -> Vec<Case> {
         let mut connection = PgConnection::connect(url).await.expect("a connection");
         let mut cases = cases(sql);
@@ -256,8 +257,8 @@ mod postgres {
         cases: impl IntoIterator<Item = &Case> + Clone,
     ) -> Vec<(&'static str, String)> {
         let mut all = Vec::new();
-        // The driver prepares statements. The server plans them for each set of parameters at first, and later, if that seems
-        // no worse, once for all.
+        // The driver prepares statements. The server plans them for each set of parameters at first, and later, if that
+        // seems no worse, once for all.
         for mode in ["force_custom_plan", "force_generic_plan"] {
             run(connection, &format!("set local plan_cache_mode = {mode}")).await;
             for case in cases.clone() {
@@ -297,10 +298,10 @@ mod postgres {
     /// Row-level security adds a comparison, and the statements still use their indexes.
     #[tokio::test]
     async fn with_row_security_every_statement_is_one_search_of_its_index_too() {
-        let walled = testkit::stores::WalledDatabase::migrated().await;
-        let cases = cases_in_functions(&walled.owner, &Statements::new(Dialect::Postgres, Names::default())).await;
-        filled(walled.database.url()).await;
-        let mut connection = PgConnection::connect(&walled.app).await.expect("a connection");
+        let secured = testkit::stores::RowSecurityDatabase::migrated().await;
+        let cases = cases_in_functions(&secured.owner, &Statements::new(Dialect::Postgres, Names::default())).await;
+        filled(secured.database.url()).await;
+        let mut connection = PgConnection::connect(&secured.app).await.expect("a connection");
         for case in &cases {
             case.prepare(&mut connection).await;
         }
@@ -314,7 +315,7 @@ mod postgres {
             let found = complaints(&mut connection, of_owner).await;
             assert!(found.is_empty(), "{}", found.into_iter().map(|(_, text)| text).collect::<String>());
         }
-        walled.database.close().await;
+        secured.database.close().await;
     }
 }
 

@@ -1,7 +1,8 @@
 //! The pool of the connections that a store opens itself.
 //!
-//! The pool of sqlx pings a connection each time it is given back, which is a second round trip for each call. This pool
-//! pings a connection only when there is a reason to doubt it, and takes back only connections whose last call has ended.
+//! The pool of sqlx pings a connection each time it is given back, which is a second round trip for each call. This
+//! pool pings a connection only when there is a reason to doubt it, and takes back only connections whose last call has
+//! ended.
 
 use std::{
     io,
@@ -51,8 +52,8 @@ impl<DB: Database> Opened<DB> {
 /// The limits for connections over a network.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct Network {
-    /// The age at which a connection is replaced when it is next needed: a server may have moved, or a password expired,
-    /// without notice.
+    /// The age at which a connection is replaced when it is next needed: a server may have moved, or a password
+    /// expired, without notice.
     pub(in crate::store) max_age: Duration,
     /// How long a call waits for a new connection.
     pub(in crate::store) connect_timeout: Duration,
@@ -65,21 +66,21 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A caller that leaves after waiting for this long casts doubt on its connection. A caller that leaves earlier has hung
-/// up, which says nothing about the connection.
+/// A caller that leaves after waiting for this long casts doubt on its connection. A caller that leaves earlier has
+/// hung up, which says nothing about the connection.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// Reasons not to trust connections that were opened, or last used, before a moment.
 #[derive(Clone, Copy, Debug, Default)]
 struct Doubts {
-    /// A connection that was idle at this moment was found dead. The server may be gone, so each connection that was idle
-    /// then is pinged once before its next use.
+    /// A connection that was idle at this moment was found dead. The server may be gone, so each connection that was
+    /// idle then is pinged once before its next use.
     dead: Option<Instant>,
-    /// A connection that was last used at this moment no longer responds, and was not closed either. Connections that were
-    /// idle for longer are closed without a ping, which would take its timeout.
+    /// A connection that was last used at this moment no longer responds, and was not closed either. Connections that
+    /// were idle for longer are closed without a ping, which would take its timeout.
     silent: Option<Instant>,
-    /// A connection that was open at this moment leads to a server that accepts no writes, or has prepared statements that
-    /// are no longer valid. Older connections respond to a ping, but are no better, so they are closed.
+    /// A connection that was open at this moment leads to a server that accepts no writes, or has prepared statements
+    /// that are no longer valid. Older connections respond to a ping, but are no better, so they are closed.
     outlived: Option<Instant>,
 }
 
@@ -228,8 +229,8 @@ impl<DB: Database> Pool<DB> {
 
 /// A connection for one call.
 ///
-/// [`finish`](Self::finish) gives it back. If it is dropped before, because the caller has left during a call, it is closed:
-/// the next call must never read the response to this one.
+/// [`finish`](Self::finish) gives it back. If it is dropped before, because the caller has left during a call, it is
+/// closed: the next call must never read the response to this one.
 pub(in crate::store) struct Lease<DB: Database> {
     object: Option<Object<Manager<DB>>>,
     since: Instant,

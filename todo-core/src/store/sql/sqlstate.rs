@@ -7,10 +7,14 @@ pub(in crate::store) enum Condition {
     Disconnected,
     /// The server rejected the user, the password or the address of the client.
     LoginRejected,
+    /// A pooler does not know a parameter of the connection.
+    UnknownParameter,
     /// The database does not exist.
     NoDatabase,
     /// A table, a column, a function or the schema does not exist.
     NoTables,
+    /// A role, a type or another named object does not exist.
+    NoObject,
     /// The role lacks a privilege, or row-level security rejected a row.
     NoPrivilege,
     /// The transaction was rolled back because of a concurrent one: a serialization failure or a deadlock.
@@ -36,6 +40,8 @@ pub(in crate::store) enum Condition {
     FileError,
     /// SQLite: the file is not a database.
     NotADatabase,
+    /// SQLite: the process may read the file but not write it.
+    FileIsReadOnly,
     /// Anything else.
     Other,
 }
@@ -50,7 +56,7 @@ pub(in crate::store) fn condition(error: &sqlx::Error) -> Condition {
             // SQLite has numbers of up to four digits, PostgreSQL has five characters.
             match code.parse::<u32>() {
                 Ok(number) if code.len() < 5 => of_sqlite(number, error.message()),
-                _ => of_postgres(&code),
+                _ => of_postgres(&code, error.message()),
             }
         }),
         _ => Condition::Other,
@@ -58,8 +64,10 @@ pub(in crate::store) fn condition(error: &sqlx::Error) -> Condition {
 }
 
 /// The meaning of a code (SQLSTATE) of PostgreSQL. Comments give its name in the manual.
-fn of_postgres(code: &str) -> Condition {
+fn of_postgres(code: &str, message: &str) -> Condition {
     match code {
+        // protocol_violation, as PgBouncer words it.
+        "08P01" if message.contains("unsupported startup parameter") => Condition::UnknownParameter,
         // feature_not_supported ("cached plan must not change result type"), invalid_sql_statement_name.
         "0A000" | "26000" => Condition::Outdated,
         // read_only_sql_transaction.
@@ -68,6 +76,8 @@ fn of_postgres(code: &str) -> Condition {
         "3D000" => Condition::NoDatabase,
         // undefined_table, undefined_column, undefined_function, invalid_schema_name.
         "42P01" | "42703" | "42883" | "3F000" => Condition::NoTables,
+        // undefined_object.
+        "42704" => Condition::NoObject,
         // insufficient_privilege.
         "42501" => Condition::NoPrivilege,
         // serialization_failure, deadlock_detected.
@@ -97,6 +107,8 @@ fn of_sqlite(code: u32, message: &str) -> Condition {
         1 if message.starts_with("no such table") || message.starts_with("no such column") => Condition::NoTables,
         // SQLITE_BUSY, SQLITE_LOCKED.
         5 | 6 => Condition::Locked,
+        // SQLITE_READONLY.
+        8 => Condition::FileIsReadOnly,
         // SQLITE_IOERR.
         10 => Condition::FileError,
         // SQLITE_FULL.

@@ -11,8 +11,8 @@ use super::names::{Dialect, Names, Resolved};
 
 /// The statements of a store, with its names put in.
 ///
-/// A store renders them once. Its clones, and the stores within a transaction that are made from it, share them. To clone a
-/// [`SqlStr`] counts a reference; the text is not copied.
+/// A store renders them once. Its clones, and the stores within a transaction that are made from it, share them. To
+/// clone a [`SqlStr`] counts a reference; the text is not copied.
 #[derive(Debug)]
 pub(in crate::store) struct Statements {
     pub(in crate::store) names: Names,
@@ -86,8 +86,8 @@ const HAS_TASKS: &str = "select exists (select 1 from {tasks})";
 #[cfg(feature = "sqlite")]
 const LOCK: &str = "delete from {tasks} where false";
 
-// Batches: the parameters of the calls are arrays, and `n` is the position of a call in them. Each row contains its owner,
-// which the caller compares. `lateral` and `offset 0` make the planner use one index search for each call.
+// Batches: the parameters of the calls are arrays, and `n` is the position of a call in them. Each row contains its
+// owner, which the caller compares. `lateral` and `offset 0` make the planner use one index search for each call.
 
 #[cfg(feature = "postgres")]
 const GET_MANY: &str = "select k.n, t.user_id, t.id, t.title, t.description, t.completed, t.created_at, t.updated_at, t.version \
@@ -198,8 +198,8 @@ impl Statements {
         let (greatest, completed) = match dialect {
             #[cfg(feature = "postgres")]
             Dialect::Postgres => ("greatest", "completed = $4"),
-            // Without statistics SQLite (3.51) assumes that every other task is completed, and reads all tasks by their key
-            // until a page is full instead of using the index for this.
+            // Without statistics SQLite (3.51) assumes that every other task is completed, and reads all tasks by their
+            // key until a page is full instead of using the index for this.
             #[cfg(feature = "sqlite")]
             Dialect::Sqlite => ("max", "unlikely(completed = $4)"),
         };

@@ -1,0 +1,344 @@
+//! Reads the URL of a database: what the driver carries out, what protects and is refused, and what has no effect.
+
+use std::{borrow::Cow, env, fs::File, path::Path, str::FromStr as _};
+
+use sqlx::{
+    ConnectOptions as _,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use url::Url;
+
+use super::{
+    super::error::{SetupError, StoreError},
+    options::TlsPolicy,
+};
+
+/// The parameters that the driver carries out.
+const CARRIED_OUT: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+/// Where the certificates of the platform's authorities are, for `sslrootcert=system`.
+const PLATFORM_ROOTS: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/usr/local/share/certs/ca-root-nss.crt",
+];
+
+/// Reads the URL of a database.
+///
+/// The driver ignores parameters that it does not know. One that protects is refused instead, in any spelling, since
+/// the connection would lack the protection; the names of the others are logged.
+pub(super) fn read_url(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, StoreError> {
+    let mut url = parse(url)?;
+    if url.query().is_some_and(|query| query.contains('@')) {
+        // The query may be a part of a password that contains a question mark.
+        return Err(invalid().into());
+    }
+    let mut warnings = Vec::new();
+    let mut kept = Vec::new();
+    let mut uses_platform_roots = false;
+    for (name, value) in url.query_pairs() {
+        match effect(&name, &value)? {
+            Effect::CarriedOut if name.ends_with("cert") && name.contains("root") && value == "system" => {
+                uses_platform_roots = true;
+                kept.push((name.into_owned(), platform_roots()?));
+            }
+            Effect::CarriedOut => {
+                if is_file(&name) {
+                    check_file(&name, &value)?;
+                }
+                kept.push((name.into_owned(), value.into_owned()));
+            }
+            Effect::Default => {}
+            Effect::None => warnings.push(name.into_owned()),
+        }
+    }
+    if uses_platform_roots && !kept.iter().any(|(name, _)| name == "sslmode" || name == "ssl-mode") {
+        // As libpq does (PostgreSQL manual, section 34.19.1).
+        kept.push(("sslmode".to_owned(), "verify-full".to_owned()));
+    }
+    // The driver would log the values of unknown parameters, which may be secrets.
+    url.set_query(None);
+    if !kept.is_empty() {
+        url.query_pairs_mut().extend_pairs(kept);
+    }
+    let options = PgConnectOptions::from_str(url.as_str())
+        .map_err(|error| SetupError::new("a parameter in the URL of the database is not valid").with_source(error))?;
+    // PgBouncer refuses this parameter unless it is configured otherwise. It changes how floating-point numbers are
+    // written as text, and there are none.
+    let options = options.disable_statement_logging().extra_float_digits(None);
+    if !warnings.is_empty() {
+        tracing::warn!(
+            target: "todo_core::store",
+            parameters = warnings.join(", "),
+            "parameters of the database URL have no effect"
+        );
+    }
+    match (options.get_ssl_mode(), tls) {
+        (PgSslMode::Require | PgSslMode::VerifyCa, TlsPolicy::Verify) => {
+            tracing::warn!(
+                target: "todo_core::store",
+                "sslmode=verify-full is used instead of the sslmode in the database URL, which does not fully check the \
+                 server's certificate"
+            );
+            Ok(options.ssl_mode(PgSslMode::VerifyFull))
+        }
+        _ => Ok(options),
+    }
+}
+
+fn invalid() -> SetupError {
+    SetupError::new("the URL of the database is not valid; it has the form postgres://user:password@host:port/database")
+}
+
+fn parse(url: &str) -> Result<Url, StoreError> {
+    let url = url.trim();
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if host.contains(',') {
+        let text = "the URL of the database names several hosts; name one, such as a proxy that leads to the primary";
+        return Err(SetupError::new(text).into());
+    }
+    // A URL without a host is not valid, but libpq and Google Cloud SQL use it with a `host` among the parameters.
+    let url = match url.split_once("@/") {
+        Some((before, after)) if host.is_empty() => Cow::Owned(format!("{before}@localhost/{after}")),
+        _ => Cow::Borrowed(url),
+    };
+    let parsed = Url::parse(&url).map_err(|error| invalid().with_source(error))?;
+    if !matches!(parsed.scheme(), "postgres" | "postgresql") {
+        return Err(invalid().into());
+    }
+    Ok(parsed)
+}
+
+/// What becomes of a parameter.
+enum Effect {
+    CarriedOut,
+    /// None, but the parameter asks only for what happens anyway.
+    Default,
+    None,
+}
+
+fn effect(name: &str, value: &str) -> Result<Effect, StoreError> {
+    if CARRIED_OUT.contains(&name) || (name.starts_with("options[") && name.ends_with(']')) {
+        if matches!(name, "host" | "hostaddr" | "port") && value.contains(',') {
+            let text =
+                "the URL of the database names several hosts; name one, such as a proxy that leads to the primary";
+            return Err(SetupError::new(text).into());
+        }
+        return Ok(Effect::CarriedOut);
+    }
+    let plain: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    let value = value.trim().to_lowercase();
+    // A parameter that is carried out, in another spelling.
+    if let Some(right) = CARRIED_OUT.iter().find(|own| own.replace(['-', '_'], "") == plain) {
+        let text = format!("the URL of the database has the parameter {}; write it as {right}", shown(name));
+        return Err(SetupError::new(text).into());
+    }
+    Ok(match &*plain {
+        // In every URL of Neon. The driver does not support channel binding.
+        "channelbinding" => Effect::None,
+        "sslsni" | "sslcompression" => Effect::None,
+        "sslnegotiation" if value == "postgres" => Effect::Default,
+        // The connection is encrypted either way; only a round trip is saved.
+        "sslnegotiation" => Effect::None,
+        "sslcertmode" | "gssencmode" if matches!(&*value, "allow" | "prefer" | "disable") => Effect::None,
+        "targetsessionattrs" if matches!(&*value, "any" | "read-write" | "primary") => Effect::Default,
+        "ssl" if matches!(&*value, "false" | "0" | "off" | "no") => Effect::None,
+        _ if ["ssl", "tls", "gssenc", "require", "scram"].iter().any(|word| plain.contains(word)) => {
+            let text = format!(
+                "the URL of the database has the parameter {}, which is not supported; remove it, and use sslmode=verify-full \
+                 and sslrootcert for a connection that is encrypted to a server that is checked",
+                shown(name)
+            );
+            return Err(SetupError::new(text).into());
+        }
+        _ => Effect::None,
+    })
+}
+
+/// A name for a message.
+fn shown(name: &str) -> String {
+    format!("{:?}", name.chars().take(40).collect::<String>())
+}
+
+fn is_file(name: &str) -> bool {
+    name.starts_with("ssl") && !matches!(name, "sslmode" | "ssl-mode")
+}
+
+fn check_file(name: &str, path: &str) -> Result<(), StoreError> {
+    match File::open(path) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let text = format!("the file {path:?}, which {name} in the URL of the database names, cannot be read");
+            Err(SetupError::new(text).with_source(error).into())
+        }
+    }
+}
+
+fn platform_roots() -> Result<String, StoreError> {
+    // As OpenSSL does, which libpq uses.
+    let chosen = env::var("SSL_CERT_FILE").ok();
+    let mut known = chosen.into_iter().chain(PLATFORM_ROOTS.map(str::to_owned));
+    known.find(|path| Path::new(path).is_file()).ok_or_else(|| {
+        let text = "sslrootcert=system in the URL of the database needs the certificates of this platform, which were not \
+                    found; install the package ca-certificates, or name their file in SSL_CERT_FILE";
+        SetupError::new(text).into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(url: &str, tls: TlsPolicy) -> PgSslMode {
+        read_url(url, tls).expect("a URL").get_ssl_mode()
+    }
+
+    fn refused(url: &str) -> String {
+        match read_url(url, TlsPolicy::Verify) {
+            Err(StoreError::Setup(mistake)) => mistake.to_string(),
+            other => panic!("{url}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn require_becomes_verify_full_unless_the_policy_is_as_written() {
+        let url = "postgres://u:p@db.example/todo";
+        for weak in ["require", "verify-ca"] {
+            let url = format!("{url}?sslmode={weak}&channel_binding=require");
+            assert!(matches!(mode(&url, TlsPolicy::Verify), PgSslMode::VerifyFull), "{weak}");
+        }
+        assert!(matches!(mode(&format!("{url}?sslmode=require"), TlsPolicy::AsWritten), PgSslMode::Require));
+        assert!(matches!(mode(url, TlsPolicy::Verify), PgSslMode::Prefer));
+    }
+
+    #[test]
+    fn the_error_for_a_wrong_url_does_not_repeat_the_url() {
+        let error = read_url("postgres://ann:hunter2@db:port/todo", TlsPolicy::Verify).expect_err("no URL");
+        assert!(matches!(error, StoreError::Setup(_)), "{error:?}");
+        let text = format!("{error:?}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn a_part_of_a_password_is_not_taken_for_a_parameter() {
+        for url in ["postgres://ann:1?hunter2@db/todo", "postgres://ann:1?a&ssl-hunter2@db/todo"] {
+            let text = refused(url);
+            assert!(!text.contains("hunter"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_protects_is_carried_out_or_refused_in_any_spelling() {
+        for (name, value) in [
+            ("SSLMODE", "verify-full"),
+            ("Sslmode", "require"),
+            ("sslMode", "require"),
+            ("ssl_mode", "require"),
+            ("SSL-Mode", "verify-full"),
+            ("sslRootCert", "/ca.pem"),
+            ("ssl", "true"),
+            ("tls", "true"),
+            ("sslaccept", "strict"),
+            ("require_auth", "scram-sha-256"),
+            ("requirepeer", "postgres"),
+            ("requiressl", "1"),
+            ("ssl_min_protocol_version", "TLSv1.3"),
+            ("sslcrl", "/crl.pem"),
+            ("sslcrldir", "/crl"),
+            ("sslcertmode", "require"),
+            ("gssencmode", "require"),
+            ("SSL Mode", "Require"),
+            ("sslfactory", "x"),
+            ("sslpassword", "x"),
+        ] {
+            let mut url = Url::parse("postgres://u:p@db/todo").expect("a URL");
+            url.query_pairs_mut().append_pair(name, value);
+            let text = refused(url.as_str());
+            assert!(text.contains(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_parameters_are_accepted() {
+        for parameter in [
+            "channel_binding=require",
+            "sslnegotiation=direct",
+            "sslsni=1",
+            "gssencmode=disable",
+            "target_session_attrs=read-write",
+            "connect_timeout=10",
+            "keepalives=1",
+            "schema=public",
+            "connection_limit=5",
+            "pgbouncer=true",
+            "pool_timeout=10",
+            "statement_cache_size=0",
+            "ssl=false",
+            "options[search_path]=todo",
+        ] {
+            let url = format!("postgres://u:p@db/todo?{parameter}");
+            assert!(read_url(&url, TlsPolicy::Verify).is_ok(), "{parameter}");
+        }
+    }
+
+    #[test]
+    fn hosts_may_be_among_the_parameters_but_not_several() {
+        let options = read_url("postgresql://u:p@/todo?host=/cloudsql/project:region:name", TlsPolicy::Verify);
+        let socket = options.expect("a URL").get_socket().cloned();
+        assert_eq!(socket.as_deref(), Some(Path::new("/cloudsql/project:region:name")));
+        for url in [
+            "postgres://u:p@a,b/todo",
+            "postgres://u:p@a:5432,b:5433/todo",
+            "postgres://u:p@/todo?host=a,b",
+            "postgres://u:p@a/todo?port=1,2",
+        ] {
+            assert!(refused(url).contains("several hosts"), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_of_a_parameter_is_named() {
+        let error = read_url("postgres://u:p@db/todo?sslmode=verify", TlsPolicy::Verify).expect_err("no mode");
+        let text = format!("{error:?}");
+        assert!(text.contains("a parameter in the URL") && text.contains("verify"), "{text}");
+    }
+
+    #[test]
+    fn certificates_must_exist() {
+        for name in ["sslrootcert", "ssl-ca", "sslcert", "sslkey"] {
+            let text = refused(&format!("postgres://u:p@db/todo?sslmode=verify-full&{name}=/no/such/file.pem"));
+            assert!(text.contains(name) && text.contains("/no/such/file.pem"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_root_certificates_of_the_platform_imply_a_full_check() {
+        match read_url("postgres://u:p@db/todo?sslrootcert=system", TlsPolicy::AsWritten) {
+            Ok(options) => assert!(matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)),
+            Err(error) => assert!(error.to_string().contains("ca-certificates"), "{error}"),
+        }
+    }
+}
