@@ -207,7 +207,8 @@ async fn a_body_that_does_not_arrive_times_out() {
     let (head, _) = request("POST", "/tasks", "").into_parts();
     let body = StreamBody::new(futures_util::stream::pending::<Result<Bytes, io::Error>>());
     let response = api.respond(&RESOURCES[0], Request::from_parts(head, body)).await;
-    assert!(String::from_utf8_lossy(response.body()).contains(r#""code":"timeout""#));
+    assert_eq!(response.status(), 408);
+    assert!(String::from_utf8_lossy(response.body()).contains(r#""code":"request_timeout""#));
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ for_each_framework! {
     }
     overload {
         a_user_over_the_rate_limit_gets_429_and_others_do_not,
-        a_slow_body_is_503_after_the_request_timeout,
+        a_slow_body_is_408_after_the_request_timeout,
         cancelled_requests_of_http_2_leave_nothing_in_flight,
         pipelined_requests_are_all_answered,
     }

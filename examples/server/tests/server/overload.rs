@@ -133,7 +133,7 @@ async fn silent_connections_block_no_others() {
     drop(silent);
 }
 
-pub(crate) async fn a_slow_body_is_503_after_the_request_timeout(framework: Framework) {
+pub(crate) async fn a_slow_body_is_408_after_the_request_timeout(framework: Framework) {
     let server = Setup::with_secret(framework).set("REQUEST_TIMEOUT_SECONDS", "1").serve(&[]);
     let token = testkit::tokens::user_token(SECRET.as_bytes(), "ann");
     for length in ["content-length: 60000", "transfer-encoding: chunked"] {
@@ -158,7 +158,7 @@ pub(crate) async fn a_slow_body_is_503_after_the_request_timeout(framework: Fram
         }
         let response = String::from_utf8_lossy(&response);
         assert!(
-            response.starts_with("HTTP/1.1 503 ") && response.contains(r#""code":"timeout""#),
+            response.starts_with("HTTP/1.1 408 ") && response.contains(r#""code":"request_timeout""#),
             "{length}: {response}"
         );
     }

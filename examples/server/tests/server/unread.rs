@@ -248,7 +248,7 @@ async fn unfinished_requests_need_little_memory_and_block_no_others() {
     let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {long}").into_bytes();
     withstand("unfinished heads", 500, head, false).await;
     let health = get("/health", &token());
-    withstand("small responses", 40, requests(200, END_STREAM, &health, &[]), true).await;
+    withstand("small responses", 24, requests(200, END_STREAM, &health, &[]), true).await;
 
     let authorization = format!("Bearer {}", token());
     let post = [
