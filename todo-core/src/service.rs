@@ -18,8 +18,8 @@ macro_rules! traced {
 
 /// The operations on tasks, over any store.
 ///
-/// Every operation belongs to a user: [`for_user`](Self::for_user) returns that user's [`UserTasks`]. Cloning is cheap, and
-/// clones share the store.
+/// Every operation belongs to a user: [`for_user`](Self::for_user) returns that user's [`UserTasks`]. Cloning is cheap,
+/// and clones share the store.
 ///
 /// At most a few calls of the same user are in the store at once; see [`UserLimits`]. So a user who sends very many
 /// requests delays their own requests, and not those of other users. Only calls that wait for this limit need a runtime
@@ -48,8 +48,8 @@ impl TodoService {
     /// With a store that joins a transaction of the host, such as `PostgresInTransaction`, tasks are written in that
     /// transaction.
     ///
-    /// The new service has no [`UserLimits`]. The transaction may hold a lock on a task that other calls of the same user
-    /// wait for. If its own calls then waited for those calls, neither would continue. The transaction uses a
+    /// The new service has no [`UserLimits`]. The transaction may hold a lock on a task that other calls of the same
+    /// user wait for. If its own calls then waited for those calls, neither would continue. The transaction uses a
     /// connection of the host, which the host limits. For a store with connections of its own, add the limits with
     /// [`with_user_limits`](Self::with_user_limits).
     #[must_use]
@@ -103,8 +103,8 @@ impl TodoService {
 
 /// The tasks of one user, and the operations on them.
 ///
-/// Every operation fails with [`Error::Store`] if the store fails, and with [`Error::TooManyCalls`] if too many calls of
-/// the user are waiting (see [`UserLimits`]). The sections "Errors" of the methods list the other errors.
+/// Every operation fails with [`Error::Store`] if the store fails, and with [`Error::TooManyCalls`] if too many calls
+/// of the user are waiting (see [`UserLimits`]). The sections "Errors" of the methods list the other errors.
 #[derive(Clone, Debug)]
 pub struct UserTasks<'a> {
     service: &'a TodoService,

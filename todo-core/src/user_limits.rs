@@ -22,9 +22,9 @@ use crate::{TaskId, UserId};
 ///
 /// With the defaults, a user has at most 4 calls in the store, of which at most one writes to the same task. Further
 /// calls of this user wait in a queue of their own, so that they delay no other user. The 65th waiting call fails at
-/// once with [`Error::TooManyCalls`](crate::Error::TooManyCalls). If the queue stays full, the errors after the first 64
-/// are held back for a second: a client that ignores them and sends the next request at once would otherwise keep the
-/// processor busy with its own rejections.
+/// once with [`Error::TooManyCalls`](crate::Error::TooManyCalls). If the queue stays full, the errors after the first
+/// 64 are held back for a second: a client that ignores them and sends the next request at once would otherwise keep
+/// the processor busy with its own rejections.
 ///
 /// A host that serves many people as one user, such as a kiosk, needs higher limits or none.
 ///
@@ -35,7 +35,7 @@ use crate::{TaskId, UserId};
 /// let generous = service.clone().with_user_limits(UserLimits::default().concurrent_calls(16));
 /// let unlimited = service.with_user_limits(None);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct UserLimits {
     concurrent_calls: usize,
     max_waiting: usize,
@@ -98,8 +98,8 @@ pub(crate) enum NoSlot {
 const PROMPT_REJECTIONS: usize = 64;
 /// How long a rejection is held back from a user who goes on sending calls.
 const HOLD_BACK: Duration = Duration::from_secs(1);
-/// The maximum number of rejections that are held back at the same time, since each keeps its request in memory. Further
-/// ones are returned at once.
+/// The maximum number of rejections that are held back at the same time, since each keeps its request in memory.
+/// Further ones are returned at once.
 const MAX_HELD_BACK: usize = 4096;
 
 /// What happens to a call that arrives.
@@ -335,8 +335,8 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// The position of a call in the queue of its user. When this is dropped before the turn of the call, the call leaves the
-/// queue.
+/// The position of a call in the queue of its user. When this is dropped before the turn of the call, the call leaves
+/// the queue.
 struct Position<'a> {
     limiter: &'a UserLimiter,
     user: u64,
@@ -611,8 +611,8 @@ mod tests {
         }
     }
 
-    /// Calls of several threads that are dropped at every point: the limits hold at each moment, every call that waits gets
-    /// its turn, and nothing is left.
+    /// Calls of several threads that are dropped at every point: the limits hold at each moment, every call that waits
+    /// gets its turn, and nothing is left.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn under_load_the_limits_hold_and_no_slot_is_lost() {
         #[derive(Default)]

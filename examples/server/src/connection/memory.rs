@@ -2,7 +2,8 @@
 //!
 //! A client holds memory with responses that it does not read, with heads and bodies that it does not finish, and with
 //! many requests at a time. Each connection has an [`Account`] of such bytes. When all accounts together exceed the
-//! [`MemoryBudget`], the connections that have held theirs for the longest time are closed. Decision 22 has the reasons.
+//! [`MemoryBudget`], the connections that have held theirs for the longest time are closed. Decision 22 has the
+//! reasons.
 
 use std::{
     collections::{HashMap, VecDeque},

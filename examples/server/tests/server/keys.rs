@@ -139,8 +139,8 @@ pub(crate) async fn a_fetch_of_keys_is_in_the_trace_of_the_request_that_needs_it
 async fn a_client_that_disconnects_does_not_keep_a_removed_key_valid() {
     let (old, new) = (SigningKey::ed25519(), SigningKey::ed25519());
     let document = |kid: &str, key: &SigningKey| serde_json::json!({ "keys": [key.jwk(kid)] }).to_string();
-    let served = Arc::new(Mutex::new((document("old", &old), 0)));
-    let state = served.clone();
+    let key_set = Arc::new(Mutex::new((document("old", &old), 0)));
+    let state = key_set.clone();
     let key_server = KeyServer::start(async move |listener: TcpListener| {
         while let Ok((mut connection, _)) = listener.accept().await {
             let state = state.clone();
@@ -160,7 +160,7 @@ async fn a_client_that_disconnects_does_not_keep_a_removed_key_valid() {
         }
     })
     .await;
-    let fetches = || served.lock().expect("no panic").1;
+    let fetches = || key_set.lock().expect("no panic").1;
     let origin = format!("http://{}", key_server.address());
     let server = Setup::new(Framework::ANY).set("PORT", "0").set("BETTER_AUTH_URL", &origin).serve(&[]);
     let token = |kid: &str, key: &SigningKey| {
@@ -189,7 +189,7 @@ async fn a_client_that_disconnects_does_not_keep_a_removed_key_valid() {
         let _ = timeout(Duration::from_millis(100), connection.read_u8()).await;
     }
     sleep(Duration::from_millis(500)).await;
-    served.lock().expect("no panic").0 = document("new", &new);
+    key_set.lock().expect("no panic").0 = document("new", &new);
     // The next fetch is allowed ten seconds after the last one.
     sleep(Duration::from_millis(9700)).await;
     assert_eq!(status(&token("new", &new)).await, 200);

@@ -227,12 +227,12 @@ async fn the_reason_of_a_client_that_closes_a_connection_is_short_in_the_log() {
 async fn every_request_of_honest_traffic_is_logged() {
     let server = serve("info");
     let token = user_token(SECRET.as_bytes(), "ann");
-    let served = format!("GET /api/tasks HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    let list = format!("GET /api/tasks HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
     let rejected = "GET /api/tasks HTTP/1.1\r\nhost: x\r\n\r\n";
     let mut stream = connect(&server).await;
     let mut sent = 0;
     for number in 0..3000 {
-        let request = if number % 20 == 0 { rejected } else { &served };
+        let request = if number % 20 == 0 { rejected } else { &list };
         stream.write_all(request.as_bytes()).await.expect("a connection");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

@@ -214,12 +214,12 @@ async fn what_a_client_sends_is_short_in_exported_spans() {
     for (method, state) in [("X".repeat(4000), "a=1".to_owned()), ("GET".to_owned(), format!("a={}", "x".repeat(250)))]
     {
         // Each member is valid. The whole list may have 512 characters.
-        let states = (0..100).map(|number| format!("key{number}{state}")).collect::<Vec<_>>().join(",");
+        let entries = (0..100).map(|number| format!("key{number}{state}")).collect::<Vec<_>>().join(",");
         let request = Request::builder()
             .method(&*method)
             .uri("/api/tasks")
             .header("traceparent", format!("00-{TRACE}-{CLIENT_SPAN}-01"))
-            .header("tracestate", states)
+            .header("tracestate", entries)
             .header("user-agent", "x".repeat(4000))
             .body(Bytes::new());
         let status = Client::new(server.address).send(request.expect("a request")).await.status();

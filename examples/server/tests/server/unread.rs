@@ -182,8 +182,8 @@ async fn withstand(
     let settled = timeout(PATIENCE, within_budget).await;
     assert!(settled.is_ok(), "{what}: too few connections are closed");
     let during = honest.p99().await;
-    // This is a debug build, and its clients use the same processors.
-    assert!(during < Duration::from_secs(10), "{what}: 99 % of responses within {during:?}, and {before:?} before");
+    // How fast is for a drill: this is a debug build, and all clients use the same processors.
+    assert!(during < PATIENCE, "{what}: 99 % of responses within {during:?}, and {before:?} before");
     if let Some(peak) = server.program.peak_memory() {
         assert!(peak < MEMORY, "{what}: {} MiB", peak / MIB);
     }

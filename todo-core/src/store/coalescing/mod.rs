@@ -225,8 +225,8 @@ impl<S: BatchStore> Shared<S> {
     /// limited, since each keeps a connection.
     ///
     /// A write that waited for a lock in the lane would delay the writes of all users. So a write has a slot for locked
-    /// tasks from the start, and can leave the lane at any time. While no such slot is free, the write is sent as a batch
-    /// of one, which waits for no lock.
+    /// tasks from the start, and can leave the lane at any time. While no such slot is free, the write is sent as a
+    /// batch of one, which waits for no lock.
     async fn write(
         self: &Arc<Self>,
         alone: Alone,

@@ -1,11 +1,12 @@
 //! Connecting over a network.
 //!
-//! An attempt to connect belongs to no call: when the call that began it is dropped, the next call continues it. Otherwise
-//! callers with less patience than a sleeping database needs to wake up would never get a connection. No task is spawned:
-//! the calls that wait for a connection poll all attempts.
+//! An attempt to connect belongs to no call: when the call that began it is dropped, the next call continues it.
+//! Otherwise callers with less patience than a sleeping database needs to wake up would never get a connection. No task
+//! is spawned: the calls that wait for a connection poll all attempts.
 //!
-//! An attempt that no call has polled for a while may fail because of that: its time limit has passed, or the server has
-//! closed the connection. Such a failure is not reported to the calls that wait by then. They begin another attempt.
+//! An attempt that no call has polled for a while may fail because of that: its time limit has passed, or the server
+//! has closed the connection. Such a failure is not reported to the calls that wait by then. They begin another
+//! attempt.
 
 use std::{
     collections::VecDeque,
@@ -242,7 +243,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_failure_of_an_attempt_that_was_abandoned_is_not_reported_to_later_calls() {
-        let just_before_the_limit = LIMIT - Duration::from_millis(50);
+        let just_before_the_limit = LIMIT.saturating_sub(Duration::from_millis(50));
         assert_eq!(reported_after(just_before_the_limit, true).await, 0);
         assert_eq!(reported_after(just_before_the_limit, false).await, 1, "a call has polled it all the time");
     }

@@ -29,22 +29,23 @@ use super::{
 const LIMIT: Duration = Duration::from_secs(10);
 
 impl PostgresStore {
-    /// Migrates schema and table to the newest version. It is safe to call this in many processes at once. If the tables are at
-    /// the newest version, it only reads the ledger: it takes no lock, and needs no privilege but to read the ledger.
+    /// Migrates schema and table to the newest version. It is safe to call this in many processes at once. If the
+    /// tables are at the newest version, it only reads the ledger: it takes no lock, and needs no privilege but to read
+    /// the ledger.
     ///
-    /// To migrate, it needs a direct connection, not a pooler in transaction mode, since it holds an advisory lock of the
-    /// session. The key of the lock is `hashtextextended('todo-core migrations in "schema"."table"', 0)`, with the [`Names`] of
-    /// this store. Other calls wait for a migration for at most a second at a time. If it is dropped or fails, no migration
-    /// is half done.
+    /// To migrate, it needs a direct connection, not a pooler in transaction mode, since it holds an advisory lock of
+    /// the session. The key of the lock is `hashtextextended('todo-core migrations in "schema"."table"', 0)`, with the
+    /// [`Names`] of this store. Other calls wait for a migration for at most a second at a time. If it is dropped or
+    /// fails, no migration is half done.
     ///
-    /// Every role that may connect to the database can take an advisory lock. So a hostile role can delay a migration, but
-    /// not the start of a server whose tables are at the newest version.
+    /// Every role that may connect to the database can take an advisory lock. So a hostile role can delay a migration,
+    /// but not the start of a server whose tables are at the newest version.
     ///
     /// # Errors
     ///
-    /// The server cannot be reached; another transaction has held the tables for ten seconds, or another session the lock,
-    /// which the error names ([`StoreError::Unavailable`]); or the role may not create the schema, or a newer version of this
-    /// library has migrated the tables ([`StoreError::Setup`]).
+    /// The server cannot be reached; another transaction has held the tables for ten seconds, or another session the
+    /// lock, which the error names ([`StoreError::Unavailable`]); or the role may not create the schema, or a newer
+    /// version of this library has migrated the tables ([`StoreError::Setup`]).
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.run_migrations(migrate::newest_version(Dialect::Postgres), DataLoss::Refuse).await
     }
@@ -254,7 +255,8 @@ async fn has_tasks(transaction: &mut PgConnection, sql: &Statements) -> Result<b
     HasTasks.run(transaction, sql).await
 }
 
-/// Whether row-level security is not in force for all roles, the owner of the table included, although there is a policy.
+/// Whether row-level security is not in force for all roles, the owner of the table included, although there is a
+/// policy.
 async fn is_row_security_off(connection: &mut PgConnection, names: &Names) -> Result<bool, sqlx::Error> {
     let is_off = "select not (c.relrowsecurity and c.relforcerowsecurity) \
         and exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = $2 || '_owner') \

@@ -65,9 +65,9 @@ impl PostgresStore {
     /// Grants a role what a store needs, and nothing else: the schema, the table, the functions, and reading the ledger
     /// of migrations.
     ///
-    /// The connections of this store must be those of the table's owner. It is safe to call this in many processes at once. If
-    /// the role has all of it already, this only reads: it takes no lock, since every role that may connect could hold the
-    /// lock.
+    /// The connections of this store must be those of the table's owner. It is safe to call this in many processes at
+    /// once. If the role has all of it already, this only reads: it takes no lock, since every role that may connect
+    /// could hold the lock.
     ///
     /// # Errors
     ///

@@ -157,12 +157,10 @@ fn effect(name: &str, value: &str) -> Result<Effect, StoreError> {
         return Err(SetupError::new(text).into());
     }
     Ok(match &*plain {
-        // In every URL of Neon. The driver does not support channel binding.
-        "channelbinding" => Effect::None,
-        "sslsni" | "sslcompression" => Effect::None,
         "sslnegotiation" if value == "postgres" => Effect::Default,
-        // The connection is encrypted either way; only a round trip is saved.
-        "sslnegotiation" => Effect::None,
+        // Every URL of Neon has channel_binding, which the driver does not support. With any sslnegotiation the
+        // connection is encrypted; one of them saves a round trip.
+        "channelbinding" | "sslsni" | "sslcompression" | "sslnegotiation" => Effect::None,
         "sslcertmode" | "gssencmode" if matches!(&*value, "allow" | "prefer" | "disable") => Effect::None,
         "targetsessionattrs" if matches!(&*value, "any" | "read-write" | "primary") => Effect::Default,
         "ssl" if matches!(&*value, "false" | "0" | "off" | "no") => Effect::None,
