@@ -12,7 +12,8 @@
 //! | a client that does not read the whole of a response | 2 min |
 //!
 //! The time limit of a request is that of the API (`REQUEST_TIMEOUT_SECONDS`). Heads have at most 100 headers and 64
-//! KiB. The memory for requests and for responses that are not read has a limit over all connections: [`memory`].
+//! KiB. The memory for requests and for responses that are not read has a limit over all connections, the setting
+//! `CONNECTION_MEMORY_MIB`.
 
 mod body;
 mod memory;

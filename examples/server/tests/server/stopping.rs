@@ -82,7 +82,7 @@ pub(crate) async fn a_stop_waits_no_longer_than_the_request_timeout(framework: F
     server.program.terminate();
     // The request ends before the grace period of the stop.
     let response = read_to_end(&mut stalled).await;
-    assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("\"timeout\""), "{response}");
+    assert!(response.starts_with("HTTP/1.1 408 ") && response.contains("\"request_timeout\""), "{response}");
     assert_eq!(server.program.end().code(), Some(0));
 }
 

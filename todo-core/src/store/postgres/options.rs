@@ -53,15 +53,15 @@ impl PostgresOptions {
         self.max_connections
     }
 
-    /// Sets how long a call waits until a connection is free before it fails with [`StoreError::Unavailable`]. Default:
-    /// 3 seconds.
+    /// Sets how long a call waits until a connection is free before it fails with
+    /// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable). Default: 3 seconds.
     #[must_use]
     pub fn acquire_timeout(self, timeout: Duration) -> Self {
         Self { acquire_timeout: timeout, ..self }
     }
 
-    /// Sets how long a call waits for a new connection before it fails with [`StoreError::Unavailable`]. Default:
-    /// 8 seconds.
+    /// Sets how long a call waits for a new connection before it fails with
+    /// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable). Default: 8 seconds.
     ///
     /// A database may have to start first. If a call fails or is dropped, its attempt to connect goes on for up to
     /// 15 seconds, and the next call continues it. So the timeout can be as short as callers wait.
@@ -76,8 +76,9 @@ impl PostgresOptions {
         Self { max_lifetime: age, ..self }
     }
 
-    /// Sets how many calls may wait for a connection. Further calls fail with [`StoreError::Unavailable`] at once,
-    /// since they would wait longer than their callers do. Default: 1024.
+    /// Sets how many calls may wait for a connection. Further calls fail with
+    /// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable) at once, since they would wait longer than
+    /// their callers do. Default: 1024.
     #[must_use]
     pub fn max_waiting(self, count: usize) -> Self {
         Self { max_waiting: count, ..self }
@@ -89,8 +90,9 @@ impl PostgresOptions {
         self.max_waiting
     }
 
-    /// Sets how long a statement may run before the server cancels it and the call fails with [`StoreError::Timeout`].
-    /// `None`: as set for the role or in the URL. Default: 5 seconds.
+    /// Sets how long a statement may run before the server cancels it and the call fails with
+    /// [`StoreError::Timeout`](crate::store::StoreError::Timeout). `None`: as set for the role or in the URL. Default:
+    /// 5 seconds.
     ///
     /// This and [`lock_timeout`](Self::lock_timeout) are set on each new connection, but not behind a pooler, where the
     /// setting would stay for other clients. There, set them for the role
@@ -100,8 +102,9 @@ impl PostgresOptions {
         Self { statement_timeout: timeout.into(), ..self }
     }
 
-    /// Sets how long a statement may wait for a lock before the call fails with [`StoreError::Unavailable`]. `None`: as
-    /// set for the role or in the URL. Default: 2 seconds.
+    /// Sets how long a statement may wait for a lock before the call fails with
+    /// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable). `None`: as set for the role or in the URL.
+    /// Default: 2 seconds.
     #[must_use]
     pub fn lock_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         Self { lock_timeout: timeout.into(), ..self }
