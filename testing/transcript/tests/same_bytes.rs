@@ -151,6 +151,8 @@ fn operations_have_exactly_the_documented_responses() {
         for (method, _) in resource.operations {
             let expected = documented(&document, resource.path, method.as_str());
             let codes: BTreeSet<_> = expected.iter().map(|(outcome, _)| outcome.clone()).collect();
+            // Only a slow or broken connection causes these, in the same way for each operation with a body.
+            let codes = &codes - &["incomplete_body", "request_timeout"].map(str::to_owned).into();
             assert_eq!(seen[&(resource.path, method.as_str())], codes, "{method} {}", resource.path);
             if method == "GET" {
                 // Responses to HEAD have no body with a code.

@@ -53,7 +53,7 @@ async fn the_server_accepts_the_tokens_of_the_command_token() {
     let shapes: [&[(&str, &str)]; 5] = [
         &[],
         &[("JWT_ISSUER", "https://a.example,b"), ("JWT_AUDIENCE", "c"), ("JWT_SUBJECT", "user.id")],
-        &[("JWT_REQUIRED_SCOPE", " todo:read  todo:write ")],
+        &[("JWT_REQUIRED_SCOPE", "todo:read  todo:write")],
         &[("JWT_HS256", "cookie-cache")],
         &[("BETTER_AUTH_SECRETS", "2:new-new-new-new-new-new-new-new-new,1:old-old-old-old-old-old-old-old-old")],
     ];
