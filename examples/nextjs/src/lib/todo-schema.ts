@@ -227,11 +227,11 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description Whether a task is done. An empty object toggles it. */
+        /** @description Whether a task is done. An empty object or `null` toggles it. */
         Completion: {
             /** @description Whether the task is done. If absent, it is toggled. */
             completed?: boolean;
-        };
+        } | null;
         /**
          * @description Details of a task, stored unchanged. It may be empty.
          * @example Two bottles

@@ -89,13 +89,14 @@ impl RequestBody {
                 }),
             ),
             Self::Complete => (
-                "Whether a task is done. An empty object toggles it.",
+                "Whether a task is done. An empty object or `null` toggles it.",
                 json!([]),
                 json!({"completed": completed("Whether the task is done. If absent, it is toggled.")}),
             ),
         };
+        let types = if self == Self::Complete { json!(["object", "null"]) } else { json!("object") };
         json!({
-            "type": "object",
+            "type": types,
             "description": about,
             "required": required,
             "properties": properties,
