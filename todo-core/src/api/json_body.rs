@@ -112,7 +112,8 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Replaces the escapes that are half of a surrogate pair, and returns their positions. `None` if there is none.
+/// Finds the escapes that are half of a surrogate pair, such as `\ud83c` alone. Returns the text with `\ufffd` in their
+/// place, and their positions; or `None`, if the text has no such escape.
 fn without_half_pairs(text: &str) -> Option<(String, Vec<usize>)> {
     let escape = |at: usize| {
         let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;

@@ -59,7 +59,7 @@ pub(super) fn read_url(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, St
     let mut uses_platform_roots = false;
     for (name, value) in url.query_pairs() {
         match effect(&name, &value)? {
-            Effect::CarriedOut if name.ends_with("cert") && name.contains("root") && value == "system" => {
+            Effect::CarriedOut if matches!(&*name, "sslrootcert" | "ssl-root-cert") && value == "system" => {
                 uses_platform_roots = true;
                 kept.push((name.into_owned(), platform_roots()?));
             }
@@ -111,14 +111,18 @@ fn invalid() -> SetupError {
     SetupError::new("the URL of the database is not valid; it has the form postgres://user:password@host:port/database")
 }
 
+fn several_hosts() -> StoreError {
+    let text = "the URL of the database names several hosts; name one, such as a proxy that leads to the primary";
+    SetupError::new(text).into()
+}
+
 fn parse(url: &str) -> Result<Url, StoreError> {
     let url = url.trim();
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     if host.contains(',') {
-        let text = "the URL of the database names several hosts; name one, such as a proxy that leads to the primary";
-        return Err(SetupError::new(text).into());
+        return Err(several_hosts());
     }
     // A URL without a host is not valid, but libpq and Google Cloud SQL use it with a `host` among the parameters.
     let url = match url.split_once("@/") {
@@ -143,9 +147,7 @@ enum Effect {
 fn effect(name: &str, value: &str) -> Result<Effect, StoreError> {
     if CARRIED_OUT.contains(&name) || (name.starts_with("options[") && name.ends_with(']')) {
         if matches!(name, "host" | "hostaddr" | "port") && value.contains(',') {
-            let text =
-                "the URL of the database names several hosts; name one, such as a proxy that leads to the primary";
-            return Err(SetupError::new(text).into());
+            return Err(several_hosts());
         }
         return Ok(Effect::CarriedOut);
     }
