@@ -80,6 +80,25 @@ fn postgres(criterion: &mut Criterion) {
     });
 }
 
+/// What the limit on the calls of a user costs a call that does not wait, on the fastest store.
+fn user_limits(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let limited = TodoService::new(MemoryStore::new());
+    let id = runtime.block_on(fill(&limited, USER, 20))[7];
+    let unlimited = limited.clone().with_user_limits(None);
+    let mut group = criterion.benchmark_group("service/user limits");
+    for (name, service) in [("off", &unlimited), ("on", &limited)] {
+        let tasks = service.for_user(user(USER));
+        group.bench_function(format!("{name}: get"), |bencher| {
+            bencher.to_async(&runtime).iter(async || tasks.get(id).await.expect("the task exists"));
+        });
+        group.bench_function(format!("{name}: toggle"), |bencher| {
+            bencher.to_async(&runtime).iter(async || tasks.toggle(id).await.expect("the task exists"));
+        });
+    }
+    group.finish();
+}
+
 #[expect(clippy::print_stderr, reason = "the user must see what is not measured")]
 fn say(what: fmt::Arguments<'_>) {
     eprintln!("{what}");
@@ -144,5 +163,5 @@ async fn patch(tasks: &UserTasks<'_>, id: TaskId, calls: u64) -> Duration {
     start.elapsed()
 }
 
-criterion_group!(name = benches; config = settings::short(); targets = memory, sqlite, postgres);
+criterion_group!(name = benches; config = settings::short(); targets = memory, user_limits, sqlite, postgres);
 criterion_main!(benches);

@@ -5,7 +5,7 @@ use tracing::Instrument as _;
 use crate::{
     Error, NewTask, Page, Task, TaskId, TaskPatch, TaskQuery, TaskReplacement, UserId,
     clock::{Clock, IdGenerator, SystemClock, UuidV7},
-    store::{Completion, StoreError, TaskChange, TaskStore},
+    store::{Completion, LONG_LIST, StoreError, TaskChange, TaskStore},
     user_limits::{Access, NoSlot, Slot, UserLimiter, UserLimits},
 };
 
@@ -124,7 +124,8 @@ impl UserTasks<'_> {
     ///
     /// No others.
     pub async fn list(&self, query: &TaskQuery) -> Result<Page, Error> {
-        let _slot = self.slot(Access::Shared).await?;
+        let is_long = query.limit.get() > LONG_LIST;
+        let _slot = self.slot(if is_long { Access::LongList } else { Access::Shared }).await?;
         Ok(traced!("list", self.service.store().list(&self.owner, query))?)
     }
 

@@ -20,11 +20,11 @@ use crate::{TaskId, UserId};
 
 /// How many calls of one user a [`TodoService`](crate::TodoService) has in its store at once, and how many more wait.
 ///
-/// With the defaults, a user has at most 4 calls in the store, of which at most one writes to the same task. Further
-/// calls of this user wait in a queue of their own, so that they delay no other user. The 65th waiting call fails at
-/// once with [`Error::TooManyCalls`](crate::Error::TooManyCalls). If the queue stays full, the errors after the first
-/// 64 are held back for a second: a client that ignores them and sends the next request at once would otherwise keep
-/// the processor busy with its own rejections.
+/// With the defaults, a user has at most 4 calls in the store. At most one of them writes to the same task, and at most
+/// one is a list of more than 50 tasks. Further calls of this user wait in a queue of their own, so that they delay no
+/// other user. The 65th waiting call fails at once with [`Error::TooManyCalls`](crate::Error::TooManyCalls). If the
+/// queue stays full, the errors after the first 64 are held back for about a second: a client that ignores them and
+/// sends the next request at once would otherwise keep the processor busy with its own rejections.
 ///
 /// A host that serves many people as one user, such as a kiosk, needs higher limits or none.
 ///
@@ -78,6 +78,8 @@ impl UserLimits {
 pub(crate) enum Access {
     /// It reads, or adds a task.
     Shared,
+    /// It reads many tasks, which takes as long as many other calls.
+    LongList,
     /// It changes or deletes this task. A second such call would only wait for the lock on the task, with a connection.
     Write(TaskId),
     /// It deletes all tasks. It goes ahead of the waiting calls of its user, and has room in the queue when those fill
@@ -95,9 +97,12 @@ pub(crate) enum NoSlot {
 }
 
 /// How many rejections a user gets at once, before they are held back.
-const PROMPT_REJECTIONS: usize = 64;
-/// How long a rejection is held back from a user who goes on sending calls.
-const HOLD_BACK: Duration = Duration::from_secs(1);
+const PROMPT_REJECTIONS: u32 = 64;
+/// The shortest and the longest time for which a rejection is held back. The times are spread between the two, so that
+/// a client whose requests came all at once does not send all of them again at once.
+const HOLD_BACK: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1500)];
+/// The number of different times.
+const HOLD_BACK_STEPS: u32 = 64;
 /// The maximum number of rejections that are held back at the same time, since each keeps its request in memory.
 /// Further ones are returned at once.
 const MAX_HELD_BACK: usize = 4096;
@@ -108,8 +113,8 @@ enum Entry {
     Free,
     /// It waits, and has this number.
     Queued(u64),
-    /// Too many calls of the user wait. `is_persistent`: the user goes on sending calls.
-    Full { is_persistent: bool },
+    /// Too many calls of the user wait. The rejection is held back for this time, if the user goes on sending calls.
+    Full { held_back: Option<Duration> },
 }
 
 /// The number of parts with a lock of their own.
@@ -133,19 +138,22 @@ type Users = HashMap<u64, Calls, BuildHasherDefault<AlreadyHashed>>;
 
 /// The calls of one user.
 ///
-/// While a slot is free, the waiting calls are exactly those that would write to a task in `written`.
+/// While a slot is free, the waiting calls are exactly those that would write to a task in `written`, and long lists
+/// while another one runs.
 #[derive(Default)]
 struct Calls {
     /// The number of slots in use.
     running: usize,
     /// The tasks that running calls write to.
     written: Vec<TaskId>,
+    /// Whether a running call is a long list.
+    lists_many: bool,
     /// The waiting calls, in the order of their turns.
     waiting: VecDeque<Waiter>,
     /// The number of the next call that waits.
     next_number: u64,
     /// The number of calls that were rejected since the queue was last empty.
-    rejected: usize,
+    rejected: u32,
 }
 
 /// A waiting call. It is removed from the queue when it gets a slot.
@@ -178,9 +186,9 @@ impl UserLimiter {
         let number = match self.enter(user, access) {
             Entry::Free => return Ok(Slot { limiter: self, user, access }),
             Entry::Queued(number) => number,
-            Entry::Full { is_persistent } => {
-                if is_persistent {
-                    self.hold_back().await;
+            Entry::Full { held_back } => {
+                if let Some(time) = held_back {
+                    self.hold_back(time).await;
                 }
                 return Err(NoSlot::QueueFull);
             }
@@ -205,10 +213,10 @@ impl UserLimiter {
     }
 
     /// Waits before a rejection is returned, unless too many rejections wait already.
-    async fn hold_back(&self) {
+    async fn hold_back(&self, time: Duration) {
         let held_back = HeldBack::begin(&self.held_back);
         if held_back.before < MAX_HELD_BACK {
-            tokio::time::sleep(HOLD_BACK).await;
+            tokio::time::sleep(time).await;
         }
     }
 
@@ -260,9 +268,10 @@ impl UserLimiter {
 }
 
 impl Calls {
-    /// Whether no running call writes to the same task.
+    /// Whether such a call can run beside those that run.
     fn allows(&self, access: Access) -> bool {
         match access {
+            Access::LongList => !self.lists_many,
             Access::Write(task) => !self.written.contains(&task),
             Access::Shared | Access::Erase => true,
         }
@@ -270,18 +279,22 @@ impl Calls {
 
     fn begin(&mut self, access: Access) {
         self.running += 1;
-        if let Access::Write(task) = access {
-            self.written.push(task);
+        match access {
+            Access::Write(task) => self.written.push(task),
+            Access::LongList => self.lists_many = true,
+            Access::Shared | Access::Erase => {}
         }
     }
 
     /// Frees a slot and gives it to the first waiting call that may have it. Returns the waker of that call.
     ///
-    /// At most one call may: the others wait for a slot, or for tasks that are still written to.
+    /// At most one call may: the others wait for a slot, or for other calls that still run.
     fn end(&mut self, access: Access) -> Option<Waker> {
         self.running -= 1;
-        if let Access::Write(task) = access {
-            self.written.retain(|written| *written != task);
+        match access {
+            Access::Write(task) => self.written.retain(|written| *written != task),
+            Access::LongList => self.lists_many = false,
+            Access::Shared | Access::Erase => {}
         }
         let next = self.waiting.iter().position(|waiter| self.allows(waiter.access))?;
         let next = self.waiting.remove(next)?;
@@ -298,12 +311,15 @@ impl Calls {
             Access::Erase if self.waiting.len() < limits.max_waiting + limits.concurrent_calls => {
                 self.waiting.push_front(waiter);
             }
-            Access::Shared | Access::Write(_) if self.waiting.len() < limits.max_waiting => {
+            Access::Shared | Access::LongList | Access::Write(_) if self.waiting.len() < limits.max_waiting => {
                 self.waiting.push_back(waiter);
             }
             _ => {
-                self.rejected += 1;
-                return Entry::Full { is_persistent: self.rejected > PROMPT_REJECTIONS };
+                self.rejected = self.rejected.wrapping_add(1);
+                let [shortest, longest] = HOLD_BACK;
+                let step = self.rejected % HOLD_BACK_STEPS;
+                let time = shortest + (longest - shortest) / HOLD_BACK_STEPS * step;
+                return Entry::Full { held_back: (self.rejected > PROMPT_REJECTIONS).then_some(time) };
             }
         }
         self.next_number += 1;
@@ -393,7 +409,7 @@ impl Hasher for AlreadyHashed {
 
 #[cfg(test)]
 mod tests {
-    use std::{pin::Pin, sync::Arc, task::ready};
+    use std::{collections::HashSet, pin::Pin, sync::Arc, task::ready};
 
     use futures_util::{FutureExt as _, future::BoxFuture};
 
@@ -490,6 +506,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn long_lists_run_one_after_the_other() {
+        let limiter = limiter(3, 10);
+        let [first, mut second, mut third] = [(); 3].map(|()| Call::of(&limiter, "ann", Access::LongList));
+        assert!(!second.has_slot() && !third.has_slot());
+        let mut others = [Call::of(&limiter, "ann", Access::Shared), Call::of(&limiter, "ann", write(1))];
+        assert!(others.iter_mut().all(Call::has_slot), "other calls go ahead");
+        assert!(Call::of(&limiter, "bob", Access::LongList).has_slot());
+        drop(first);
+        assert!(second.has_slot() && !third.has_slot());
+        drop(others);
+        assert!(!third.has_slot(), "a free slot does not help");
+        drop(second);
+        assert!(third.has_slot());
+        drop(third);
+        assert_eq!(remembered(&limiter).0, 0);
+    }
+
+    #[tokio::test]
     async fn a_full_queue_rejects_at_once_and_has_room_for_an_erasure() {
         let limiter = limiter(2, 3);
         let calls = |count: usize, access| (0..count).map(|_| Call::of(&limiter, "ann", access)).collect::<Vec<_>>();
@@ -518,12 +552,20 @@ mod tests {
         let took = async || {
             let begun = tokio::time::Instant::now();
             let rejected = limiter.slot(&user("ann"), Access::Shared).await;
-            (rejected.err(), begun.elapsed().as_secs())
+            assert_eq!(rejected.err(), Some(NoSlot::QueueFull));
+            begun.elapsed()
         };
-        for number in 0..PROMPT_REJECTIONS + 3 {
-            let seconds = u64::from(number >= PROMPT_REJECTIONS);
-            assert_eq!(took().await, (Some(NoSlot::QueueFull), seconds), "{number}");
+        for _ in 0..PROMPT_REJECTIONS {
+            assert_eq!(took().await, Duration::ZERO);
         }
+        let (mut times, mut sum) = (HashSet::new(), Duration::ZERO);
+        for _ in 0..HOLD_BACK_STEPS {
+            let time = took().await;
+            assert!((HOLD_BACK[0]..HOLD_BACK[1]).contains(&time), "{time:?}");
+            times.insert(time.as_millis());
+            sum += time;
+        }
+        assert!(times.len() > 50 && (950..1050).contains(&(sum / HOLD_BACK_STEPS).as_millis()), "{times:?}");
         // One that is dropped no longer counts.
         let held_back = Call::of(&limiter, "ann", Access::Shared);
         assert_eq!(limiter.held_back.load(Ordering::Relaxed), 1);
@@ -532,12 +574,12 @@ mod tests {
         // A limited number is held back.
         let held_back: Vec<_> = (0..MAX_HELD_BACK).map(|_| Call::of(&limiter, "ann", Access::Shared)).collect();
         assert_eq!(limiter.held_back.load(Ordering::Relaxed), MAX_HELD_BACK);
-        assert_eq!(took().await, (Some(NoSlot::QueueFull), 0));
+        assert_eq!(took().await, Duration::ZERO);
         drop(held_back);
         // A queue that was empty in the meantime.
         drop((running, waiting));
         let _calls = [(); 3].map(|()| Call::of(&limiter, "ann", Access::Shared));
-        assert_eq!(took().await, (Some(NoSlot::QueueFull), 0));
+        assert_eq!(took().await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use testkit::{
 use tokio::{task::block_in_place, time::sleep};
 
 use crate::{
-    Failure, backup,
+    Failure, backup, flood,
     host::Host,
     keys::{ISSUER, KeyServer, token},
     load::{Load, Mint},
@@ -37,6 +37,7 @@ pub(crate) enum Drill {
     SilenceNetwork,
     RestartPooler,
     FillPool,
+    OneUserFloods,
     KillKeyServer,
     Terminate,
     TwoServers,
@@ -48,7 +49,7 @@ pub(crate) enum Drill {
 }
 
 impl Drill {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::KillServer,
         Self::KillPostgres,
         Self::RestartPostgres,
@@ -57,6 +58,7 @@ impl Drill {
         Self::SilenceNetwork,
         Self::RestartPooler,
         Self::FillPool,
+        Self::OneUserFloods,
         Self::KillKeyServer,
         Self::Terminate,
         Self::TwoServers,
@@ -67,7 +69,8 @@ impl Drill {
         Self::Schemathesis,
     ];
     /// The selection of `--short`.
-    pub(crate) const SHORT: [Self; 4] = [Self::KillServer, Self::KillPostgres, Self::FreezePostgres, Self::CutNetwork];
+    pub(crate) const SHORT: [Self; 5] =
+        [Self::KillServer, Self::KillPostgres, Self::FreezePostgres, Self::CutNetwork, Self::OneUserFloods];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -79,6 +82,7 @@ impl Drill {
             Self::SilenceNetwork => "silence-network",
             Self::RestartPooler => "restart-pgbouncer",
             Self::FillPool => "fill-pool",
+            Self::OneUserFloods => "one-user-floods",
             Self::KillKeyServer => "kill-key-server",
             Self::Terminate => "terminate",
             Self::TwoServers => "two-servers",
@@ -102,6 +106,9 @@ impl Drill {
             }
             Self::RestartPooler => "SIGKILL to PgBouncer, which is started again after 0.5 s",
             Self::FillPool => "another client locks the table for 5 s; 10 connections, at most 50 waiting calls",
+            Self::OneUserFloods => {
+                "one user keeps 1200 toggles of one task in flight; PostgreSQL with and without COALESCE, and SQLite"
+            }
             Self::KillKeyServer => "the key server is down for 75 s, and then also has a new key",
             Self::Terminate => "SIGTERM while requests wait for a lock; then the server is started again",
             Self::TwoServers => {
@@ -165,6 +172,7 @@ impl Drill {
             }
             Self::RestartPooler => restart_pooler(options).await,
             Self::FillPool => fill_pool(options).await,
+            Self::OneUserFloods => flood::one_user_floods(options).await,
             Self::KillKeyServer => kill_key_server(options).await,
             Self::Terminate => terminate(options).await,
             Self::TwoServers => two_servers(options).await,

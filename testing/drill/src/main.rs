@@ -10,6 +10,7 @@ mod call;
 mod client;
 mod commands;
 mod drills;
+mod flood;
 mod host;
 mod keys;
 mod load;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::drills::Drill;
+use crate::{drills::Drill, flood::Flood};
 
 /// Breaks the server and PostgreSQL under load, and checks that no acknowledged write is lost: see docs/drills.md.
 #[derive(Clone, Debug, Parser)]
@@ -46,6 +46,9 @@ pub(crate) struct Options {
     /// Loses a write on purpose, to show that the drill then fails
     #[arg(long, hide = true)]
     pub(crate) sabotage: bool,
+    /// In one-user-floods: what the user sends
+    #[arg(long, value_enum, default_value_t = Flood::Toggles)]
+    pub(crate) flood: Flood,
     /// In the backup drills: how many tasks there are; those above 2000 are inserted with SQL
     #[arg(long, default_value_t = 2000)]
     pub(crate) tasks: usize,

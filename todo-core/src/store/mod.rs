@@ -38,6 +38,9 @@ pub use sql::{
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteInTransaction, SqliteStore};
 
+/// Lists of more tasks than this take much longer than other calls, and wait for their turns apart from them.
+pub(crate) const LONG_LIST: u16 = 50;
+
 /// Keeps tasks. Each call is one atomic step, and an owner never sees another owner's tasks.
 ///
 /// The contract of every store, which the suite in `todo_core::conformance` checks:

@@ -5,11 +5,8 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 use crate::{
     Page, Task, TaskId, TaskQuery, UserId,
     clock::Timestamp,
-    store::{SetupError, StoreError, TaskChange},
+    store::{LONG_LIST, SetupError, StoreError, TaskChange},
 };
-
-/// Lists of more tasks than this have a queue of their own.
-const LONG_LIST: u16 = 50;
 
 /// The kind of a call. Only calls of the same kind can be in one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
