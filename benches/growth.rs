@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, types::Uuid};
 use testkit::postgres::{Source, TestDatabase};
 use todo_core::{
-    Cursor, Limit, Task, TaskId, TaskQuery, Title, UserId,
+    Cursor, Limit, NewTask, TaskId, TaskQuery, Title, UserId,
     clock::{Clock as _, IdGenerator as _, SystemClock, UuidV7},
     store::{PostgresOptions, PostgresStore, TaskStore as _},
 };
@@ -221,23 +221,13 @@ impl Size {
             Call::Page { limit, .. } => self.page(owner, limit, TaskQuery::default()).await,
             Call::LastPage => {
                 let cursor = Some(Cursor::after(self.before_last_page));
-                self.page(&self.large_user, 100, TaskQuery { cursor, ..TaskQuery::default() }).await
+                self.page(&self.large_user, 100, TaskQuery::new().cursor(cursor)).await
             }
-            Call::Done => {
-                self.page(&self.large_user, 100, TaskQuery { completed: Some(true), ..TaskQuery::default() }).await
-            }
+            Call::Done => self.page(&self.large_user, 100, TaskQuery::new().completed(true)).await,
             Call::Create => {
                 let now = SystemClock.now();
-                let task = Task {
-                    id: UuidV7::shared().next(now),
-                    user_id: owner.clone(),
-                    title: Title::new("Buy the tickets for the train to the sea").expect("a title"),
-                    description: None,
-                    completed: false,
-                    created_at: now,
-                    updated_at: now,
-                    version: 1,
-                };
+                let title = Title::new("Buy the tickets for the train to the sea").expect("a title");
+                let task = NewTask::new(title).into_task(owner.clone(), UuidV7::shared().next(now), now);
                 let start = Instant::now();
                 let inserted = self.store.insert(owner, &task).await;
                 let spent = start.elapsed();
@@ -248,7 +238,7 @@ impl Size {
     }
 
     async fn page(&self, owner: &UserId, limit: u16, query: TaskQuery) -> Duration {
-        let query = TaskQuery { limit: Limit::new(limit).expect("a limit"), ..query };
+        let query = query.limit(Limit::new(limit).expect("a limit"));
         let start = Instant::now();
         let page = self.store.list(owner, &query).await;
         let spent = start.elapsed();

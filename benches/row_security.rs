@@ -16,7 +16,7 @@ use std::{
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use testkit::{postgres::Source, stores::RowSecurityDatabase};
 use todo_core::{
-    Limit, Task, TaskId, TaskQuery, Title, UserId,
+    Limit, NewTask, Task, TaskId, TaskQuery, Title, UserId,
     clock::{Clock as _, IdGenerator as _, SystemClock, UuidV7},
     store::{Completion, PostgresOptions, PostgresStore, TaskChange, TaskStore},
 };
@@ -137,23 +137,15 @@ fn next() -> TaskId {
 
 fn new_task(owner: &UserId, id: TaskId) -> Task {
     let now = SystemClock.now();
-    Task {
-        id,
-        user_id: owner.clone(),
-        title: Title::new("Buy the tickets for the train to the sea").expect("a title"),
-        description: None,
-        completed: false,
-        created_at: now,
-        updated_at: now,
-        version: 1,
-    }
+    let title = Title::new("Buy the tickets for the train to the sea").expect("a title");
+    NewTask::new(title).into_task(owner.clone(), id, now)
 }
 
 impl Variant {
     /// Measures one call.
     async fn call(&mut self, call: usize, owner: &UserId) -> Duration {
         let new = new_task(owner, next());
-        let query = TaskQuery { limit: Limit::new(20).expect("a limit"), ..TaskQuery::default() };
+        let query = TaskQuery::new().limit(Limit::new(20).expect("a limit"));
         let toggle = TaskChange::completion(Completion::Toggle);
         let start;
         match self {

@@ -107,7 +107,7 @@ fn say(what: fmt::Arguments<'_>) {
 fn operations(mut group: BenchmarkGroup<'_, WallTime>, runtime: &Runtime, service: &TodoService) {
     let ids = runtime.block_on(fill(service, USER, 20));
     let (few, many) = (service.for_user(user(USER)), service.for_user(user(OF_MANY)));
-    let query = |limit| TaskQuery { limit: Limit::new(limit).expect("a limit"), ..TaskQuery::default() };
+    let query = |limit| TaskQuery::new().limit(Limit::new(limit).expect("a limit"));
     let id = ids[7];
 
     group.bench_function("list 20 of 20", |bencher| {

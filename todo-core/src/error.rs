@@ -1,4 +1,4 @@
-use crate::store::StoreError;
+use crate::{InvalidValue, store::StoreError};
 
 /// Why an operation of [`TodoService`](crate::TodoService) or [`UserTasks`](crate::UserTasks) failed.
 ///
@@ -27,6 +27,14 @@ pub enum Error {
     /// [`UserLimits`](crate::UserLimits)). Nothing was done; the call may be repeated later.
     #[error("too many calls of the user are waiting")]
     TooManyCalls,
+    /// A value is not allowed together with others, or with what the store contains. Nothing was done.
+    #[error("{field} {reason}")]
+    InvalidField {
+        /// The name of the field or parameter.
+        field: &'static str,
+        /// What is wrong, to follow the name.
+        reason: InvalidValue,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, SeqAccess, Visitor},
 };
 
@@ -12,10 +12,30 @@ use serde::{
 pub(crate) enum Json {
     Null,
     Bool(bool),
-    Number(f64),
+    Number(Number),
     String(String),
     Array(Vec<Json>),
     Object(Vec<(String, Json)>),
+}
+
+/// A number as it was written: a whole number keeps all its digits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Number {
+    Integer(i64),
+    /// Greater than the greatest `i64`.
+    Natural(u64),
+    Float(f64),
+}
+
+impl Number {
+    #[expect(clippy::cast_precision_loss, reason = "for readers to whom a number is a double (RFC 8259, section 6)")]
+    pub(crate) fn as_f64(self) -> f64 {
+        match self {
+            Self::Integer(number) => number as f64,
+            Self::Natural(number) => number as f64,
+            Self::Float(number) => number,
+        }
+    }
 }
 
 impl Json {
@@ -67,6 +87,21 @@ pub(crate) fn get<'a>(members: &'a [(String, Json)], name: &str) -> Option<&'a J
     members.iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Number(Number::Integer(value)) => serializer.serialize_i64(*value),
+            Self::Number(Number::Natural(value)) => serializer.serialize_u64(*value),
+            Self::Number(Number::Float(value)) => serializer.serialize_f64(*value),
+            Self::String(text) => serializer.serialize_str(text),
+            Self::Array(values) => serializer.collect_seq(values),
+            Self::Object(members) => serializer.collect_map(members.iter().map(|(name, value)| (name, value))),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(JsonVisitor)
@@ -90,18 +125,16 @@ impl<'de> Visitor<'de> for JsonVisitor {
         Ok(Json::Bool(value))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a JSON number is a double (RFC 8259, section 6)")]
     fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(Json::Number(value as f64))
+        Ok(Json::Number(Number::Integer(value)))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a JSON number is a double (RFC 8259, section 6)")]
     fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(Json::Number(value as f64))
+        Ok(Json::Number(i64::try_from(value).map_or(Number::Natural(value), Number::Integer)))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-        Ok(Json::Number(value))
+        Ok(Json::Number(Number::Float(value)))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Json, E> {

@@ -80,10 +80,11 @@ mod timestamp;
 mod user_limits;
 
 pub use error::Error;
-pub use service::{TodoService, UserTasks};
+pub use service::{Place, TodoService, UserTasks};
 pub use task::{
-    Cursor, Description, InvalidValue, Limit, NewTask, Page, Patch, Task, TaskId, TaskPatch, TaskQuery,
-    TaskReplacement, Title, UserId,
+    Cursor, Description, Due, DueBound, DueFilter, DueKind, Group, InvalidValue, Limit, ListName, Metadata,
+    MetadataPatch, NewTask, Page, Patch, Position, Priority, Sort, SortKey, Summary, Tag, Tags, Task, TaskFilter,
+    TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, UserId, ZoneName,
 };
 pub use user_limits::UserLimits;
 

@@ -1,11 +1,12 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tracing::Instrument as _;
 
 use crate::{
-    Error, NewTask, Page, Task, TaskId, TaskPatch, TaskQuery, TaskReplacement, UserId,
+    Error, InvalidValue, Limit, Metadata, NewTask, Page, Patch, Position, Sort, Summary, Task, TaskFilter, TaskId,
+    TaskPatch, TaskQuery, TaskReplacement, UserId,
     clock::{Clock, IdGenerator, SystemClock, UuidV7},
-    store::{Completion, LONG_LIST, StoreError, TaskChange, TaskStore},
+    store::{BulkResult, Completion, LONG_LIST, StoreError, TaskChange, TaskStore},
     user_limits::{Access, NoSlot, Slot, UserLimiter, UserLimits},
 };
 
@@ -101,6 +102,72 @@ impl TodoService {
     }
 }
 
+/// A change of one or more tasks from a patch, with the metadata merged.
+fn patch_change(patch: TaskPatch, metadata: Option<Metadata>) -> TaskChange {
+    TaskChange {
+        if_version: None,
+        title: patch.title,
+        description: patch.description,
+        completed: patch.completed.map(Completion::Set),
+        due: patch.due,
+        priority: patch.priority,
+        list: patch.list,
+        tags: patch.tags,
+        position: patch.position,
+        metadata,
+    }
+}
+
+/// Where to move a task in the manual order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Right before this task.
+    Before(TaskId),
+    /// Right after this task.
+    After(TaskId),
+    /// Before all other tasks.
+    First,
+    /// After all other tasks.
+    Last,
+}
+
+/// Positions longer than this are avoided, so that the limit of [`Position::MAX_CHARS`] is never reached.
+const LONG_POSITION: usize = 80;
+
+/// The positions to set so that a task comes between `before` and `after`, which are both in the order of their distance.
+/// Neighbours are spaced anew only if there is no room between the closest. `None` if there is none in what is known;
+/// `known` is the number of neighbours that was asked for on each side.
+fn spaced(task: &Task, before: &[Task], after: &[Task], known: usize) -> Option<Vec<(TaskId, Position)>> {
+    let is_in_place = |low: Option<&Task>, high: Option<&Task>| {
+        let key = |task: &Task| (task.position.clone(), task.id);
+        low.is_none_or(|low| key(low) < key(task)) && high.is_none_or(|high| key(task) < key(high))
+    };
+    if is_in_place(before.first(), after.first()) {
+        return Some(Vec::new());
+    }
+    for moved in 0..=before.len() + after.len() {
+        for back in moved.saturating_sub(after.len())..=moved.min(before.len()) {
+            let forth = moved - back;
+            // The end of the list, or of what is known of it.
+            let is_unknown = |side: &[Task], count: usize| count == side.len() && side.len() + 1 >= known && count > 0;
+            if is_unknown(before, back) || is_unknown(after, forth) {
+                continue;
+            }
+            let (low, high) = (before.get(back), after.get(forth));
+            let positions =
+                Position::many_between(low.map(|task| &task.position), high.map(|task| &task.position), moved + 1);
+            let Some(positions) = positions else { continue };
+            if positions.iter().any(|position| position.as_str().len() > LONG_POSITION) {
+                continue;
+            }
+            let ids = before[..back].iter().rev().map(|task| task.id);
+            let ids = ids.chain([task.id]).chain(after[..forth].iter().map(|task| task.id));
+            return Some(ids.zip(positions).collect());
+        }
+    }
+    None
+}
+
 /// The tasks of one user, and the operations on them.
 ///
 /// Every operation fails with [`Error::Store`] if the store fails, and with [`Error::TooManyCalls`] if too many calls
@@ -118,14 +185,17 @@ impl UserTasks<'_> {
         &self.owner
     }
 
-    /// Returns a page of tasks, newest first.
+    /// Returns a page of tasks.
     ///
     /// # Errors
     ///
-    /// No others.
+    /// [`Error::InvalidField`] `cursor`: the cursor belongs to another sort or other filters.
     pub async fn list(&self, query: &TaskQuery) -> Result<Page, Error> {
-        let is_long = query.limit.get() > LONG_LIST;
-        let _slot = self.slot(if is_long { Access::LongList } else { Access::Shared }).await?;
+        if query.cursor.as_ref().is_some_and(|cursor| !query.accepts(cursor)) {
+            return Err(Error::InvalidField { field: "cursor", reason: InvalidValue::OtherQuery });
+        }
+        let is_long = query.limit.get() > LONG_LIST || !query.is_simple();
+        let _slot = self.slot(if is_long { Access::Many } else { Access::Shared }).await?;
         Ok(traced!("list", self.service.store().list(&self.owner, query))?)
     }
 
@@ -147,16 +217,7 @@ impl UserTasks<'_> {
     pub async fn create(&self, new: NewTask) -> Result<Task, Error> {
         let _slot = self.slot(Access::Shared).await?;
         let now = self.service.clock.now();
-        let mut task = Task {
-            id: self.service.ids.next(now),
-            user_id: self.owner.clone(),
-            title: new.title,
-            description: new.description,
-            completed: new.completed,
-            created_at: now,
-            updated_at: now,
-            version: 1,
-        };
+        let mut task = new.into_task(self.owner.clone(), self.service.ids.next(now), now);
         // Another process may have generated the same id, which is extremely unlikely.
         for _ in 0..3 {
             if traced!("insert", self.service.store().insert(&self.owner, &task))? {
@@ -165,6 +226,171 @@ impl UserTasks<'_> {
             task.id = self.service.ids.next(now);
         }
         Err(Error::IdsExhausted)
+    }
+
+    /// Creates several tasks, all or none, and returns them in the same order.
+    ///
+    /// Those without a position come last in the manual order, in this order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidField`]: there are more than [`MAX_BULK`](Self::MAX_BULK). [`Error::IdsExhausted`] as for
+    /// [`create`](Self::create).
+    pub async fn create_all(&self, new: Vec<NewTask>) -> Result<Vec<Task>, Error> {
+        if new.len() > Self::MAX_BULK {
+            return Err(Error::InvalidField { field: "tasks", reason: InvalidValue::TooMany { max: Self::MAX_BULK } });
+        }
+        let _slot = self.slot(Access::Many).await?;
+        let now = self.service.clock.now();
+        let with_place = |(place, new): (u64, NewTask)| {
+            let id = self.service.ids.next(now);
+            let at = now.plus(Duration::from_micros(place));
+            let position = new.position.clone().unwrap_or_else(|| Position::at(at));
+            NewTask { position: Some(position), ..new }.into_task(self.owner.clone(), id, now)
+        };
+        let mut tasks: Vec<_> = (0..).zip(new).map(with_place).collect();
+        if tasks.is_empty() {
+            return Ok(tasks);
+        }
+        for _ in 0..3 {
+            if traced!("insert_all", self.service.store().insert_all(&self.owner, &tasks))? {
+                return Ok(tasks);
+            }
+            tasks.iter_mut().for_each(|task| task.id = self.service.ids.next(now));
+        }
+        Err(Error::IdsExhausted)
+    }
+
+    /// The maximum number of tasks that one call creates.
+    pub const MAX_BULK: usize = 100;
+
+    /// Adds tasks as they are, with their ids, times and versions, all or none: for a copy of a user's tasks. Their owner
+    /// becomes this user. Returns `false` and adds none, if this user has a task with one of the ids already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidField`]: there are more than [`MAX_BULK`](Self::MAX_BULK).
+    pub async fn import(&self, tasks: &[Task]) -> Result<bool, Error> {
+        if tasks.len() > Self::MAX_BULK {
+            return Err(Error::InvalidField { field: "tasks", reason: InvalidValue::TooMany { max: Self::MAX_BULK } });
+        }
+        let _slot = self.slot(Access::Many).await?;
+        let mut ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
+        ids.sort_unstable();
+        if tasks.is_empty() || ids.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Ok(tasks.is_empty());
+        }
+        let tasks: Vec<_> = tasks.iter().map(|task| Task { user_id: self.owner.clone(), ..task.clone() }).collect();
+        Ok(traced!("insert_all", self.service.store().insert_all(&self.owner, &tasks))?)
+    }
+
+    /// Returns how many tasks a filter means.
+    ///
+    /// # Errors
+    ///
+    /// No others.
+    pub async fn count(&self, filter: &TaskFilter) -> Result<u64, Error> {
+        let _slot = self.slot(Access::Many).await?;
+        Ok(traced!("count", self.service.store().count(&self.owner, filter))?)
+    }
+
+    /// Returns how many tasks there are, in all, in each list and with each tag.
+    ///
+    /// # Errors
+    ///
+    /// No others.
+    pub async fn summary(&self) -> Result<Summary, Error> {
+        let _slot = self.slot(Access::Many).await?;
+        Ok(traced!("summary", self.service.store().summary(&self.owner))?)
+    }
+
+    /// Changes some fields of all tasks that a filter means, in one step.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidField`] `metadata`: metadata cannot be changed for many tasks at once.
+    pub async fn patch_matching(&self, filter: &TaskFilter, patch: TaskPatch) -> Result<BulkResult, Error> {
+        if patch.metadata != Patch::Keep {
+            return Err(Error::InvalidField { field: "metadata", reason: InvalidValue::NotInBulk });
+        }
+        let change = patch_change(patch, None);
+        let _slot = self.slot(Access::Many).await?;
+        let now = self.service.clock.now();
+        Ok(traced!("update_matching", self.service.store().update_matching(&self.owner, filter, &change, now))?)
+    }
+
+    /// Deletes all tasks that a filter means, in one step, and returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// No others.
+    pub async fn delete_matching(&self, filter: &TaskFilter) -> Result<u64, Error> {
+        let _slot = self.slot(Access::Many).await?;
+        Ok(traced!("delete_matching", self.service.store().delete_matching(&self.owner, filter))?)
+    }
+
+    /// Moves a task to another place in the manual order ([`Sort::Position`]).
+    ///
+    /// The task gets a position between those of its new neighbours. Where there is no room between them, the fewest
+    /// neighbours get new positions too, each as a change of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TaskNotFound`]; [`Error::InvalidField`] `before` or `after`: this user has no such task, or it is the
+    /// task itself.
+    pub async fn move_to(&self, id: TaskId, place: Place) -> Result<Task, Error> {
+        let _slot = self.slot(Access::Write(id)).await?;
+        let store = self.service.store();
+        let task = traced!("get", store.get(&self.owner, id))?.ok_or(Error::TaskNotFound)?;
+        let neighbours = async |sort: Sort, after: Option<&Task>, count: u16| {
+            let query = TaskQuery::new().sort(sort).limit(Limit::new(count).unwrap_or_default());
+            let cursor = after.map(|task| query.cursor_after(task));
+            let page = traced!("list", store.list(&self.owner, &query.cursor(cursor)))?;
+            Ok::<_, Error>(page.tasks.into_iter().filter(|task| task.id != id).collect::<Vec<_>>())
+        };
+        let anchor = async |field: &'static str, anchor: TaskId| {
+            let wrong = Error::InvalidField { field, reason: InvalidValue::NotOtherTask };
+            if anchor == id {
+                return Err(wrong);
+            }
+            traced!("get", store.get(&self.owner, anchor))?.ok_or(wrong)
+        };
+        // One more than a page needs, since the task itself may be among them.
+        let mut window = 2;
+        loop {
+            let (before, after, complete) = match place {
+                Place::First => (Vec::new(), neighbours(Sort::Position, None, window).await?, true),
+                Place::Last => (neighbours(Sort::PositionDescending, None, window).await?, Vec::new(), true),
+                Place::Before(other) => {
+                    let other = anchor("before", other).await?;
+                    let before = neighbours(Sort::PositionDescending, Some(&other), window).await?;
+                    let mut after = vec![other];
+                    after.extend(neighbours(Sort::Position, after.first(), window).await?);
+                    (before, after, false)
+                }
+                Place::After(other) => {
+                    let other = anchor("after", other).await?;
+                    let after = neighbours(Sort::Position, Some(&other), window).await?;
+                    let mut before = vec![other];
+                    before.extend(neighbours(Sort::PositionDescending, before.first(), window).await?);
+                    (before, after, false)
+                }
+            };
+            let may_see_more = !complete || window < Limit::MAX;
+            let Some(positions) = spaced(&task, &before, &after, usize::from(window)) else {
+                if may_see_more && window < Limit::MAX {
+                    window = (window * 4).min(Limit::MAX);
+                    continue;
+                }
+                return Err(StoreError::Unavailable("there is no room for the task at this place".into()).into());
+            };
+            if positions.is_empty() {
+                return Ok(task);
+            }
+            let now = self.service.clock.now();
+            let moved = traced!("reposition", store.reposition(&self.owner, &positions, now))?;
+            return moved.into_iter().find(|moved| moved.id == id).ok_or(Error::TaskNotFound);
+        }
     }
 
     /// Replaces the content of a task.
@@ -181,8 +407,28 @@ impl UserTasks<'_> {
     /// # Errors
     ///
     /// [`Error::TaskNotFound`].
-    pub async fn patch(&self, id: TaskId, patch: TaskPatch) -> Result<Task, Error> {
-        self.change(id, &patch.into()).await
+    ///
+    /// A patch of the metadata is merged with those that the task has. If other calls change the task each time between
+    /// reading and writing, this fails after five attempts.
+    pub async fn patch(&self, id: TaskId, mut patch: TaskPatch) -> Result<Task, Error> {
+        let merge = match std::mem::take(&mut patch.metadata) {
+            Patch::Set(merge) => merge,
+            Patch::Clear => return self.change(id, &patch_change(patch, Some(Metadata::default()))).await,
+            Patch::Keep => return self.change(id, &patch_change(patch, None)).await,
+        };
+        let _slot = self.slot(Access::Write(id)).await?;
+        let store = self.service.store();
+        for _ in 0..5 {
+            let task = traced!("get", store.get(&self.owner, id))?.ok_or(Error::TaskNotFound)?;
+            let merged = task.metadata.merged(&merge);
+            let merged = merged.map_err(|reason| Error::InvalidField { field: "metadata", reason })?;
+            let change = TaskChange { if_version: Some(task.version), ..patch_change(patch.clone(), Some(merged)) };
+            let now = self.service.clock.now();
+            if let Some(task) = traced!("update", store.update(&self.owner, id, &change, now))? {
+                return Ok(task);
+            }
+        }
+        Err(StoreError::Unavailable("other calls change the task all the time".into()).into())
     }
 
     /// Completes an open task and reopens a completed one.

@@ -21,7 +21,7 @@ use crate::{TaskId, UserId};
 /// How many calls of one user a [`TodoService`](crate::TodoService) has in its store at once, and how many more wait.
 ///
 /// With the defaults, a user has at most 4 calls in the store. At most one of them writes to the same task, and at most
-/// one is a list of more than 50 tasks. Further calls of this user wait in a queue of their own, so that they delay no
+/// one concerns many tasks (such as a list of more than 50). Further calls of this user wait in a queue of their own, so that they delay no
 /// other user. The 65th waiting call fails at once with [`Error::TooManyCalls`](crate::Error::TooManyCalls). If the
 /// queue stays full, the errors after the first 64 are held back for about a second: a client that ignores them and
 /// sends the next request at once would otherwise keep the processor busy with its own rejections.
@@ -78,8 +78,8 @@ impl UserLimits {
 pub(crate) enum Access {
     /// It reads, or adds a task.
     Shared,
-    /// It reads many tasks, which takes as long as many other calls.
-    LongList,
+    /// It reads or changes many tasks, which takes as long as many other calls.
+    Many,
     /// It changes or deletes this task. A second such call would only wait for the lock on the task, with a connection.
     Write(TaskId),
     /// It deletes all tasks. It goes ahead of the waiting calls of its user, and has room in the queue when those fill
@@ -271,7 +271,7 @@ impl Calls {
     /// Whether such a call can run beside those that run.
     fn allows(&self, access: Access) -> bool {
         match access {
-            Access::LongList => !self.lists_many,
+            Access::Many => !self.lists_many,
             Access::Write(task) => !self.written.contains(&task),
             Access::Shared | Access::Erase => true,
         }
@@ -281,7 +281,7 @@ impl Calls {
         self.running += 1;
         match access {
             Access::Write(task) => self.written.push(task),
-            Access::LongList => self.lists_many = true,
+            Access::Many => self.lists_many = true,
             Access::Shared | Access::Erase => {}
         }
     }
@@ -293,7 +293,7 @@ impl Calls {
         self.running -= 1;
         match access {
             Access::Write(task) => self.written.retain(|written| *written != task),
-            Access::LongList => self.lists_many = false,
+            Access::Many => self.lists_many = false,
             Access::Shared | Access::Erase => {}
         }
         let next = self.waiting.iter().position(|waiter| self.allows(waiter.access))?;
@@ -311,7 +311,7 @@ impl Calls {
             Access::Erase if self.waiting.len() < limits.max_waiting + limits.concurrent_calls => {
                 self.waiting.push_front(waiter);
             }
-            Access::Shared | Access::LongList | Access::Write(_) if self.waiting.len() < limits.max_waiting => {
+            Access::Shared | Access::Many | Access::Write(_) if self.waiting.len() < limits.max_waiting => {
                 self.waiting.push_back(waiter);
             }
             _ => {
@@ -508,11 +508,11 @@ mod tests {
     #[tokio::test]
     async fn long_lists_run_one_after_the_other() {
         let limiter = limiter(3, 10);
-        let [first, mut second, mut third] = [(); 3].map(|()| Call::of(&limiter, "ann", Access::LongList));
+        let [first, mut second, mut third] = [(); 3].map(|()| Call::of(&limiter, "ann", Access::Many));
         assert!(!second.has_slot() && !third.has_slot());
         let mut others = [Call::of(&limiter, "ann", Access::Shared), Call::of(&limiter, "ann", write(1))];
         assert!(others.iter_mut().all(Call::has_slot), "other calls go ahead");
-        assert!(Call::of(&limiter, "bob", Access::LongList).has_slot());
+        assert!(Call::of(&limiter, "bob", Access::Many).has_slot());
         drop(first);
         assert!(second.has_slot() && !third.has_slot());
         drop(others);

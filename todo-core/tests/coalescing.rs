@@ -13,11 +13,11 @@ use std::{
 
 use async_trait::async_trait;
 use todo_core::{
-    Limit, NewTask, Page, Task, TaskId, TaskQuery, Title, TodoService, UserId,
+    Limit, NewTask, Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, Title, TodoService, UserId,
     clock::Timestamp,
     store::{
-        BatchError, BatchStore, CoalescingOptions, CoalescingStore, Completion, MemoryStore, StoreError, TaskChange,
-        TaskStore,
+        BatchError, BatchStore, BulkResult, CoalescingOptions, CoalescingStore, Completion, MemoryStore, StoreError,
+        TaskChange, TaskStore,
     },
 };
 use tokio::{
@@ -186,6 +186,47 @@ impl TaskStore for RecordingStore {
         self.0.memory.update(owner, id, change, now).await
     }
 
+    async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError> {
+        self.statement("insert_all", vec![owner]).await;
+        self.0.memory.insert_all(owner, tasks).await
+    }
+
+    async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+        self.statement("count", vec![owner]).await;
+        self.0.memory.count(owner, filter).await
+    }
+
+    async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError> {
+        self.statement("summary", vec![owner]).await;
+        self.0.memory.summary(owner).await
+    }
+
+    async fn update_matching(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        change: &TaskChange,
+        now: Timestamp,
+    ) -> Result<BulkResult, StoreError> {
+        self.statement("update_matching", vec![owner]).await;
+        self.0.memory.update_matching(owner, filter, change, now).await
+    }
+
+    async fn reposition(
+        &self,
+        owner: &UserId,
+        positions: &[(TaskId, Position)],
+        now: Timestamp,
+    ) -> Result<Vec<Task>, StoreError> {
+        self.statement("reposition", vec![owner]).await;
+        self.0.memory.reposition(owner, positions, now).await
+    }
+
+    async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+        self.statement("delete_matching", vec![owner]).await;
+        self.0.memory.delete_matching(owner, filter).await
+    }
+
     async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
         self.statement("delete", vec![owner]).await;
         self.0.memory.delete(owner, id).await
@@ -266,18 +307,8 @@ async fn with_tasks_and_options(users: &[&str], options: &CoalescingOptions) -> 
     let id = TaskId::from(uuid::Uuid::from_u128(7));
     for name in users {
         let now = Timestamp::from_unix_seconds(1);
-        let (created_at, updated_at) = (now, now);
         let title = Title::new(format!("Of {name}")).unwrap();
-        let task = Task {
-            id,
-            user_id: user(name),
-            title,
-            description: None,
-            completed: false,
-            created_at,
-            updated_at,
-            version: 1,
-        };
+        let task = NewTask::new(title).into_task(user(name), id, now);
         assert!(store.inner().0.memory.insert(&user(name), &task).await.unwrap());
     }
     (store, id)
@@ -296,7 +327,7 @@ fn toggle(store: &Coalescing, name: &str, id: TaskId) -> JoinHandle<Result<Optio
 
 fn list(store: &Coalescing, name: &str, limit: u16) -> JoinHandle<Result<Page, StoreError>> {
     let (store, owner) = (store.clone(), user(name));
-    let query = TaskQuery { limit: Limit::new(limit).unwrap(), ..TaskQuery::default() };
+    let query = TaskQuery::new().limit(Limit::new(limit).unwrap());
     tokio::spawn(async move { store.list(&owner, &query).await })
 }
 

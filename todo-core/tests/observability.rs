@@ -14,11 +14,11 @@ use http::{Request, Response};
 use http_body_util::Full;
 use serde_json::json;
 use todo_core::{
-    Error, Page, Task, TaskId, TaskQuery, TodoService, UserId,
+    Error, Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, TodoService, UserId,
     api::{ApiError, PROBES, RESOURCES, StreamBody, TodoApi, find_resource},
     auth::{AuthError, Authenticator, Identity, JwtVerifier},
     clock::Timestamp,
-    store::{MemoryStore, StoreError, TaskChange, TaskStore},
+    store::{BulkResult, MemoryStore, StoreError, TaskChange, TaskStore},
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -55,6 +55,36 @@ impl TaskStore for Broken {
     }
 
     async fn update(&self, _: &UserId, _: TaskId, _: &TaskChange, _: Timestamp) -> Result<Option<Task>, StoreError> {
+        self.result().await
+    }
+
+    async fn insert_all(&self, _: &UserId, _: &[Task]) -> Result<bool, StoreError> {
+        self.result().await
+    }
+
+    async fn count(&self, _: &UserId, _: &TaskFilter) -> Result<u64, StoreError> {
+        self.result().await
+    }
+
+    async fn summary(&self, _: &UserId) -> Result<Summary, StoreError> {
+        self.result().await
+    }
+
+    async fn update_matching(
+        &self,
+        _: &UserId,
+        _: &TaskFilter,
+        _: &TaskChange,
+        _: Timestamp,
+    ) -> Result<BulkResult, StoreError> {
+        self.result().await
+    }
+
+    async fn reposition(&self, _: &UserId, _: &[(TaskId, Position)], _: Timestamp) -> Result<Vec<Task>, StoreError> {
+        self.result().await
+    }
+
+    async fn delete_matching(&self, _: &UserId, _: &TaskFilter) -> Result<u64, StoreError> {
         self.result().await
     }
 

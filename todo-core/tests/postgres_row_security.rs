@@ -11,7 +11,7 @@ use sqlx::{
 };
 use testkit::stores::{RowSecurityDatabase, connect, todo_database};
 use todo_core::{
-    Task, TaskId, TaskQuery, Title, TodoService, UserId,
+    NewTask, Task, TaskId, TaskQuery, Title, TodoService, UserId,
     clock::Timestamp,
     conformance::store::cases,
     store::{
@@ -381,22 +381,14 @@ fn without_predicate(definition: &str) -> String {
 
 fn task(owner: &UserId, number: u128) -> Task {
     let now = Timestamp::from_unix_seconds(1_763_712_000);
-    Task {
-        id: TaskId::from(uuid::Uuid::from_u128(number)),
-        user_id: owner.clone(),
-        title: Title::new("Read the map").unwrap(),
-        description: None,
-        completed: false,
-        created_at: now,
-        updated_at: now,
-        version: 1,
-    }
+    let id = TaskId::from(uuid::Uuid::from_u128(number));
+    NewTask::new(Title::new("Read the map").unwrap()).into_task(owner.clone(), id, now)
 }
 
 /// Every call of a store.
 async fn all_calls(store: &dyn TaskStore) {
     let ann = UserId::new("ann").unwrap();
-    let (query, done) = (TaskQuery::default(), TaskQuery { completed: Some(true), ..TaskQuery::default() });
+    let (query, done) = (TaskQuery::default(), TaskQuery::new().completed(true));
     let sample = task(&ann, 1);
     assert!(store.insert(&ann, &sample).await.unwrap());
     assert!(!store.insert(&ann, &sample).await.unwrap());

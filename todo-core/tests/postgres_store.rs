@@ -185,7 +185,7 @@ async fn one_round_trip(wire: &Wire, store: PostgresStore) {
         called("get");
         tasks.list(&TaskQuery::default()).await.unwrap();
         called("list");
-        tasks.list(&TaskQuery { completed: Some(false), ..TaskQuery::default() }).await.unwrap();
+        tasks.list(&TaskQuery::new().completed(false)).await.unwrap();
         called("list completed");
         tasks.toggle(task.id).await.unwrap();
         called("toggle");
@@ -508,10 +508,13 @@ async fn a_batch_returns_the_same_as_single_calls() {
     let cursor = Some(Cursor::after(tasks[3].id));
     for completed in [None, Some(false), Some(true)] {
         let queries = [
-            TaskQuery { completed, ..TaskQuery::default() },
-            TaskQuery { limit: Limit::new(2).unwrap(), completed, ..TaskQuery::default() },
-            TaskQuery { limit: Limit::new(1).unwrap(), cursor, completed: completed.map(|completed| !completed) },
-            TaskQuery { cursor: Some(Cursor::after(absent)), completed, ..TaskQuery::default() },
+            TaskQuery::new().completed(completed),
+            TaskQuery::new().limit(Limit::new(2).unwrap()).completed(completed),
+            TaskQuery::new()
+                .limit(Limit::new(1).unwrap())
+                .cursor(cursor.clone())
+                .completed(completed.map(|completed| !completed)),
+            TaskQuery::new().cursor(Cursor::after(absent)).completed(completed),
         ];
         let calls: Vec<_> = users.iter().flat_map(|owner| queries.iter().map(move |query| (owner, query))).collect();
         let pages = store.list_many(&calls).await.unwrap();
@@ -735,20 +738,11 @@ async fn under_load_every_owner_gets_only_their_own_tasks() {
             let is_own = |task: &Task| task.user_id == owner && task.title.as_str() == owner.as_str();
             for number in 1..=20_u8 {
                 let id = TaskId::from(uuid::Uuid::from_u128(number.into()));
-                let (user_id, title) = (owner.clone(), Title::new(owner.to_string()).unwrap());
-                let task = Task {
-                    id,
-                    user_id,
-                    title,
-                    description: None,
-                    completed: false,
-                    created_at: now,
-                    updated_at: now,
-                    version: 1,
-                };
+                let title = Title::new(owner.to_string()).unwrap();
+                let task = NewTask::new(title).into_task(owner.clone(), id, now);
                 assert!(store.insert(&owner, &task).await.unwrap());
                 assert!(!store.insert(&owner, &task).await.unwrap());
-                let query = TaskQuery { completed: (number % 2 == 0).then_some(false), ..TaskQuery::default() };
+                let query = TaskQuery::new().completed((number % 2 == 0).then_some(false));
                 let page = store.list(&owner, &query).await.unwrap();
                 assert!(page.tasks.iter().all(is_own));
                 assert_eq!(page.tasks[0].id, id);

@@ -35,7 +35,7 @@ impl FromRequest<Backend> for Members {
         })?;
         match serde_json::from_slice(&body) {
             Ok(Value::Object(members)) => Ok(Self(members)),
-            Ok(_) => Err(Failure(ApiError::NotAnObject)),
+            Ok(_) => Err(Failure(ApiError::NotAnObject { or_array: false })),
             Err(error) => {
                 Err(Failure(ApiError::MalformedJson { reason: format!("The body is not valid JSON: {error}.") }))
             }

@@ -16,11 +16,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Response};
 use testkit::tokens;
 use todo_core::{
-    Page, Task, TaskId, TaskQuery, TodoService, UserId,
+    Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, TodoService, UserId,
     api::{ApiError, TodoApi, problem},
     auth::{Gate, GateError, Identity, JwtVerifier, KeySource, Quota, TokenCookie, Verdict},
     clock::{FixedClock, IdGenerator, Timestamp},
-    store::{MemoryStore, StoreError, TaskChange, TaskStore},
+    store::{BulkResult, MemoryStore, StoreError, TaskChange, TaskStore},
 };
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -309,6 +309,47 @@ impl TaskStore for Store {
     ) -> Result<Option<Task>, StoreError> {
         fault(owner)?;
         self.tasks.update(owner, id, change, now).await
+    }
+
+    async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError> {
+        fault(owner)?;
+        self.tasks.insert_all(owner, tasks).await
+    }
+
+    async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+        fault(owner)?;
+        self.tasks.count(owner, filter).await
+    }
+
+    async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError> {
+        fault(owner)?;
+        self.tasks.summary(owner).await
+    }
+
+    async fn update_matching(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        change: &TaskChange,
+        now: Timestamp,
+    ) -> Result<BulkResult, StoreError> {
+        fault(owner)?;
+        self.tasks.update_matching(owner, filter, change, now).await
+    }
+
+    async fn reposition(
+        &self,
+        owner: &UserId,
+        positions: &[(TaskId, Position)],
+        now: Timestamp,
+    ) -> Result<Vec<Task>, StoreError> {
+        fault(owner)?;
+        self.tasks.reposition(owner, positions, now).await
+    }
+
+    async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+        fault(owner)?;
+        self.tasks.delete_matching(owner, filter).await
     }
 
     async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {

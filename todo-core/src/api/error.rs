@@ -75,9 +75,12 @@ pub enum ApiError {
         /// The time limit.
         limit: Duration,
     },
-    /// The body is JSON, but not an object.
+    /// The body is JSON, but not an object, or (for a new task) an array.
     #[error("the body is not a JSON object")]
-    NotAnObject,
+    NotAnObject {
+        /// Whether the body may be an array.
+        or_array: bool,
+    },
     /// Fields or query parameters are invalid, missing or unknown.
     #[error("validation failed: {0}")]
     Validation(FieldErrors),
@@ -126,7 +129,9 @@ impl ApiError {
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MalformedJson { .. } | Self::IncompleteBody => StatusCode::BAD_REQUEST,
             Self::SlowBody { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::NotAnObject | Self::Validation(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NotAnObject { .. } | Self::Validation(_) | Self::Service(Error::InvalidField { .. }) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
             | Self::Service(Error::TooManyCalls) => StatusCode::TOO_MANY_REQUESTS,
             Self::Auth(AuthError::Unavailable { .. })
@@ -158,7 +163,9 @@ impl ApiError {
             Self::MalformedJson { .. } => "malformed_json",
             Self::IncompleteBody => "incomplete_body",
             Self::SlowBody { .. } => "request_timeout",
-            Self::NotAnObject | Self::Validation(_) => "validation_failed",
+            Self::NotAnObject { .. } | Self::Validation(_) | Self::Service(Error::InvalidField { .. }) => {
+                "validation_failed"
+            }
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
             | Self::Service(Error::TooManyCalls) => "rate_limited",
             Self::Auth(AuthError::Unavailable { .. })
@@ -197,8 +204,10 @@ impl ApiError {
             Self::SlowBody { limit } => {
                 format!("The body did not arrive within {} s.", limit.as_secs_f64())
             }
-            Self::NotAnObject => "The body must be a JSON object.".to_owned(),
+            Self::NotAnObject { or_array: false } => "The body must be a JSON object.".to_owned(),
+            Self::NotAnObject { or_array: true } => "The body must be a JSON object, or an array of them.".to_owned(),
             Self::Validation(errors) => errors.to_string(),
+            Self::Service(error @ Error::InvalidField { .. }) => format!("{error}."),
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
             | Self::Service(Error::TooManyCalls) => "Too many requests. Retry later.".to_owned(),
             Self::NotReady { .. } => "The service is not ready.".to_owned(),

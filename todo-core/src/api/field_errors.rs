@@ -33,6 +33,12 @@ impl FieldErrors {
         self.0.entry(field.to_owned()).or_default().push(message.into());
     }
 
+    /// Adds the errors of an element, whose fields are then named after it: `3.title`.
+    pub(super) fn add_of_element(&mut self, element: usize, errors: Self) {
+        let renamed = errors.0.into_iter().map(|(field, messages)| (format!("{element}.{field}"), messages));
+        self.0.extend(renamed);
+    }
+
     /// Returns the fields and their messages, sorted by the name of the field.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[String])> {
         self.0.iter().map(|(field, messages)| (field.as_str(), messages.as_slice()))

@@ -7,8 +7,14 @@ use http::HeaderMap;
 
 use super::{error::ApiError, field_errors::FieldErrors, json_body};
 use crate::{
-    Description, InvalidValue, NewTask, Patch, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, json::Json,
+    Description, Due, DueFilter, InvalidValue, ListName, Metadata, MetadataPatch, NewTask, Patch, Place, Position,
+    Priority, Tag, Tags, TaskFilter, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, json::Json,
 };
+
+/// How often a filter that takes several values can be given.
+const MAX_REPEATED: usize = 20;
+/// The maximum number of characters of a text that is searched for.
+const MAX_SEARCHED: usize = 200;
 
 /// The query parameters that were not read yet. Those left at the end are unknown, and rejected.
 pub(super) struct Query<'a> {
@@ -46,16 +52,113 @@ impl<'a> Query<'a> {
         self.take(name, errors, |text| text.parse().map_err(|error: InvalidValue| error.to_string()))
     }
 
-    pub(super) fn task_query(&mut self, errors: &mut FieldErrors) -> TaskQuery {
-        TaskQuery {
-            limit: self.parsed("limit", errors).unwrap_or_default(),
-            cursor: self.parsed("cursor", errors),
-            completed: self.take("completed", errors, |text| match text {
-                "true" => Ok(true),
-                "false" => Ok(false),
-                _ => Err("must be true or false".to_owned()),
-            }),
+    /// Reads a parameter that may be given several times.
+    fn all<T>(
+        &mut self,
+        name: &str,
+        errors: &mut FieldErrors,
+        read: impl Fn(&str) -> Result<T, InvalidValue>,
+    ) -> Vec<T> {
+        let mut values = Vec::new();
+        self.parameters.retain(|(key, value)| {
+            let own = key == name;
+            if own {
+                match read(value) {
+                    Ok(value) => values.push(value),
+                    Err(error) => errors.add(name, error.to_string()),
+                }
+            }
+            !own
+        });
+        if values.len() > MAX_REPEATED {
+            errors.add(name, format!("must be given at most {MAX_REPEATED} times"));
         }
+        values
+    }
+
+    fn bool(&mut self, name: &str, errors: &mut FieldErrors) -> Option<bool> {
+        self.take(name, errors, |text| match text {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err("must be true or false".to_owned()),
+        })
+    }
+
+    /// Reads the parameters that say which tasks are meant.
+    pub(super) fn filter(&mut self, errors: &mut FieldErrors) -> TaskFilter {
+        let mut filter = TaskFilter::new().completed(self.bool("completed", errors));
+        filter.lists = self.all("list", errors, |text| match text {
+            "" => Ok(None),
+            text => ListName::new(text).map(Some),
+        });
+        filter.tags = self.all("tag", errors, |text| Tag::new(text));
+        filter.priorities = self.all("priority", errors, str::parse);
+        filter.time_zone = self.parsed("time_zone", errors).unwrap_or_default();
+        filter.updated_since = self.take("updated_since", errors, |text| {
+            text.parse().map_err(|_| "must be an RFC 3339 time, such as 2026-12-01T16:00:00Z".to_owned())
+        });
+        filter.text = self.take("q", errors, |text| match text {
+            "" => Err(InvalidValue::Blank.to_string()),
+            text if text.contains('\0') => Err(InvalidValue::Nul.to_string()),
+            text if text.chars().count() > MAX_SEARCHED => Err(InvalidValue::TooLong { max: MAX_SEARCHED }.to_string()),
+            text => Ok(text.to_owned()),
+        });
+        let never = self.take("due", errors, |text| match text {
+            "none" => Ok(()),
+            _ => Err("must be none; for a range of time there are due_from and due_before".to_owned()),
+        });
+        let (from, before): (Option<Due>, Option<Due>) =
+            (self.parsed("due_from", errors), self.parsed("due_before", errors));
+        filter.due = match (never, from, before) {
+            (None, None, None) => None,
+            (Some(()), None, None) => Some(DueFilter::Never),
+            (Some(()), ..) => {
+                errors.add("due", "must not be given together with due_from or due_before");
+                None
+            }
+            (None, from, before) => Some(DueFilter::Between { from, before }),
+        };
+        if let (Some(from), Some(before)) = filter.due_bounds()
+            && before.instant <= from.instant
+        {
+            errors.add("due_before", "must be later than due_from");
+        }
+        filter
+    }
+
+    pub(super) fn task_query(&mut self, errors: &mut FieldErrors) -> TaskQuery {
+        let mut query = TaskQuery::new().filter(self.filter(errors));
+        query.sort = self.parsed("sort", errors).unwrap_or_default();
+        query.limit = self.parsed("limit", errors).unwrap_or_default();
+        query.cursor = self.parsed("cursor", errors);
+        if query.cursor.as_ref().is_some_and(|cursor| !query.accepts(cursor)) {
+            errors.add("cursor", InvalidValue::OtherQuery.to_string());
+        }
+        query
+    }
+
+    /// Reads the parameters that say which tasks to change. Without a filter, all of them must be meant explicitly.
+    pub(super) fn bulk_filter(&mut self, errors: &mut FieldErrors) -> TaskFilter {
+        let all = self.take("all", errors, |text| match text {
+            "true" => Ok(()),
+            _ => Err("must be true".to_owned()),
+        });
+        let filter = self.filter(errors);
+        match (all, filter.is_empty()) {
+            (None, true) if errors.is_empty() => {
+                errors.add("all", "must be true, or there must be a filter; otherwise no tasks are meant");
+            }
+            (Some(()), false) => errors.add("all", "must not be given together with a filter"),
+            _ => {}
+        }
+        filter
+    }
+
+    /// The parameters that a link to another page of the same list repeats.
+    pub(super) fn repeated(&self) -> Vec<(String, String)> {
+        let is_repeated = |(name, _): &&(Cow<'_, str>, Cow<'_, str>)| name != "cursor" && name != "limit";
+        let parameters = self.parameters.iter().filter(is_repeated);
+        parameters.map(|(name, value)| (name.to_string(), value.to_string())).collect()
     }
 
     pub(super) fn reject_rest(self, errors: &mut FieldErrors) {
@@ -94,25 +197,56 @@ pub(super) fn reject_conditions(headers: &HeaderMap, errors: &mut FieldErrors) {
     }
 }
 
+/// The number of elements of an array that are looked at, so that a large body does not become a larger response.
+const MAX_ELEMENTS: usize = 100;
+
 /// The members of the JSON object in a body that were not read yet. Those left at the end are unknown, and rejected.
 pub(super) struct Members {
     members: Vec<(String, Json)>,
-    /// The names of the members with half of a surrogate pair. Their values are not those that were sent.
-    halved: Vec<String>,
+    /// The names of the members whose values are not those that were sent, with what is wrong.
+    wrong: Vec<(String, &'static str)>,
+}
+
+/// The body of a creation.
+pub(super) enum OneOrMany {
+    One(Members),
+    /// The elements of an array, or what is wrong with one.
+    Many(Vec<Result<Members, &'static str>>),
+}
+
+impl OneOrMany {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let parsed = json_body::parse(body).map_err(|reason| ApiError::MalformedJson { reason })?;
+        let elements = match parsed.value {
+            Json::Array(elements) => elements,
+            Json::Object(members) => return Ok(Self::One(Members::new(members, &parsed.wrong))),
+            _ => return Err(ApiError::NotAnObject { or_array: true }),
+        };
+        let element = |(index, element)| match (element, parsed.wrong.iter().find(|(at, _)| *at == index)) {
+            (_, Some((_, wrong))) => Err(*wrong),
+            (Json::Object(members), None) => Ok(Members::new(members, &[])),
+            (_, None) => Err("must be an object"),
+        };
+        Ok(Self::Many(elements.into_iter().enumerate().map(element).collect()))
+    }
 }
 
 impl Members {
+    fn new(members: Vec<(String, Json)>, wrong: &[(usize, &'static str)]) -> Self {
+        let wrong = wrong.iter().filter_map(|(index, wrong)| Some((members.get(*index)?.0.clone(), *wrong))).collect();
+        Self { members, wrong }
+    }
+
     pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let parsed = json_body::parse(body).map_err(|reason| ApiError::MalformedJson { reason })?;
-        let Json::Object(members) = parsed.value else { return Err(ApiError::NotAnObject) };
-        let halved = parsed.halved.into_iter().filter_map(|index| Some(members.get(index)?.0.clone())).collect();
-        Ok(Self { members, halved })
+        let Json::Object(members) = parsed.value else { return Err(ApiError::NotAnObject { or_array: false }) };
+        Ok(Self::new(members, &parsed.wrong))
     }
 
     /// Parses a body that may be empty or `null`, which are treated like an empty object.
     pub(super) fn parse_or_empty(body: &[u8]) -> Result<Self, ApiError> {
         match body.trim_ascii() {
-            b"" | b"null" => Ok(Self { members: Vec::new(), halved: Vec::new() }),
+            b"" | b"null" => Ok(Self::new(Vec::new(), &[])),
             _ => Self::parse(body),
         }
     }
@@ -130,8 +264,8 @@ impl Members {
             errors.add(name, "must be given only once");
             return None;
         }
-        if self.halved.iter().any(|halved| halved == name) {
-            errors.add(name, "must not contain half of a surrogate pair, such as an emoji that was cut in two");
+        if let Some((_, wrong)) = self.wrong.iter().find(|(wrong, _)| wrong == name) {
+            errors.add(name, *wrong);
             return None;
         }
         values.pop()
@@ -153,22 +287,137 @@ impl Members {
         }
     }
 
-    fn description(&mut self, errors: &mut FieldErrors) -> Patch<Description> {
-        match self.take("description", errors) {
+    /// Reads a string that may be null.
+    fn patch_text<T>(
+        &mut self,
+        name: &str,
+        errors: &mut FieldErrors,
+        read: impl Fn(String) -> Result<T, InvalidValue>,
+    ) -> Patch<T> {
+        match self.take(name, errors) {
             None => Patch::Keep,
             Some(Json::Null) => Patch::Clear,
-            Some(Json::String(text)) => match Description::new(text) {
-                Ok(description) => Patch::Set(description),
+            Some(Json::String(text)) => match read(text) {
+                Ok(value) => Patch::Set(value),
                 Err(error) => {
-                    errors.add("description", error.to_string());
+                    errors.add(name, error.to_string());
                     Patch::Keep
                 }
             },
             Some(_) => {
-                errors.add("description", "must be a string or null");
+                errors.add(name, "must be a string or null");
                 Patch::Keep
             }
         }
+    }
+
+    fn description(&mut self, errors: &mut FieldErrors) -> Patch<Description> {
+        self.patch_text("description", errors, Description::new)
+    }
+
+    fn due(&mut self, errors: &mut FieldErrors) -> Patch<Due> {
+        self.patch_text("due", errors, |text| Due::new(&text))
+    }
+
+    fn priority(&mut self, errors: &mut FieldErrors) -> Patch<Priority> {
+        self.patch_text("priority", errors, |text| text.parse())
+    }
+
+    fn list(&mut self, errors: &mut FieldErrors) -> Patch<ListName> {
+        self.patch_text("list", errors, ListName::new)
+    }
+
+    /// Reads the tags. Null is no tags.
+    fn tags(&mut self, errors: &mut FieldErrors) -> Option<Tags> {
+        let elements = match self.take("tags", errors)? {
+            Json::Null => return Some(Tags::default()),
+            Json::Array(elements) => elements,
+            _ => {
+                errors.add("tags", "must be an array of strings or null");
+                return None;
+            }
+        };
+        let mut tags = Vec::new();
+        for (index, element) in elements.into_iter().enumerate().take(MAX_ELEMENTS) {
+            let tag = match element {
+                Json::String(text) => Tag::new(text).map_err(|error| error.to_string()),
+                _ => Err("must be a string".to_owned()),
+            };
+            match tag {
+                Ok(tag) => tags.push(tag),
+                Err(error) => errors.add(&format!("tags.{index}"), error),
+            }
+        }
+        Tags::new(tags).map_err(|error| errors.add("tags", error.to_string())).ok()
+    }
+
+    /// Reads the position. On creation, null is the last place.
+    fn position(&mut self, is_new: bool, errors: &mut FieldErrors) -> Option<Position> {
+        match self.take("position", errors)? {
+            Json::String(text) => Position::new(text).map_err(|error| errors.add("position", error.to_string())).ok(),
+            Json::Null if is_new => None,
+            _ => {
+                errors.add("position", "must be a string");
+                None
+            }
+        }
+    }
+
+    fn metadata<T>(&mut self, errors: &mut FieldErrors, read: impl Fn(Json) -> Result<T, InvalidValue>) -> Patch<T> {
+        match self.take("metadata", errors) {
+            None => Patch::Keep,
+            Some(Json::Null) => Patch::Clear,
+            Some(json @ Json::Object(_)) => match read(json) {
+                Ok(value) => Patch::Set(value),
+                Err(error) => {
+                    errors.add("metadata", error.to_string());
+                    Patch::Keep
+                }
+            },
+            Some(_) => {
+                errors.add("metadata", "must be an object or null");
+                Patch::Keep
+            }
+        }
+    }
+
+    /// Reads where to move a task.
+    pub(super) fn place(&mut self, errors: &mut FieldErrors) -> Option<Place> {
+        let mut places = Vec::new();
+        let mut given = 0;
+        for (name, place) in [("before", Place::Before as fn(TaskId) -> Place), ("after", Place::After)] {
+            match self.take(name, errors) {
+                None => {}
+                Some(Json::String(text)) => {
+                    given += 1;
+                    match text.parse() {
+                        Ok(id) => places.push(place(id)),
+                        Err(error) => errors.add(name, InvalidValue::to_string(&error)),
+                    }
+                }
+                Some(_) => {
+                    given += 1;
+                    errors.add(name, "must be a string");
+                }
+            }
+        }
+        for (name, place) in [("first", Place::First), ("last", Place::Last)] {
+            match self.take(name, errors) {
+                None => {}
+                Some(Json::Bool(true)) => {
+                    given += 1;
+                    places.push(place);
+                }
+                Some(_) => {
+                    given += 1;
+                    errors.add(name, "must be true");
+                }
+            }
+        }
+        if given != 1 && errors.is_empty() {
+            errors.add("before", "must be given, or one of after, first and last, but only one of them");
+        }
+        places.pop()
     }
 
     fn completed(&mut self, errors: &mut FieldErrors) -> Option<bool> {
@@ -182,15 +431,39 @@ impl Members {
     }
 
     pub(super) fn new_task(&mut self, errors: &mut FieldErrors) -> Option<NewTask> {
-        let (title, description, completed) =
-            (self.title(true, errors), self.description(errors), self.completed(errors));
-        Some(NewTask { title: title?, description: set(description), completed: completed.unwrap_or(false) })
+        let title = self.title(true, errors);
+        let new = NewTask {
+            description: set(self.description(errors)),
+            completed: self.completed(errors).unwrap_or(false),
+            due: set(self.due(errors)),
+            priority: set(self.priority(errors)),
+            list: set(self.list(errors)),
+            tags: self.tags(errors).unwrap_or_default(),
+            position: self.position(true, errors),
+            metadata: set(self.metadata(errors, |json| Metadata::from_json(&json))).unwrap_or_default(),
+            ..NewTask::new(Title::placeholder())
+        };
+        Some(NewTask { title: title?, ..new })
     }
 
     pub(super) fn replacement(&mut self, errors: &mut FieldErrors) -> Option<TaskReplacement> {
-        let (title, description, completed) =
-            (self.title(true, errors), self.description(errors), self.completed(errors));
-        Some(TaskReplacement { title: title?, description: set(description), completed })
+        let title = self.title(true, errors);
+        let replacement = TaskReplacement {
+            title: Title::placeholder(),
+            description: set(self.description(errors)),
+            completed: self.completed(errors),
+            due: self.due(errors),
+            priority: self.priority(errors),
+            list: self.list(errors),
+            tags: self.tags(errors),
+            position: self.position(false, errors),
+            metadata: match self.metadata(errors, |json| Metadata::from_json(&json)) {
+                Patch::Keep => None,
+                Patch::Clear => Some(Metadata::default()),
+                Patch::Set(metadata) => Some(metadata),
+            },
+        };
+        Some(TaskReplacement { title: title?, ..replacement })
     }
 
     pub(super) fn patch(&mut self, errors: &mut FieldErrors) -> TaskPatch {
@@ -198,6 +471,12 @@ impl Members {
             title: self.title(false, errors),
             description: self.description(errors),
             completed: self.completed(errors),
+            due: self.due(errors),
+            priority: self.priority(errors),
+            list: self.list(errors),
+            tags: self.tags(errors),
+            position: self.position(false, errors),
+            metadata: self.metadata(errors, MetadataPatch::from_json),
         }
     }
 
@@ -209,7 +488,7 @@ impl Members {
         for (name, _) in self.members {
             let message = match name.as_str() {
                 "user_id" => "is set from the token",
-                "id" | "created_at" | "updated_at" | "version" => "is set by the server",
+                "id" | "completed_at" | "created_at" | "updated_at" | "version" => "is set by the server",
                 _ => "is unknown",
             };
             errors.add(&name, message);

@@ -8,16 +8,16 @@ use crate::json::Json;
 /// A body that was parsed.
 pub(super) struct Parsed {
     pub(super) value: Json,
-    /// The indices of the members of the object, in the order of the text, that contain half of a surrogate pair. Their
-    /// values are not the values that were sent.
-    pub(super) halved: Vec<usize>,
+    /// The indices of the members of the object (or of the elements of the array), in the order of the text, whose values
+    /// are not those that were sent, with what is wrong.
+    pub(super) wrong: Vec<(usize, &'static str)>,
 }
 
 /// Parses a body of UTF-8.
 ///
 /// `JSON.stringify` writes half of a surrogate pair, such as an emoji that was cut in two, as an escape (`"\ud83c"`).
 /// That is valid JSON (RFC 8259, section 8.2), but no text. The members that contain one are returned, so that each is
-/// named like any other invalid field.
+/// named like any other invalid field. So is a number that no program reads as a number, such as `1e999`.
 ///
 /// # Errors
 ///
@@ -33,17 +33,54 @@ pub(super) fn parse(body: &[u8]) -> Result<Parsed, String> {
         let at = error.valid_up_to();
         format!("The body is not UTF-8: byte {}{} is invalid.", at + 1, Place::of(body, at).described())
     })?;
-    let error = match Json::parse(text.as_bytes()) {
-        Ok(value) => return Ok(Parsed { value, halved: Vec::new() }),
+    let mut error = match Json::parse(text.as_bytes()) {
+        Ok(value) => return Ok(Parsed { value, wrong: Vec::new() }),
         Err(error) => error,
     };
-    if let Some((repaired, positions)) = without_half_pairs(text)
-        && let Ok(value) = Json::parse(repaired.as_bytes())
-    {
-        let halved = positions.into_iter().map(|at| Place::of(body, at).member).collect();
-        return Ok(Parsed { value, halved });
+    let mut wrong = Vec::new();
+    let mut repaired = text.to_owned();
+    if let Some((without, positions)) = without_half_pairs(text) {
+        repaired = without;
+        wrong.extend(positions.into_iter().map(|at| (Place::of(body, at).member, HALF_A_PAIR)));
+    }
+    for _ in 0..MAX_REPAIRS {
+        match Json::parse(repaired.as_bytes()) {
+            Ok(value) => return Ok(Parsed { value, wrong }),
+            Err(next) => error = next,
+        }
+        let Some((without, at)) = without_huge_number(&repaired, &error) else { break };
+        wrong.push((Place::of(repaired.as_bytes(), at).member, HUGE_NUMBER));
+        repaired = without;
     }
     Err(described(body, &error))
+}
+
+const HALF_A_PAIR: &str = "must not contain half of a surrogate pair, such as an emoji that was cut in two";
+const HUGE_NUMBER: &str = "must not contain a number that is out of range";
+/// The maximum number of huge numbers in one body that are reported by the names of their fields.
+const MAX_REPAIRS: usize = 8;
+
+/// The text with 0 instead of the number that the parser could not read, and the position of the number.
+fn without_huge_number(text: &str, error: &serde_json::Error) -> Option<(String, usize)> {
+    if !error.to_string().starts_with("number out of range") {
+        return None;
+    }
+    let is_part = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+    let near = position(text.as_bytes(), error).min(text.len().checked_sub(1)?);
+    let bytes = text.as_bytes();
+    let inside = (near.saturating_sub(1)..=near).rev().find(|at| is_part(&bytes[*at]))?;
+    let start = bytes[..inside].iter().rposition(|byte| !is_part(byte)).map_or(0, |before| before + 1);
+    let end = bytes[inside..].iter().position(|byte| !is_part(byte)).map_or(bytes.len(), |after| inside + after);
+    Some((format!("{}0{}", &text[..start], &text[end..]), start))
+}
+
+/// The position at which the parser has stopped.
+fn position(body: &[u8], error: &serde_json::Error) -> usize {
+    let line_start = match error.line().saturating_sub(2) {
+        _ if error.line() < 2 => 0,
+        breaks => body.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(breaks).map_or(0, |(at, _)| at + 1),
+    };
+    line_start + error.column().saturating_sub(1)
 }
 
 fn described(body: &[u8], error: &serde_json::Error) -> String {
@@ -52,11 +89,7 @@ fn described(body: &[u8], error: &serde_json::Error) -> String {
     }
     let text = error.to_string();
     let reason = text.rsplit_once(" at line ").map_or(&*text, |(reason, _)| reason);
-    let line_start = match error.line().saturating_sub(2) {
-        _ if error.line() < 2 => 0,
-        breaks => body.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(breaks).map_or(0, |(at, _)| at + 1),
-    };
-    let at = line_start + error.column().saturating_sub(1);
+    let at = position(body, error);
     format!("The body is not valid JSON: {reason} at byte {}{}.", at + 1, Place::of(body, at).described())
 }
 
@@ -173,11 +206,27 @@ mod tests {
             (r#"{"a":{"b":["\ud83c","x, {"]},"b,":1,"c":"\ud83c\ud83c\udf89"}"#, vec![0, 2]),
             (r#"{"title":"\ud83c\n"}"#, vec![0]),
         ] {
-            assert_eq!(parse(body.as_bytes()).map(|parsed| parsed.halved), Ok(halved), "{body}");
+            let halved = halved.into_iter().map(|member| (member, HALF_A_PAIR)).collect();
+            assert_eq!(parse(body.as_bytes()).map(|parsed| parsed.wrong), Ok(halved), "{body}");
         }
         assert!(problem(br#"{"title":"\ud83c",}"#).starts_with("The body is not valid JSON: "));
         assert!(problem(br#"{"title":"\ud8"}"#).starts_with("The body is not valid JSON: "));
         assert!(problem(br#"{"title":"\"#).contains("ends too early"));
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_found_in_its_member() {
+        for (body, members) in [
+            (r#"{"title":"x","metadata":{"n":1e100000}}"#, vec![1]),
+            (r#"{"a":[1,-1.5e+999],"b":1e5,"c":1E400}"#, vec![0, 2]),
+            ("{\n\"a\": 1e999}", vec![0]),
+            (r#"[{"a":1},{"a":1e999}]"#, vec![1]),
+        ] {
+            let wrong = members.into_iter().map(|member| (member, HUGE_NUMBER)).collect();
+            assert_eq!(parse(body.as_bytes()).map(|parsed| parsed.wrong), Ok(wrong), "{body}");
+        }
+        let many = format!("[{}]", vec!["1e999"; 100].join(","));
+        assert!(problem(many.as_bytes()).contains("number out of range"));
     }
 
     #[test]

@@ -9,12 +9,12 @@ use http::{
 use super::{
     error::ApiError,
     field_errors::FieldErrors,
-    input::{Members, Query, reject_conditions, task_id},
+    input::{Members, OneOrMany, Query, reject_conditions, task_id},
     render,
     response::{empty, ok, with_json},
     session::Session,
 };
-use crate::{Page, Task, TaskQuery, UserTasks, auth::Identity};
+use crate::{InvalidValue, Page, Patch, Task, TaskQuery, UserTasks, auth::Identity, store::BulkResult};
 
 /// A request of an authenticated caller, before its input is checked.
 pub(super) struct Call<'a> {
@@ -27,19 +27,38 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     pub(super) async fn list(mut self) -> Result<Response<Bytes>, ApiError> {
         let mut errors = FieldErrors::default();
+        let repeated = self.query.repeated();
         let query = self.query.task_query(&mut errors);
         self.query.reject_rest(&mut errors);
         errors.check()?;
         let page = self.tasks.list(&query).await?;
         let mut response = with_json(StatusCode::OK, "application/json", render::tasks(&page.tasks));
-        if let Some(link) = next_link(&query, &page) {
+        if let Some(link) = next_link(&query, &repeated, &page) {
             response.headers_mut().insert(LINK, link);
         }
         Ok(response)
     }
 
+    pub(super) async fn count(mut self) -> Result<Response<Bytes>, ApiError> {
+        let mut errors = FieldErrors::default();
+        let filter = self.query.filter(&mut errors);
+        self.query.reject_rest(&mut errors);
+        errors.check()?;
+        Ok(ok(&Count { count: self.tasks.count(&filter).await? }))
+    }
+
+    pub(super) async fn summary(self) -> Result<Response<Bytes>, ApiError> {
+        let mut errors = FieldErrors::default();
+        self.query.reject_rest(&mut errors);
+        errors.check()?;
+        Ok(ok(&self.tasks.summary().await?))
+    }
+
     pub(super) async fn create(self, body: &[u8]) -> Result<Response<Bytes>, ApiError> {
-        let mut members = Members::parse(body)?;
+        let mut members = match OneOrMany::parse(body)? {
+            OneOrMany::One(members) => members,
+            OneOrMany::Many(elements) => return self.create_many(elements).await,
+        };
         let mut errors = FieldErrors::default();
         let new = members.new_task(&mut errors);
         members.reject_rest(&mut errors);
@@ -52,6 +71,64 @@ impl Call<'_> {
             response.headers_mut().insert(LOCATION, location);
         }
         Ok(response)
+    }
+
+    async fn create_many(self, elements: Vec<Result<Members, &'static str>>) -> Result<Response<Bytes>, ApiError> {
+        let mut errors = FieldErrors::default();
+        if elements.is_empty() || elements.len() > UserTasks::MAX_BULK {
+            errors.add("body", format!("must be an array of 1 to {} tasks", UserTasks::MAX_BULK));
+        }
+        let mut new = Vec::with_capacity(elements.len().min(UserTasks::MAX_BULK));
+        for (index, members) in elements.into_iter().enumerate().take(UserTasks::MAX_BULK) {
+            match members {
+                Ok(mut members) => {
+                    let mut of_element = FieldErrors::default();
+                    new.push(members.new_task(&mut of_element));
+                    members.reject_rest(&mut of_element);
+                    errors.add_of_element(index, of_element);
+                }
+                Err(wrong) => errors.add(&index.to_string(), wrong),
+            }
+        }
+        reject_conditions(self.headers, &mut errors);
+        self.query.reject_rest(&mut errors);
+        let tasks = self.tasks.create_all(checked(errors, new.into_iter().collect())?).await?;
+        Ok(with_json(StatusCode::CREATED, "application/json", render::tasks(&tasks)))
+    }
+
+    pub(super) async fn patch_many(mut self, body: &[u8]) -> Result<Response<Bytes>, ApiError> {
+        let mut members = Members::parse(body)?;
+        let mut errors = FieldErrors::default();
+        let (filter, patch) = (self.query.bulk_filter(&mut errors), members.patch(&mut errors));
+        if patch.metadata != Patch::Keep {
+            errors.add("metadata", InvalidValue::NotInBulk.to_string());
+        }
+        members.reject_rest(&mut errors);
+        reject_conditions(self.headers, &mut errors);
+        self.query.reject_rest(&mut errors);
+        errors.check()?;
+        Ok(ok(&self.tasks.patch_matching(&filter, patch).await?))
+    }
+
+    pub(super) async fn delete_many(mut self) -> Result<Response<Bytes>, ApiError> {
+        let mut errors = FieldErrors::default();
+        let filter = self.query.bulk_filter(&mut errors);
+        reject_conditions(self.headers, &mut errors);
+        self.query.reject_rest(&mut errors);
+        errors.check()?;
+        let deleted = self.tasks.delete_matching(&filter).await?;
+        Ok(ok(&BulkResult { matched: deleted, changed: deleted }))
+    }
+
+    pub(super) async fn move_to(self, body: &[u8]) -> Result<Response<Bytes>, ApiError> {
+        let mut members = Members::parse(body)?;
+        let mut errors = FieldErrors::default();
+        let (id, place) = (task_id(self.id, &mut errors), members.place(&mut errors));
+        members.reject_rest(&mut errors);
+        reject_conditions(self.headers, &mut errors);
+        self.query.reject_rest(&mut errors);
+        let (id, place) = checked(errors, id.zip(place))?;
+        Ok(one(&self.tasks.move_to(id, place).await?))
     }
 
     pub(super) async fn get(self) -> Result<Response<Bytes>, ApiError> {
@@ -126,12 +203,18 @@ fn one(task: &Task) -> Response<Bytes> {
 }
 
 /// The link to the next page: a relative reference that is only a query, which is right under any mount (RFC 8288).
-fn next_link(query: &TaskQuery, page: &Page) -> Option<HeaderValue> {
-    let cursor = page.next?;
-    let mut link = format!("<?cursor={cursor}&limit={}", query.limit.get());
-    if let Some(completed) = query.completed {
-        link.push_str(if completed { "&completed=true" } else { "&completed=false" });
-    }
-    link.push_str(">; rel=\"next\"");
-    HeaderValue::try_from(link).ok()
+fn next_link(query: &TaskQuery, repeated: &[(String, String)], page: &Page) -> Option<HeaderValue> {
+    let cursor = page.next.as_ref()?;
+    let mut link = form_urlencoded::Serializer::new("<?".to_owned());
+    link.append_pair("cursor", &cursor.to_string()).append_pair("limit", &query.limit.get().to_string());
+    link.extend_pairs(repeated);
+    HeaderValue::try_from(link.finish() + ">; rel=\"next\"").ok()
+}
+
+/// The response to a count.
+#[derive(serde::Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(super) struct Count {
+    /// The number of tasks.
+    pub(super) count: u64,
 }

@@ -5,10 +5,10 @@ use std::io::Write as _;
 
 use uuid::fmt::Hyphenated;
 
-use crate::Task;
+use crate::{Task, clock::Timestamp};
 
 /// The approximate size of a task in bytes, without its strings.
-const FRAME: usize = 240;
+const FRAME: usize = 400;
 
 pub(super) fn task(task: &Task) -> Vec<u8> {
     let mut json = Vec::with_capacity(size(task));
@@ -36,7 +36,8 @@ pub(super) fn tasks(tasks: &[Task]) -> Vec<u8> {
 
 fn size(task: &Task) -> usize {
     let description = task.description.as_ref().map_or(0, |description| description.as_str().len());
-    FRAME + task.user_id.as_str().len() + task.title.as_str().len() + description
+    let tags: usize = task.tags.iter().map(|tag| tag.as_str().len() + 3).sum();
+    FRAME + task.user_id.as_str().len() + task.title.as_str().len() + description + tags + task.metadata.as_str().len()
 }
 
 fn write_task(json: &mut Vec<u8>, task: &Task, user_id: &[u8]) {
@@ -53,14 +54,52 @@ fn write_task(json: &mut Vec<u8>, task: &Task, user_id: &[u8]) {
         None => json.extend_from_slice(b"null"),
     }
     json.extend_from_slice(if task.completed { br#","completed":true"# } else { br#","completed":false"# });
-    json.extend_from_slice(br#","created_at":""#);
-    json.extend_from_slice(task.created_at.text().as_str().as_bytes());
-    json.extend_from_slice(br#"","updated_at":""#);
-    json.extend_from_slice(task.updated_at.text().as_str().as_bytes());
-    json.extend_from_slice(br#"","version":"#);
+    json.extend_from_slice(br#","completed_at":"#);
+    match task.completed_at {
+        Some(time) => write_time(json, time),
+        None => json.extend_from_slice(b"null"),
+    }
+    json.extend_from_slice(br#","due":"#);
+    match &task.due {
+        // It contains no character that is escaped.
+        Some(due) => drop(write!(json, "\"{due}\"")),
+        None => json.extend_from_slice(b"null"),
+    }
+    json.extend_from_slice(br#","priority":"#);
+    match task.priority {
+        Some(priority) => write_text(json, priority.as_str()),
+        None => json.extend_from_slice(b"null"),
+    }
+    json.extend_from_slice(br#","list":"#);
+    match &task.list {
+        Some(list) => write_text(json, list.as_str()),
+        None => json.extend_from_slice(b"null"),
+    }
+    json.extend_from_slice(br#","tags":["#);
+    for (number, tag) in task.tags.iter().enumerate() {
+        if number > 0 {
+            json.push(b',');
+        }
+        write_text(json, tag.as_str());
+    }
+    json.extend_from_slice(br#"],"position":""#);
+    json.extend_from_slice(task.position.as_str().as_bytes());
+    json.extend_from_slice(br#"","metadata":"#);
+    json.extend_from_slice(task.metadata.as_str().as_bytes());
+    json.extend_from_slice(br#","created_at":"#);
+    write_time(json, task.created_at);
+    json.extend_from_slice(br#","updated_at":"#);
+    write_time(json, task.updated_at);
+    json.extend_from_slice(br#","version":"#);
     // Writing to memory cannot fail.
     let _ = write!(json, "{}", task.version);
     json.push(b'}');
+}
+
+fn write_time(json: &mut Vec<u8>, time: Timestamp) {
+    json.push(b'"');
+    json.extend_from_slice(time.text().as_str().as_bytes());
+    json.push(b'"');
 }
 
 fn escaped(text: &str) -> Vec<u8> {
@@ -85,7 +124,9 @@ fn write_text(json: &mut Vec<u8>, text: &str) {
 mod tests {
     use proptest::prelude::*;
 
-    use crate::{Description, Task, TaskId, Title, UserId, clock::Timestamp};
+    use crate::{
+        Description, ListName, Metadata, NewTask, Priority, Tag, Tags, Task, TaskId, Title, UserId, clock::Timestamp,
+    };
 
     prop_compose! {
         fn any_task()(
@@ -94,20 +135,28 @@ mod tests {
             title in "[^\0\\s][^\0]{0,30}",
             description in proptest::option::of("[^\0]{0,40}"),
             completed: bool,
+            due in proptest::option::of(proptest::sample::select(vec!["2026-12-01", "2026-12-01T17:00[Europe/Berlin]"])),
+            priority in proptest::option::of(proptest::sample::select(Priority::ALL.to_vec())),
+            list in proptest::option::of("[^\0\\s][^\0]{0,10}"),
+            tags in proptest::collection::vec("[^\0\\s][^\0]{0,5}", 0..3),
+            metadata in proptest::collection::btree_map("[^\0]{0,5}", any::<f64>().prop_filter("finite", |n| n.is_finite()), 0..4),
             created_at: i64,
             updated_at: i64,
             version: i64,
         ) -> Task {
-            Task {
-                id: TaskId::from(uuid::Uuid::from_u128(id)),
-                user_id: UserId::new(user_id).expect("a user id"),
-                title: Title::new(title).expect("a title"),
+            let new = NewTask {
                 description: description.map(|text| Description::new(text).expect("a description")),
                 completed,
-                created_at: Timestamp::from_unix_micros(created_at),
-                updated_at: Timestamp::from_unix_micros(updated_at),
-                version,
-            }
+                due: due.map(|text| text.parse().expect("a due time")),
+                priority,
+                list: list.map(|text| ListName::new(text).expect("a list")),
+                tags: Tags::new(tags.into_iter().map(|text| Tag::new(text).expect("a tag")).collect()).unwrap_or_default(),
+                metadata: Metadata::from_value(&metadata).expect("an object"),
+                ..NewTask::new(Title::new(title).expect("a title"))
+            };
+            let user_id = UserId::new(user_id).expect("a user id");
+            let task = new.into_task(user_id, TaskId::from(uuid::Uuid::from_u128(id)), Timestamp::from_unix_micros(created_at));
+            Task { updated_at: Timestamp::from_unix_micros(updated_at), version, ..task }
         }
     }
 
@@ -124,15 +173,10 @@ mod tests {
     #[test]
     fn a_page_of_one_or_several_owners_is_rendered_as_serde_renders_it() {
         let now = Timestamp::from_unix_seconds(1);
-        let task = |owner: &str| Task {
-            id: TaskId::from(uuid::Uuid::max()),
-            user_id: UserId::new(owner).expect("a user id"),
-            title: Title::new("\"Quoted\"\u{1f}\u{7f}\\ / \u{2028}").expect("a title"),
-            description: None,
-            completed: true,
-            created_at: now,
-            updated_at: now,
-            version: 1,
+        let task = |owner: &str| {
+            let title = Title::new("\"Quoted\"\u{1f}\u{7f}\\ / \u{2028}").expect("a title");
+            let owner = UserId::new(owner).expect("a user id");
+            NewTask { completed: true, ..NewTask::new(title) }.into_task(owner, TaskId::from(uuid::Uuid::max()), now)
         };
         for owners in [&["ann", "ann", "ann"][..], &["ann", "\"", "ann"], &[]] {
             let tasks: Vec<_> = owners.iter().map(|owner| task(owner)).collect();

@@ -9,8 +9,16 @@ use percent_encoding::percent_decode_str;
 pub enum Operation {
     /// Lists a page of the caller's tasks.
     ListTasks,
-    /// Creates a task.
+    /// Creates a task, or several.
     CreateTask,
+    /// Changes some fields of all tasks that a filter means.
+    PatchTasks,
+    /// Deletes all tasks that a filter means.
+    DeleteTasks,
+    /// Counts the caller's tasks.
+    CountTasks,
+    /// Counts the tasks in each list and with each tag.
+    SummarizeTasks,
     /// Reads a task.
     GetTask,
     /// Replaces the content of a task.
@@ -21,6 +29,8 @@ pub enum Operation {
     DeleteTask,
     /// Completes or reopens a task.
     CompleteTask,
+    /// Moves a task to another place in the manual order.
+    MoveTask,
     /// Reads the caller's identity, as their credential describes it.
     GetSession,
     /// Liveness probe: whether the process runs.
@@ -39,6 +49,11 @@ impl Operation {
         match self {
             Self::ListTasks => "list_tasks",
             Self::CreateTask => "create_task",
+            Self::PatchTasks => "patch_tasks",
+            Self::DeleteTasks => "delete_tasks",
+            Self::CountTasks => "count_tasks",
+            Self::SummarizeTasks => "summarize_tasks",
+            Self::MoveTask => "move_task",
             Self::GetTask => "get_task",
             Self::ReplaceTask => "replace_task",
             Self::PatchTask => "patch_task",
@@ -68,8 +83,16 @@ pub struct Resource {
     pub allow: &'static str,
 }
 
-const TASKS: &[(Method, Operation)] = &[(Method::GET, Operation::ListTasks), (Method::POST, Operation::CreateTask)];
-const TASKS_ALLOW: &str = "GET, HEAD, POST, OPTIONS";
+const TASKS: &[(Method, Operation)] = &[
+    (Method::GET, Operation::ListTasks),
+    (Method::POST, Operation::CreateTask),
+    (Method::PATCH, Operation::PatchTasks),
+    (Method::DELETE, Operation::DeleteTasks),
+];
+const TASKS_ALLOW: &str = "GET, HEAD, POST, PATCH, DELETE, OPTIONS";
+
+const COUNT: &[(Method, Operation)] = &[(Method::GET, Operation::CountTasks)];
+const SUMMARY: &[(Method, Operation)] = &[(Method::GET, Operation::SummarizeTasks)];
 
 const TASK: &[(Method, Operation)] = &[
     (Method::GET, Operation::GetTask),
@@ -82,16 +105,25 @@ const TASK_ALLOW: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
 const COMPLETE: &[(Method, Operation)] = &[(Method::PATCH, Operation::CompleteTask)];
 const COMPLETE_ALLOW: &str = "PATCH, OPTIONS";
 
+const MOVE: &[(Method, Operation)] = &[(Method::POST, Operation::MoveTask)];
+const MOVE_ALLOW: &str = "POST, OPTIONS";
+
 const GET_ALLOW: &str = "GET, HEAD, OPTIONS";
 
 /// The paths of the API, relative to where it is mounted.
 pub const RESOURCES: &[Resource] = &[
     Resource { path: "/tasks", operations: TASKS, allow: TASKS_ALLOW },
+    Resource { path: "/tasks/count", operations: COUNT, allow: GET_ALLOW },
+    Resource { path: "/tasks/summary", operations: SUMMARY, allow: GET_ALLOW },
     Resource { path: "/tasks/{id}", operations: TASK, allow: TASK_ALLOW },
     Resource { path: "/tasks/{id}/complete", operations: COMPLETE, allow: COMPLETE_ALLOW },
+    Resource { path: "/tasks/{id}/move", operations: MOVE, allow: MOVE_ALLOW },
     Resource { path: "/{user_id}/tasks", operations: TASKS, allow: TASKS_ALLOW },
+    Resource { path: "/{user_id}/tasks/count", operations: COUNT, allow: GET_ALLOW },
+    Resource { path: "/{user_id}/tasks/summary", operations: SUMMARY, allow: GET_ALLOW },
     Resource { path: "/{user_id}/tasks/{id}", operations: TASK, allow: TASK_ALLOW },
     Resource { path: "/{user_id}/tasks/{id}/complete", operations: COMPLETE, allow: COMPLETE_ALLOW },
+    Resource { path: "/{user_id}/tasks/{id}/move", operations: MOVE, allow: MOVE_ALLOW },
     Resource { path: "/auth/session", operations: &[(Method::GET, Operation::GetSession)], allow: GET_ALLOW },
 ];
 

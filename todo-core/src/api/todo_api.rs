@@ -219,7 +219,12 @@ impl TodoApi {
             return Err(ApiError::Forbidden);
         }
         let body = match operation {
-            Operation::CreateTask | Operation::ReplaceTask | Operation::PatchTask | Operation::CompleteTask => {
+            Operation::CreateTask
+            | Operation::PatchTasks
+            | Operation::ReplaceTask
+            | Operation::PatchTask
+            | Operation::CompleteTask
+            | Operation::MoveTask => {
                 let merge_patch = head.method == Method::PATCH;
                 progress.reads_body = true;
                 let body = read_body(&head.headers, body, self.body_limit, merge_patch).await;
@@ -238,6 +243,11 @@ impl TodoApi {
         match operation {
             Operation::ListTasks => call.list().await,
             Operation::CreateTask => call.create(&body).await,
+            Operation::PatchTasks => call.patch_many(&body).await,
+            Operation::DeleteTasks => call.delete_many().await,
+            Operation::CountTasks => call.count().await,
+            Operation::SummarizeTasks => call.summary().await,
+            Operation::MoveTask => call.move_to(&body).await,
             Operation::GetTask => call.get().await,
             Operation::ReplaceTask => call.replace(&body).await,
             Operation::PatchTask => call.patch(&body).await,

@@ -127,7 +127,7 @@ impl<'a> Claim<'a> {
     #[must_use]
     pub fn as_f64(self) -> Option<f64> {
         match self.0 {
-            Json::Number(number) => Some(*number),
+            Json::Number(number) => Some(number.as_f64()),
             _ => None,
         }
     }

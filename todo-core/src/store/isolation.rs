@@ -18,13 +18,15 @@ use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
 use super::{
-    BatchStore, Names, PostgresOptions, PostgresStore, SqliteStore, StoreError, TaskChange, TaskStore,
+    BatchStore, BulkResult, Names, PostgresOptions, PostgresStore, SqliteStore, StoreError, TaskChange, TaskStore,
     sql::{
         names::Dialect,
         statements::{Scope, Statements},
     },
 };
-use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp, conformance::store::cases};
+use crate::{
+    Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, UserId, clock::Timestamp, conformance::store::cases,
+};
 
 /// The statements that name no owner, since they return no row of a task.
 const WITHOUT_OWNER: [&str; 3] = ["has_tasks", "lock", "ping"];
@@ -209,6 +211,41 @@ impl TaskStore for InBatches {
             None => self.store.update(owner, id, change, now).await,
             done => Ok(done),
         }
+    }
+
+    async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError> {
+        self.store.insert_all(owner, tasks).await
+    }
+
+    async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+        self.store.count(owner, filter).await
+    }
+
+    async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError> {
+        self.store.summary(owner).await
+    }
+
+    async fn update_matching(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        change: &TaskChange,
+        now: Timestamp,
+    ) -> Result<BulkResult, StoreError> {
+        self.store.update_matching(owner, filter, change, now).await
+    }
+
+    async fn reposition(
+        &self,
+        owner: &UserId,
+        positions: &[(TaskId, Position)],
+        now: Timestamp,
+    ) -> Result<Vec<Task>, StoreError> {
+        self.store.reposition(owner, positions, now).await
+    }
+
+    async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+        self.store.delete_matching(owner, filter).await
     }
 
     async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {

@@ -9,7 +9,8 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
-    Description, Page, Patch, Task, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, UserId, clock::Timestamp,
+    Description, Due, ListName, Metadata, Page, Patch, Position, Priority, Summary, Tags, Task, TaskFilter, TaskId,
+    TaskQuery, TaskReplacement, Title, UserId, clock::Timestamp,
 };
 
 mod coalescing;
@@ -65,11 +66,22 @@ pub trait TaskStore: fmt::Debug + Send + Sync {
     /// Returns the task, or `None` if this owner has no such task.
     async fn get(&self, owner: &UserId, id: TaskId) -> Result<Option<Task>, StoreError>;
 
-    /// Returns a page of this owner's tasks, in descending order of their ids.
+    /// Adds all of these tasks, or none and returns `false` if this owner already has a task with one of the ids. The ids
+    /// differ from each other.
+    async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError>;
+
+    /// Returns a page of this owner's tasks. The cursor of the query is one of the same list.
     async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError>;
 
+    /// Returns how many of this owner's tasks the filter means.
+    async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError>;
+
+    /// Returns how many tasks this owner has, in all, in each list and with each tag. The lists and tags are in the order
+    /// of the bytes of their names.
+    async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError>;
+
     /// Applies the change as [`TaskChange::apply`] does, and returns the changed task, or `None` if this owner has no
-    /// such task.
+    /// such task, or not in the version that the change is for ([`TaskChange::if_version`]).
     async fn update(
         &self,
         owner: &UserId,
@@ -78,8 +90,29 @@ pub trait TaskStore: fmt::Debug + Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Task>, StoreError>;
 
+    /// Applies the change to all of this owner's tasks that the filter means.
+    async fn update_matching(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        change: &TaskChange,
+        now: Timestamp,
+    ) -> Result<BulkResult, StoreError>;
+
+    /// Sets the positions of some of this owner's tasks, each as a change of its own, and returns these tasks in any
+    /// order. Tasks that this owner does not have are left out.
+    async fn reposition(
+        &self,
+        owner: &UserId,
+        positions: &[(TaskId, Position)],
+        now: Timestamp,
+    ) -> Result<Vec<Task>, StoreError>;
+
     /// Deletes the task. Returns `false` if this owner has no such task.
     async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError>;
+
+    /// Deletes all of this owner's tasks that the filter means, and returns their number.
+    async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError>;
 
     /// Deletes all tasks of this owner, and returns their number.
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError>;
@@ -88,15 +121,39 @@ pub trait TaskStore: fmt::Debug + Send + Sync {
     async fn ping(&self) -> Result<(), StoreError>;
 }
 
-/// A change of one task, made in one atomic step. The default changes nothing.
+/// How many tasks a change of many has found and changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BulkResult {
+    /// The number of tasks that the filter means.
+    pub matched: u64,
+    /// The number of tasks that got other values, or were deleted.
+    pub changed: u64,
+}
+
+/// A change of a task, made in one atomic step. The default changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskChange {
+    /// The version that the task must have, if it matters.
+    pub if_version: Option<i64>,
     /// The new title, if it changes.
     pub title: Option<Title>,
     /// How the description changes.
     pub description: Patch<Description>,
     /// How the completion changes, if it does.
     pub completed: Option<Completion>,
+    /// How the time changes when the task is due.
+    pub due: Patch<Due>,
+    /// How the priority changes.
+    pub priority: Patch<Priority>,
+    /// How the list changes.
+    pub list: Patch<ListName>,
+    /// The new tags, if they change.
+    pub tags: Option<Tags>,
+    /// The new position, if it changes.
+    pub position: Option<Position>,
+    /// The new metadata, if they change.
+    pub metadata: Option<Metadata>,
 }
 
 /// How the completion of a task changes.
@@ -116,43 +173,80 @@ impl TaskChange {
     }
 
     /// Applies the change to a task. Stores that keep tasks as values call this; the others do the same in their
-    /// database.
+    /// database. Returns whether a field got another value.
     ///
-    /// If a field gets another value, `version` is incremented and `updated_at` becomes `now`; otherwise both stay the
-    /// same. `updated_at` never becomes earlier, whatever `now` is.
-    pub fn apply(&self, task: &mut Task, now: Timestamp) {
-        let title = self.title.as_ref().unwrap_or(&task.title);
-        let description = match &self.description {
-            Patch::Keep => task.description.as_ref(),
-            Patch::Clear => None,
-            Patch::Set(description) => Some(description),
-        };
+    /// If one did, `version` is incremented and `updated_at` becomes `now`; otherwise both stay the same. `updated_at`
+    /// never becomes earlier, whatever `now` is. `completed_at` is the time of the change that completed the task, which
+    /// is `updated_at` after it.
+    ///
+    /// [`if_version`](Self::if_version) is not looked at.
+    pub fn apply(&self, task: &mut Task, now: Timestamp) -> bool {
+        let updated_at = task.updated_at.max(now);
         let completed = match self.completed {
             None => task.completed,
             Some(Completion::Set(completed)) => completed,
             Some(Completion::Toggle) => !task.completed,
         };
-        if (title, description, completed) == (&task.title, task.description.as_ref(), task.completed) {
-            return;
+        let mut changed = false;
+        set(&mut task.title, self.title.as_ref(), &mut changed);
+        patch(&mut task.description, &self.description, &mut changed);
+        if completed != task.completed {
+            task.completed = completed;
+            task.completed_at = completed.then_some(updated_at);
+            changed = true;
         }
-        (task.title, task.description, task.completed) = (title.clone(), description.cloned(), completed);
-        task.updated_at = task.updated_at.max(now);
-        task.version += 1;
+        patch(&mut task.due, &self.due, &mut changed);
+        patch(&mut task.priority, &self.priority, &mut changed);
+        patch(&mut task.list, &self.list, &mut changed);
+        set(&mut task.tags, self.tags.as_ref(), &mut changed);
+        set(&mut task.position, self.position.as_ref(), &mut changed);
+        set(&mut task.metadata, self.metadata.as_ref(), &mut changed);
+        if changed {
+            task.updated_at = updated_at;
+            task.version += 1;
+        }
+        changed
+    }
+
+    /// Returns a change of the position alone.
+    #[must_use]
+    pub fn position(position: Position) -> Self {
+        Self { position: Some(position), ..Self::default() }
     }
 }
 
-impl From<TaskPatch> for TaskChange {
-    fn from(patch: TaskPatch) -> Self {
-        Self { title: patch.title, description: patch.description, completed: patch.completed.map(Completion::Set) }
+fn set<T: Clone + PartialEq>(value: &mut T, new: Option<&T>, changed: &mut bool) {
+    if let Some(new) = new.filter(|new| *new != value) {
+        value.clone_from(new);
+        *changed = true;
+    }
+}
+
+fn patch<T: Clone + PartialEq>(value: &mut Option<T>, patch: &Patch<T>, changed: &mut bool) {
+    let new = match patch {
+        Patch::Keep => return,
+        Patch::Clear => None,
+        Patch::Set(new) => Some(new),
+    };
+    if new != value.as_ref() {
+        *value = new.cloned();
+        *changed = true;
     }
 }
 
 impl From<TaskReplacement> for TaskChange {
     fn from(replacement: TaskReplacement) -> Self {
         Self {
+            if_version: None,
             title: Some(replacement.title),
             description: replacement.description.map_or(Patch::Clear, Patch::Set),
             completed: replacement.completed.map(Completion::Set),
+            due: replacement.due,
+            priority: replacement.priority,
+            list: replacement.list,
+            tags: replacement.tags,
+            position: replacement.position,
+            metadata: replacement.metadata,
         }
     }
 }
@@ -171,6 +265,18 @@ impl<T: TaskStore + ?Sized> TaskStore for Arc<T> {
         (**self).list(owner, query).await
     }
 
+    async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError> {
+        (**self).insert_all(owner, tasks).await
+    }
+
+    async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+        (**self).count(owner, filter).await
+    }
+
+    async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError> {
+        (**self).summary(owner).await
+    }
+
     async fn update(
         &self,
         owner: &UserId,
@@ -179,6 +285,29 @@ impl<T: TaskStore + ?Sized> TaskStore for Arc<T> {
         now: Timestamp,
     ) -> Result<Option<Task>, StoreError> {
         (**self).update(owner, id, change, now).await
+    }
+
+    async fn update_matching(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        change: &TaskChange,
+        now: Timestamp,
+    ) -> Result<BulkResult, StoreError> {
+        (**self).update_matching(owner, filter, change, now).await
+    }
+
+    async fn reposition(
+        &self,
+        owner: &UserId,
+        positions: &[(TaskId, Position)],
+        now: Timestamp,
+    ) -> Result<Vec<Task>, StoreError> {
+        (**self).reposition(owner, positions, now).await
+    }
+
+    async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+        (**self).delete_matching(owner, filter).await
     }
 
     async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {

@@ -2,28 +2,34 @@ use std::{fmt, path::Path, str::FromStr as _, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use sqlx::{
-    ConnectOptions as _, Connection as _, Sqlite, SqliteConnection,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+    Arguments as _, ConnectOptions as _, Connection as _, Row as _, Sqlite, SqliteConnection,
+    sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
 
 use tokio::time::{Instant, sleep};
 
 use super::{
+    BulkResult,
     error::{SetupError, StoreError},
     sql::{
+        columns::{Value, json_array, static_text},
         migrate::{self, DataLoss},
         names::{Dialect, Names},
-        operations::{Effect, HasTasks, Operation, operations, task_store},
+        operations::{
+            Count, DeleteMatching, Effect, HasTasks, Insert, InsertAll, Operation, Reposition, UpdateMatching, fields,
+            operations, task_store,
+        },
         pool::{Connector, Opened, Pool},
         queue::{NoConnection, PoolStatus},
+        selection::Selections,
         sqlstate::{Condition, condition},
         statements::Statements,
         transaction::HostTransaction,
     },
 };
-use crate::clock::Timestamp;
+use crate::{Task, TaskQuery, UserId, clock::Timestamp};
 
-operations!(SqliteConnection, Micros);
+operations!(SqliteConnection);
 
 /// The number of connections for reads.
 const READERS: usize = 4;
@@ -289,40 +295,134 @@ impl Connector<Sqlite> for Opener {
     }
 }
 
-/// A time as SQLite keeps it, in microseconds since 1970.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Micros(i64);
+/// Values as arguments of a statement.
+fn arguments<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Result<SqliteArguments, sqlx::Error> {
+    let mut arguments = SqliteArguments::default();
+    for value in values {
+        let added = match value {
+            Value::Text(text) => arguments.add(text.as_deref()),
+            Value::Uuid(id) => arguments.add(id),
+            Value::Bool(value) => arguments.add(value),
+            Value::Small(number) => arguments.add(number),
+            Value::Big(number) => arguments.add(number),
+            // Microseconds since 1970.
+            Value::Time(time) => arguments.add(time.map(Timestamp::unix_micros)),
+            Value::Texts(texts) => arguments.add(texts.map(|texts| json_array(&texts))),
+            Value::Smalls(numbers) => arguments.add(numbers.map(|numbers| json_array(&numbers))),
+        };
+        added.map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
+}
 
-impl From<Timestamp> for Micros {
-    fn from(moment: Timestamp) -> Self {
-        Self(moment.unix_micros())
+fn time(row: &SqliteRow, column: usize) -> Result<Option<Timestamp>, sqlx::Error> {
+    Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_unix_micros))
+}
+
+fn texts(row: &SqliteRow, column: usize) -> Result<Option<Vec<String>>, sqlx::Error> {
+    let json: Option<String> = row.try_get(column)?;
+    json.map(|json| serde_json::from_str(&json)).transpose().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// The task in a row, from a column on.
+fn read_task(owner: &UserId, row: &SqliteRow, first: usize) -> Result<Task, sqlx::Error> {
+    fields!(row, first, time, texts).into_task(owner)
+}
+
+async fn list_rows(
+    connection: &mut SqliteConnection,
+    sql: &Statements,
+    owner: &UserId,
+    query: &TaskQuery,
+) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    let values = arguments(Selections::list_values(owner.as_str(), query))?;
+    sqlx::query_with(sql.selections.list(query), values).fetch_all(connection).await
+}
+
+impl Operation<SqliteConnection> for Count<'_> {
+    type Output = u64;
+    const EFFECT: Effect = Effect::Read;
+
+    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<u64, sqlx::Error> {
+        let values = arguments(Selections::filter_values(self.owner.as_str(), self.filter))?;
+        let count: i64 =
+            sqlx::query_scalar_with(sql.selections.count(self.filter), values).fetch_one(connection).await?;
+        Ok(count.unsigned_abs())
     }
 }
 
-impl From<Micros> for Timestamp {
-    fn from(Micros(micros): Micros) -> Self {
-        Self::from_unix_micros(micros)
+/// Begins a transaction that writes, or a savepoint in that of the host. It is rolled back when it is dropped.
+async fn begin<'a>(
+    connection: &'a mut SqliteConnection,
+    sql: &Statements,
+) -> Result<sqlx::Transaction<'a, Sqlite>, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query(sql.lock.clone()).execute(&mut *transaction).await?;
+    Ok(transaction)
+}
+
+impl Operation<SqliteConnection> for InsertAll<'_> {
+    type Output = bool;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<bool, sqlx::Error> {
+        let mut transaction = begin(connection, sql).await?;
+        for task in self.tasks {
+            if !(Insert { owner: self.owner, task }).run(&mut *transaction, sql).await? {
+                transaction.rollback().await?;
+                return Ok(false);
+            }
+        }
+        transaction.commit().await?;
+        Ok(true)
     }
 }
 
-impl sqlx::Type<Sqlite> for Micros {
-    fn type_info() -> <Sqlite as sqlx::Database>::TypeInfo {
-        <i64 as sqlx::Type<Sqlite>>::type_info()
+impl Operation<SqliteConnection> for UpdateMatching<'_> {
+    type Output = BulkResult;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<BulkResult, sqlx::Error> {
+        let Self { owner, filter, change, now } = self;
+        let mut transaction = begin(connection, sql).await?;
+        let matched = Count { owner, filter }.run(&mut *transaction, sql).await?;
+        let values = arguments(Selections::update_values(owner.as_str(), filter, change, *now))?;
+        let update = static_text(sql.selections.update(filter));
+        let changed = sqlx::query_with(update, values).execute(&mut *transaction).await?.rows_affected();
+        transaction.commit().await?;
+        Ok(BulkResult { matched, changed })
     }
 }
 
-impl sqlx::Encode<'_, Sqlite> for Micros {
-    fn encode_by_ref(
-        &self,
-        buffer: &mut <Sqlite as sqlx::Database>::ArgumentBuffer,
-    ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
-        sqlx::Encode::<Sqlite>::encode_by_ref(&self.0, buffer)
+impl Operation<SqliteConnection> for Reposition<'_> {
+    type Output = Vec<Task>;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<Vec<Task>, sqlx::Error> {
+        let positions: serde_json::Map<_, _> = self
+            .positions
+            .iter()
+            .map(|(id, position)| (id.as_uuid().simple().to_string(), position.as_str().into()))
+            .collect();
+        let values = [
+            Value::Text(Some(self.owner.as_str().into())),
+            Value::Text(Some(serde_json::Value::Object(positions).to_string().into())),
+            Value::Text(None),
+            Value::Time(Some(self.now)),
+        ];
+        let rows = sqlx::query_with(sql.reposition.clone(), arguments(values)?).fetch_all(connection).await?;
+        rows.iter().map(|row| read_task(self.owner, row, 0)).collect()
     }
 }
 
-impl<'r> sqlx::Decode<'r, Sqlite> for Micros {
-    fn decode(value: <Sqlite as sqlx::Database>::ValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
-        <i64 as sqlx::Decode<'r, Sqlite>>::decode(value).map(Self)
+impl Operation<SqliteConnection> for DeleteMatching<'_> {
+    type Output = u64;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<u64, sqlx::Error> {
+        let values = arguments(Selections::filter_values(self.owner.as_str(), self.filter))?;
+        let done = sqlx::query_with(sql.selections.delete(self.filter), values).execute(connection).await?;
+        Ok(done.rows_affected())
     }
 }
 

@@ -30,4 +30,64 @@ pub enum InvalidValue {
     /// The text is not a cursor of this crate.
     #[error("must be a cursor from the Link header of an earlier page")]
     NotCursor,
+    /// The text is not a date, a time or a moment of the calendar.
+    #[error(
+        "must be a date (2026-12-01), a local time (2026-12-01T17:00), a time in a time zone \
+         (2026-12-01T17:00[Europe/Berlin]) or a moment (2026-12-01T16:00Z), in the years 1 to 9999"
+    )]
+    NotDue,
+    /// The offset of a time is not one that its time zone has then.
+    #[error("must have an offset that the time zone has at that time, or none")]
+    WrongOffset,
+    /// No time zone has this name.
+    #[error("must name a time zone of the IANA database, such as Europe/Berlin")]
+    NotTimeZone,
+    /// The text is not a key of fractional indexing.
+    #[error("must be a key of fractional-indexing, at most {max} characters")]
+    NotPosition {
+        /// The maximum number of characters.
+        max: usize,
+    },
+    /// The text is not a priority.
+    #[error("must be low, medium, high or urgent")]
+    NotPriority,
+    /// The text is not an order of tasks.
+    #[error("must be one of -created, created, due, -due, priority, title, updated, -updated, position")]
+    NotSort,
+    /// There are too many values.
+    #[error("must have at most {max} elements")]
+    TooMany {
+        /// The maximum number of values.
+        max: usize,
+    },
+    /// Two values are the same.
+    #[error("must have no two elements that are the same")]
+    Repeated,
+    /// The object is too large as JSON.
+    #[error("must have at most {max} bytes as JSON")]
+    TooManyBytes {
+        /// The maximum number of bytes.
+        max: usize,
+    },
+    /// Arrays and objects are nested too deeply.
+    #[error("must be nested at most {max} levels deep")]
+    TooDeep {
+        /// The maximum number of levels, of which the object itself is the first.
+        max: usize,
+    },
+    /// An object has two members of the same name.
+    #[error("must have no two members of the same name")]
+    RepeatedMember,
+    /// The value is not a JSON object.
+    #[error("must be an object")]
+    NotObject,
+    /// A cursor was made with another sort or other filters.
+    #[error("must be used with the sort and the filters of the page it is from")]
+    OtherQuery,
+    /// The value cannot be changed for several tasks at once.
+    #[error("cannot be changed for several tasks at once")]
+    NotInBulk,
+    /// The id is not that of another task of the user.
+    #[error("must be the id of another task of the user")]
+    NotOtherTask,
 }

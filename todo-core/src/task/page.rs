@@ -3,7 +3,8 @@ use std::{fmt, str::FromStr};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
 
-use super::{Task, id::TaskId, invalid_value::InvalidValue};
+use super::{Sort, Task, TaskQuery, id::TaskId, invalid_value::InvalidValue};
+use crate::timestamp::Timestamp;
 
 /// The maximum number of tasks in a page: 1 to 200, by default 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,39 +54,127 @@ impl FromStr for Limit {
     }
 }
 
-/// A position in a user's list of tasks, where a page starts.
+/// The value of a task by which a list is sorted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SortKey {
+    /// There is none, or the order is that of the ids.
+    None,
+    /// A time.
+    Time(Timestamp),
+    /// A number.
+    Number(i16),
+    /// A text, which is compared byte by byte.
+    Text(Box<str>),
+}
+
+/// A position in a list of a user's tasks, where a page starts.
 ///
-/// A cursor is only a position and reveals nothing about a user. Used with another user, it lists that user's tasks
-/// from the same position. Its text is opaque.
+/// A cursor belongs to a sort and a filter, and names the last task of the page before by its id and the value that is
+/// sorted by. So no task that stays in its place is skipped or repeated when others change. Its text is opaque. Used
+/// with another user, it lists that user's tasks from the same position, and reveals nothing about a user who did not
+/// give it away.
 ///
 /// ```
 /// use todo_core::Cursor;
 ///
-/// let cursor: Cursor = "AZqj8FwAcACAAAAAAAAAAQ".parse()?;
-/// assert_eq!(cursor.to_string(), "AZqj8FwAcACAAAAAAAAAAQ");
+/// let cursor: Cursor = "AAAAAAABmqPwXABwAIAAAAAAAAABAA".parse()?;
+/// assert_eq!(cursor.to_string(), "AAAAAAABmqPwXABwAIAAAAAAAAABAA");
 /// assert!("not a cursor".parse::<Cursor>().is_err());
 /// # Ok::<(), todo_core::InvalidValue>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Cursor(TaskId);
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    sort: Sort,
+    filter: u32,
+    key: SortKey,
+    id: TaskId,
+}
 
 impl Cursor {
-    /// Returns the position right after a task, which need not exist any more.
-    #[must_use]
-    pub const fn after(id: TaskId) -> Self {
-        Self(id)
+    /// The maximum number of bytes of the text: a title in lower case may have 600 characters of two bytes.
+    const MAX_BYTES: usize = 4096;
+
+    pub(super) const fn new(sort: Sort, filter: u32, key: SortKey, id: TaskId) -> Self {
+        Self { sort, filter, key, id }
     }
 
-    /// Returns the task before the position.
+    /// Returns the position right after a task, which need not exist any more, in the list of all tasks with the newest
+    /// first.
     #[must_use]
-    pub const fn task_id(self) -> TaskId {
-        self.0
+    pub const fn after(id: TaskId) -> Self {
+        Self::new(Sort::NewestFirst, 0, SortKey::None, id)
+    }
+
+    pub(super) fn is_of(&self, sort: Sort, filter: u32) -> bool {
+        self.sort == sort && self.filter == filter
+    }
+
+    /// Returns the value by which the task before the position is sorted.
+    #[must_use]
+    pub const fn key(&self) -> &SortKey {
+        &self.key
+    }
+
+    /// Returns the task before the position. It need not exist any more.
+    #[must_use]
+    pub const fn task_id(&self) -> TaskId {
+        self.id
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let number = Sort::ALL.iter().position(|sort| *sort == self.sort).unwrap_or(0);
+        let mut bytes = vec![u8::try_from(number).unwrap_or(u8::MAX)];
+        bytes.extend(self.filter.to_be_bytes());
+        bytes.extend(self.id.as_uuid().as_bytes());
+        match &self.key {
+            SortKey::None => bytes.push(0),
+            SortKey::Time(time) => {
+                bytes.push(1);
+                bytes.extend(time.unix_micros().to_be_bytes());
+            }
+            SortKey::Number(number) => {
+                bytes.push(2);
+                bytes.extend(number.to_be_bytes());
+            }
+            SortKey::Text(text) => {
+                bytes.push(3);
+                bytes.extend(text.bytes());
+            }
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (sort, rest) = bytes.split_first()?;
+        let (filter, rest) = rest.split_first_chunk()?;
+        let (id, rest) = rest.split_first_chunk()?;
+        let (kind, value) = rest.split_first()?;
+        let sort = *Sort::ALL.get(usize::from(*sort))?;
+        let key = match (kind, value) {
+            (0, []) => SortKey::None,
+            (1, time) => SortKey::Time(Timestamp::from_unix_micros(i64::from_be_bytes(time.try_into().ok()?))),
+            (2, number) => SortKey::Number(i16::from_be_bytes(number.try_into().ok()?)),
+            // PostgreSQL cannot store NUL.
+            (3, text) => SortKey::Text(str::from_utf8(text).ok().filter(|text| !text.contains('\0'))?.into()),
+            _ => return None,
+        };
+        let fits = match sort {
+            Sort::NewestFirst | Sort::OldestFirst => matches!(key, SortKey::None),
+            Sort::Due | Sort::DueDescending => matches!(key, SortKey::None | SortKey::Time(_)),
+            Sort::Updated | Sort::UpdatedDescending => matches!(key, SortKey::Time(_)),
+            Sort::Priority => matches!(key, SortKey::None | SortKey::Number(_)),
+            Sort::Title | Sort::Position | Sort::PositionDescending => matches!(key, SortKey::Text(_)),
+        };
+        let id = TaskId::from(Uuid::from_bytes(*id));
+        let cursor = Self { sort, filter: u32::from_be_bytes(*filter), key, id };
+        // A time outside the range would have another text than the one that was read.
+        (fits && cursor.bytes() == bytes).then_some(cursor)
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0.as_uuid().as_bytes()))
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.bytes()))
     }
 }
 
@@ -93,39 +182,31 @@ impl FromStr for Cursor {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if text.len() > Self::MAX_BYTES {
+            return Err(InvalidValue::NotCursor);
+        }
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidValue::NotCursor)?;
-        let id = Uuid::from_slice(&bytes).map_err(|_| InvalidValue::NotCursor)?;
-        Ok(Self(TaskId::from(id)))
+        Self::read(&bytes).ok_or(InvalidValue::NotCursor)
     }
-}
-
-/// Which tasks of a user to list. The default is the first page of all tasks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TaskQuery {
-    /// The maximum number of tasks.
-    pub limit: Limit,
-    /// Where the page starts. `None` starts at the newest task.
-    pub cursor: Option<Cursor>,
-    /// Lists only tasks that are done (`true`) or open (`false`).
-    pub completed: Option<bool>,
 }
 
 impl TaskQuery {
     /// Returns the greatest id that the page may contain, or `None` if the page is empty.
     ///
-    /// Stores select by `id <= newest()`, for the first page and for all others.
+    /// Stores select by `id <= newest()` where the list [is simple](Self::is_simple), for the first page and for all
+    /// others.
     #[must_use]
     pub fn newest(&self) -> Option<TaskId> {
-        match self.cursor {
+        match &self.cursor {
             None => Some(TaskId::from(Uuid::max())),
-            Some(Cursor(id)) => {
-                id.as_uuid().as_u128().checked_sub(1).map(|before| TaskId::from(Uuid::from_u128(before)))
+            Some(cursor) => {
+                cursor.id.as_uuid().as_u128().checked_sub(1).map(|before| TaskId::from(Uuid::from_u128(before)))
             }
         }
     }
 }
 
-/// A page of a user's tasks, newest first.
+/// A page of a user's tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// The tasks.
@@ -135,14 +216,14 @@ pub struct Page {
 }
 
 impl Page {
-    /// Creates a page of at most `limit` tasks, for a store that reads `limit + 1` tasks to find out whether there is a
-    /// next page.
+    /// Creates a page of at most as many tasks as the query asks for, for a store that reads one more to find out
+    /// whether there is a next page.
     #[must_use]
-    pub fn from_one_more(mut tasks: Vec<Task>, limit: Limit) -> Self {
-        let limit = usize::from(limit.get());
+    pub fn from_one_more(mut tasks: Vec<Task>, query: &TaskQuery) -> Self {
+        let limit = usize::from(query.limit.get());
         let more = tasks.len() > limit;
         tasks.truncate(limit);
-        let next = tasks.last().filter(|_| more).map(|task| Cursor::after(task.id));
+        let next = tasks.last().filter(|_| more).map(|task| query.cursor_after(task));
         Self { tasks, next }
     }
 }
@@ -161,17 +242,40 @@ mod tests {
     }
 
     #[test]
-    fn cursors_are_exactly_sixteen_bytes() {
-        let cursor = Cursor::after(TaskId::from(Uuid::from_u128(42)));
-        assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        for wrong in ["", "AAAA", "AZqj8FwAcACAAAAAAAAAAQ==", "AZqj8FwAcACAAAAAAAAAAR", "AZqj8FwAcACAAAAAAAAA+/"] {
+    fn cursors_are_read_as_they_are_written() {
+        let id = TaskId::from(Uuid::from_u128(42));
+        for (sort, key) in [
+            (Sort::NewestFirst, SortKey::None),
+            (Sort::Due, SortKey::None),
+            (Sort::DueDescending, SortKey::Time(Timestamp::from_unix_micros(-1))),
+            (Sort::Priority, SortKey::Number(4)),
+            (Sort::Title, SortKey::Text("\u{e4}".into())),
+            (Sort::Position, SortKey::Text("a0".into())),
+        ] {
+            let cursor = Cursor::new(sort, 7, key, id);
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+        let wrong_key = Cursor::new(Sort::Title, 0, SortKey::Number(1), id).to_string();
+        let nul = Cursor::new(Sort::Title, 0, SortKey::Text("\0".into()), id).to_string();
+        let out_of_range = URL_SAFE_NO_PAD.encode([&[2, 0, 0, 0, 0][..], &[0; 16], &[1], &[0x7f; 8]].concat());
+        let long = "A".repeat(5000);
+        for wrong in [
+            "",
+            "AAAA",
+            "AAAAAAABmqPwXABwAIAAAAAAAAABAA==",
+            "AAAAAAABmqPwXABwAIAAAAAAAAABAB",
+            "_AAAAAABmqPwXABwAIAAAAAAAAABAA",
+        ]
+        .into_iter()
+        .chain([&*wrong_key, &*nul, &*out_of_range, &*long])
+        {
             assert_eq!(wrong.parse::<Cursor>(), Err(InvalidValue::NotCursor), "{wrong:?}");
         }
     }
 
     #[test]
     fn a_page_after_the_smallest_id_is_empty() {
-        let query = TaskQuery { cursor: Some(Cursor::after(TaskId::from(Uuid::nil()))), ..TaskQuery::default() };
-        assert_eq!(query.newest(), None);
+        let smallest = Cursor::new(Sort::NewestFirst, 0, SortKey::None, TaskId::from(Uuid::nil()));
+        assert_eq!(TaskQuery::new().cursor(smallest).newest(), None);
     }
 }

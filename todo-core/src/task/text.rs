@@ -14,6 +14,15 @@ fn check_text(text: &str, max: usize) -> Result<(), InvalidValue> {
     }
 }
 
+fn trimmed(text: Cow<'_, str>, max: usize) -> Result<String, InvalidValue> {
+    let trimmed = text.trim();
+    if trimmed.is_empty() {
+        return Err(InvalidValue::Blank);
+    }
+    check_text(trimmed, max)?;
+    Ok(if trimmed.len() == text.len() { text.into_owned() } else { trimmed.to_owned() })
+}
+
 /// Implements the conversions of a text type from and to `str`.
 macro_rules! text_type {
     ($name:ident) => {
@@ -120,13 +129,14 @@ impl Title {
     ///
     /// The trimmed text is empty, longer than [`MAX_CHARS`](Self::MAX_CHARS) or contains NUL.
     pub fn new<'a>(text: impl Into<Cow<'a, str>>) -> Result<Self, InvalidValue> {
-        let text = text.into();
-        let trimmed = text.trim();
-        if trimmed.is_empty() {
-            return Err(InvalidValue::Blank);
-        }
-        check_text(trimmed, Self::MAX_CHARS)?;
-        Ok(Self(if trimmed.len() == text.len() { text.into_owned() } else { trimmed.to_owned() }))
+        trimmed(text.into(), Self::MAX_CHARS).map(Self)
+    }
+}
+
+impl Title {
+    /// A title for a value that is thrown away because its own title is invalid.
+    pub(crate) fn placeholder() -> Self {
+        Self("-".to_owned())
     }
 }
 
@@ -163,6 +173,114 @@ impl Description {
 }
 
 text_type!(Description);
+
+/// A text of 1 to `MAX_CHARS` characters without NUL, trimmed of white space at both ends.
+macro_rules! name_type {
+    ($(#[$docs:meta])* $name:ident, $max:literal) => {
+        $(#[$docs])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The maximum number of characters.
+            pub const MAX_CHARS: usize = $max;
+
+            /// Creates a name from a text, which is trimmed first.
+            ///
+            /// # Errors
+            ///
+            /// The trimmed text is empty, longer than [`MAX_CHARS`](Self::MAX_CHARS) or contains NUL.
+            pub fn new<'a>(text: impl Into<Cow<'a, str>>) -> Result<Self, InvalidValue> {
+                trimmed(text.into(), Self::MAX_CHARS).map(Self)
+            }
+        }
+
+        text_type!($name);
+    };
+}
+
+name_type! {
+    /// The name of the list that a task is in: 1 to 100 characters (Unicode scalar values) without NUL, trimmed of white
+    /// space at both ends. A list exists while a task is in it.
+    ///
+    /// ```
+    /// use todo_core::ListName;
+    ///
+    /// assert_eq!(ListName::new(" Groceries ")?.as_str(), "Groceries");
+    /// # Ok::<(), todo_core::InvalidValue>(())
+    /// ```
+    ListName, 100
+}
+
+name_type! {
+    /// A tag of a task: 1 to 50 characters (Unicode scalar values) without NUL, trimmed of white space at both ends. Tags
+    /// are compared exactly.
+    Tag, 50
+}
+
+/// The tags of a task: at most 20 different ones, in the order in which they were given.
+///
+/// ```
+/// use todo_core::{Tag, Tags};
+///
+/// let tags = Tags::new(vec![Tag::new("home")?, Tag::new("Home")?])?;
+/// assert_eq!(tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["home", "Home"]);
+/// assert!(Tags::new(vec![Tag::new("home")?, Tag::new("home")?]).is_err());
+/// # Ok::<(), todo_core::InvalidValue>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Tag>")]
+pub struct Tags(Vec<Tag>);
+
+impl Tags {
+    /// The maximum number of tags.
+    pub const MAX: usize = 20;
+
+    /// Creates the tags of a task.
+    ///
+    /// # Errors
+    ///
+    /// There are more than [`MAX`](Self::MAX), or two are the same.
+    pub fn new(tags: Vec<Tag>) -> Result<Self, InvalidValue> {
+        if tags.len() > Self::MAX {
+            return Err(InvalidValue::TooMany { max: Self::MAX });
+        }
+        let is_repeated = |(index, tag)| tags[..index].contains(tag);
+        if tags.iter().enumerate().any(is_repeated) {
+            return Err(InvalidValue::Repeated);
+        }
+        Ok(Self(tags))
+    }
+
+    /// Returns the tags in their order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Tag> {
+        self.0.iter()
+    }
+
+    /// Returns the tags in their order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Tag] {
+        &self.0
+    }
+}
+
+impl<'a> IntoIterator for &'a Tags {
+    type Item = &'a Tag;
+    type IntoIter = std::slice::Iter<'a, Tag>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl TryFrom<Vec<Tag>> for Tags {
+    type Error = InvalidValue;
+
+    fn try_from(tags: Vec<Tag>) -> Result<Self, InvalidValue> {
+        Self::new(tags)
+    }
+}
 
 #[cfg(test)]
 mod tests {

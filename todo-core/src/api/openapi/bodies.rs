@@ -6,7 +6,7 @@ use super::{
     super::routes::Operation,
     values::{WITHOUT_NUL, reference},
 };
-use crate::Description;
+use crate::{Description, UserTasks};
 
 /// The body of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,7 @@ pub(super) enum RequestBody {
     Replace,
     Patch,
     Complete,
+    Move,
 }
 
 impl RequestBody {
@@ -23,9 +24,13 @@ impl RequestBody {
         match operation {
             Operation::CreateTask => Some(Self::Create),
             Operation::ReplaceTask => Some(Self::Replace),
-            Operation::PatchTask => Some(Self::Patch),
+            Operation::PatchTask | Operation::PatchTasks => Some(Self::Patch),
             Operation::CompleteTask => Some(Self::Complete),
+            Operation::MoveTask => Some(Self::Move),
             Operation::ListTasks
+            | Operation::DeleteTasks
+            | Operation::CountTasks
+            | Operation::SummarizeTasks
             | Operation::GetTask
             | Operation::DeleteTask
             | Operation::GetSession
@@ -41,6 +46,7 @@ impl RequestBody {
             Self::Replace => "TaskReplacement",
             Self::Patch => "TaskPatch",
             Self::Complete => "Completion",
+            Self::Move => "Move",
         }
     }
 
@@ -56,59 +62,113 @@ impl RequestBody {
             })
         };
         let completed = |text: &str| json!({"type": "boolean", "description": text});
+        let or_null = |name: &str| json!({"oneOf": [reference(name), {"type": "null"}]});
+        // The fields that an absent member leaves alone, or that are empty in a new task.
+        let planning = |position: Value| {
+            json!({
+                "due": or_null("Due"),
+                "priority": or_null("Priority"),
+                "list": or_null("ListName"),
+                "tags": or_null("Tags"),
+                "position": position,
+                "metadata": or_null("Metadata"),
+            })
+        };
+        let with = |mut properties: Value, more: Value| {
+            if let (Value::Object(properties), Value::Object(more)) = (&mut properties, more) {
+                properties.extend(more);
+            }
+            properties
+        };
         let (about, required, properties) = match self {
             Self::Create => (
-                "A task to create.",
+                "A task to create. `null` is treated like an absent field.",
                 json!(["title"]),
-                json!({
-                    "title": title,
-                    "description": description("Details. `null` is treated like an absent field."),
-                    "completed": {
-                        "type": "boolean",
-                        "default": false,
-                        "description": "Whether the task is already done.",
-                    },
-                }),
+                with(
+                    planning(or_null("Position")),
+                    json!({
+                        "title": title,
+                        "description": description("Details. `null` is treated like an absent field."),
+                        "completed": {
+                            "type": "boolean",
+                            "default": false,
+                            "description": "Whether the task is already done.",
+                        },
+                    }),
+                ),
             ),
             Self::Replace => (
-                "The new content of a task.",
+                "The new content of a task. Absent fields other than the description do not change; `null` empties them.",
                 json!(["title"]),
-                json!({
-                    "title": title,
-                    "description": description("Details. If absent or `null`, the description is removed."),
-                    "completed": completed("Whether the task is done. If absent, this does not change."),
-                }),
+                with(
+                    planning(reference("Position")),
+                    json!({
+                        "title": title,
+                        "description": description("Details. If absent or `null`, the description is removed."),
+                        "completed": completed("Whether the task is done. If absent, this does not change."),
+                    }),
+                ),
             ),
             Self::Patch => (
-                "Changes to some fields of a task (RFC 7396). Absent fields do not change.",
+                "Changes to some fields of a task (RFC 7396). Absent fields do not change; `null` empties them. `metadata` is \
+                 merged.",
                 json!([]),
-                json!({
-                    "title": title,
-                    "description": description("Details. `null` removes the description."),
-                    "completed": completed("Whether the task is done."),
-                }),
+                with(
+                    planning(reference("Position")),
+                    json!({
+                        "title": title,
+                        "description": description("Details. `null` removes the description."),
+                        "completed": completed("Whether the task is done."),
+                    }),
+                ),
             ),
             Self::Complete => (
                 "Whether a task is done. An empty object or `null` toggles it.",
                 json!([]),
                 json!({"completed": completed("Whether the task is done. If absent, it is toggled.")}),
             ),
+            Self::Move => (
+                "Where to move a task in the manual order: exactly one member.",
+                json!([]),
+                json!({
+                    "before": {"$ref": "#/components/schemas/TaskId", "description": "Right before this task."},
+                    "after": {"$ref": "#/components/schemas/TaskId", "description": "Right after this task."},
+                    "first": {"const": true, "description": "Before all other tasks."},
+                    "last": {"const": true, "description": "After all other tasks."},
+                }),
+            ),
         };
         let types = if self == Self::Complete { json!(["object", "null"]) } else { json!("object") };
-        json!({
+        let mut schema = json!({
             "type": types,
             "description": about,
             "required": required,
             "properties": properties,
             "additionalProperties": false,
-        })
+        });
+        if self == Self::Move {
+            schema["minProperties"] = 1.into();
+            schema["maxProperties"] = 1.into();
+        }
+        schema
     }
 
     pub(super) fn examples(self) -> Value {
         match self {
             Self::Create => json!({
                 "only a title": {"value": {"title": "Buy milk"}},
-                "all fields": {"value": {"title": "Buy milk", "description": "Two bottles", "completed": false}},
+                "all fields": {"value": {
+                    "title": "Buy milk",
+                    "description": "Two bottles",
+                    "completed": false,
+                    "due": "2026-12-01T17:00[Europe/Berlin]",
+                    "priority": "high",
+                    "list": "Groceries",
+                    "tags": ["home"],
+                    "position": "a0",
+                    "metadata": {"color": "green"},
+                }},
+                "several tasks": {"value": [{"title": "Buy milk"}, {"title": "Buy bread"}]},
             }),
             Self::Replace => json!({
                 "only a title": {"summary": "Removes the description", "value": {"title": "Buy bread"}},
@@ -118,6 +178,11 @@ impl RequestBody {
                 "new title": {"value": {"title": "Buy bread"}},
                 "no description": {"value": {"description": null}},
                 "done": {"value": {"completed": true}},
+                "due, in no list": {"value": {"due": "2026-12-01", "list": null}},
+            }),
+            Self::Move => json!({
+                "before": {"value": {"before": "019aa562-d400-7000-8000-000000000001"}},
+                "to the end": {"value": {"last": true}},
             }),
             Self::Complete => json!({
                 "done": {"summary": "Safe to retry", "value": {"completed": true}},
@@ -129,14 +194,26 @@ impl RequestBody {
 
     fn content_types(self) -> &'static [&'static str] {
         match self {
-            Self::Create | Self::Replace => &["application/json"],
+            Self::Create | Self::Replace | Self::Move => &["application/json"],
             Self::Patch | Self::Complete => &["application/json", "application/merge-patch+json"],
         }
     }
 
     /// The request body object of the document.
     pub(super) fn object(self) -> Value {
-        let body = json!({"schema": reference(self.name()), "examples": self.examples()});
+        let schema = match self {
+            Self::Create => {
+                let several = json!({
+                    "type": "array",
+                    "items": reference(self.name()),
+                    "minItems": 1,
+                    "maxItems": UserTasks::MAX_BULK,
+                });
+                json!({"oneOf": [reference(self.name()), several]})
+            }
+            _ => reference(self.name()),
+        };
+        let body = json!({"schema": schema, "examples": self.examples()});
         let content: Map<_, _> =
             self.content_types().iter().map(|content_type| ((*content_type).to_owned(), body.clone())).collect();
         json!({"required": self != Self::Complete, "content": content})

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{TaskId, auth::Quota, clock::Timestamp};
+use crate::{Position, TaskId, auth::Quota, clock::Timestamp};
 
 pub(super) const EXAMPLE_USER: &str = "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U";
 
@@ -28,6 +28,13 @@ pub(super) fn example_task() -> Value {
         "title": "Buy milk",
         "description": "Two bottles",
         "completed": false,
+        "completed_at": null,
+        "due": "2026-12-01",
+        "priority": "high",
+        "list": "Groceries",
+        "tags": ["home"],
+        "position": Position::at(example_time()),
+        "metadata": {},
         "created_at": example_time(),
         "updated_at": example_time(),
         "version": 1,

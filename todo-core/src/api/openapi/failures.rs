@@ -177,7 +177,7 @@ impl Failure {
                 let mut errors = FieldErrors::default();
                 errors.add("title", "must not be blank");
                 errors.add("user_id", "is set from the token");
-                vec![("invalid fields", errors.into()), ("not an object", ApiError::NotAnObject)]
+                vec![("invalid fields", errors.into()), ("not an object", ApiError::NotAnObject { or_array: false })]
             }
             Self::RateLimited => vec![
                 ("too many at the same time", Error::TooManyCalls.into()),
@@ -227,8 +227,13 @@ impl Failure {
     pub(super) fn of(resource: &Resource, operation: Operation) -> Vec<Self> {
         let mut failures = vec![Self::MethodNotAllowed];
         let (writes, uses_store) = match operation {
-            Operation::ListTasks | Operation::GetTask => (false, true),
+            Operation::ListTasks | Operation::CountTasks | Operation::SummarizeTasks | Operation::GetTask => {
+                (false, true)
+            }
             Operation::CreateTask
+            | Operation::PatchTasks
+            | Operation::DeleteTasks
+            | Operation::MoveTask
             | Operation::ReplaceTask
             | Operation::PatchTask
             | Operation::DeleteTask

@@ -15,9 +15,9 @@ use super::{
     examples::{EXAMPLE_USER, example_id, example_task, example_time},
     failures::Failure,
     headers::{header_name, no_store, quota_references},
-    values::{CURSOR, reference},
+    values::{CURSOR, WITHOUT_NUL, reference},
 };
-use crate::{Cursor, Limit};
+use crate::{Cursor, Limit, ListName, Sort, UserTasks};
 
 /// The path item object of a resource.
 pub(super) fn path_item(resource: &'static Resource) -> Value {
@@ -68,8 +68,16 @@ fn object(resource: &'static Resource, operation: Operation) -> Value {
     if !description.is_empty() {
         object["description"] = description.into();
     }
-    if operation == Operation::ListTasks {
-        object["parameters"] = list_parameters();
+    object["parameters"] = match operation {
+        Operation::ListTasks => [list_parameters(), filter_parameters()].concat().into(),
+        Operation::CountTasks => filter_parameters().into(),
+        Operation::PatchTasks | Operation::DeleteTasks => [filter_parameters(), vec![all_parameter()]].concat().into(),
+        _ => Value::Null,
+    };
+    if object["parameters"].is_null()
+        && let Some(members) = object.as_object_mut()
+    {
+        members.remove("parameters");
     }
     if let Some(body) = RequestBody::of(operation) {
         object["requestBody"] = body.object();
@@ -88,10 +96,39 @@ fn about(operation: Operation) -> (&'static str, &'static str, &'static str) {
         Operation::ListTasks => (
             "tasks",
             "List tasks",
-            "Returns the newest tasks first, in the order of their IDs. If there are more, `Link` points to the next page. \
-             Clients that follow it miss and repeat no task, even if tasks are created or deleted meanwhile.",
+            "Returns the newest tasks first, if `sort` does not say otherwise. If there are more, `Link` points to the next \
+             page. Clients that follow it miss and repeat no task that stays in its place, even if other tasks are created, \
+             moved or deleted meanwhile.",
         ),
-        Operation::CreateTask => ("tasks", "Create a task", "Not safe to retry: each request creates a task."),
+        Operation::CreateTask => (
+            "tasks",
+            "Create a task, or several",
+            "The body is a task, or an array of 1 to 100, of which all or none are created; the response is then an array, \
+             and errors name the element (`3.title`). Not safe to retry: each request creates tasks.",
+        ),
+        Operation::PatchTasks => (
+            "tasks",
+            "Change many tasks",
+            "Applies the merge patch to all tasks that the filters mean, in one step. Without a filter, `all=true` is \
+             needed. `metadata` cannot be changed in this way.",
+        ),
+        Operation::DeleteTasks => (
+            "tasks",
+            "Delete many tasks",
+            "Deletes all tasks that the filters mean, in one step. Without a filter, `all=true` is needed.",
+        ),
+        Operation::CountTasks => ("tasks", "Count tasks", "Counts the tasks that the filters mean."),
+        Operation::SummarizeTasks => (
+            "tasks",
+            "Count tasks by list and tag",
+            "What a sidebar needs. Tasks without a list are only in the totals.",
+        ),
+        Operation::MoveTask => (
+            "tasks",
+            "Move a task",
+            "Gives the task a position before, after, first or last in the order `sort=position`. Where there is no room \
+             between its neighbours, the fewest of them get new positions too.",
+        ),
         Operation::GetTask => ("tasks", "Read a task", ""),
         Operation::ReplaceTask => {
             ("tasks", "Replace a task", "If no value changes, `version` and `updated_at` do not change either.")
@@ -115,9 +152,9 @@ fn about(operation: Operation) -> (&'static str, &'static str, &'static str) {
     }
 }
 
-fn list_parameters() -> Value {
-    json!([
-        {
+fn list_parameters() -> Vec<Value> {
+    vec![
+        json!({
             "name": "limit",
             "in": "query",
             "description": "The maximum number of tasks in the page.",
@@ -127,21 +164,70 @@ fn list_parameters() -> Value {
                 "maximum": Limit::MAX,
                 "default": Limit::default().get(),
             },
-        },
-        {
+        }),
+        json!({
             "name": "cursor",
             "in": "query",
-            "description": "Where the page starts: the cursor from the `Link` of an earlier page.",
-            "schema": {"type": "string", "pattern": CURSOR, "minLength": 22, "maxLength": 22},
+            "description": "Where the page starts: the cursor from the `Link` of an earlier page of the same list.",
+            "schema": {"type": "string", "pattern": CURSOR, "maxLength": 4096},
             "example": Cursor::after(example_id()).to_string(),
-        },
-        {
-            "name": "completed",
+        }),
+        json!({
+            "name": "sort",
             "in": "query",
-            "description": "`true` for tasks that are done, `false` for tasks that are open.",
-            "schema": {"type": "boolean"},
-        },
-    ])
+            "description": "The order. Tasks without the value come last. `priority` is the most urgent first, `title` \
+                sorts by the bytes of the title in lower case.",
+            "schema": {
+                "type": "string",
+                "enum": Sort::ALL.iter().filter_map(|sort| sort.name()).collect::<Vec<_>>(),
+                "default": Sort::default().name(),
+            },
+        }),
+    ]
+}
+
+/// The parameters that say which tasks are meant.
+fn filter_parameters() -> Vec<Value> {
+    let parameter = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "query", "description": description, "schema": schema});
+    let several = |items: Value| json!({"type": "array", "items": items, "maxItems": 20});
+    vec![
+        parameter(
+            "completed",
+            "`true` for tasks that are done, `false` for tasks that are open.",
+            json!({"type": "boolean"}),
+        ),
+        parameter(
+            "list",
+            "Tasks in one of these lists. An empty value means tasks without a list.",
+            several(json!({"type": "string", "maxLength": ListName::MAX_CHARS, "pattern": WITHOUT_NUL})),
+        ),
+        parameter("tag", "Tasks with all of these tags.", several(reference("Tag"))),
+        parameter("priority", "Tasks with one of these priorities.", several(reference("Priority"))),
+        parameter("due_from", "Tasks that are due at this time or later.", reference("Due")),
+        parameter("due_before", "Tasks that are due before this time.", reference("Due")),
+        parameter("due", "`none` for tasks that are never due.", json!({"type": "string", "enum": ["none"]})),
+        parameter(
+            "time_zone",
+            "The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and \
+             `due_before`.",
+            json!({"type": "string", "default": "UTC", "maxLength": 64, "examples": ["Europe/Berlin"]}),
+        ),
+        parameter("updated_since", "Tasks that were changed at this time or later.", reference("Timestamp")),
+        parameter(
+            "q",
+            "Tasks whose title or description contains this text. Upper and lower case are not distinguished.",
+            json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": WITHOUT_NUL}),
+        ),
+    ]
+}
+
+fn all_parameter() -> Value {
+    json!({
+        "name": "all",
+        "in": "query",
+        "description": "`true` means all tasks. It is needed where no filter is given.",
+        "schema": {"type": "string", "enum": ["true"]},
+    })
 }
 
 /// The response to a successful request.
@@ -199,19 +285,41 @@ fn success(resource: &'static Resource, operation: Operation) -> Success {
         }
         Operation::CreateTask => {
             let location = json!({
-                "description": "The URL of the task, relative to the path of the request.",
-                "required": true,
+                "description": "The URL of the task, relative to the path of the request. Absent if several were created.",
                 "schema": {"type": "string", "format": "uri-reference", "pattern": "^tasks/[0-9a-f-]{36}$"},
                 "example": format!("tasks/{}", example_id()),
             });
-            let mut success = task("The new task");
+            let several =
+                json!({"type": "array", "items": reference("Task"), "minItems": 1, "maxItems": UserTasks::MAX_BULK});
+            let schema = json!({"oneOf": [reference("Task"), several]});
+            let mut success =
+                Success::ok("The new task, or the new tasks in the order of the request", schema, example_task());
             success.status = StatusCode::CREATED;
             success.headers.push((LOCATION, location));
             success.links = links(resource);
             success
         }
+        Operation::PatchTasks => {
+            Success::ok("The numbers of tasks", reference("BulkResult"), json!({"matched": 3, "changed": 2}))
+        }
+        Operation::DeleteTasks => {
+            Success::ok("The numbers of tasks", reference("BulkResult"), json!({"matched": 3, "changed": 3}))
+        }
+        Operation::CountTasks => Success::ok("The number of tasks", reference("Count"), json!({"count": 3})),
+        Operation::SummarizeTasks => Success::ok(
+            "The numbers of tasks",
+            reference("Summary"),
+            json!({
+                "total": 4,
+                "open": 3,
+                "lists": [{"name": "Groceries", "open": 2, "total": 3}],
+                "tags": [{"name": "home", "open": 1, "total": 1}],
+            }),
+        ),
         Operation::GetTask => task("The task"),
-        Operation::ReplaceTask | Operation::PatchTask | Operation::CompleteTask => task("The task after the change"),
+        Operation::ReplaceTask | Operation::PatchTask | Operation::CompleteTask | Operation::MoveTask => {
+            task("The task after the change")
+        }
         Operation::DeleteTask => Success {
             status: StatusCode::NO_CONTENT,
             description: "The task was deleted",

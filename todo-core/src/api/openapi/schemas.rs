@@ -7,13 +7,17 @@ use utoipa::ToSchema;
 
 use super::{
     super::{
+        operations::Count,
         ready::{self, Readiness, Status},
         session::{Session, User},
     },
     bodies::RequestBody,
     failures::Failure,
 };
-use crate::{Description, Task, TaskId, Title, UserId, clock::Timestamp};
+use crate::{
+    Description, Due, ListName, Metadata, Position, Priority, Tag, Tags, Task, TaskId, Title, UserId, clock::Timestamp,
+    store::BulkResult,
+};
 
 pub(super) fn schemas() -> Value {
     fn of<T: ToSchema>() -> (String, Value) {
@@ -26,14 +30,55 @@ pub(super) fn schemas() -> Value {
         of::<Title>(),
         of::<Description>(),
         of::<Timestamp>(),
+        of::<Due>(),
+        of::<Priority>(),
+        of::<ListName>(),
+        of::<Tag>(),
+        of::<Tags>(),
+        of::<Position>(),
+        of::<Metadata>(),
+        of::<Count>(),
+        of::<BulkResult>(),
+        ("Summary".to_owned(), summary_schema()),
         of::<Session<'_>>(),
         of::<User<'_>>(),
         of::<Status>(),
         of::<Readiness>(),
     ];
-    let bodies = [RequestBody::Create, RequestBody::Replace, RequestBody::Patch, RequestBody::Complete];
+    let bodies =
+        [RequestBody::Create, RequestBody::Replace, RequestBody::Patch, RequestBody::Complete, RequestBody::Move];
     let bodies = bodies.into_iter().map(|body| (body.name().to_owned(), body.schema()));
     from_types.into_iter().chain(bodies).chain([("Problem".to_owned(), problem_schema())]).collect()
+}
+
+fn summary_schema() -> Value {
+    let number = |text: &str| json!({"type": "integer", "format": "int64", "minimum": 0, "description": text});
+    let groups = |name: &str, text: &str| {
+        json!({
+            "type": "array",
+            "description": text,
+            "items": {
+                "type": "object",
+                "required": ["name", "open", "total"],
+                "properties": {
+                    "name": {"$ref": format!("#/components/schemas/{name}")},
+                    "open": number("The number of open tasks."),
+                    "total": number("The number of tasks."),
+                },
+            },
+        })
+    };
+    json!({
+        "type": "object",
+        "description": "How many tasks the caller has.",
+        "required": ["total", "open", "lists", "tags"],
+        "properties": {
+            "total": number("The number of tasks."),
+            "open": number("The number of open tasks."),
+            "lists": groups("ListName", "The lists, in the order of their names. Tasks without a list are not in it."),
+            "tags": groups("Tag", "The tags, in the order of their names."),
+        },
+    })
 }
 
 /// The body that [`problem`](super::super::problem) writes.

@@ -153,7 +153,9 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::UnsupportedMediaType { .. } => &[Failure::UnsupportedMediaType],
         ApiError::MalformedJson { .. } | ApiError::IncompleteBody => &[Failure::MalformedJson],
         ApiError::SlowBody { .. } => &[Failure::SlowBody],
-        ApiError::NotAnObject | ApiError::Validation(_) => &[Failure::ValidationFailed],
+        ApiError::NotAnObject { .. } | ApiError::Validation(_) | ApiError::Service(Error::InvalidField { .. }) => {
+            &[Failure::ValidationFailed]
+        }
     }
 }
 
@@ -281,6 +283,7 @@ fn invalid(body: RequestBody, text: &Value) -> FieldErrors {
         RequestBody::Replace => drop(members.replacement(&mut errors)),
         RequestBody::Patch => drop(members.patch(&mut errors)),
         RequestBody::Complete => drop(members.completion(&mut errors)),
+        RequestBody::Move => drop(members.place(&mut errors)),
     }
     members.reject_rest(&mut errors);
     errors

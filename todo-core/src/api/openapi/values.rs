@@ -7,7 +7,7 @@ use utoipa::{
 };
 
 use super::examples::{EXAMPLE_USER, example_id, example_time};
-use crate::{Description, TaskId, Title, UserId, clock::Timestamp};
+use crate::{Description, Due, ListName, Metadata, Position, Tag, Tags, TaskId, Title, UserId, clock::Timestamp};
 
 /// White space as `str::trim` defines it: the Unicode property `White_Space`, which differs slightly from `\s` of ECMA
 /// 262.
@@ -21,8 +21,11 @@ macro_rules! white_space {
 pub(super) const NOT_BLANK: &str = concat!(r"^[^\x00]*[^\x00", white_space!(), r"][^\x00]*$");
 pub(super) const WITHOUT_NUL: &str = r"^[^\x00]*$";
 pub(super) const UUID: &str = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";
-/// Sixteen bytes in base64url, so the last letter encodes two bits.
-pub(super) const CURSOR: &str = "^[A-Za-z0-9_-]{21}[AQgw]$";
+/// Base64url.
+pub(super) const CURSOR: &str = "^[A-Za-z0-9_-]+$";
+/// What the forms of a due time have in common. The server checks the rest.
+pub(super) const DUE: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(Z|[+-][0-9:]+)?(\[[A-Za-z0-9/_+-]+\])?)?$";
+pub(super) const POSITION: &str = "^[A-Za-z][0-9A-Za-z]+$";
 pub(super) const TIMESTAMP: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$";
 
 /// A reference to a schema of the document.
@@ -80,3 +83,59 @@ schema! { Timestamp: text()
     .pattern(Some(TIMESTAMP))
     .examples([json!(example_time())])
 }
+schema! { Due: text()
+    .description(Some(
+        "When a task is due: a date (`2026-12-01`), a local date and time (`2026-12-01T17:00:00`), a date and time in a \
+         time zone (`2026-12-01T17:00:00+01:00[Europe/Berlin]`) or a moment (`2026-12-01T16:00:00Z`). Seconds and the \
+         offset of a time zone may be omitted in requests.",
+    ))
+    .min_length(Some(10))
+    .max_length(Some(120))
+    .pattern(Some(DUE))
+    .examples([json!("2026-12-01"), json!("2026-12-01T17:00:00+01:00[Europe/Berlin]")])
+}
+schema! { ListName: text()
+    .description(Some("The name of a list. White space at both ends is removed before the length is checked."))
+    .min_length(Some(1))
+    .max_length(Some(ListName::MAX_CHARS))
+    .pattern(Some(NOT_BLANK))
+    .examples([json!("Groceries")])
+}
+schema! { Tag: text()
+    .description(Some("A tag. White space at both ends is removed before the length is checked."))
+    .min_length(Some(1))
+    .max_length(Some(Tag::MAX_CHARS))
+    .pattern(Some(NOT_BLANK))
+    .examples([json!("home")])
+}
+schema! { Position: text()
+    .description(Some(
+        "A place in the manual order: a key of the npm package `fractional-indexing`. Keys are compared byte by byte.",
+    ))
+    .min_length(Some(2))
+    .max_length(Some(Position::MAX_CHARS))
+    .pattern(Some(POSITION))
+    .examples([json!("a0")])
+}
+schema! { Metadata: ObjectBuilder::new()
+    .schema_type(Type::Object)
+    .description(Some(
+        "Fields of the client's or the host's own. As JSON at most 4096 bytes and 8 levels; the members are sorted by name.",
+    ))
+    .additional_properties(Some(utoipa::openapi::schema::AdditionalProperties::FreeForm(true)))
+    .examples([json!({"color": "green"})])
+}
+
+impl PartialSchema for Tags {
+    fn schema() -> RefOr<Schema> {
+        utoipa::openapi::ArrayBuilder::new()
+            .items(utoipa::openapi::Ref::from_schema_name("Tag"))
+            .description(Some("Different tags, in the order in which they were given."))
+            .max_items(Some(Tags::MAX))
+            .unique_items(true)
+            .build()
+            .into()
+    }
+}
+
+impl ToSchema for Tags {}

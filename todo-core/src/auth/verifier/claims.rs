@@ -104,7 +104,7 @@ impl ClaimRules {
                 let member = |name| session.and_then(|session| session.get(name));
                 let session_expires_at = match member("expiresAt") {
                     Some(Json::String(text)) => text.parse().ok(),
-                    Some(Json::Number(millis)) => Some(seconds_to_moment(millis / 1000.0)),
+                    Some(Json::Number(millis)) => Some(seconds_to_moment(millis.as_f64() / 1000.0)),
                     _ => None,
                 };
                 let Some(session_expires_at) = session_expires_at else {
@@ -205,7 +205,7 @@ fn accepts(list: Option<&BTreeSet<String>>, claim: Option<&Json>, may_be_array: 
 fn moment(claims: &[(String, Json)], name: &str) -> Result<Option<Timestamp>, AuthError> {
     match get(claims, name) {
         None => Ok(None),
-        Some(Json::Number(seconds)) => Ok(Some(seconds_to_moment(*seconds))),
+        Some(Json::Number(seconds)) => Ok(Some(seconds_to_moment(seconds.as_f64()))),
         Some(_) => Err(AuthError::Invalid(Refusal::Time)),
     }
 }

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::{
-    Page, Task, TaskId, TaskQuery, TodoService, UserId,
+    Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, TodoService, UserId,
     api::TodoApi,
     auth::{Gate, GateError, Identity, JwtVerifier, KeySource, Quota, Verdict},
     clock::{Clock as _, SystemClock, Timestamp},
-    store::{SetupError, StoreError, TaskChange, TaskStore},
+    store::{BulkResult, SetupError, StoreError, TaskChange, TaskStore},
 };
 
 const SECRET: &str = "the shared secret of the suite for adapters";
@@ -109,6 +109,47 @@ impl<S: TaskStore> TaskStore for FailingFor<S> {
             std::future::pending::<()>().await;
         }
         self.0.list(owner, query).await
+    }
+
+    async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError> {
+        Self::fault(owner)?;
+        self.0.insert_all(owner, tasks).await
+    }
+
+    async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+        Self::fault(owner)?;
+        self.0.count(owner, filter).await
+    }
+
+    async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError> {
+        Self::fault(owner)?;
+        self.0.summary(owner).await
+    }
+
+    async fn update_matching(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        change: &TaskChange,
+        now: Timestamp,
+    ) -> Result<BulkResult, StoreError> {
+        Self::fault(owner)?;
+        self.0.update_matching(owner, filter, change, now).await
+    }
+
+    async fn reposition(
+        &self,
+        owner: &UserId,
+        positions: &[(TaskId, Position)],
+        now: Timestamp,
+    ) -> Result<Vec<Task>, StoreError> {
+        Self::fault(owner)?;
+        self.0.reposition(owner, positions, now).await
+    }
+
+    async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+        Self::fault(owner)?;
+        self.0.delete_matching(owner, filter).await
     }
 
     async fn update(

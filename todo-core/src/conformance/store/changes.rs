@@ -95,6 +95,7 @@ pub async fn a_change_of_several_fields_increments_the_version_once(store: Arc<d
         title: Some(Title::new("All new").unwrap()),
         description: Patch::Set(Description::new("All new").unwrap()),
         completed: Some(Completion::Set(true)),
+        ..TaskChange::default()
     };
     let task = store.update(&ann, id(1), &change, moment(1)).await.unwrap().unwrap();
     assert_eq!((task.version, task.updated_at, task.created_at), (2, moment(1), moment(0)));
@@ -112,6 +113,7 @@ pub async fn a_change_without_effect_keeps_version_and_updated_at(store: Arc<dyn
             title: Some(task.title.clone()),
             description: task.description.clone().map_or(Patch::Clear, Patch::Set),
             completed: Some(Completion::Set(task.completed)),
+            ..TaskChange::default()
         };
         for change in [TaskChange::default(), TaskChange::completion(Completion::Set(task.completed)), same] {
             let result = store.update(&ann, task.id, &change, moment(9)).await.unwrap();

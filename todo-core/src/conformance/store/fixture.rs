@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::{
-    Limit, Task, TaskId, TaskQuery, Title, UserId,
+    Limit, NewTask, Task, TaskId, TaskQuery, Title, UserId,
     clock::Timestamp,
     store::{Completion, TaskChange, TaskStore},
 };
@@ -25,16 +25,7 @@ pub(super) fn id(number: u128) -> TaskId {
 
 /// An open task of this owner. Tasks are listed by descending `number`.
 pub(super) fn sample(owner: &UserId, number: u128) -> Task {
-    Task {
-        id: id(number),
-        user_id: owner.clone(),
-        title: Title::new(format!("Task {number}")).unwrap(),
-        description: None,
-        completed: false,
-        created_at: moment(0),
-        updated_at: moment(0),
-        version: 1,
-    }
+    NewTask::new(Title::new(format!("Task {number}")).unwrap()).into_task(owner.clone(), id(number), moment(0))
 }
 
 /// Inserts a task for each number.
@@ -53,7 +44,7 @@ pub(super) async fn filled(
 }
 
 pub(super) fn limited(limit: u16) -> TaskQuery {
-    TaskQuery { limit: Limit::new(limit).unwrap(), ..TaskQuery::default() }
+    TaskQuery::new().limit(Limit::new(limit).unwrap())
 }
 
 /// Returns all tasks of a query, page by page.

@@ -75,7 +75,7 @@ pub async fn filtered_lists_are_paged(store: Arc<dyn TaskStore>) {
     for completed in [true, false] {
         let expected: Vec<_> = (1..=30).rev().filter(|number| (number % 3 == 0) == completed).map(id).collect();
         for limit in [1, 4, 5, 10, 20, 200] {
-            let query = TaskQuery { completed: Some(completed), ..limited(limit) };
+            let query = limited(limit).completed(completed);
             assert_eq!(ids(&all_pages(&*store, &ann, query).await), expected, "{completed}, pages of {limit}");
         }
     }
@@ -85,7 +85,7 @@ pub async fn filtered_lists_are_paged(store: Arc<dyn TaskStore>) {
 pub async fn a_cursor_is_a_position_not_a_task(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     filled(&*store, &ann, 1..=5).await;
-    let after = |number| TaskQuery { cursor: Some(Cursor::after(number)), ..TaskQuery::default() };
+    let after = |number| TaskQuery::new().cursor(Cursor::after(number));
     assert!(store.delete(&ann, id(3)).await.unwrap());
     let expect = [
         (id(3), 2),

@@ -23,7 +23,7 @@ pub async fn other_owners_cannot_read_or_change_a_task(store: Arc<dyn TaskStore>
         assert!(!store.delete(&bob, task.id).await.unwrap());
     }
     for completed in [None, Some(true), Some(false)] {
-        let query = TaskQuery { completed, ..TaskQuery::default() };
+        let query = TaskQuery::new().completed(completed);
         assert_eq!(store.list(&bob, &query).await.unwrap().tasks, []);
     }
     assert_eq!(store.erase(&bob).await.unwrap(), 0);
@@ -42,7 +42,7 @@ pub async fn two_owners_may_have_the_same_id(store: Arc<dyn TaskStore>) {
     let changed = toggle(&*store, &ann, id(1)).await;
     assert_eq!((changed.completed, &changed.title), (true, &of_ann.title));
     assert_eq!(store.get(&bob, id(1)).await.unwrap().as_ref(), Some(&of_bob));
-    let done = TaskQuery { completed: Some(true), ..TaskQuery::default() };
+    let done = TaskQuery::new().completed(true);
     assert_eq!(store.list(&bob, &done).await.unwrap().tasks, []);
     assert_eq!(store.list(&ann, &TaskQuery::default()).await.unwrap().tasks, [changed]);
 
@@ -74,7 +74,7 @@ pub async fn a_cursor_of_another_owner_lists_only_the_callers_tasks(store: Arc<d
     let cursor = store.list(&ann, &limited(2)).await.unwrap().next;
     assert_eq!(cursor, Some(Cursor::after(id(7))));
     for completed in [None, Some(false)] {
-        let page = store.list(&bob, &TaskQuery { cursor, completed, ..TaskQuery::default() }).await.unwrap();
+        let page = store.list(&bob, &TaskQuery::new().cursor(cursor.clone()).completed(completed)).await.unwrap();
         assert_eq!(ids(&page.tasks), [6, 4, 2].map(id));
         assert!(page.tasks.iter().all(|task| task.user_id == bob));
     }

@@ -27,13 +27,14 @@ impl Kind {
     /// The index of the first queue with long lists.
     pub(super) const LONG_QUEUES: usize = 3;
 
-    pub(super) fn of_list(query: &TaskQuery) -> Self {
-        match (query.completed.is_some(), query.limit.get() > LONG_LIST) {
+    /// The kind of a list, or `None` if such lists are not batched.
+    pub(super) fn of_list(query: &TaskQuery) -> Option<Self> {
+        query.is_simple().then(|| match (query.filter.completed.is_some(), query.limit.get() > LONG_LIST) {
             (false, false) => Self::List,
             (false, true) => Self::LongList,
             (true, false) => Self::FilteredList,
             (true, true) => Self::LongFilteredList,
-        }
+        })
     }
 
     pub(super) fn is_write(self) -> bool {

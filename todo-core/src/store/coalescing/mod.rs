@@ -18,9 +18,9 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    Page, Task, TaskId, TaskQuery, UserId,
+    Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, UserId,
     clock::Timestamp,
-    store::{StoreError, TaskChange, TaskStore},
+    store::{BulkResult, StoreError, TaskChange, TaskStore},
 };
 
 mod batch;
@@ -367,8 +367,13 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
         }
     }
 
+    async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError> {
+        self.shared.store.insert_all(owner, tasks).await
+    }
+
     async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
-        match self.turn(Kind::of_list(query), owner, || Call::List(*query)).await? {
+        let Some(kind) = Kind::of_list(query) else { return self.shared.store.list(owner, query).await };
+        match self.turn(kind, owner, || Call::List(query.clone())).await? {
             Turn::Alone(_alone) => self.shared.store.list(owner, query).await,
             Turn::Done(Outcome::Page(page)) => Ok(page),
             Turn::Done(_) => Err(mismatch()),
@@ -394,6 +399,37 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
             Outcome::Task(task) => Ok(task),
             _ => Err(mismatch()),
         }
+    }
+
+    async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+        self.shared.store.count(owner, filter).await
+    }
+
+    async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError> {
+        self.shared.store.summary(owner).await
+    }
+
+    async fn update_matching(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        change: &TaskChange,
+        now: Timestamp,
+    ) -> Result<BulkResult, StoreError> {
+        self.shared.store.update_matching(owner, filter, change, now).await
+    }
+
+    async fn reposition(
+        &self,
+        owner: &UserId,
+        positions: &[(TaskId, Position)],
+        now: Timestamp,
+    ) -> Result<Vec<Task>, StoreError> {
+        self.shared.store.reposition(owner, positions, now).await
+    }
+
+    async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+        self.shared.store.delete_matching(owner, filter).await
     }
 
     async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {

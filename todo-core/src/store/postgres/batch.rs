@@ -1,8 +1,10 @@
 //! Many calls at once on a [`PostgresStore`].
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, Row as _, postgres::PgRow};
-use time::OffsetDateTime;
+use sqlx::{
+    PgConnection, Row as _,
+    postgres::{PgArguments, PgRow},
+};
 
 use super::{
     super::{
@@ -10,14 +12,16 @@ use super::{
         coalescing::{BatchError, BatchStore},
         error::StoreError,
         sql::{
-            operations::{self, Change, Effect, Operation},
+            columns::{COLUMNS, Kind, Value, change_parameters, change_values, row_values},
+            operations::{Effect, Operation},
             sqlstate::{Condition, condition},
             statements::Statements,
         },
     },
     PostgresStore,
+    arguments::{arrays, read_task},
 };
-use crate::{Description, Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
+use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
 
 impl BatchError {
     /// What a failed batch of writes means.
@@ -102,7 +106,7 @@ impl Operation<PgConnection> for ListMany<'_> {
 
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Vec<Page>, sqlx::Error> {
         let calls = self.0;
-        let filter: Vec<bool> = calls.iter().filter_map(|(_, query)| query.completed).collect();
+        let filter: Vec<bool> = calls.iter().filter_map(|(_, query)| query.filter.completed).collect();
         let statement = if filter.is_empty() { &sql.batch.list } else { &sql.batch.list_completed };
         let mut statement = sqlx::query(statement.clone())
             .bind(column(calls, |(owner, _)| owner.as_str()))
@@ -124,7 +128,7 @@ impl Operation<PgConnection> for ListMany<'_> {
             if !tasks.is_sorted_by(|one, next| one.id > next.id) {
                 tasks.sort_by_key(|task| std::cmp::Reverse(task.id));
             }
-            Page::from_one_more(tasks, query.limit)
+            Page::from_one_more(tasks, query)
         });
         Ok(pages.collect())
     }
@@ -132,23 +136,20 @@ impl Operation<PgConnection> for ListMany<'_> {
 
 struct InsertMany<'a>(&'a [(&'a UserId, &'a Task)]);
 
-impl Operation<PgConnection> for InsertMany<'_> {
+impl<'a> Operation<PgConnection> for InsertMany<'a> {
     type Output = Vec<bool>;
     const EFFECT: Effect = Effect::BatchOfWrites;
 
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Vec<bool>, sqlx::Error> {
         let calls = self.0;
-        let rows = sqlx::query(sql.batch.insert.clone())
-            .bind(column(calls, |(owner, _)| owner.as_str()))
-            .bind(column(calls, |(_, task)| task.id.as_uuid()))
-            .bind(column(calls, |(_, task)| task.title.as_str()))
-            .bind(column(calls, |(_, task)| task.description.as_ref().map(Description::as_str)))
-            .bind(column(calls, |(_, task)| task.completed))
-            .bind(column(calls, |(_, task)| OffsetDateTime::from(task.created_at)))
-            .bind(column(calls, |(_, task)| OffsetDateTime::from(task.updated_at)))
-            .bind(column(calls, |(_, task)| task.version))
-            .fetch_all(connection)
-            .await?;
+        let kinds: Vec<_> = COLUMNS.iter().map(|column| column.kind).collect();
+        let row = |(owner, task): &(&'a UserId, &'a Task)| {
+            // The owner of the call, whatever the task says.
+            let owner = Value::Text(Some(owner.as_str().into()));
+            std::iter::once(owner).chain(row_values(task).skip(1)).collect()
+        };
+        let values = arrays(PgArguments::default(), calls.iter().map(row).collect(), &kinds)?;
+        let rows = sqlx::query_with(sql.batch.insert.clone(), values).fetch_all(connection).await?;
         // The rows have the order of the calls, with some left out. A row of no call is an error.
         let mut inserted = vec![false; calls.len()];
         let mut next = 0;
@@ -169,24 +170,25 @@ impl Operation<PgConnection> for InsertMany<'_> {
 
 struct UpdateMany<'a>(&'a [(&'a UserId, TaskId, &'a TaskChange, Timestamp)]);
 
-impl Operation<PgConnection> for UpdateMany<'_> {
+impl<'a> Operation<PgConnection> for UpdateMany<'a> {
     type Output = Vec<Option<Task>>;
     const EFFECT: Effect = Effect::BatchOfWrites;
 
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Vec<Option<Task>>, sqlx::Error> {
         let calls = self.0;
-        let changes = calls.iter().map(|(_, _, change, _)| Change::from(*change)).collect::<Vec<_>>();
-        let rows = sqlx::query(sql.batch.update.clone())
-            .bind(column(calls, |(owner, ..)| owner.as_str()))
-            .bind(column(calls, |(_, id, ..)| id.as_uuid()))
-            .bind(column(&changes, |change| change.title))
-            .bind(column(&changes, |change| change.describe))
-            .bind(column(&changes, |change| change.description))
-            .bind(column(&changes, |change| change.toggle))
-            .bind(column(&changes, |change| change.completed))
-            .bind(column(calls, |(.., now)| OffsetDateTime::from(*now)))
-            .fetch_all(connection)
-            .await?;
+        let fixed = [Kind::Text, Kind::Uuid, Kind::Time, Kind::Big];
+        let kinds: Vec<_> = fixed.into_iter().chain(change_parameters().into_iter().map(|(_, kind)| kind)).collect();
+        let row = |(owner, id, change, now): &(&'a UserId, TaskId, &'a TaskChange, Timestamp)| {
+            let fixed = [
+                Value::Text(Some(owner.as_str().into())),
+                Value::Uuid(Some(id.as_uuid())),
+                Value::Time(Some(*now)),
+                Value::Big(change.if_version),
+            ];
+            fixed.into_iter().chain(change_values(change)).collect()
+        };
+        let values = arrays(PgArguments::default(), calls.iter().map(row).collect(), &kinds)?;
+        let rows = sqlx::query_with(sql.batch.update.clone(), values).fetch_all(connection).await?;
         one_each(calls, &rows, |(owner, ..), row| task(owner, row))
     }
 }
@@ -250,14 +252,5 @@ fn task(owner: &UserId, row: &PgRow) -> Result<Task, sqlx::Error> {
     let is_own = read == owner.as_str();
     let owner =
         if is_own { owner.clone() } else { UserId::new(read).map_err(|error| sqlx::Error::Decode(Box::new(error)))? };
-    let (id, title, description, completed) = (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
-    operations::task(&owner, (id, title, description, completed, time(row, 6)?, time(row, 7)?, row.try_get(8)?))
-}
-
-/// A time as it is transferred: microseconds since 2000. Read directly, since each row has two of them and a calendar
-/// date would cost time.
-fn time(row: &PgRow, column: usize) -> Result<Timestamp, sqlx::Error> {
-    const YEAR_2000: i64 = 946_684_800_000_000;
-    let micros: i64 = row.try_get_unchecked(column)?;
-    Ok(Timestamp::from_unix_micros(micros.saturating_add(YEAR_2000)))
+    read_task(&owner, row, 2)
 }

@@ -13,6 +13,7 @@ use super::{
         error::StoreError,
         sql::{
             classify::connect_failed,
+            functions::Function,
             migrate::{self, DataLoss, MigrationLockHeld},
             names::{Dialect, Names},
             operations::{HasTasks, Operation as _},
@@ -180,7 +181,10 @@ async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss
     lock(connection, &sql.names).await?;
     migrate::migrate(&migrator, &mut *connection, Some(version)).await.map_err(failed)?;
     let mut transaction = connection.begin().await?;
-    let now = migrate::revert(&migrator, &mut *transaction, version.max(1)).await.map_err(failed)?;
+    let now = migrate::revert(&migrator, &mut *transaction, version.max(FIRST_WITH_POLICY)).await.map_err(failed)?;
+    if version < FIRST_WITH_POLICY {
+        drop_functions(&mut transaction, &sql.names, "true").await?;
+    }
     if now > version {
         if loss == DataLoss::Refuse && has_tasks(&mut transaction, sql).await? {
             return Err(migrate::tasks_would_be_lost());
@@ -190,6 +194,9 @@ async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss
     if sql.row_security && is_row_security_off(&mut transaction, &sql.names).await? {
         let enable = "alter table {tasks} enable row level security, force row level security";
         execute(&mut transaction, &sql.names, enable).await?;
+    }
+    if sql.row_security && version >= FIRST_WITH_POLICY {
+        add_functions(&mut transaction, &sql.names).await?;
     }
     transaction.commit().await?;
     unlock(connection, &sql.names).await.map_err(StoreError::from)
@@ -214,7 +221,79 @@ async fn is_done(
     if !is_at.map_err(|error| migrate::migration_failed(Dialect::Postgres, error))? {
         return Ok(false);
     }
-    Ok(!sql.row_security || !is_row_security_off(connection, &sql.names).await?)
+    if !sql.row_security || version < FIRST_WITH_POLICY {
+        return Ok(true);
+    }
+    Ok(!is_row_security_off(connection, &sql.names).await?
+        && missing_functions(connection, &sql.names).await?.is_empty())
+}
+
+/// The first version of the tables that has a policy, and so the functions that bind the owner.
+const FIRST_WITH_POLICY: u32 = 2;
+
+/// Finds functions of this library's, of any version: their names end in the digits of a digest.
+const OUR_FUNCTIONS: &str = "select p.oid, p.proname, \
+        coalesce(substring(obj_description(p.oid, 'pg_proc') from 'generation (\\d+)$')::bigint, 0) as generation \
+    from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace \
+    where n.nspname = $1 and p.proname ~ ('^' || $2 || '_[a-z_]+_[0-9a-f]{10}$')";
+
+/// The functions of this version that the database does not have.
+async fn missing_functions(connection: &mut PgConnection, names: &Names) -> Result<Vec<Function>, sqlx::Error> {
+    let found = format!("select proname::text from ({OUR_FUNCTIONS}) as f");
+    let found: Vec<String> =
+        sqlx::query_scalar(AssertSqlSafe(found)).bind(names.schema()).bind(names.table()).fetch_all(connection).await?;
+    let mut functions = Statements::render(Dialect::Postgres, names.clone()).functions().0;
+    functions.retain(|function| !found.contains(&function.full_name));
+    Ok(functions)
+}
+
+/// Adds the functions that are missing, with the privileges of the table, and drops those that were replaced two
+/// generations ago: servers of the version before still use theirs.
+async fn add_functions(connection: &mut PgConnection, names: &Names) -> Result<(), sqlx::Error> {
+    let missing = missing_functions(&mut *connection, names).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let newest = format!("select coalesce(max(generation), 0) from ({OUR_FUNCTIONS}) as f");
+    let newest: i64 = sqlx::query_scalar(AssertSqlSafe(newest))
+        .bind(names.schema())
+        .bind(names.table())
+        .fetch_one(&mut *connection)
+        .await?;
+    // Who may read the table, other than its owner, has been granted what `grant_to` grants.
+    let roles = "select distinct quote_ident(r.rolname) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace \
+        cross join lateral aclexplode(c.relacl) as a join pg_roles as r on r.oid = a.grantee \
+        where n.nspname = $1 and c.relname = $2 and a.privilege_type = 'INSERT' and a.grantee <> c.relowner";
+    let roles: Vec<String> =
+        sqlx::query_scalar(roles).bind(names.schema()).bind(names.table()).fetch_all(&mut *connection).await?;
+    for function in &missing {
+        let Function { signature, create, .. } = function;
+        let mut statements = format!("{create}; revoke all on function {signature} from public;");
+        for role in &roles {
+            statements += &format!(" grant execute on function {signature} to {role};");
+        }
+        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut *connection).await?;
+    }
+    let generation = newest + 1;
+    for function in &Statements::render(Dialect::Postgres, names.clone()).functions().0 {
+        let comment = format!("comment on function {} is 'todo-core, generation {generation}'", function.signature);
+        sqlx::raw_sql(AssertSqlSafe(comment)).execute(&mut *connection).await?;
+    }
+    drop_functions(connection, names, &format!("generation < {newest}")).await
+}
+
+/// Drops the functions of this library's, of any version, for which a condition is true.
+async fn drop_functions(connection: &mut PgConnection, names: &Names, condition: &str) -> Result<(), sqlx::Error> {
+    let old = format!("select oid::regprocedure::text from ({OUR_FUNCTIONS}) as f where {condition}");
+    let old: Vec<String> = sqlx::query_scalar(AssertSqlSafe(old))
+        .bind(names.schema())
+        .bind(names.table())
+        .fetch_all(&mut *connection)
+        .await?;
+    for function in old {
+        sqlx::raw_sql(AssertSqlSafe(format!("drop function {function}"))).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// The key of the advisory lock, as an expression. It is not sqlx's key, which follows from the name of the database

@@ -14,7 +14,9 @@ use super::{
     },
 };
 
+mod arguments;
 mod batch;
+mod bulk;
 mod connecting;
 mod connections;
 mod migrate;
@@ -24,10 +26,12 @@ mod row_security;
 mod session;
 mod url;
 
+use arguments::{arguments, read_task};
+use bulk::list_rows;
 use connections::Connections;
 pub use options::{PostgresOptions, TlsPolicy};
 
-operations!(PgConnection, time::OffsetDateTime);
+operations!(PgConnection);
 
 /// Keeps tasks in PostgreSQL (14 or later), in a schema of their own.
 ///
@@ -66,7 +70,7 @@ operations!(PgConnection, time::OffsetDateTime);
 #[doc = include_str!("../../../migrations/postgres/0001_tasks.up.sql")]
 /// ```
 ///
-/// It also creates functions, which only a store [with row-level security](Self::with_row_security) uses.
+/// A store [with row-level security](Self::with_row_security) also creates functions.
 /// [`migrate_to`](Self::migrate_to) reverts migrations.
 ///
 /// A host may read the table, add indexes to it and refer to it from its own tables. To write rows, use the store.

@@ -1,6 +1,6 @@
 //! Row-level security of PostgreSQL, behind the predicates of the statements.
 //!
-//! Migration 2 creates the policy and the functions, and [`migrate`](super::migrate) enables row-level security. This
+//! Migration 2 creates the policy; [`migrate`](super::migrate) enables row-level security and adds the functions. This
 //! module grants the privileges, and checks roles and tables. The reasons are in
 //! `docs/decisions/0017-row-level-security.md`.
 
@@ -12,6 +12,7 @@ use super::{
     super::{
         error::{SetupError, StoreError},
         sql::{
+            functions::Functions,
             migrate::{newer_version, newest_version},
             names::{Dialect, Names},
             operations::{Effect, Operation},
@@ -160,16 +161,7 @@ const GRANT: &str = r#"
     grant usage on schema "{schema}" to {role};
     grant select, insert, update, delete on {tasks} to {role};
     grant select on "{schema}"."{table}_migrations" to {role};
-    grant execute on function
-        "{schema}"."{table}_owner"(),
-        "{schema}"."{table}_get"(text, uuid),
-        "{schema}"."{table}_list"(text, uuid, bigint),
-        "{schema}"."{table}_list_completed"(text, uuid, bigint, boolean),
-        "{schema}"."{table}_insert"(text, uuid, text, text, boolean, timestamptz, timestamptz, bigint),
-        "{schema}"."{table}_update"(text, uuid, text, boolean, text, boolean, boolean, timestamptz),
-        "{schema}"."{table}_delete"(text, uuid),
-        "{schema}"."{table}_erase"(text)
-        to {role};
+    grant execute on function "{schema}"."{table}_owner"(), {functions} to {role};
 "#;
 
 /// Whether a role has what [`GRANT`] grants. A superuser has it, but may be none tomorrow.
@@ -178,7 +170,7 @@ const IS_GRANTED: &str = "select not r.rolsuper and has_schema_privilege(r.oid, 
         and has_table_privilege(r.oid, c.oid, 'update') and has_table_privilege(r.oid, c.oid, 'delete') \
         and has_table_privilege(r.oid, l.oid, 'select') \
         and (select count(*) = cardinality($3::text[]) and bool_and(has_function_privilege(r.oid, p.oid, 'execute')) \
-            from pg_proc as p where p.pronamespace = n.oid and p.proname = any (array(select $2 || s from unnest($3::text[]) as s))) \
+            from pg_proc as p where p.pronamespace = n.oid and p.proname = any ($3::text[])) \
     from pg_roles as r, pg_namespace as n join pg_class as c on c.relnamespace = n.oid \
         join pg_class as l on l.relnamespace = n.oid and l.relname = $2 || '_migrations' \
     where r.rolname = $4 and n.nspname = $1 and c.relname = $2";
@@ -195,7 +187,7 @@ impl Operation<PgConnection> for Grant<'_> {
         let is_granted: Option<bool> = sqlx::query_scalar(IS_GRANTED)
             .bind(sql.names.schema())
             .bind(sql.names.table())
-            .bind(&FUNCTIONS[..])
+            .bind(function_names(&sql.names))
             .bind(self.role)
             .fetch_optional(&mut *connection)
             .await?;
@@ -203,7 +195,10 @@ impl Operation<PgConnection> for Grant<'_> {
             return Ok(());
         }
         let role = format!(r#""{}""#, self.role.replace('"', r#""""#));
-        let grant = sql.names.resolve(Dialect::Postgres).render_with(GRANT, &[("role", &role)]);
+        let signatures = functions(&sql.names).0.into_iter().map(|function| function.signature);
+        let functions = signatures.collect::<Vec<_>>().join(", ");
+        let parts = [("role", &*role), ("functions", &*functions)];
+        let grant = sql.names.resolve(Dialect::Postgres).render_with(GRANT, &parts);
         sqlx::raw_sql(AssertSqlSafe(grant)).execute(connection).await.map(|_| ())
     }
 }
@@ -275,8 +270,16 @@ struct Found {
     may_see_ledger: bool,
 }
 
-/// The endings of the functions' names.
-const FUNCTIONS: [&str; 8] = ["_owner", "_get", "_list", "_list_completed", "_insert", "_update", "_delete", "_erase"];
+/// The functions that this version calls.
+fn functions(names: &Names) -> Functions {
+    Statements::render(Dialect::Postgres, names.clone()).functions()
+}
+
+/// Their names, and that of the function that the policy calls.
+fn function_names(names: &Names) -> Vec<String> {
+    let owner = format!("{}_owner", names.table());
+    functions(names).0.into_iter().map(|function| function.full_name).chain([owner]).collect()
+}
 
 /// Finds the table. Every role may read the catalogs, while names in a schema without the privilege `usage` cannot be
 /// resolved.
@@ -301,12 +304,12 @@ impl Operation<PgConnection> for FindTable {
             left join pg_class as l on l.relnamespace = n.oid and l.relname = $2 || '_migrations' \
             left join lateral (select count(*), bool_and(has_function_privilege(p.oid, 'execute')) as may, \
                     '^[(]user_id = (\"?' || $1 || '\"?[.])?\"?' || $2 || '_owner\"?[(][)][)]$' as expected from pg_proc as p \
-                where p.pronamespace = n.oid and p.proname = any (array(select $2 || s from unnest($3::text[]) as s))) as f on true \
+                where p.pronamespace = n.oid and p.proname = any ($3::text[])) as f on true \
             where n.nspname = $1 and c.relname = $2";
         let row = sqlx::query(FIND)
             .bind(sql.names.schema())
             .bind(sql.names.table())
-            .bind(&FUNCTIONS[..])
+            .bind(function_names(&sql.names))
             .fetch_optional(connection)
             .await?;
         let read = |row: PgRow| -> Result<Found, sqlx::Error> {
@@ -344,10 +347,10 @@ impl Found {
         if let Some(complaint) = self.role.complaint(names) {
             return Some(complaint);
         }
-        if !self.has_policy || usize::try_from(self.functions) != Ok(FUNCTIONS.len()) {
+        if !self.has_policy || usize::try_from(self.functions) != Ok(function_names(names).len()) {
             return Some(format!(
                 "the policy and the functions of the table {names} for row-level security are missing or were changed; \
-                 migrate as its owner (if they were changed: to version 1 and back)"
+                 migrate with row-level security, as its owner (if they were changed: to version 1 and back)"
             ));
         }
         if !self.is_on {

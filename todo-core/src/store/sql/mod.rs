@@ -1,6 +1,9 @@
 //! What the stores on SQL databases share: statements, migrations, a pool of connections, and the meaning of errors.
 
 pub(super) mod classify;
+pub(super) mod columns;
+#[cfg(feature = "postgres")]
+pub(super) mod functions;
 pub(super) mod migrate;
 pub(super) mod names;
 pub(super) mod operations;
@@ -8,6 +11,7 @@ pub(super) mod operations;
 mod plans;
 pub(super) mod pool;
 pub(super) mod queue;
+pub(super) mod selection;
 pub(super) mod sqlstate;
 pub(super) mod statements;
 pub(super) mod transaction;

@@ -4,10 +4,10 @@
 //! `task_store!` writes the rest.
 
 use super::{
-    super::{Completion, TaskChange, error::StoreError},
+    super::{BulkResult, TaskChange, error::StoreError},
     statements::Statements,
 };
-use crate::{Description, Patch, Task, TaskId, TaskQuery, Title, UserId, clock::Timestamp};
+use crate::{Group, ListName, Position, Summary, Tag, Task, TaskFilter, TaskId, TaskQuery, UserId, clock::Timestamp};
 
 /// What running an operation twice does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,38 @@ pub(in crate::store) struct Insert<'a> {
     pub(in crate::store) task: &'a Task,
 }
 
+pub(in crate::store) struct InsertAll<'a> {
+    pub(in crate::store) owner: &'a UserId,
+    pub(in crate::store) tasks: &'a [Task],
+}
+
+pub(in crate::store) struct Count<'a> {
+    pub(in crate::store) owner: &'a UserId,
+    pub(in crate::store) filter: &'a TaskFilter,
+}
+
+pub(in crate::store) struct Summarize<'a> {
+    pub(in crate::store) owner: &'a UserId,
+}
+
+pub(in crate::store) struct UpdateMatching<'a> {
+    pub(in crate::store) owner: &'a UserId,
+    pub(in crate::store) filter: &'a TaskFilter,
+    pub(in crate::store) change: &'a TaskChange,
+    pub(in crate::store) now: Timestamp,
+}
+
+pub(in crate::store) struct Reposition<'a> {
+    pub(in crate::store) owner: &'a UserId,
+    pub(in crate::store) positions: &'a [(TaskId, Position)],
+    pub(in crate::store) now: Timestamp,
+}
+
+pub(in crate::store) struct DeleteMatching<'a> {
+    pub(in crate::store) owner: &'a UserId,
+    pub(in crate::store) filter: &'a TaskFilter,
+}
+
 pub(in crate::store) struct Get<'a> {
     pub(in crate::store) owner: &'a UserId,
     pub(in crate::store) id: TaskId,
@@ -85,62 +117,97 @@ pub(in crate::store) struct Ping;
 /// Whether any owner has a task: for migrations.
 pub(in crate::store) struct HasTasks;
 
-/// The parameters of an update, in the order of the statement.
-pub(in crate::store) struct Change<'a> {
-    pub(in crate::store) title: Option<&'a str>,
-    pub(in crate::store) describe: bool,
-    pub(in crate::store) description: Option<&'a str>,
-    pub(in crate::store) toggle: bool,
-    pub(in crate::store) completed: Option<bool>,
-}
+/// The rows of a summary: the kind of the group, its name, and the numbers of its tasks and of the open ones.
+pub(in crate::store) type GroupRow = (i64, Option<String>, i64, i64);
 
-impl<'a> From<&'a TaskChange> for Change<'a> {
-    fn from(change: &'a TaskChange) -> Self {
-        Self {
-            title: change.title.as_ref().map(Title::as_str),
-            describe: change.description != Patch::Keep,
-            description: match &change.description {
-                Patch::Set(description) => Some(description.as_str()),
-                Patch::Keep | Patch::Clear => None,
-            },
-            toggle: change.completed == Some(Completion::Toggle),
-            completed: match change.completed {
-                Some(Completion::Set(completed)) => Some(completed),
-                Some(Completion::Toggle) | None => None,
-            },
+/// The summary that the rows make.
+pub(in crate::store) fn summary(rows: Vec<GroupRow>) -> Result<Summary, sqlx::Error> {
+    let mut summary = Summary::default();
+    for (kind, name, total, open) in rows {
+        let (total, open) = (total.unsigned_abs(), open.unsigned_abs());
+        let decode = |error: crate::InvalidValue| sqlx::Error::Decode(Box::new(error));
+        match (kind, name) {
+            // Each task is in one list or in none, so these groups are all tasks.
+            (0, name) => {
+                summary.total += total;
+                summary.open += open;
+                if let Some(name) = name {
+                    summary.lists.push(Group { name: ListName::new(name).map_err(decode)?, open, total });
+                }
+            }
+            (_, Some(name)) => summary.tags.push(Group { name: Tag::new(name).map_err(decode)?, open, total }),
+            (_, None) => {}
         }
     }
+    summary.lists.sort_by(|one, other| one.name.cmp(&other.name));
+    summary.tags.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(summary)
 }
 
-/// A row as the statements return it. `T` is how the database keeps a time.
-pub(in crate::store) type Row<T> = (uuid::Uuid, String, Option<String>, bool, T, T, i64);
-
-/// The task in a row.
-pub(in crate::store) fn task<T: Into<Timestamp>>(owner: &UserId, row: Row<T>) -> Result<Task, sqlx::Error> {
-    let (id, title, description, completed, created_at, updated_at, version) = row;
-    let decode = |error| sqlx::Error::Decode(Box::new(error));
-    Ok(Task {
-        id: TaskId::from(id),
-        user_id: owner.clone(),
-        title: Title::new(title).map_err(decode)?,
-        description: description.map(Description::new).transpose().map_err(decode)?,
-        completed,
-        created_at: created_at.into(),
-        updated_at: updated_at.into(),
-        version,
-    })
+/// A page of the rows that a list has returned. In practice they are in order; SQL promises this for each of the two parts
+/// of a list by itself.
+pub(in crate::store) fn page(mut tasks: Vec<Task>, query: &TaskQuery) -> crate::Page {
+    let sort = query.sort;
+    if tasks.len() > 1 && !query.is_simple() {
+        let mut keyed: Vec<_> = tasks.into_iter().map(|task| (sort.key(&task), task)).collect();
+        let compare = |(key, task): &(_, Task), (other_key, other): &(_, Task)| {
+            sort.compare((key, task.id), (other_key, other.id))
+        };
+        if !keyed.is_sorted_by(|one, other| compare(one, other).is_le()) {
+            keyed.sort_by(compare);
+        }
+        tasks = keyed.into_iter().map(|(_, task)| task).collect();
+    }
+    crate::Page::from_one_more(tasks, query)
 }
 
-/// Writes the operations for the connections of one database. They differ only in types, over which sqlx can be generic
-/// only with a page of bounds.
+/// The counts of a change of many tasks.
+pub(in crate::store) fn bulk_result(matched: i64, changed: i64) -> BulkResult {
+    BulkResult { matched: matched.unsigned_abs(), changed: changed.unsigned_abs() }
+}
+
+/// Reads the fields of a task from a row, from a column on. `$time` reads a time and `$texts` several texts.
+macro_rules! fields {
+    ($row:ident, $first:expr, $time:path, $texts:path) => {{
+        let mut next = $first;
+        let mut column = || {
+            next += 1;
+            next - 1
+        };
+        $crate::store::sql::columns::Fields {
+            id: $row.try_get(column())?,
+            title: $row.try_get(column())?,
+            description: $row.try_get(column())?,
+            completed: $row.try_get(column())?,
+            completed_at: $time($row, column())?,
+            due: $row.try_get(column())?,
+            due_at: $time($row, column())?,
+            priority: $row.try_get(column())?,
+            list: $row.try_get(column())?,
+            tags: $texts($row, column())?,
+            position: $row.try_get(column())?,
+            metadata: $row.try_get(column())?,
+            created_at: $time($row, column())?.unwrap_or(Timestamp::from_unix_micros(0)),
+            updated_at: $time($row, column())?.unwrap_or(Timestamp::from_unix_micros(0)),
+            version: $row.try_get(column())?,
+        }
+    }};
+}
+pub(in crate::store) use fields;
+
+/// Writes the operations for the connections of one database, which differ only in types, over which sqlx can be generic
+/// only with a page of bounds. `$database` is that of sqlx; a function `arguments` makes its arguments of values, and a
+/// function `read_task` makes a task of its rows.
 macro_rules! operations {
-    ($connection:ty, $time:ty) => {
+    ($connection:ty) => {
         const _: () = {
             use $crate::{
-                Description, Page, Task,
+                Page, Summary, Task,
                 store::sql::{
+                    columns::{Value, change_values, row_values},
                     operations::{
-                        Change, Delete, Effect, Erase, Get, HasTasks, Insert, List, Operation, Ping, Row, Update, task,
+                        Delete, Effect, Erase, Get, HasTasks, Insert, List, Operation, Ping, Summarize, Update, page,
+                        summary,
                     },
                     statements::Statements,
                 },
@@ -151,18 +218,10 @@ macro_rules! operations {
                 const EFFECT: Effect = Effect::Write;
 
                 async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<bool, sqlx::Error> {
-                    let Self { owner, task } = self;
-                    let done = sqlx::query(sql.insert.clone())
-                        .bind(owner.as_str())
-                        .bind(task.id.as_uuid())
-                        .bind(task.title.as_str())
-                        .bind(task.description.as_ref().map(Description::as_str))
-                        .bind(task.completed)
-                        .bind(<$time>::from(task.created_at))
-                        .bind(<$time>::from(task.updated_at))
-                        .bind(task.version)
-                        .execute(connection)
-                        .await?;
+                    // The owner of the call, whatever the task says.
+                    let owner = Value::Text(Some(self.owner.as_str().into()));
+                    let values = std::iter::once(owner).chain(row_values(self.task).skip(1));
+                    let done = sqlx::query_with(sql.insert.clone(), arguments(values)?).execute(connection).await?;
                     Ok(done.rows_affected() == 1)
                 }
             }
@@ -176,12 +235,12 @@ macro_rules! operations {
                     connection: &mut $connection,
                     sql: &Statements,
                 ) -> Result<Option<Task>, sqlx::Error> {
-                    let row: Option<Row<$time>> = sqlx::query_as(sql.get.clone())
+                    let row = sqlx::query(sql.get.clone())
                         .bind(self.owner.as_str())
                         .bind(self.id.as_uuid())
                         .fetch_optional(connection)
                         .await?;
-                    row.map(|row| task(self.owner, row)).transpose()
+                    row.map(|row| read_task(self.owner, &row, 0)).transpose()
                 }
             }
 
@@ -191,20 +250,36 @@ macro_rules! operations {
 
                 async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<Page, sqlx::Error> {
                     let Self { owner, query } = self;
-                    let Some(newest) = query.newest() else {
-                        return Ok(Page::default());
+                    let rows = if query.is_simple() {
+                        let Some(newest) = query.newest() else {
+                            return Ok(Page::default());
+                        };
+                        let completed = query.filter.completed;
+                        let statement = if completed.is_some() { &sql.list_completed } else { &sql.list };
+                        let mut statement = sqlx::query(statement.clone())
+                            .bind(owner.as_str())
+                            .bind(newest.as_uuid())
+                            .bind(i64::from(query.limit.get()) + 1);
+                        if let Some(completed) = completed {
+                            statement = statement.bind(completed);
+                        }
+                        statement.fetch_all(connection).await?
+                    } else {
+                        list_rows(connection, sql, owner, query).await?
                     };
-                    let statement = if query.completed.is_some() { &sql.list_completed } else { &sql.list };
-                    let mut statement = sqlx::query_as(statement.clone())
-                        .bind(owner.as_str())
-                        .bind(newest.as_uuid())
-                        .bind(i64::from(query.limit.get()) + 1);
-                    if let Some(completed) = query.completed {
-                        statement = statement.bind(completed);
-                    }
-                    let rows: Vec<Row<$time>> = statement.fetch_all(connection).await?;
-                    let tasks = rows.into_iter().map(|row| task(owner, row)).collect::<Result<_, _>>()?;
-                    Ok(Page::from_one_more(tasks, query.limit))
+                    let tasks = rows.iter().map(|row| read_task(owner, row, 0)).collect::<Result<_, _>>()?;
+                    Ok(page(tasks, query))
+                }
+            }
+
+            impl Operation<$connection> for Summarize<'_> {
+                type Output = Summary;
+                const EFFECT: Effect = Effect::Read;
+
+                async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<Summary, sqlx::Error> {
+                    let rows =
+                        sqlx::query_as(sql.summary.clone()).bind(self.owner.as_str()).fetch_all(connection).await?;
+                    summary(rows)
                 }
             }
 
@@ -217,21 +292,17 @@ macro_rules! operations {
                     connection: &mut $connection,
                     sql: &Statements,
                 ) -> Result<Option<Task>, sqlx::Error> {
-                    let change = Change::from(self.change);
+                    let values = [
+                        Value::Text(Some(self.owner.as_str().into())),
+                        Value::Uuid(Some(self.id.as_uuid())),
+                        Value::Time(Some(self.now)),
+                        Value::Big(self.change.if_version),
+                    ];
+                    let values = values.into_iter().chain(change_values(self.change));
                     // Not `fetch_optional`: on SQLite it returns with the first row, and the statement commits only
                     // when it has been read to its end.
-                    let rows: Vec<Row<$time>> = sqlx::query_as(sql.update.clone())
-                        .bind(self.owner.as_str())
-                        .bind(self.id.as_uuid())
-                        .bind(change.title)
-                        .bind(change.describe)
-                        .bind(change.description)
-                        .bind(change.toggle)
-                        .bind(change.completed)
-                        .bind(<$time>::from(self.now))
-                        .fetch_all(connection)
-                        .await?;
-                    rows.into_iter().next().map(|row| task(self.owner, row)).transpose()
+                    let rows = sqlx::query_with(sql.update.clone(), arguments(values)?).fetch_all(connection).await?;
+                    rows.first().map(|row| read_task(self.owner, row, 0)).transpose()
                 }
             }
 
@@ -286,11 +357,14 @@ macro_rules! task_store {
     ($store:ty) => {
         const _: () = {
             use $crate::{
-                Page, Task, TaskId, TaskQuery, UserId,
+                Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, UserId,
                 clock::Timestamp,
                 store::{
-                    StoreError, TaskChange, TaskStore,
-                    sql::operations::{Delete, Erase, Get, Insert, List, Ping, Update},
+                    BulkResult, StoreError, TaskChange, TaskStore,
+                    sql::operations::{
+                        Count, Delete, DeleteMatching, Erase, Get, Insert, InsertAll, List, Ping, Reposition,
+                        Summarize, Update, UpdateMatching,
+                    },
                 },
             };
 
@@ -304,8 +378,43 @@ macro_rules! task_store {
                     self.run(&Get { owner, id }).await
                 }
 
+                async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError> {
+                    self.run(&InsertAll { owner, tasks }).await
+                }
+
                 async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
                     self.run(&List { owner, query }).await
+                }
+
+                async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+                    self.run(&Count { owner, filter }).await
+                }
+
+                async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError> {
+                    self.run(&Summarize { owner }).await
+                }
+
+                async fn update_matching(
+                    &self,
+                    owner: &UserId,
+                    filter: &TaskFilter,
+                    change: &TaskChange,
+                    now: Timestamp,
+                ) -> Result<BulkResult, StoreError> {
+                    self.run(&UpdateMatching { owner, filter, change, now }).await
+                }
+
+                async fn reposition(
+                    &self,
+                    owner: &UserId,
+                    positions: &[(TaskId, Position)],
+                    now: Timestamp,
+                ) -> Result<Vec<Task>, StoreError> {
+                    self.run(&Reposition { owner, positions, now }).await
+                }
+
+                async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+                    self.run(&DeleteMatching { owner, filter }).await
                 }
 
                 async fn update(

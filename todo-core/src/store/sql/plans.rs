@@ -16,7 +16,10 @@ mod postgres {
     use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, SqlStr};
 
     use super::{Dialect, Names, Statements};
-    use crate::store::sql::statements::Batches;
+    use crate::store::sql::{
+        columns::{self, COLUMNS, Kind},
+        statements::Batches,
+    };
 
     /// The number of tasks. Every third one belongs to Ann, and only her first [`DONE`] are completed.
     const TASKS: usize = 60_000;
@@ -53,10 +56,15 @@ mod postgres {
             get,
             list,
             list_completed,
+            summary: _,
             update,
+            reposition: _,
             delete,
             erase,
             ping,
+            // See `the_plans_of_filters_and_sorts`.
+            selections: _,
+            insert_all: _,
             // It stops at the first row of any owner, and no call runs it.
             has_tasks: _,
             #[cfg(feature = "sqlite")]
@@ -66,20 +74,29 @@ mod postgres {
         let key = &["user_id", "id"][..];
         let completed = &["user_id", "completed", "id"][..];
         let (ann, some, all) = ("'ann'::text", &*id(30_000), "'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid");
-        let (page, new) = ("101::bigint", "gen_random_uuid()::uuid");
-        let (title, description, yes, no) = ("'Task'::text", "null::text", "true::boolean", "null::boolean");
-        let (now, first) = ("now()::timestamptz", "1::bigint");
+        let (page, yes) = ("101::bigint", "true::boolean");
+        // A row, and a change of every column that changes.
+        let row = COLUMNS.iter().map(|column| match (column.name, column.kind) {
+            ("user_id", _) => ann.to_owned(),
+            ("id", _) => "gen_random_uuid()::uuid".to_owned(),
+            (name, kind) => sample(name, kind),
+        });
+        let row: Vec<_> = row.collect();
+        let row: Vec<_> = row.iter().map(String::as_str).collect();
+        let change: Vec<_> = columns::change_parameters().iter().map(|(name, kind)| sample(name, *kind)).collect();
+        let fixed = [ann, some, "now()::timestamptz", "null::bigint"];
+        let change: Vec<_> = fixed.into_iter().chain(change.iter().map(String::as_str)).collect();
         let case = |name, sql: &SqlStr, parameters: &[&str], by, pages| {
             let parameters = parameters.iter().map(|&value| value.to_owned()).collect();
             Case { name, sql: sql.as_str().to_owned(), parameters, by, pages }
         };
         let mut cases = vec![
-            case("insert", insert, &[ann, new, title, description, yes, now, now, first], &[], WRITE + FIRST),
+            case("insert", insert, &row, &[], WRITE + FIRST),
             case("get", get, &[ann, some], key, SEARCH),
             case("list", list, &[ann, all, page], key, PAGE + SEARCH),
             case("list from the middle", list, &[ann, some, page], key, PAGE + SEARCH),
             case("list the few that are done", list_completed, &[ann, all, page, yes], completed, PAGE + SEARCH),
-            case("update", update, &[ann, some, title, yes, description, yes, no, now], key, SEARCH + WRITE + FIRST),
+            case("update", update, &change, key, SEARCH + WRITE + FIRST),
             case("delete", delete, &[ann, some], key, SEARCH + WRITE),
             // 80 tasks, each on its own page and in two indexes.
             case("erase", erase, &["'user 7'::text"], &["user_id"], SEARCH + 4 * 80),
@@ -99,12 +116,27 @@ mod postgres {
             case("many gets", get, &[ann, some], key, SEARCH),
             case("many lists", list, &[ann, some, page], key, PAGE + SEARCH),
             case("many lists of what is done", list_completed, &[ann, some, page, yes], completed, PAGE + SEARCH),
-            case("many inserts", insert, &[ann, new, title, description, yes, now, now, first], &[], WRITE),
+            case("many inserts", insert, &row, &[], WRITE),
             // They search twice: for rows that are not locked, and for rows to change.
-            case("many updates", update, &[ann, some, title, yes, description, yes, no, now], key, 2 * SEARCH + WRITE),
+            case("many updates", update, &change, key, 2 * SEARCH + WRITE),
             case("many deletes", delete, &[ann, some], key, 2 * SEARCH + WRITE),
         ]);
         cases
+    }
+
+    /// A value for a column or a parameter of a change.
+    fn sample(name: &str, kind: Kind) -> String {
+        let value = match kind {
+            Kind::Text if name == "position" => "'a5'",
+            Kind::Text => "'2026-12-01'",
+            Kind::Texts => "'{home}'",
+            Kind::Smalls => "'{1}'",
+            Kind::Uuid => "gen_random_uuid()",
+            Kind::Bool => "true",
+            Kind::Small | Kind::Big => "1",
+            Kind::Time => "now()",
+        };
+        format!("{value}::{}", columns::postgres_type(kind))
     }
 
     /// The statements within the functions, read from the database, with the parameters of the statements that they
@@ -120,8 +152,7 @@ mod postgres {
                 "list the few that are done" => "list_completed",
                 name => name,
             };
-            let body =
-                "select substring(prosrc from 'return query (.*?);') from pg_proc where proname = 'tasks_' || $1";
+            let body = "select substring(prosrc from 'return query (.*?);') from pg_proc where proname ~ ('^tasks_' || $1 || '_[0-9a-f]{10}$')";
             let body: String =
                 sqlx::query_scalar(body).bind(function).fetch_one(&mut connection).await.expect("a function");
             case.sql = body;
@@ -336,9 +367,15 @@ mod sqlite {
             get,
             list,
             list_completed,
+            summary: _,
             update,
+            reposition: _,
             delete,
             erase,
+            // See `the_plans_of_filters_and_sorts`.
+            selections: _,
+            #[cfg(feature = "postgres")]
+                insert_all: _,
             // These end before they read a row, which a plan does not show.
             ping: _,
             lock: _,

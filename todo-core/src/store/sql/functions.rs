@@ -1,0 +1,177 @@
+//! The functions in the database that bind the owner, for row-level security. Each runs the statement of a call.
+//!
+//! The names end in a digest of the text, so that servers of two versions of this library can work beside each other:
+//! `migrate` adds the functions that are missing, and removes those that are two generations old.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use sqlx::SqlStr;
+
+use super::{
+    columns::{COLUMNS, Kind, Parameter, static_text},
+    names::Resolved,
+};
+
+/// The type of a column, and of the argument of a function for it.
+pub(in crate::store) fn column_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text => "text",
+        Kind::Uuid => "uuid",
+        Kind::Bool => "boolean",
+        Kind::Small => "smallint",
+        Kind::Big => "bigint",
+        Kind::Time => "timestamptz",
+        Kind::Texts => "text[]",
+        Kind::Smalls => "smallint[]",
+    }
+}
+
+/// What a function returns for each row.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) enum Rows {
+    /// A task.
+    Tasks,
+    /// Nothing that matters: the number of rows counts.
+    Counted,
+    /// A group of a summary.
+    Groups,
+}
+
+/// A function: what it is for, the types of its arguments, and the statement that it runs.
+pub(in crate::store) struct Definition<'a> {
+    pub(in crate::store) name: &'static str,
+    pub(in crate::store) arguments: Vec<&'static str>,
+    pub(in crate::store) rows: Rows,
+    pub(in crate::store) statement: &'a str,
+}
+
+/// A function of the database.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Function {
+    name: &'static str,
+    /// Its name in the schema, with the digest.
+    pub(in crate::store) full_name: String,
+    /// Its qualified name with the types of the arguments.
+    pub(in crate::store) signature: String,
+    /// The statement that creates it.
+    pub(in crate::store) create: String,
+    call: String,
+}
+
+/// The functions of one version of this library.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Functions(pub(in crate::store) Vec<Function>);
+
+/// The number of digits of the digest.
+const DIGITS: usize = 10;
+
+const BODY: &str = "language plpgsql{rows} as $body$
+#variable_conflict use_column
+declare
+    former constant text := pg_catalog.current_setting('todo.user_id', true);
+begin
+    perform pg_catalog.set_config('todo.user_id', $1, true);
+    return query {statement};
+    perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
+end $body$";
+
+impl Functions {
+    /// Makes the functions, and one more that runs any statement ([`run_template`](Self::run_template)).
+    pub(in crate::store) fn new<'a>(names: &Resolved, definitions: impl IntoIterator<Item = Definition<'a>>) -> Self {
+        let mut functions: Vec<_> =
+            definitions.into_iter().map(|definition| Function::new(names, &definition)).collect();
+        functions.push(Function::runner(names));
+        Self(functions)
+    }
+
+    fn get(&self, name: &str) -> Option<&Function> {
+        self.0.iter().find(|function| function.name == name)
+    }
+
+    /// The statement that calls a function with its arguments as parameters.
+    pub(in crate::store) fn call(&self, name: &str) -> SqlStr {
+        static_text(self.get(name).map(|function| function.call.clone()).unwrap_or_default())
+    }
+
+    /// The statement that calls a function with these arguments.
+    pub(in crate::store) fn call_with(&self, name: &str, arguments: &str) -> SqlStr {
+        let call = self.get(name).map(|function| &*function.call).unwrap_or_default();
+        let (before, _) = call.rsplit_once('(').unwrap_or_default();
+        static_text(format!("{before}({arguments})"))
+    }
+
+    /// The call of the function that runs a statement (`{statement}`) for an owner (`$1`) with an array of texts as
+    /// parameters (`$2`), with the columns of its rows (`{row}`). Within the statement they are `$1` and `$2[n]`.
+    ///
+    /// The function runs with the rights of its caller, so it allows nothing that the caller could not do: the owner is
+    /// bound and the policy applies, whatever the statement says.
+    pub(in crate::store) fn run_template(&self) -> &str {
+        self.get("run").map(|function| &*function.call).unwrap_or_default()
+    }
+}
+
+impl Function {
+    fn new(names: &Resolved, definition: &Definition<'_>) -> Self {
+        let Definition { name, arguments, rows, statement } = definition;
+        let types = arguments.join(", ");
+        let (columns, returns, estimate, returning) = match rows {
+            Rows::Tasks => {
+                let selected = || COLUMNS.iter().filter(|column| column.selected);
+                let columns: Vec<_> = selected().map(|column| column.name).collect();
+                let typed: Vec<_> =
+                    selected().map(|column| format!("{} {}", column.name, column_type(column.kind))).collect();
+                let estimate = if name.starts_with("list") { " rows 100" } else { " rows 1" };
+                (columns.join(", "), format!("table ({})", typed.join(", ")), estimate, "")
+            }
+            Rows::Counted => (String::new(), "setof boolean".to_owned(), "", " returning true"),
+            Rows::Groups => (
+                "kind, name, total, open".to_owned(),
+                "table (kind bigint, name text, total bigint, open bigint)".to_owned(),
+                " rows 20",
+                "",
+            ),
+        };
+        let body = BODY.replace("{rows}", estimate).replace("{statement}", &format!("{statement}{returning}"));
+        let numbers: Vec<_> = (1..=arguments.len()).map(|number| format!("${number}")).collect();
+        let call = format!("select {columns} from {{function}}({})", numbers.join(", "));
+        Self::finish(names, name, &types, &format!("returns {returns} {body}"), &call)
+    }
+
+    fn runner(names: &Resolved) -> Self {
+        let body = BODY.replace("{rows}", "").replace("{statement}", "execute $3 using $1, $2");
+        let call = "select * from {function}($1, $2, {statement}) as t ({row})";
+        Self::finish(names, "run", "text, text[], text", &format!("returns setof record {body}"), call)
+    }
+
+    fn finish(names: &Resolved, name: &'static str, types: &str, rest: &str, call: &str) -> Self {
+        let text = format!("({types}) {rest}");
+        let digest = digest(&SHA256, text.as_bytes());
+        let digits = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let full_name = format!("{}_{name}_{}", names.table, &digits[..DIGITS]);
+        let qualified = format!("{}.\"{full_name}\"", names.render("\"{schema}\""));
+        Self {
+            name,
+            signature: format!("{qualified}({types})"),
+            create: format!("create function {qualified}{text}"),
+            call: call.replace("{function}", &qualified),
+            full_name,
+        }
+    }
+}
+
+/// The types of the columns, as the arguments of a function.
+pub(in crate::store) fn row_types() -> Vec<&'static str> {
+    COLUMNS.iter().map(|column| argument_type(column.kind)).collect()
+}
+
+/// The types of the parameters of a change, as the arguments of a function.
+pub(in crate::store) fn change_types(parameters: &[Parameter]) -> Vec<&'static str> {
+    parameters.iter().map(|(_, kind)| argument_type(*kind)).collect()
+}
+
+/// A parameter with several values is passed as text, as in the statements without a function.
+fn argument_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Texts | Kind::Smalls => "text",
+        kind => column_type(kind),
+    }
+}
