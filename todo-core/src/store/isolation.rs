@@ -34,38 +34,55 @@ const WITHOUT_OWNER: [&str; 3] = ["has_tasks", "lock", "ping"];
 /// The statement without its owner, or `None` if it has none.
 fn without_owner(sql: &str) -> Option<String> {
     let weakened = [
+        ("select $1, unnest(", "select coalesce('nobody', $1), unnest("),
+        ("select k.user_id, k.id", "select coalesce('nobody', k.user_id), k.id"),
         ("user_id = $1", "cast($1 as text) is not null"),
         ("t.user_id = k.user_id", "k.user_id is not null"),
         ("values ($1,", "values (coalesce('nobody', $1),"),
-        (
-            "select * from unnest($1::text[],",
-            "select * from unnest(array_fill('nobody'::text, array[cardinality($1::text[])]),",
-        ),
     ];
     weakened.iter().find(|(owner, _)| sql.contains(owner)).map(|(owner, anybody)| sql.replace(owner, anybody))
 }
 
-/// Each statement that can lose its owner: its name, and all statements with this one weakened.
-fn weakened(dialect: Dialect, scope: Scope) -> Vec<(&'static str, impl Fn(&Names) -> Statements)> {
+/// A statement that can lose its owner: its name, and all statements with this one weakened.
+type Weakened = (&'static str, Box<dyn Fn(&Names) -> Statements + Send + Sync>);
+
+/// Each statement that can lose its owner.
+fn weakened(dialect: Dialect, scope: Scope) -> Vec<Weakened> {
     let names = Names::default();
     let mut statements = Statements::render(dialect, names);
-    let mut weakened = Vec::new();
+    let mut weakened: Vec<Weakened> = Vec::new();
     for (place, (name, found, sql)) in statements.all_mut().into_iter().enumerate() {
-        if found != scope {
+        // SQLite adds several tasks with the statement for one.
+        if found != scope || (dialect == Dialect::Sqlite && name == "insert_all") {
             continue;
         }
         assert_eq!(without_owner(sql.as_str()).is_none(), WITHOUT_OWNER.contains(&name), "{name}");
         if without_owner(sql.as_str()).is_none() {
             continue;
         }
-        weakened.push((name, move |names: &Names| {
+        let render = move |names: &Names| {
             let mut statements = Statements::render(dialect, names.clone());
             if let Some((_, _, sql)) = statements.all_mut().into_iter().nth(place) {
                 let text: Arc<str> = without_owner(sql.as_str()).expect("an owner").into();
                 *sql = AssertSqlSafe(text).into_sql_str();
             }
             statements
-        }));
+        };
+        weakened.push((name, Box::new(render)));
+    }
+    if scope == Scope::Call {
+        let templates = statements.selections.all_mut();
+        for (place, (name, _)) in templates.into_iter().enumerate() {
+            let render = move |names: &Names| {
+                let mut statements = Statements::render(dialect, names.clone());
+                if let Some((_, template)) = statements.selections.all_mut().into_iter().nth(place) {
+                    assert!(template.contains("user_id = {owner}"), "{template}");
+                    *template = template.replace("user_id = {owner}", "cast({owner} as text) is not null");
+                }
+                statements
+            };
+            weakened.push((name, Box::new(render)));
+        }
     }
     weakened
 }
@@ -125,7 +142,7 @@ async fn the_suite_notices_each_sqlite_statement_without_its_owner() {
         let failing = first_failing(async || new_store(Some(render(&Names::default()))).await).await;
         table.add("SQLite", statement, failing);
     }
-    table.finish(7);
+    table.finish(13);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +175,7 @@ async fn the_suite_notices_each_postgres_statement_without_its_owner() {
     }
     connected.close().await;
     database.close().await;
-    table.finish(13);
+    table.finish(20);
 }
 
 /// A store that sends each call in a batch, beside a call of another owner for a task with the same id.
@@ -194,6 +211,9 @@ impl TaskStore for InBatches {
     }
 
     async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
+        if !query.is_simple() {
+            return self.store.list(owner, query).await;
+        }
         let found = self.store.list_many(&[(owner, query), (&Self::stranger(), query)]).await;
         Ok(first(found.expect("a batch"), &Page::default()))
     }

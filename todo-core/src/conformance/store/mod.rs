@@ -8,11 +8,13 @@ mod changes;
 mod fixture;
 mod lists;
 mod owners;
+mod planning;
 mod tasks;
 
 pub use changes::*;
 pub use lists::*;
 pub use owners::*;
+pub use planning::*;
 pub use tasks::*;
 
 /// Generates a test for each case of the suite for stores.
@@ -54,6 +56,17 @@ macro_rules! store_conformance {
             a_change_of_several_fields_increments_the_version_once
             a_change_without_effect_keeps_version_and_updated_at
             updated_at_never_goes_backwards
+            all_fields_are_read_back_unchanged
+            each_field_changes_alone
+            completing_sets_the_time_and_reopening_removes_it
+            a_change_for_another_version_is_not_made
+            several_tasks_are_added_together_or_not_at_all
+            every_sort_is_paged_without_gaps
+            filters_select_the_same_tasks_as_their_definition
+            the_summary_counts_lists_and_tags_of_one_owner
+            many_tasks_change_in_one_step
+            positions_are_set_together
+            a_random_history_has_the_results_of_the_memory_store
         }
     };
     (@ listed; $($case:ident)+) => {

@@ -319,7 +319,7 @@ mod tests {
             let names = Names::new(format!("customer_{number}"), "tasks").expect("names");
             let store = host.clone().with_names(names);
             let secure = store.clone().with_row_security();
-            assert!(secure.sql.insert.as_str().contains(&format!(r#""customer_{number}"."tasks_insert""#)));
+            assert!(secure.sql.insert.as_str().contains(&format!(r#""customer_{number}"."tasks_insert_"#)));
             statements.extend([Arc::downgrade(&store.sql), Arc::downgrade(&secure.sql)]);
         }
         assert!(statements.iter().all(|statements| statements.upgrade().is_none()));

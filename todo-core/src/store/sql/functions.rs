@@ -118,7 +118,7 @@ impl Function {
                 let selected = || COLUMNS.iter().filter(|column| column.selected);
                 let columns: Vec<_> = selected().map(|column| column.name).collect();
                 let typed: Vec<_> =
-                    selected().map(|column| format!("{} {}", column.name, column_type(column.kind))).collect();
+                    selected().map(|column| format!("\"{}\" {}", column.name, column_type(column.kind))).collect();
                 let estimate = if name.starts_with("list") { " rows 100" } else { " rows 1" };
                 (columns.join(", "), format!("table ({})", typed.join(", ")), estimate, "")
             }

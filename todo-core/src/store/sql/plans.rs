@@ -44,7 +44,7 @@ mod postgres {
     /// The pages from the root of an index to a row: four here, and one in reserve.
     const SEARCH: usize = 5;
     /// The pages for writing a row: a search, its page, an entry in each index, and sometimes a page that is split.
-    const WRITE: usize = 20;
+    const WRITE: usize = 25;
     /// Additional pages for the first write of a session.
     const FIRST: usize = 20;
 

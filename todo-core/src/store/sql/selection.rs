@@ -99,6 +99,13 @@ impl Selections {
         Self { function: Some(functions.run_template().to_owned()), ..plain }
     }
 
+    /// Each template with its name, to weaken it.
+    #[cfg(test)]
+    pub(in crate::store) fn all_mut(&mut self) -> [(&'static str, &mut String); 4] {
+        let Self { dialect: _, function: _, list, count, update, delete } = self;
+        [("list by filter", list), ("count", count), ("update_matching", update), ("delete_matching", delete)]
+    }
+
     /// Whether the parameters are passed to a function, as one array of texts.
     #[cfg(feature = "postgres")]
     pub(in crate::store) fn is_in_function(&self) -> bool {
@@ -252,7 +259,7 @@ fn columns_of_tasks() -> String {
     #[cfg(feature = "postgres")]
     {
         let columns = columns::COLUMNS.iter().filter(|column| column.selected);
-        let typed = columns.map(|column| format!("{} {}", column.name, super::functions::column_type(column.kind)));
+        let typed = columns.map(|column| format!("\"{}\" {}", column.name, super::functions::column_type(column.kind)));
         typed.collect::<Vec<_>>().join(", ")
     }
     #[cfg(not(feature = "postgres"))]
