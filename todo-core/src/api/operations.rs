@@ -205,7 +205,7 @@ fn one(task: &Task) -> Response<Bytes> {
 /// The link to the next page: a relative reference that is only a query, which is right under any mount (RFC 8288).
 fn next_link(query: &TaskQuery, repeated: &[(String, String)], page: &Page) -> Option<HeaderValue> {
     let cursor = page.next.as_ref()?;
-    let mut link = form_urlencoded::Serializer::new("<?".to_owned());
+    let mut link = form_urlencoded::Serializer::for_suffix("<?".to_owned(), 2);
     link.append_pair("cursor", &cursor.to_string()).append_pair("limit", &query.limit.get().to_string());
     link.extend_pairs(repeated);
     HeaderValue::try_from(link.finish() + ">; rel=\"next\"").ok()
