@@ -164,7 +164,7 @@ def filter_failure(context, failure, case, response):
         segments = path_of(response.request).removesuffix("/complete").split("/")
         return segments[-1] not in deleted
     # Schemathesis knows no token of another user.
-    if failure.code == "ST201" and path_of(response.request).endswith("/tasks/transfer"):
+    if failure.code == "ST202" and path_of(response.request).endswith("/tasks/transfer"):
         return "from_token" not in response.json().get("field_errors", {})
     # White space at the ends of a title does not count for its length (decision 15).
     if failure.code == "ST201" and isinstance(case.body, dict) and isinstance(title := case.body.get("title"), str):
