@@ -5,8 +5,9 @@ use tracing::Instrument as _;
 use crate::{
     Error, InvalidValue, Limit, Metadata, NewTask, Page, Patch, Position, Sort, Summary, Task, TaskFilter, TaskId,
     TaskPatch, TaskQuery, TaskReplacement, UserId,
-    clock::{Clock, IdGenerator, SystemClock, UuidV7},
-    store::{BulkResult, Completion, LONG_LIST, StoreError, TaskChange, TaskStore},
+    clock::{Clock, IdGenerator, SystemClock, Timestamp, UuidV7},
+    event::{Hook, TaskEvent},
+    store::{BulkResult, Completion, LONG_LIST, StoreError, TaskChange, TaskStore, Transfer},
     user_limits::{Access, NoSlot, Slot, UserLimiter, UserLimits},
 };
 
@@ -31,6 +32,7 @@ pub struct TodoService {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdGenerator>,
     limiter: Option<Arc<UserLimiter>>,
+    hook: Hook,
 }
 
 impl TodoService {
@@ -41,6 +43,7 @@ impl TodoService {
             clock: Arc::new(SystemClock),
             ids: Arc::new(UuidV7::shared()),
             limiter: Some(Arc::new(UserLimiter::new(UserLimits::default()))),
+            hook: Hook::default(),
         }
     }
 
@@ -53,9 +56,12 @@ impl TodoService {
     /// user wait for. If its own calls then waited for those calls, neither would continue. The transaction uses a
     /// connection of the host, which the host limits. For a store with connections of its own, add the limits with
     /// [`with_user_limits`](Self::with_user_limits).
+    ///
+    /// The new service has no [observer](Self::with_observer) either, since the transaction may be rolled back. To
+    /// report its changes, collect the events, and call [`observe`](Self::observe) after the commit.
     #[must_use]
     pub fn with_store(&self, store: impl TaskStore + 'static) -> Self {
-        Self { store: Arc::new(store), limiter: None, ..self.clone() }
+        Self { store: Arc::new(store), limiter: None, hook: Hook::default(), ..self.clone() }
     }
 
     /// Sets how many calls of one user may be in the store at once, or removes that limit with `None`.
@@ -65,6 +71,71 @@ impl TodoService {
     pub fn with_user_limits(mut self, limits: impl Into<Option<UserLimits>>) -> Self {
         self.limiter = limits.into().map(|limits| Arc::new(UserLimiter::new(limits)));
         self
+    }
+
+    /// Sets a function that is called after each change of tasks: for notifications, a search index, an audit log or
+    /// counters of the host. A second call replaces the first function.
+    ///
+    /// - It is called when the store has made the change, before the operation returns, and in the same task. The
+    ///   events of one task come in the order of its changes, if one process makes them and the service has
+    ///   [`UserLimits`].
+    /// - A change is reported at most once. It is not reported if the process ends at that moment; if the future of the
+    ///   call is dropped, for example because a client has disconnected; or if the store returns an error although it
+    ///   has made the change ([`StoreError::may_have_happened`]). Code that must not miss a change reads the tasks, or
+    ///   writes in [the same transaction](Self::with_store).
+    /// - A call that changes nothing is not reported, such as one that completes a completed task. An exception: such a
+    ///   call may be reported if the clock of this process is behind the time of the last change.
+    /// - A bulk change is one event. Changes by other processes and by SQL are not reported.
+    /// - An update that completes a task and may change other fields takes a second round trip to the store: the task
+    ///   is read before, to tell [`Completed`](TaskEvent::Completed) from [`Changed`](TaskEvent::Changed).
+    ///
+    /// The caller waits for the function. To do slow work, send the event to a queue. If the function panics, so does
+    /// the operation, although the change was made.
+    ///
+    /// ```
+    /// use todo_core::{NewTask, TaskEvent, Title, TodoService, UserId, store::MemoryStore};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (sender, events) = std::sync::mpsc::channel();
+    /// let service = TodoService::new(MemoryStore::new()).with_observer(move |event| {
+    ///     let _ = sender.send(event); // fails only if nothing receives
+    /// });
+    ///
+    /// let tasks = service.for_user(UserId::new("ann")?);
+    /// let task = tasks.create(NewTask::new(Title::new("Buy milk")?)).await?;
+    /// tasks.set_completed(task.id, true).await?;
+    ///
+    /// assert!(matches!(events.recv()?, TaskEvent::Created { tasks, .. } if tasks[0] == task));
+    /// assert!(matches!(events.recv()?, TaskEvent::Completed { task: done, .. } if done.id == task.id));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_observer(mut self, observer: impl Fn(TaskEvent) + Send + Sync + 'static) -> Self {
+        self.hook = Hook::new(observer);
+        self
+    }
+
+    /// Calls the [observer](Self::with_observer) of this service, if it has one: for changes that the host has made in
+    /// its own transaction, after the commit.
+    ///
+    /// ```
+    /// use todo_core::{Error, NewTask, TodoService, UserId, store::TaskStore};
+    ///
+    /// async fn create(service: &TodoService, in_transaction: impl TaskStore + 'static, ann: UserId, task: NewTask) -> Result<(), Error> {
+    ///     let (sender, events) = std::sync::mpsc::channel();
+    ///     let tasks = service.with_store(in_transaction).with_observer(move |event| {
+    ///         let _ = sender.send(event);
+    ///     });
+    ///     tasks.for_user(ann).create(task).await?;
+    ///     // Commit the transaction here.
+    ///     events.try_iter().for_each(|event| service.observe(event));
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn observe(&self, event: TaskEvent) {
+        self.hook.call(|| event);
     }
 
     /// Returns this service with another clock.
@@ -221,6 +292,8 @@ impl UserTasks<'_> {
         // Another process may have generated the same id, which is extremely unlikely.
         for _ in 0..3 {
             if traced!("insert", self.service.store().insert(&self.owner, &task))? {
+                let created = || TaskEvent::Created { owner: self.owner.clone(), tasks: vec![task.clone()] };
+                self.service.hook.call(created);
                 return Ok(task);
             }
             task.id = self.service.ids.next(now);
@@ -254,6 +327,7 @@ impl UserTasks<'_> {
         }
         for _ in 0..3 {
             if traced!("insert_all", self.service.store().insert_all(&self.owner, &tasks))? {
+                self.service.hook.call(|| TaskEvent::Created { owner: self.owner.clone(), tasks: tasks.clone() });
                 return Ok(tasks);
             }
             tasks.iter_mut().for_each(|task| task.id = self.service.ids.next(now));
@@ -281,7 +355,11 @@ impl UserTasks<'_> {
             return Ok(tasks.is_empty());
         }
         let tasks: Vec<_> = tasks.iter().map(|task| Task { user_id: self.owner.clone(), ..task.clone() }).collect();
-        Ok(traced!("insert_all", self.service.store().insert_all(&self.owner, &tasks))?)
+        let imported = traced!("insert_all", self.service.store().insert_all(&self.owner, &tasks))?;
+        if imported {
+            self.service.hook.call(|| TaskEvent::Created { owner: self.owner.clone(), tasks });
+        }
+        Ok(imported)
     }
 
     /// Returns how many tasks a filter means.
@@ -316,7 +394,12 @@ impl UserTasks<'_> {
         let change = patch_change(patch, None);
         let _slot = self.slot(Access::Many).await?;
         let now = self.service.clock.now();
-        Ok(traced!("update_matching", self.service.store().update_matching(&self.owner, filter, &change, now))?)
+        let result =
+            traced!("update_matching", self.service.store().update_matching(&self.owner, filter, &change, now))?;
+        if result.changed > 0 {
+            self.service.hook.call(|| TaskEvent::ManyChanged { owner: self.owner.clone(), count: result.changed });
+        }
+        Ok(result)
     }
 
     /// Deletes all tasks that a filter means, in one step, and returns how many there were.
@@ -326,7 +409,11 @@ impl UserTasks<'_> {
     /// No others.
     pub async fn delete_matching(&self, filter: &TaskFilter) -> Result<u64, Error> {
         let _slot = self.slot(Access::Many).await?;
-        Ok(traced!("delete_matching", self.service.store().delete_matching(&self.owner, filter))?)
+        let count = traced!("delete_matching", self.service.store().delete_matching(&self.owner, filter))?;
+        if count > 0 {
+            self.service.hook.call(|| TaskEvent::ManyDeleted { owner: self.owner.clone(), count });
+        }
+        Ok(count)
     }
 
     /// Moves a task to another place in the manual order ([`Sort::Position`]).
@@ -389,6 +476,7 @@ impl UserTasks<'_> {
             }
             let now = self.service.clock.now();
             let moved = traced!("reposition", store.reposition(&self.owner, &positions, now))?;
+            moved.iter().for_each(|moved| self.report_change(moved, false, now));
             return moved.into_iter().find(|moved| moved.id == id).ok_or(Error::TaskNotFound);
         }
     }
@@ -423,8 +511,7 @@ impl UserTasks<'_> {
             let merged = task.metadata.merged(&merge);
             let merged = merged.map_err(|reason| Error::InvalidField { field: "metadata", reason })?;
             let change = TaskChange { if_version: Some(task.version), ..patch_change(patch.clone(), Some(merged)) };
-            let now = self.service.clock.now();
-            if let Some(task) = traced!("update", store.update(&self.owner, id, &change, now))? {
+            if let Some(task) = self.update(id, &change).await? {
                 return Ok(task);
             }
         }
@@ -458,7 +545,11 @@ impl UserTasks<'_> {
     /// [`Error::TaskNotFound`].
     pub async fn delete(&self, id: TaskId) -> Result<(), Error> {
         let _slot = self.slot(Access::Write(id)).await?;
-        if traced!("delete", self.service.store().delete(&self.owner, id))? { Ok(()) } else { Err(Error::TaskNotFound) }
+        if !traced!("delete", self.service.store().delete(&self.owner, id))? {
+            return Err(Error::TaskNotFound);
+        }
+        self.service.hook.call(|| TaskEvent::Deleted { owner: self.owner.clone(), id });
+        Ok(())
     }
 
     /// Deletes all tasks of the user, for the deletion of an account, and returns how many there were.
@@ -471,13 +562,74 @@ impl UserTasks<'_> {
     /// No others.
     pub async fn erase(&self) -> Result<u64, Error> {
         let _slot = self.slot(Access::Erase).await?;
-        Ok(traced!("erase", self.service.store().erase(&self.owner))?)
+        let count = traced!("erase", self.service.store().erase(&self.owner))?;
+        if count > 0 {
+            self.service.hook.call(|| TaskEvent::Erased { owner: self.owner.clone(), count });
+        }
+        Ok(count)
+    }
+
+    /// Moves all tasks of the user to another user, unchanged but for their owner: for a guest who signs up.
+    ///
+    /// It is one atomic step. A task whose id the other user already has stays with this user, and the result says how
+    /// many there are; with ids of this service that happens to no task. Like [`erase`](Self::erase), the call goes
+    /// ahead of the user's waiting calls.
+    ///
+    /// ```
+    /// # use todo_core::{NewTask, Title, TodoService, UserId, store::MemoryStore};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let service = TodoService::new(MemoryStore::new());
+    /// # service.for_user(UserId::new("guest")?).create(NewTask::new(Title::new("Buy milk")?)).await?;
+    /// let transfer = service.for_user(UserId::new("guest")?).transfer_to(&UserId::new("ann")?).await?;
+    /// assert_eq!((transfer.moved, transfer.remaining), (1, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// No others.
+    pub async fn transfer_to(&self, to: &UserId) -> Result<Transfer, Error> {
+        let _slot = self.slot(Access::Erase).await?;
+        let transfer = traced!("transfer", self.service.store().transfer(&self.owner, to))?;
+        if transfer.moved > 0 {
+            let (owner, to) = (&self.owner, to);
+            let count = transfer.moved;
+            self.service.hook.call(|| TaskEvent::Transferred { owner: owner.clone(), to: to.clone(), count });
+        }
+        Ok(transfer)
     }
 
     async fn change(&self, id: TaskId, change: &TaskChange) -> Result<Task, Error> {
         let _slot = self.slot(Access::Write(id)).await?;
+        self.update(id, change).await?.ok_or(Error::TaskNotFound)
+    }
+
+    /// Changes a task, if it exists in the version that the change is for, and reports the change.
+    async fn update(&self, id: TaskId, change: &TaskChange) -> Result<Option<Task>, Error> {
         let now = self.service.clock.now();
-        traced!("update", self.service.store().update(&self.owner, id, change, now))?.ok_or(Error::TaskNotFound)
+        let task = traced!("update", self.service.store().update(&self.owner, id, change, now))?;
+        if let Some(task) = &task {
+            self.report_change(task, change.completed.is_some(), now);
+        }
+        Ok(task)
+    }
+
+    /// Reports what has become of a task by an update at this time, if it has changed it.
+    fn report_change(&self, task: &Task, may_complete: bool, now: Timestamp) {
+        // A task that the update has changed has this time or a later one.
+        if task.updated_at < now {
+            return;
+        }
+        self.service.hook.call(|| {
+            let (owner, task) = (self.owner.clone(), task.clone());
+            if may_complete && task.completed_at == Some(task.updated_at) {
+                TaskEvent::Completed { owner, task }
+            } else {
+                TaskEvent::Changed { owner, task }
+            }
+        });
     }
 
     /// Waits until this user may have another call in the store.

@@ -17,6 +17,7 @@ const MAX_REPEATED: usize = 20;
 const MAX_SEARCHED: usize = 200;
 
 /// The query parameters that were not read yet. Those left at the end are unknown, and rejected.
+#[derive(Default)]
 pub(super) struct Query<'a> {
     parameters: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
@@ -478,6 +479,17 @@ impl Members {
             position: self.position(false, errors),
             metadata: self.metadata(errors, MetadataPatch::from_json),
         }
+    }
+
+    /// The token of the user whose tasks are moved.
+    pub(super) fn from_token(&mut self, errors: &mut FieldErrors) -> Option<String> {
+        match self.take("from_token", errors) {
+            Some(Json::String(token)) => return Some(token),
+            Some(_) => errors.add("from_token", "must be a string"),
+            None if errors.contains("from_token") => {}
+            None => errors.add("from_token", "is required"),
+        }
+        None
     }
 
     pub(super) fn completion(&mut self, errors: &mut FieldErrors) -> Option<bool> {

@@ -12,9 +12,14 @@ use super::{
     input::{Members, OneOrMany, Query, reject_conditions, task_id},
     render,
     response::{empty, ok, with_json},
+    results::{Count, TransferResult},
     session::Session,
 };
-use crate::{InvalidValue, Page, Patch, Task, TaskQuery, UserTasks, auth::Identity, store::BulkResult};
+use crate::{
+    InvalidValue, Page, Patch, Task, TaskQuery, TodoService, UserTasks,
+    auth::{AuthError, Identity},
+    store::BulkResult,
+};
 
 /// A request of an authenticated caller, before its input is checked.
 pub(super) struct Call<'a> {
@@ -116,7 +121,9 @@ impl Call<'_> {
         reject_conditions(self.headers, &mut errors);
         self.query.reject_rest(&mut errors);
         errors.check()?;
-        let deleted = self.tasks.delete_matching(&filter).await?;
+        // The deletion of all tasks goes ahead of the other calls of the user.
+        let deleted =
+            if filter.is_empty() { self.tasks.erase().await? } else { self.tasks.delete_matching(&filter).await? };
         Ok(ok(&BulkResult { matched: deleted, changed: deleted }))
     }
 
@@ -129,6 +136,40 @@ impl Call<'_> {
         self.query.reject_rest(&mut errors);
         let (id, place) = checked(errors, id.zip(place))?;
         Ok(one(&self.tasks.move_to(id, place).await?))
+    }
+
+    /// Reads the token of the user whose tasks [`transfer`](Self::transfer) moves.
+    pub(super) fn token_in(&mut self, body: &[u8]) -> Result<String, ApiError> {
+        let mut members = Members::parse(body)?;
+        let mut errors = FieldErrors::default();
+        let token = members.from_token(&mut errors);
+        members.reject_rest(&mut errors);
+        reject_conditions(self.headers, &mut errors);
+        std::mem::take(&mut self.query).reject_rest(&mut errors);
+        checked(errors, token)
+    }
+
+    /// Moves the tasks of another user to the caller, who has the credentials of both: so both users agree.
+    pub(super) async fn transfer(
+        self,
+        service: &TodoService,
+        from: Result<Identity, AuthError>,
+    ) -> Result<Response<Bytes>, ApiError> {
+        let from = match from {
+            Ok(identity) if identity.user_id != *self.tasks.owner() => identity.user_id,
+            Ok(_) => return Err(invalid_token("must be a token of another user")),
+            Err(AuthError::Expired) => return Err(invalid_token("has expired")),
+            Err(AuthError::Revoked) => return Err(invalid_token("has been revoked")),
+            Err(AuthError::InsufficientScope { .. }) => return Err(invalid_token("lacks a required scope")),
+            Err(AuthError::Missing | AuthError::Invalid(_) | AuthError::ForeignOrigin) => {
+                return Err(invalid_token("is not a valid token"));
+            }
+            Err(error @ (AuthError::RateLimited { .. } | AuthError::OverQuota(_) | AuthError::Unavailable { .. })) => {
+                return Err(error.into());
+            }
+        };
+        let transfer = service.for_user(from).transfer_to(self.tasks.owner()).await?;
+        Ok(ok(&TransferResult::from(transfer)))
     }
 
     pub(super) async fn get(self) -> Result<Response<Bytes>, ApiError> {
@@ -191,6 +232,13 @@ impl Call<'_> {
     }
 }
 
+/// The error for a token in the body.
+fn invalid_token(problem: &'static str) -> ApiError {
+    let mut errors = FieldErrors::default();
+    errors.add("from_token", problem);
+    errors.into()
+}
+
 /// Returns the value that was read, if no field is invalid.
 fn checked<T>(errors: FieldErrors, value: Option<T>) -> Result<T, ApiError> {
     errors.check()?;
@@ -209,12 +257,4 @@ fn next_link(query: &TaskQuery, repeated: &[(String, String)], page: &Page) -> O
     link.append_pair("cursor", &cursor.to_string()).append_pair("limit", &query.limit.get().to_string());
     link.extend_pairs(repeated);
     HeaderValue::try_from(link.finish() + ">; rel=\"next\"").ok()
-}
-
-/// The response to a count.
-#[derive(serde::Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub(super) struct Count {
-    /// The number of tasks.
-    pub(super) count: u64,
 }

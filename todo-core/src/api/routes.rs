@@ -19,6 +19,8 @@ pub enum Operation {
     CountTasks,
     /// Counts the tasks in each list and with each tag.
     SummarizeTasks,
+    /// Moves all tasks of another user to the caller, who has a credential of that user.
+    TransferTasks,
     /// Reads a task.
     GetTask,
     /// Replaces the content of a task.
@@ -54,6 +56,7 @@ impl Operation {
             Self::CountTasks => "count_tasks",
             Self::SummarizeTasks => "summarize_tasks",
             Self::MoveTask => "move_task",
+            Self::TransferTasks => "transfer_tasks",
             Self::GetTask => "get_task",
             Self::ReplaceTask => "replace_task",
             Self::PatchTask => "patch_task",
@@ -94,6 +97,9 @@ const TASKS_ALLOW: &str = "GET, HEAD, POST, PATCH, DELETE, OPTIONS";
 const COUNT: &[(Method, Operation)] = &[(Method::GET, Operation::CountTasks)];
 const SUMMARY: &[(Method, Operation)] = &[(Method::GET, Operation::SummarizeTasks)];
 
+const TRANSFER: &[(Method, Operation)] = &[(Method::POST, Operation::TransferTasks)];
+const TRANSFER_ALLOW: &str = "POST, OPTIONS";
+
 const TASK: &[(Method, Operation)] = &[
     (Method::GET, Operation::GetTask),
     (Method::PUT, Operation::ReplaceTask),
@@ -110,17 +116,19 @@ const MOVE_ALLOW: &str = "POST, OPTIONS";
 
 const GET_ALLOW: &str = "GET, HEAD, OPTIONS";
 
-/// The paths of the API, relative to where it is mounted.
+/// The paths of the API, relative to where it is mounted. A path comes before those whose parameter it also matches.
 pub const RESOURCES: &[Resource] = &[
     Resource { path: "/tasks", operations: TASKS, allow: TASKS_ALLOW },
     Resource { path: "/tasks/count", operations: COUNT, allow: GET_ALLOW },
     Resource { path: "/tasks/summary", operations: SUMMARY, allow: GET_ALLOW },
+    Resource { path: "/tasks/transfer", operations: TRANSFER, allow: TRANSFER_ALLOW },
     Resource { path: "/tasks/{id}", operations: TASK, allow: TASK_ALLOW },
     Resource { path: "/tasks/{id}/complete", operations: COMPLETE, allow: COMPLETE_ALLOW },
     Resource { path: "/tasks/{id}/move", operations: MOVE, allow: MOVE_ALLOW },
     Resource { path: "/{user_id}/tasks", operations: TASKS, allow: TASKS_ALLOW },
     Resource { path: "/{user_id}/tasks/count", operations: COUNT, allow: GET_ALLOW },
     Resource { path: "/{user_id}/tasks/summary", operations: SUMMARY, allow: GET_ALLOW },
+    Resource { path: "/{user_id}/tasks/transfer", operations: TRANSFER, allow: TRANSFER_ALLOW },
     Resource { path: "/{user_id}/tasks/{id}", operations: TASK, allow: TASK_ALLOW },
     Resource { path: "/{user_id}/tasks/{id}/complete", operations: COMPLETE, allow: COMPLETE_ALLOW },
     Resource { path: "/{user_id}/tasks/{id}/move", operations: MOVE, allow: MOVE_ALLOW },

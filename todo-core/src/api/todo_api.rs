@@ -1,7 +1,11 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header::ALLOW, request::Parts};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{ALLOW, AUTHORIZATION, COOKIE},
+    request::Parts,
+};
 use http_body::Body;
 use tracing::Instrument as _;
 
@@ -20,7 +24,7 @@ use super::{
 };
 use crate::{
     TodoService,
-    auth::{AuthError, Authenticator, Gate, Gates, Identity, Quota},
+    auth::{AuthError, Authenticator, Gate, Gates, Identity, Quota, Refusal},
 };
 
 /// The todo API over HTTP: a [`TodoService`] with authentication, limits and error responses.
@@ -112,6 +116,21 @@ impl TodoApi {
         let identity = (*self.authenticator).authenticate(head).await?;
         let quota = self.gates.check(&identity).await?;
         Ok((identity, quota))
+    }
+
+    /// Returns the user of a token in the body of a request, as if it were the token of the request.
+    async fn admit_token(&self, head: &Parts, token: &str) -> Result<Identity, AuthError> {
+        let mut head = head.clone();
+        let bearer = HeaderValue::try_from(format!("Bearer {token}"));
+        let mut bearer = bearer.map_err(|_| AuthError::Invalid(Refusal::Malformed))?;
+        bearer.set_sensitive(true);
+        head.headers.remove(COOKIE);
+        head.headers.insert(AUTHORIZATION, bearer);
+        let admitted = self.admit(&head).await;
+        if let Err(error) = &admitted {
+            tracing::debug!(target: "todo_core::auth", reason = error.reason(), "the token in the body was rejected");
+        }
+        Ok(admitted?.0)
     }
 
     /// Responds to a request that the framework has matched to a resource.
@@ -221,6 +240,7 @@ impl TodoApi {
         let body = match operation {
             Operation::CreateTask
             | Operation::PatchTasks
+            | Operation::TransferTasks
             | Operation::ReplaceTask
             | Operation::PatchTask
             | Operation::CompleteTask
@@ -234,7 +254,7 @@ impl TodoApi {
             // A body of GET or DELETE has no meaning (RFC 9110, section 9.3), so it is not read.
             _ => Vec::new(),
         };
-        let call = Call {
+        let mut call = Call {
             tasks: self.service.for_user(identity.user_id.clone()),
             id: parameters.id.as_deref(),
             query: Query::parse(head.uri.query()),
@@ -248,6 +268,10 @@ impl TodoApi {
             Operation::CountTasks => call.count().await,
             Operation::SummarizeTasks => call.summary().await,
             Operation::MoveTask => call.move_to(&body).await,
+            Operation::TransferTasks => {
+                let token = call.token_in(&body)?;
+                call.transfer(&self.service, self.admit_token(head, &token).await).await
+            }
             Operation::GetTask => call.get().await,
             Operation::ReplaceTask => call.replace(&body).await,
             Operation::PatchTask => call.patch(&body).await,

@@ -1,6 +1,6 @@
 //! The request bodies of the operations.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     super::routes::Operation,
@@ -16,9 +16,12 @@ pub(super) enum RequestBody {
     Patch,
     Complete,
     Move,
+    Transfer,
 }
 
 impl RequestBody {
+    pub(super) const ALL: [Self; 5] = [Self::Create, Self::Replace, Self::Patch, Self::Complete, Self::Transfer];
+
     /// The body of an operation. No wildcard arm, so that a new operation must choose.
     pub(super) fn of(operation: Operation) -> Option<Self> {
         match operation {
@@ -27,6 +30,7 @@ impl RequestBody {
             Operation::PatchTask | Operation::PatchTasks => Some(Self::Patch),
             Operation::CompleteTask => Some(Self::Complete),
             Operation::MoveTask => Some(Self::Move),
+            Operation::TransferTasks => Some(Self::Transfer),
             Operation::ListTasks
             | Operation::DeleteTasks
             | Operation::CountTasks
@@ -47,6 +51,7 @@ impl RequestBody {
             Self::Patch => "TaskPatch",
             Self::Complete => "Completion",
             Self::Move => "Move",
+            Self::Transfer => "TransferRequest",
         }
     }
 
@@ -89,11 +94,8 @@ impl RequestBody {
                     json!({
                         "title": title,
                         "description": description("Details. `null` is treated like an absent field."),
-                        "completed": {
-                            "type": "boolean",
-                            "default": false,
-                            "description": "Whether the task is already done.",
-                        },
+                        // Without a `default`, which makes some generators require the field.
+                        "completed": completed("Whether the task is already done. If absent, it is not."),
                     }),
                 ),
             ),
@@ -133,14 +135,22 @@ impl RequestBody {
                 json!({
                     "before": {"$ref": "#/components/schemas/TaskId", "description": "Right before this task."},
                     "after": {"$ref": "#/components/schemas/TaskId", "description": "Right after this task."},
-                    "first": {"const": true, "description": "Before all other tasks."},
-                    "last": {"const": true, "description": "After all other tasks."},
+                    "first": {"type": "boolean", "enum": [true], "description": "Before all other tasks."},
+                    "last": {"type": "boolean", "enum": [true], "description": "After all other tasks."},
                 }),
             ),
+            Self::Transfer => (
+                "Whose tasks are moved to the caller.",
+                json!(["from_token"]),
+                json!({"from_token": {
+                    "type": "string",
+                    "minLength": 1,
+                    "description": "A valid token of the other user, like the caller's own in the header `Authorization`.",
+                }}),
+            ),
         };
-        let types = if self == Self::Complete { json!(["object", "null"]) } else { json!("object") };
         let mut schema = json!({
-            "type": types,
+            "type": "object",
             "description": about,
             "required": required,
             "properties": properties,
@@ -189,33 +199,30 @@ impl RequestBody {
                 "open": {"summary": "Safe to retry", "value": {"completed": false}},
                 "toggle": {"summary": "Same as no body", "value": {}},
             }),
-        }
-    }
-
-    fn content_types(self) -> &'static [&'static str] {
-        match self {
-            Self::Create | Self::Replace | Self::Move => &["application/json"],
-            Self::Patch | Self::Complete => &["application/json", "application/merge-patch+json"],
+            Self::Transfer => {
+                json!({"a guest": {"value": {"from_token": "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJndWVzdCJ9.c2lnbmF0dXJl"}}})
+            }
         }
     }
 
     /// The request body object of the document.
     pub(super) fn object(self) -> Value {
-        let schema = match self {
-            Self::Create => {
-                let several = json!({
-                    "type": "array",
-                    "items": reference(self.name()),
-                    "minItems": 1,
-                    "maxItems": UserTasks::MAX_BULK,
-                });
-                json!({"oneOf": [reference(self.name()), several]})
-            }
-            _ => reference(self.name()),
-        };
+        let mut schema = reference(self.name());
+        if self == Self::Complete {
+            schema = json!({"anyOf": [schema, {"type": "null"}]});
+        }
+        if self == Self::Create {
+            let several = json!({
+                "type": "array",
+                "items": reference(self.name()),
+                "minItems": 1,
+                "maxItems": UserTasks::MAX_BULK,
+            });
+            schema = json!({"oneOf": [schema, several]});
+        }
         let body = json!({"schema": schema, "examples": self.examples()});
-        let content: Map<_, _> =
-            self.content_types().iter().map(|content_type| ((*content_type).to_owned(), body.clone())).collect();
-        json!({"required": self != Self::Complete, "content": content})
+        // The content type of merge patches, which PATCH accepts too, is only in the description of the operation:
+        // with two content types, some generators write clients that do not compile.
+        json!({"required": self != Self::Complete, "content": {"application/json": body}})
     }
 }

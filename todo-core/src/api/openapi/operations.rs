@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{
     super::{
         ready::{Readiness, Status},
+        results::TransferResult,
         routes::{Operation, RESOURCES, Resource, SHADOWED_USERS},
     },
     bodies::RequestBody,
@@ -129,11 +130,22 @@ fn about(operation: Operation) -> (&'static str, &'static str, &'static str) {
             "Gives the task a position before, after, first or last in the order `sort=position`. Where there is no room \
              between its neighbours, the fewest of them get new positions too.",
         ),
+        Operation::TransferTasks => (
+            "tasks",
+            "Move the tasks of another user to the caller",
+            "For a guest who signs up. The caller has a token of the other user, too. The tasks do not change but for \
+             `user_id`. One atomic step, and safe to retry. A task whose ID the caller already has stays with the other \
+             user.",
+        ),
         Operation::GetTask => ("tasks", "Read a task", ""),
         Operation::ReplaceTask => {
             ("tasks", "Replace a task", "If no value changes, `version` and `updated_at` do not change either.")
         }
-        Operation::PatchTask => ("tasks", "Change some fields of a task", "The body is a JSON merge patch (RFC 7396)."),
+        Operation::PatchTask => (
+            "tasks",
+            "Change some fields of a task",
+            "The body is a JSON merge patch (RFC 7396). Its content type may also be `application/merge-patch+json`.",
+        ),
         Operation::DeleteTask => ("tasks", "Delete a task", ""),
         Operation::CompleteTask => (
             "tasks",
@@ -315,6 +327,11 @@ fn success(resource: &'static Resource, operation: Operation) -> Success {
                 "lists": [{"name": "Groceries", "open": 2, "total": 3}],
                 "tags": [{"name": "home", "open": 1, "total": 1}],
             }),
+        ),
+        Operation::TransferTasks => Success::ok(
+            "The numbers of tasks",
+            reference("TransferResult"),
+            json!(TransferResult { moved: 3, remaining: 0 }),
         ),
         Operation::GetTask => task("The task"),
         Operation::ReplaceTask | Operation::PatchTask | Operation::CompleteTask | Operation::MoveTask => {

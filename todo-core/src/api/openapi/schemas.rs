@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 
 use super::{
     super::{
-        operations::Count,
         ready::{self, Readiness, Status},
+        results::{Count, TransferResult},
         session::{Session, User},
     },
     bodies::RequestBody,
@@ -44,11 +44,11 @@ pub(super) fn schemas() -> Value {
         of::<User<'_>>(),
         of::<Status>(),
         of::<Readiness>(),
+        of::<TransferResult>(),
     ];
-    let bodies =
-        [RequestBody::Create, RequestBody::Replace, RequestBody::Patch, RequestBody::Complete, RequestBody::Move];
-    let bodies = bodies.into_iter().map(|body| (body.name().to_owned(), body.schema()));
-    from_types.into_iter().chain(bodies).chain([("Problem".to_owned(), problem_schema())]).collect()
+    let bodies = RequestBody::ALL.into_iter().map(|body| (body.name().to_owned(), body.schema()));
+    let problems = Failure::ALL.iter().map(|failure| (failure.schema_name(), failure.schema()));
+    from_types.into_iter().chain(bodies).chain([("Problem".to_owned(), problem_schema())]).chain(problems).collect()
 }
 
 fn summary_schema() -> Value {

@@ -80,8 +80,14 @@ pub async fn headers_that_ask_for_what_is_not_supported_are_invalid(app: &dyn Ap
 /// JSON that is not an object has no fields.
 pub async fn a_body_that_is_not_an_object_is_invalid(app: &dyn App) {
     let ann = client(app, "ann");
-    for body in ["[]", "null", "1", r#""title""#, r#"[{"title":"x"}]"#] {
+    let task = path(&ann.create("Whole").await);
+    for body in ["null", "1", r#""title""#] {
         let reply = ann.send_text("POST", "/tasks", body).await;
+        let detail = "The body must be a JSON object, or an array of them.";
+        reply.problem(422, "Unprocessable Entity", "validation_failed", detail);
+    }
+    for body in ["[]", "null", "1", r#""title""#, r#"[{"title":"x"}]"#] {
+        let reply = ann.send_text("PUT", &task, body).await;
         reply.problem(422, "Unprocessable Entity", "validation_failed", "The body must be a JSON object.");
     }
 }

@@ -69,6 +69,7 @@ pub async fn fields_set_by_the_server_are_rejected(app: &dyn App) {
     let task = ann.create("Whole").await;
     for method in ["PUT", "PATCH"] {
         ann.send(method, &path(&task), &task).await.validation_failed(&[
+            ("completed_at", &["is set by the server"]),
             ("created_at", &["is set by the server"]),
             ("id", &["is set by the server"]),
             ("updated_at", &["is set by the server"]),

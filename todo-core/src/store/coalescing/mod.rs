@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use crate::{
     Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, UserId,
     clock::Timestamp,
-    store::{BulkResult, StoreError, TaskChange, TaskStore},
+    store::{BulkResult, StoreError, TaskChange, TaskStore, Transfer},
 };
 
 mod batch;
@@ -449,6 +449,10 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
 
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
         self.shared.store.erase(owner).await
+    }
+
+    async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
+        self.shared.store.transfer(owner, to).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -122,7 +122,7 @@ impl PostgresStore {
     /// The server cannot be reached; or something is not as it has to be ([`StoreError::Setup`], with a text that says
     /// what to change): the tables are missing, older or newer. With row-level security: the role bypasses it or may
     /// disable it, it is not enabled, another policy shows more rows, or the role may not call the functions. Without:
-    /// row-level security is enabled for this role.
+    /// the role may not read and change the table, or row-level security is enabled for this role.
     pub async fn check_tables(&self) -> Result<(), StoreError> {
         let names = &self.sql.names;
         let found = self.run(&FindTable).await?;
@@ -268,6 +268,7 @@ struct Found {
     functions: i64,
     may_use: bool,
     may_see_ledger: bool,
+    may_change: bool,
 }
 
 /// The functions that this version calls.
@@ -299,7 +300,10 @@ impl Operation<PgConnection> for FindTable {
                 coalesce(f.may, false) and has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
                     and has_table_privilege(c.oid, 'insert') and has_table_privilege(c.oid, 'update') \
                     and has_table_privilege(c.oid, 'delete') and coalesce(has_table_privilege(l.oid, 'select'), false), \
-                has_schema_privilege(n.oid, 'usage') and coalesce(has_table_privilege(l.oid, 'select'), false) \
+                has_schema_privilege(n.oid, 'usage') and coalesce(has_table_privilege(l.oid, 'select'), false), \
+                has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
+                    and has_table_privilege(c.oid, 'insert') and has_table_privilege(c.oid, 'update') \
+                    and has_table_privilege(c.oid, 'delete') \
             from pg_class as c join pg_namespace as n on n.oid = c.relnamespace join pg_roles as r on r.rolname = current_user \
             left join pg_class as l on l.relnamespace = n.oid and l.relname = $2 || '_migrations' \
             left join lateral (select count(*), bool_and(has_function_privilege(p.oid, 'execute')) as may, \
@@ -322,6 +326,7 @@ impl Operation<PgConnection> for FindTable {
                 functions: row.try_get(8)?,
                 may_use: row.try_get(9)?,
                 may_see_ledger: row.try_get(10)?,
+                may_change: row.try_get(11)?,
             })
         };
         row.map(read).transpose()
@@ -375,10 +380,17 @@ impl Found {
     }
 
     fn complaint_without(&self, names: &Names) -> Option<String> {
-        self.is_active.then(|| {
-            format!(
+        if self.is_active {
+            return Some(format!(
                 "row-level security is enabled for the table {names}, but not for this store; enable it here too (or disable \
                  it there, as the owner: alter table {names} no force row level security, disable row level security)"
+            ));
+        }
+        (!self.may_change).then(|| {
+            let role = &self.role.name;
+            format!(
+                "the role {role:?} may not read and change the table {names}; as its owner, grant usage on its schema, and \
+                 select, insert, update and delete on the table (grant_to does)"
             )
         })
     }

@@ -74,12 +74,38 @@ begin
     perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
 end $body$";
 
+// Moves all tasks of $1 to $2, as the statement does. Each step binds the owner whose rows it reads or writes. The tasks are
+// locked first, so that the copies contain the last change of a concurrent transaction.
+const TRANSFER: &str = "returns table (moved bigint, remaining bigint) language plpgsql rows 1 as $body$
+declare
+    former constant text := pg_catalog.current_setting('todo.user_id', true);
+    source {tasks}[];
+    copies uuid[];
+begin
+    perform pg_catalog.set_config('todo.user_id', $1, true);
+    source := array(select t from {tasks} as t where user_id = $1 order by id for update);
+    perform pg_catalog.set_config('todo.user_id', $2, true);
+    with inserted as (
+        insert into {tasks} (user_id, {copied}) select $2, {of_source} from pg_catalog.unnest(source) as s
+            on conflict do nothing returning id
+    )
+    select coalesce(pg_catalog.array_agg(id), array[]::uuid[]) into copies from inserted;
+    perform pg_catalog.set_config('todo.user_id', $1, true);
+    delete from {tasks} where user_id = $1 and id = any (copies);
+    perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
+    moved := pg_catalog.cardinality(copies);
+    remaining := pg_catalog.cardinality(source) - moved;
+    return next;
+end $body$";
+
 impl Functions {
-    /// Makes the functions, and one more that runs any statement ([`run_template`](Self::run_template)).
+    /// Makes the functions; and two more, one that runs any statement ([`run_template`](Self::run_template)) and one that
+    /// moves tasks to another owner, which is the only one that binds two owners.
     pub(in crate::store) fn new<'a>(names: &Resolved, definitions: impl IntoIterator<Item = Definition<'a>>) -> Self {
         let mut functions: Vec<_> =
             definitions.into_iter().map(|definition| Function::new(names, &definition)).collect();
         functions.push(Function::runner(names));
+        functions.push(Function::transfer(names));
         Self(functions)
     }
 
@@ -140,6 +166,14 @@ impl Function {
         let body = BODY.replace("{rows}", "").replace("{statement}", "execute $3 using $1, $2");
         let call = "select * from {function}($1, $2, {statement}) as t ({row})";
         Self::finish(names, "run", "text, text[], text", &format!("returns setof record {body}"), call)
+    }
+
+    fn transfer(names: &Resolved) -> Self {
+        let copied: Vec<_> = COLUMNS.iter().skip(1).map(|column| column.name).collect();
+        let of_source: Vec<_> = copied.iter().map(|name| format!("s.{name}")).collect();
+        let parts = [("copied", &*copied.join(", ")), ("of_source", &*of_source.join(", "))];
+        let rest = names.render_with(TRANSFER, &parts);
+        Self::finish(names, "transfer", "text, text", &rest, "select moved, remaining from {function}($1, $2)")
     }
 
     fn finish(names: &Resolved, name: &'static str, types: &str, rest: &str, call: &str) -> Self {

@@ -59,10 +59,6 @@ pub(in crate::store) fn migrator(dialect: Dialect, names: &Names) -> Migrator {
         })
     });
     let mut migrator = Migrator::with_migrations(migrations.collect());
-    #[cfg(feature = "postgres")]
-    if dialect == Dialect::Postgres {
-        migrator.create_schema(format!(r#""{}""#, names.schema()));
-    }
     migrator.dangerous_set_table_name(resolved.ledger);
     // The key of sqlx's lock belongs to every program that uses the database. The stores take locks of their own.
     migrator.set_locking(false);

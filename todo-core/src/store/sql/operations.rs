@@ -112,6 +112,12 @@ pub(in crate::store) struct Erase<'a> {
     pub(in crate::store) owner: &'a UserId,
 }
 
+/// Each database has its own way; see `sqlite.rs` and `postgres/mod.rs`.
+pub(in crate::store) struct TransferAll<'a> {
+    pub(in crate::store) owner: &'a UserId,
+    pub(in crate::store) to: &'a UserId,
+}
+
 pub(in crate::store) struct Ping;
 
 /// Whether any owner has a task: for migrations.
@@ -360,10 +366,10 @@ macro_rules! task_store {
                 Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, UserId,
                 clock::Timestamp,
                 store::{
-                    BulkResult, StoreError, TaskChange, TaskStore,
+                    BulkResult, StoreError, TaskChange, TaskStore, Transfer,
                     sql::operations::{
                         Count, Delete, DeleteMatching, Erase, Get, Insert, InsertAll, List, Ping, Reposition,
-                        Summarize, Update, UpdateMatching,
+                        Summarize, TransferAll, Update, UpdateMatching,
                     },
                 },
             };
@@ -433,6 +439,10 @@ macro_rules! task_store {
 
                 async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
                     self.run(&Erase { owner }).await
+                }
+
+                async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
+                    self.run(&TransferAll { owner, to }).await
                 }
 
                 async fn ping(&self) -> Result<(), StoreError> {

@@ -33,12 +33,17 @@ pub(in crate::store) struct Statements {
     pub(in crate::store) reposition: SqlStr,
     pub(in crate::store) delete: SqlStr,
     pub(in crate::store) erase: SqlStr,
+    pub(in crate::store) transfer: SqlStr,
     pub(in crate::store) ping: SqlStr,
     pub(in crate::store) has_tasks: SqlStr,
     /// What the statements with filters are made of.
     pub(in crate::store) selections: Selections,
     #[cfg(feature = "sqlite")]
     pub(in crate::store) lock: SqlStr,
+    #[cfg(feature = "sqlite")]
+    pub(in crate::store) transfer_delete: SqlStr,
+    #[cfg(feature = "sqlite")]
+    pub(in crate::store) transfer_count: SqlStr,
     #[cfg(feature = "postgres")]
     pub(in crate::store) insert_all: SqlStr,
     #[cfg(feature = "postgres")]
@@ -88,6 +93,32 @@ const REPOSITION: &str = "update {tasks} set position = k.position, \
 const DELETE: &str = "delete from {tasks} where user_id = $1 and id = $2";
 
 const ERASE: &str = "delete from {tasks} where user_id = $1";
+
+// $1 the owner, $2 the new owner. The tasks are locked first, so that the copies contain the last change of a concurrent
+// transaction. Tasks whose id the new owner has stay. Returns the numbers of tasks that were moved and that stay.
+#[cfg(feature = "postgres")]
+const TRANSFER: &str = "with source as materialized (\
+        select {copied} from {tasks} where user_id = $1 order by id for update\
+    ), moved as (\
+        insert into {tasks} (user_id, {copied}) select $2, {copied} from source on conflict do nothing returning id\
+    ), removed as (\
+        delete from {tasks} where user_id = $1 and id in (select id from moved)\
+    ) \
+    select (select count(*) from moved), (select count(*) from source) - (select count(*) from moved)";
+
+// SQLite cannot change rows in a `with`, so that it needs three statements in a transaction. It has one writer at a
+// time, so that no row has to be locked.
+#[cfg(feature = "sqlite")]
+const TRANSFER_COPY: &str = "insert into {tasks} (user_id, {copied}) select $2, {copied} from {tasks} where user_id = $1 \
+    on conflict do nothing returning id";
+
+// $2 the ids that were copied, in hexadecimal, as a JSON array.
+#[cfg(feature = "sqlite")]
+const TRANSFER_DELETE: &str =
+    "delete from {tasks} where user_id = $1 and id in (select unhex(value) from json_each($2))";
+
+#[cfg(feature = "sqlite")]
+const TRANSFER_COUNT: &str = "select count(*) from {tasks} where user_id = $1";
 
 // Fails if there is no table, and reads no row.
 const PING: &str = "select 1 from {tasks} where false";
@@ -186,6 +217,7 @@ impl Parts {
         let mut parts = vec![
             ("all", columns::all_columns()),
             ("columns", columns::selected_columns("")),
+            ("copied", COLUMNS.iter().skip(1).map(|column| column.name).collect::<Vec<_>>().join(", ")),
             ("own_columns", columns::selected_columns(&own)),
             ("row", row.collect::<Vec<_>>().join(", ")),
             ("assignments", columns::update(dialect, "", numbered).assignments),
@@ -257,6 +289,7 @@ impl Statements {
             reposition: functions.call("reposition"),
             delete: functions.call("delete"),
             erase: functions.call("erase"),
+            transfer: functions.call("transfer"),
             insert_all: functions.call("insert_all"),
             // Needs the same privileges as the other calls. No owner has a task with this id.
             ping: functions.call_with("get", "'ping', '00000000-0000-0000-0000-000000000000'"),
@@ -321,11 +354,21 @@ impl Statements {
             reposition: render(REPOSITION),
             delete: render(DELETE),
             erase: render(ERASE),
+            transfer: render(match dialect {
+                #[cfg(feature = "postgres")]
+                Dialect::Postgres => TRANSFER,
+                #[cfg(feature = "sqlite")]
+                Dialect::Sqlite => TRANSFER_COPY,
+            }),
             ping: render(PING),
             has_tasks: render(HAS_TASKS),
             selections: Selections::new(dialect, &resolved),
             #[cfg(feature = "sqlite")]
             lock: render(LOCK),
+            #[cfg(feature = "sqlite")]
+            transfer_delete: render(TRANSFER_DELETE),
+            #[cfg(feature = "sqlite")]
+            transfer_count: render(TRANSFER_COUNT),
             #[cfg(feature = "postgres")]
             insert_all: render(INSERT_ALL),
             #[cfg(feature = "postgres")]
@@ -375,11 +418,16 @@ impl Statements {
             reposition,
             delete,
             erase,
+            transfer,
             ping,
             has_tasks,
             selections: _,
             #[cfg(feature = "sqlite")]
             lock,
+            #[cfg(feature = "sqlite")]
+            transfer_delete,
+            #[cfg(feature = "sqlite")]
+            transfer_count,
             #[cfg(feature = "postgres")]
             insert_all,
             #[cfg(feature = "postgres")]
@@ -395,12 +443,17 @@ impl Statements {
             ("reposition", reposition),
             ("delete", delete),
             ("erase", erase),
+            ("transfer", transfer),
             ("ping", ping),
             ("has_tasks", has_tasks),
             #[cfg(feature = "sqlite")]
             ("lock", lock),
             #[cfg(feature = "postgres")]
             ("insert_all", insert_all),
+            #[cfg(feature = "sqlite")]
+            ("transfer_delete", transfer_delete),
+            #[cfg(feature = "sqlite")]
+            ("transfer_count", transfer_count),
         ];
         let calls = calls.map(|(name, sql)| (name, Scope::Call, sql)).into_iter();
         #[cfg(feature = "postgres")]
