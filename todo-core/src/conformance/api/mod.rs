@@ -13,6 +13,7 @@ mod faults;
 mod fields;
 mod fixture;
 mod lists;
+mod planning;
 mod rate_limits;
 mod routes;
 mod tasks;
@@ -26,6 +27,7 @@ pub use faults::*;
 pub use fields::*;
 pub use fixture::{api, token};
 pub use lists::*;
+pub use planning::*;
 pub use rate_limits::*;
 pub use routes::*;
 pub use tasks::*;
@@ -52,6 +54,16 @@ macro_rules! api_conformance {
             all_tasks_of_the_caller_are_deleted_at_once
             the_tasks_of_a_guest_are_moved_to_the_caller
             tasks_are_moved_only_with_a_token_of_their_owner
+            fields_to_plan_with_are_kept
+            a_replacement_by_an_old_client_keeps_the_new_fields
+            a_patch_merges_metadata
+            invalid_values_to_plan_with_are_reported_by_field
+            several_tasks_are_created_together
+            lists_are_filtered_and_sorted
+            invalid_filters_are_reported
+            the_summary_counts_the_callers_tasks
+            many_tasks_are_changed_or_deleted
+            tasks_are_moved_in_the_manual_order
             the_session_describes_the_caller
             responses_are_not_cached
             a_list_is_an_array_newest_first
