@@ -340,7 +340,7 @@ async fn somebody_who_signs_up_is_signed_in() {
 async fn rows_of(host: &Host, user: &str) -> [i64; 3] {
     let count = "select (select count(*) from users where name = $1), (select count(*) from sessions where user = $1), \
                  (select count(*) from todo_tasks where user_id = $1)";
-    let (users, sessions, tasks) = sqlx::query_as(count).bind(user).fetch_one(&host.pool).await.unwrap();
+    let (users, sessions, tasks) = sqlx::query_as(count).bind(user).fetch_one(&host.pool).await.expect("counts");
     [users, sessions, tasks]
 }
 

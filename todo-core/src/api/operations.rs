@@ -72,7 +72,7 @@ impl Call<'_> {
     pub(super) fn token_in(&mut self, body: &[u8]) -> Result<String, ApiError> {
         let mut members = Members::parse(body)?;
         let mut errors = FieldErrors::default();
-        let token = members.from_token(&mut errors);
+        let token = members.other_token(&mut errors);
         members.reject_rest(&mut errors);
         reject_conditions(self.headers, &mut errors);
         std::mem::take(&mut self.query).reject_rest(&mut errors);

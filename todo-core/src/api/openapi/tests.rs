@@ -283,7 +283,7 @@ fn invalid(body: RequestBody, text: &Value) -> FieldErrors {
         RequestBody::Replace => drop(members.replacement(&mut errors)),
         RequestBody::Patch => drop(members.patch(&mut errors)),
         RequestBody::Complete => drop(members.completion(&mut errors)),
-        RequestBody::Transfer => drop(members.from_token(&mut errors)),
+        RequestBody::Transfer => drop(members.other_token(&mut errors)),
     }
     members.reject_rest(&mut errors);
     errors
