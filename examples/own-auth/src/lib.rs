@@ -13,7 +13,10 @@
 //! everywhere, from the next request on.
 //!
 //! Browsers also send cookies with requests that other sites cause. Writes are therefore accepted only with the
-//! service's own `Origin`, and rejected with 403 otherwise.
+//! service's own `Origin`, and rejected with 403 otherwise: [`AllowedOrigins`](todo_core::auth::AllowedOrigins).
+//!
+//! The authenticator also says what a 401 looks like ([`Credentials`](todo_core::auth::Credentials)), and attaches the
+//! row of the user to the identity, so that the gate and the handlers need not read it again.
 //!
 //! A public service also has to limit wrong passwords and delete expired sessions, which this example does not.
 
@@ -23,7 +26,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{FromRef, State},
-    http::{HeaderMap, StatusCode, header::SET_COOKIE},
+    http::{HeaderMap, Method, StatusCode, header::SET_COOKIE},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -67,9 +70,14 @@ struct Login {
     password: String,
 }
 
-async fn login(State(accounts): State<Accounts>, headers: HeaderMap, Json(login): Json<Login>) -> Response {
+async fn login(
+    State(accounts): State<Accounts>,
+    method: Method,
+    headers: HeaderMap,
+    Json(login): Json<Login>,
+) -> Response {
     // Otherwise another site could sign its visitors in to an account of its own, and read what they write.
-    if let Err(error) = accounts.check_origin(&headers) {
+    if let Err(error) = accounts.check_origin(&method, &headers) {
         return reject(error);
     }
     match accounts.begin_session(&login.name, login.password).await {

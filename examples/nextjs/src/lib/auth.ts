@@ -24,7 +24,11 @@ function createOptions() {
     plugins: [
       jwt({
         jwks: { rotationInterval: settings.keyRotationInterval(), gracePeriod: settings.keyGracePeriod() },
-        jwt: { expirationTime: settings.jwtLifetime() },
+        jwt: {
+          expirationTime: settings.jwtLifetime(),
+          // Without this, a token contains the whole user, with `image`: as a data URI, that is too long for a header.
+          definePayload: ({ user }) => ({ name: user.name, email: user.email }),
+        },
       }),
     ],
   } satisfies BetterAuthOptions;

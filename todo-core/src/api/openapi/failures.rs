@@ -14,7 +14,7 @@ use super::{
         error::ApiError,
         field_errors::FieldErrors,
         json_body,
-        problem::problem,
+        problem::problem_for,
         ready,
         routes::{Operation, RESOURCES, Resource},
     },
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Error,
-    auth::{AuthError, Refusal},
+    auth::{AuthError, Credentials, Refusal},
 };
 
 /// A response to a failed request, as the document describes it: one for each status of an operation.
@@ -102,6 +102,16 @@ impl Failure {
         }
     }
 
+    /// What the response means to callers who present these credentials.
+    fn description_for(self, credentials: &Credentials) -> String {
+        let description = self.description();
+        if self == Self::Unauthorized {
+            description.replace("token", credentials.noun())
+        } else {
+            description.to_owned()
+        }
+    }
+
     fn description(self) -> &'static str {
         match self {
             Self::MalformedJson => "The body is not valid JSON, or incomplete.",
@@ -147,6 +157,7 @@ impl Failure {
                 ("no token", AuthError::Missing.into()),
                 ("expired token", AuthError::Expired.into()),
                 ("invalid token", AuthError::Invalid(Refusal::Signature).into()),
+                ("long token", AuthError::Invalid(Refusal::TooLong).into()),
                 ("revoked token", AuthError::Revoked.into()),
             ],
             Self::Forbidden => {
@@ -257,14 +268,15 @@ impl Failure {
         failures
     }
 
-    /// The response object of the document. Its examples are real responses.
-    pub(super) fn response(self) -> Value {
+    /// The response object of the document, for callers who present these credentials. Its examples are real responses.
+    pub(super) fn response(self, credentials: &Credentials) -> Value {
         let errors = self.errors();
         let codes: BTreeSet<_> = errors.iter().map(|(_, error)| error.code()).collect();
         let mut examples = Map::new();
         let quotas = if self.has_quota() { quota_references() } else { Map::new() };
         let mut headers = quotas.clone();
-        let responses: Vec<_> = errors.into_iter().map(|(name, error)| (name, problem(error))).collect();
+        let responses: Vec<_> =
+            errors.into_iter().map(|(name, error)| (name, problem_for(error, credentials))).collect();
         let is_in_all = |name: &HeaderName| responses.iter().all(|(_, response)| response.headers().contains_key(name));
         for (name, response) in &responses {
             let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
@@ -274,7 +286,7 @@ impl Failure {
                 if name == CONTENT_TYPE || name == CONTENT_LENGTH || quotas.contains_key(&spelled) {
                     continue;
                 }
-                let header = headers.entry(spelled).or_insert_with(|| failure_header(name));
+                let header = headers.entry(spelled).or_insert_with(|| failure_header(name, credentials));
                 if !is_in_all(name) {
                     header["required"] = false.into();
                 }
@@ -296,7 +308,7 @@ impl Failure {
         }
         let schema = json!({"allOf": [reference("Problem"), members]});
         json!({
-            "description": self.description(),
+            "description": self.description_for(credentials),
             "headers": headers,
             "content": {"application/problem+json": {"schema": schema, "examples": examples}},
         })
