@@ -29,8 +29,8 @@ const MAX_TEXT: usize = 200;
 /// A response says little of why a credential is rejected. The log says more: a [`JwtVerifier`](super::JwtVerifier)
 /// logs the reason, what was expected and what came, at the level `info` with the target `todo_core::auth`. Of the
 /// header of a token, a line contains `typ`, `alg` and `kid`, and of the claims only `iss` and `aud`, each at most 200
-/// characters. The token and other claims are never logged. The next line says in `left_out` how many lines were left
-/// out before. At the level `debug`, each rejection is logged.
+/// characters. The token and other claims are never logged. If lines were left out, the next one says in `left_out` how
+/// many. At the level `debug`, each rejection is logged.
 ///
 /// All verifiers and APIs of a process share one log by default. Clones share their limit.
 ///
@@ -73,13 +73,15 @@ impl RejectionLog {
         Self(Arc::new(Inner { clock: Arc::new(clock), recent: Mutex::default() }))
     }
 
-    /// Whether a line with this reason may be written now. Returns how many lines were left out since the last one.
-    pub(crate) fn take(&self, reason: &'static str) -> Option<u64> {
+    /// Whether a line with this reason may be written now. Returns how many lines were left out since the last one, if
+    /// any were.
+    pub(crate) fn take(&self, reason: &'static str) -> Option<Option<u64>> {
         // A line that nobody sees takes nothing from the limit.
         if !tracing::enabled!(target: "todo_core::auth", Level::INFO) {
             return None;
         }
-        self.take_line(reason)
+        let left_out = self.take_line(reason)?;
+        Some((left_out > 0).then_some(left_out))
     }
 
     fn take_line(&self, reason: &'static str) -> Option<u64> {
@@ -153,7 +155,7 @@ mod tests {
         clock.set(Timestamp::from_unix_seconds(1_059));
         assert_eq!(taken("audience", 1), 0);
         clock.set(Timestamp::from_unix_seconds(1_060));
-        assert_eq!(log.take_line("audience"), Some(27));
+        assert_eq!(log.take_line("audience"), Some(17));
         assert_eq!(log.take_line("audience"), Some(0));
         // At no time are there more than 20 lines in a minute.
         assert_eq!(["a", "b", "c", "d", "e"].map(|reason| taken(reason, 10)), [5, 5, 5, 3, 0]);

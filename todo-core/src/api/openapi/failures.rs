@@ -102,14 +102,9 @@ impl Failure {
         }
     }
 
-    /// What the response means to callers who present these credentials.
-    fn description_for(self, credentials: &Credentials) -> String {
-        let description = self.description();
-        if self == Self::Unauthorized {
-            description.replace("token", credentials.noun())
-        } else {
-            description.to_owned()
-        }
+    /// A text of the document, for callers who present these credentials.
+    fn text(self, text: &str, credentials: &Credentials) -> String {
+        if self == Self::Unauthorized { text.replace("token", credentials.noun()) } else { text.to_owned() }
     }
 
     fn description(self) -> &'static str {
@@ -280,7 +275,7 @@ impl Failure {
         let is_in_all = |name: &HeaderName| responses.iter().all(|(_, response)| response.headers().contains_key(name));
         for (name, response) in &responses {
             let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
-            examples.insert((*name).to_owned(), json!({"value": body}));
+            examples.insert(self.text(name, credentials), json!({"value": body}));
             for (name, value) in response.headers() {
                 let spelled = header_name(name);
                 if name == CONTENT_TYPE || name == CONTENT_LENGTH || quotas.contains_key(&spelled) {
@@ -308,7 +303,7 @@ impl Failure {
         }
         let schema = json!({"allOf": [reference("Problem"), members]});
         json!({
-            "description": self.description_for(credentials),
+            "description": self.text(self.description(), credentials),
             "headers": headers,
             "content": {"application/problem+json": {"schema": schema, "examples": examples}},
         })

@@ -375,7 +375,7 @@ fn the_document_declares_the_credentials_of_the_authenticator() {
     assert_eq!(of_sessions["paths"]["/api/tasks"]["get"]["security"], json!([{"cookie": []}]));
     assert_eq!(of_sessions["paths"]["/health"]["get"]["security"], json!([]));
     let unauthorized = of_sessions["components"]["responses"]["Unauthorized"].to_string();
-    assert!(unauthorized.contains("Sign in at /login.") && !unauthorized.contains("oken"), "{unauthorized}");
+    assert!(unauthorized.contains("Sign in at /login.") && !unauthorized.contains(" token"), "{unauthorized}");
     let either = document_for(&Credentials::bearer().or(session));
     assert_eq!(names(&either["components"]["securitySchemes"]), BTreeSet::from(["bearer", "cookie"]));
     assert_eq!(either["paths"]["/api/tasks"]["get"]["security"], json!([{"bearer": []}, {"cookie": []}]));

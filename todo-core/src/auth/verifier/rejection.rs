@@ -111,8 +111,8 @@ fn expected(
             Refusal::Type => Some("none, JWT or at+jwt".to_owned()),
             Refusal::Algorithm => Some(algorithms(sources)),
             Refusal::UnknownKey => source.and_then(KeySource::shown_keys),
-            Refusal::Signature => Some(match source.and_then(KeySource::shown_keys) {
-                Some(_) => "a signature with the key of this kid".to_owned(),
+            Refusal::Signature => Some(match source.and_then(KeySource::shown_key_set) {
+                Some(set) => format!("a signature with the key of this kid in {set}"),
                 None => "a signature with the shared secret".to_owned(),
             }),
             Refusal::Issuer => listed(rules?.issuers.as_ref()),

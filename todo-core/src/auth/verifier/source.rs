@@ -248,19 +248,30 @@ impl KeySource {
         &self.rules
     }
 
-    /// The ids of the keys for the log, and where the keys are from. `None` for secrets.
-    pub(super) fn shown_keys(&self) -> Option<String> {
-        let (keys, of) = match &self.keys {
-            Keys::Secrets(_) => return None,
-            Keys::Jwks(keys) => (keys.ids().join(", "), "the key set".to_owned()),
+    /// The key set for the log. `None` for secrets.
+    pub(super) fn shown_key_set(&self) -> Option<String> {
+        match &self.keys {
+            Keys::Secrets(_) => None,
+            Keys::Jwks(_) => Some("the key set".to_owned()),
             #[cfg(feature = "remote-jwks")]
-            Keys::Remote(remote) => {
-                let snapshot = remote.snapshot();
-                (snapshot.keys.ids().join(", "), format!("the key set at {}", remote.shown_url()))
-            }
+            Keys::Remote(remote) => Some(format!("the key set at {}", remote.shown_url())),
+        }
+    }
+
+    /// The key set and the ids of its keys for the log. `None` for secrets.
+    pub(super) fn shown_keys(&self) -> Option<String> {
+        let set = self.shown_key_set()?;
+        let ids = |keys: &JwkSet| match keys.ids().join(", ") {
+            ids if ids.is_empty() => "none".to_owned(),
+            ids => shown(&ids),
         };
-        let keys = if keys.is_empty() { "none".to_owned() } else { shown(&keys) };
-        Some(format!("a key of {of}: {keys}"))
+        let ids = match &self.keys {
+            Keys::Secrets(_) => return None,
+            Keys::Jwks(keys) => ids(keys),
+            #[cfg(feature = "remote-jwks")]
+            Keys::Remote(remote) => ids(&remote.snapshot().keys),
+        };
+        Some(format!("a key of {set}: {ids}"))
     }
 
     /// The keys, if they are fetched.
