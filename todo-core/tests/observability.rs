@@ -121,6 +121,10 @@ async fn respond(api: &TodoApi, request: Request<Full<Bytes>>) -> Response<Bytes
 
 /// Returns what is logged while this runs, at all levels.
 fn logged(run: impl AsyncFnOnce()) -> String {
+    // Otherwise a test without a subscriber could switch the events of this crate off for all threads: tracing asks only
+    // the thread that comes across an event first, as long as there is only one subscriber.
+    static EVERYWHERE: std::sync::Once = std::sync::Once::new();
+    EVERYWHERE.call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).expect("no other"));
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)

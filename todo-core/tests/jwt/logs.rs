@@ -259,6 +259,11 @@ mod log {
 
     /// Returns what this thread logs during `work`.
     pub(super) fn of(work: impl FnOnce()) -> String {
+        // Otherwise a test without a subscriber could switch the events of this crate off for all threads: tracing asks only
+        // the thread that comes across an event first, as long as there is only one subscriber.
+        static EVERYWHERE: std::sync::Once = std::sync::Once::new();
+        EVERYWHERE
+            .call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).expect("no other"));
         let lines = Arc::new(Mutex::new(String::new()));
         tracing::subscriber::with_default(Lines(Arc::clone(&lines)), work);
         lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
