@@ -661,7 +661,6 @@ async fn logged(run: impl AsyncFnOnce()) -> String {
     // Otherwise a test without a subscriber could switch the events of this crate off for all threads: tracing asks only
     // the thread that comes across an event first, as long as there is only one subscriber.
     static EVERYWHERE: std::sync::Once = std::sync::Once::new();
-    EVERYWHERE.call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).expect("no other"));
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
     impl std::io::Write for Log {
@@ -673,6 +672,7 @@ async fn logged(run: impl AsyncFnOnce()) -> String {
             Ok(())
         }
     }
+    EVERYWHERE.call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).expect("no other"));
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()

@@ -70,11 +70,11 @@ pub async fn check(server: &Server) {
         (response.status(), challenge, String::from_utf8_lossy(response.body()).into_owned())
     };
     let (ann, own, foreign) = ((COOKIE, "user=ann"), (ORIGIN, SITE), (ORIGIN, "https://evil.example"));
-    let (status, _, body) = send("GET", "/plan", &[ann.clone()]).await;
+    let (status, _, body) = send("GET", "/plan", std::slice::from_ref(&ann)).await;
     assert_eq!((status, body.as_str()), (StatusCode::OK, "the plan of ann"));
     for (path, created) in [("/plan", StatusCode::OK), ("/api/v1/tasks", StatusCode::CREATED)] {
         assert_eq!(send("POST", path, &[ann.clone(), own.clone()]).await.0, created, "{path}");
-        for headers in [&[ann.clone()][..], &[ann.clone(), foreign.clone()]] {
+        for headers in [std::slice::from_ref(&ann), &[ann.clone(), foreign.clone()]] {
             let (status, challenge, body) = send("POST", path, headers).await;
             assert_eq!((status, challenge), (StatusCode::FORBIDDEN, None), "{path} {headers:?}");
             assert!(body.contains(r#""code":"forbidden""#), "{body}");

@@ -25,7 +25,7 @@ pub(super) fn report_rejection(log: &RejectionLog, error: &AuthError) {
         tracing::info!(
             target: "todo_core::auth",
             reason = error.reason(),
-            left_out,
+            left_out = left_out.count(),
             "a credential was rejected: {refusal}"
         );
     }
@@ -37,7 +37,7 @@ pub(super) fn report_other_user(log: &RejectionLog) {
         tracing::info!(
             target: "todo_core::auth",
             reason = "other_user",
-            left_out,
+            left_out = left_out.count(),
             "a request was rejected: the path names another user than the token; compare with /auth/session, or use \
              paths without a user"
         );

@@ -81,7 +81,7 @@ impl AllowedOrigins {
                 reason = error.reason(),
                 expected = self.shown(),
                 origin,
-                left_out,
+                left_out = left_out.count(),
                 "a request was rejected: {error}"
             );
         } else {

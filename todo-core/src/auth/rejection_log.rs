@@ -73,15 +73,13 @@ impl RejectionLog {
         Self(Arc::new(Inner { clock: Arc::new(clock), recent: Mutex::default() }))
     }
 
-    /// Whether a line with this reason may be written now. Returns how many lines were left out since the last one, if
-    /// any were.
-    pub(crate) fn take(&self, reason: &'static str) -> Option<Option<u64>> {
+    /// Whether a line with this reason may be written now. Returns how many lines were left out since the last one.
+    pub(crate) fn take(&self, reason: &'static str) -> Option<LeftOut> {
         // A line that nobody sees takes nothing from the limit.
         if !tracing::enabled!(target: "todo_core::auth", Level::INFO) {
             return None;
         }
-        let left_out = self.take_line(reason)?;
-        Some((left_out > 0).then_some(left_out))
+        self.take_line(reason).map(LeftOut)
     }
 
     fn take_line(&self, reason: &'static str) -> Option<u64> {
@@ -96,6 +94,17 @@ impl RejectionLog {
         }
         recent.lines.push_back((now, reason));
         Some(std::mem::take(&mut recent.left_out))
+    }
+}
+
+/// The number of lines that were left out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeftOut(u64);
+
+impl LeftOut {
+    /// The number for a line; `None` if it is zero.
+    pub(crate) fn count(self) -> Option<u64> {
+        (self.0 > 0).then_some(self.0)
     }
 }
 

@@ -73,7 +73,7 @@ fn the_log_says_what_was_expected_and_what_came() {
     };
     let signed = |changes: Value| key.token("the-key", &claims(changes));
     let headed = |header: Value| key.sign("EdDSA", &header.to_string(), &claims(json!({})).to_string());
-    let long = "x".repeat(2_000);
+    let padding = "x".repeat(2_000);
     let cases: &[(String, &[&str])] = &[
         (
             signed(json!({ "iss": "http://localhost:3000" })),
@@ -116,7 +116,7 @@ fn the_log_says_what_was_expected_and_what_came() {
             &["reason=\"algorithm\"", "no shared secret is used", "alg=\"HS256\"", "iss=\"https://app.example.com\""],
         ),
         (
-            headed(json!({ "alg": format!("ES256K\n{long}"), "kid": "the-key" })),
+            headed(json!({ "alg": format!("ES256K\n{padding}"), "kid": "the-key" })),
             &["reason=\"algorithm\"", "alg=\"ES256K\\\\u{a}xxxx", "xxx...\""],
         ),
         (

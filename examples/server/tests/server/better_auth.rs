@@ -124,84 +124,90 @@ async fn line_with(server: &Server, texts: &[&str]) -> String {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_log_names_the_cause_of_each_misconfiguration() {
-    let app = BetterAuth::start().await;
-    let origin = app.origin();
-    let server = Setup::new(Framework::ANY)
-        .set("PORT", "0")
-        .set("BETTER_AUTH_URL", &origin)
-        // As in every `.env` of Better Auth.
-        .set("BETTER_AUTH_SECRET", SECRET)
-        .serve(&[]);
-    let bearer = |token: &str| format!("Bearer {token}");
-    assert_eq!(get(&server, "/api/tasks", &bearer(&app.token(&json!({})))).await.0, 200);
+/// What is misconfigured, the `Authorization` of a request, the code of its response, and texts in the line of the log.
+type Case = (&'static str, String, &'static str, Vec<String>);
 
-    let expected_origin = format!("expected=\"{origin}\"");
-    let key_set = format!("a signature with the key of this kid in the key set at {origin}/api/auth/jwks");
-    let of_another_app = BetterAuth::start().await;
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
+/// Tokens of the app with wrong claims.
+fn wrong_claims(app: &BetterAuth) -> Vec<Case> {
+    let expected = format!("expected=\"{}\"", app.origin());
     let avatar = format!("data:image/png;base64,{}", "iVBORw0K".repeat(2_000));
-    let cookie = json!({ "alg": "EdDSA", "kid": KID, "typ": "better-auth.session-cache+jwt" });
-    let cases: Vec<(&str, String, &str, Vec<&str>)> = vec![
+    vec![
         (
             "baseURL is another one than BETTER_AUTH_URL of the server",
             bearer(&app.token(&json!({ "iss": "https://app.example.com", "aud": "https://app.example.com" }))),
             "token_invalid",
-            vec!["reason=\"issuer\"", &expected_origin, "iss=\"https://app.example.com\""],
+            texts(&["reason=\"issuer\"", &expected, "iss=\"https://app.example.com\""]),
         ),
         (
             "no baseURL: the issuer is the Host header of a server-side call",
             bearer(&app.token(&json!({ "iss": "", "aud": "" }))),
             "token_invalid",
-            vec!["reason=\"issuer\"", &expected_origin, "iss=\"(empty)\""],
+            texts(&["reason=\"issuer\"", &expected, "iss=\"(empty)\""]),
         ),
         (
             "jwt: { audience: .. } is set, JWT_AUDIENCE is not",
             bearer(&app.token(&json!({ "aud": "my-api" }))),
             "token_invalid",
-            vec!["reason=\"audience\"", &expected_origin, "aud=\"my-api\""],
-        ),
-        (
-            "the session token of sign-in instead of the token of /api/auth/token",
-            bearer("Dn1kTqPWw3VQ0aZ5oJ8bXrYc7LmUe2Hs"),
-            "token_invalid",
-            vec!["reason=\"malformed\"", "32 characters with 0 dots", "a session token is no JSON Web Token"],
-        ),
-        (
-            "a token that other code has signed with BETTER_AUTH_SECRET",
-            bearer(&hs256(SECRET.as_bytes(), r#"{"alg":"HS256"}"#, &app.claims(&json!({})).to_string())),
-            "token_invalid",
-            vec!["reason=\"algorithm\"", "no shared secret is used", "alg=\"HS256\""],
-        ),
-        (
-            "the cookie of sessionCookieCache instead of a token",
-            bearer(&app.signed(&cookie, &json!({ "aud": "better-auth:session-cache" }))),
-            "token_invalid",
-            vec!["reason=\"type\"", "expected=\"none, JWT or at+jwt\"", "typ=\"better-auth.session-cache+jwt\""],
+            texts(&["reason=\"audience\"", &expected, "aud=\"my-api\""]),
         ),
         (
             "getSubject returns a number",
             bearer(&app.token(&json!({ "sub": 4711 }))),
             "token_invalid",
-            vec!["reason=\"subject\"", "in the claim sub", "subject=\"(a number)\""],
+            texts(&["reason=\"subject\"", "in the claim sub", "subject=\"(a number)\""]),
         ),
         (
             "definePayload contains the image of the user, a data URI",
             bearer(&app.token(&json!({ "image": avatar }))),
             "token_invalid",
-            vec!["reason=\"too_long\"", "at most 16384 bytes", "an image of the user"],
+            texts(&["reason=\"too_long\"", "at most 16384 bytes", "an image of the user"]),
         ),
         (
             "expirationTime: 3600, a time in 1970",
             bearer(&app.token(&json!({ "exp": 3600 }))),
             "token_expired",
-            vec!["reason=\"expired\"", "this one is before 2001, so it may be a lifetime"],
+            texts(&["reason=\"expired\"", "this one is before 2001, so it may be a lifetime"]),
         ),
         (
             "definePayload sets exp in milliseconds",
             bearer(&app.token(&json!({ "exp": (now() + 900) * 1000 }))),
             "token_invalid",
-            vec!["reason=\"milliseconds\"", "exp in seconds since 1970"],
+            texts(&["reason=\"milliseconds\"", "exp in seconds since 1970"]),
+        ),
+    ]
+}
+
+/// Other tokens than those of the app for an API.
+fn wrong_tokens(app: &BetterAuth, of_another_app: &BetterAuth) -> Vec<Case> {
+    let origin = app.origin();
+    let cookie = json!({ "alg": "EdDSA", "kid": KID, "typ": "better-auth.session-cache+jwt" });
+    let key_set = format!("a signature with the key of this kid in the key set at {origin}/api/auth/jwks");
+    vec![
+        (
+            "the session token of sign-in instead of the token of /api/auth/token",
+            bearer("Dn1kTqPWw3VQ0aZ5oJ8bXrYc7LmUe2Hs"),
+            "token_invalid",
+            texts(&["reason=\"malformed\"", "32 characters with 0 dots", "a session token is no JSON Web Token"]),
+        ),
+        (
+            "a token that other code has signed with BETTER_AUTH_SECRET",
+            bearer(&hs256(SECRET.as_bytes(), r#"{"alg":"HS256"}"#, &app.claims(&json!({})).to_string())),
+            "token_invalid",
+            texts(&["reason=\"algorithm\"", "no shared secret is used", "alg=\"HS256\""]),
+        ),
+        (
+            "the cookie of sessionCookieCache instead of a token",
+            bearer(&app.signed(&cookie, &json!({ "aud": "better-auth:session-cache" }))),
+            "token_invalid",
+            texts(&["reason=\"type\"", "expected=\"none, JWT or at+jwt\"", "typ=\"better-auth.session-cache+jwt\""]),
         ),
         (
             "an access token of the OAuth provider plugin, whose issuer has the path /api/auth",
@@ -210,32 +216,46 @@ async fn the_log_names_the_cause_of_each_misconfiguration() {
                 &json!({ "iss": format!("{origin}/api/auth") }),
             )),
             "token_invalid",
-            vec!["reason=\"issuer\"", "/api/auth\" aud=", "typ=\"at+jwt\""],
+            texts(&["reason=\"issuer\"", "/api/auth\" aud=", "typ=\"at+jwt\""]),
         ),
         (
             "a key with this kid, but of another deployment",
             bearer(&of_another_app.token(&json!({ "iss": origin, "aud": origin }))),
             "token_invalid",
-            vec!["reason=\"signature\"", &key_set, KID],
+            texts(&["reason=\"signature\"", &key_set, KID]),
         ),
         (
             "the page sends the token without the word Bearer",
             app.token(&json!({})),
             "unauthenticated",
-            vec!["reason=\"missing\"", "the Authorization header has no scheme"],
+            texts(&["reason=\"missing\"", "the Authorization header has no scheme"]),
         ),
         (
             "the page sends HTTP Basic",
             format!("Basic {}", base64url("ann:secret-of-ann")),
             "unauthenticated",
-            vec!["reason=\"missing\"", "the scheme of the Authorization header is not Bearer"],
+            texts(&["reason=\"missing\"", "the scheme of the Authorization header is not Bearer"]),
         ),
-    ];
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_the_cause_of_each_misconfiguration() {
+    let app = BetterAuth::start().await;
+    let server = Setup::new(Framework::ANY)
+        .set("PORT", "0")
+        .set("BETTER_AUTH_URL", &app.origin())
+        // As in every `.env` of Better Auth.
+        .set("BETTER_AUTH_SECRET", SECRET)
+        .serve(&[]);
+    assert_eq!(get(&server, "/api/tasks", &bearer(&app.token(&json!({})))).await.0, 200);
+    let cases = [wrong_claims(&app), wrong_tokens(&app, &BetterAuth::start().await)].concat();
     let mut excerpt = String::new();
     for (what, authorization, code, texts) in &cases {
         let (status, body) = get(&server, "/api/tasks", authorization).await;
         assert!(status == 401 && body.contains(&format!(r#""code":"{code}""#)), "{what}: {status} {body}");
-        let line = line_with(&server, texts).await;
+        let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+        let line = line_with(&server, &texts).await;
         assert!(line.contains(" INFO ") && line.contains("rejected"), "{what}: {line}");
         let _ = writeln!(excerpt, "{what}:\n  {line}");
     }

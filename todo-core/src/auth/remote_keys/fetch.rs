@@ -140,7 +140,7 @@ impl Fetcher {
         let mut shown_proxy = None;
         if let Some(proxy) = proxy {
             let address = if proxy.contains("://") { proxy } else { format!("http://{proxy}") };
-            let parsed = Url::parse(&address).ok().filter(|url| url.has_host());
+            let parsed = Url::parse(&address).ok().filter(Url::has_host);
             let parsed = parsed.filter(|url| ["http", "https"].contains(&url.scheme())).ok_or(InvalidSource::Proxy)?;
             shown_proxy = Some(shown_url(&parsed));
             client = client.proxy(Proxy::all(address).map_err(|_| InvalidSource::Proxy)?);

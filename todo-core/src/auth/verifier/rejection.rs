@@ -51,7 +51,7 @@ pub(super) fn report(
         typ = came(get(&header, "typ")),
         alg = came(get(&header, "alg")),
         kid = came(get(&header, "kid")),
-        left_out,
+        left_out = left_out.count(),
         "a token was rejected: {}",
         Reason(error)
     );
@@ -62,6 +62,7 @@ pub(super) fn report_unread(log: &RejectionLog, error: &AuthError, problem: &'st
     let reason = error.reason();
     match log.take(reason) {
         Some(left_out) => {
+            let left_out = left_out.count();
             tracing::info!(target: "todo_core::auth", reason, left_out, "a request was rejected: {problem}");
         }
         None => tracing::debug!(target: "todo_core::auth", reason, "a request was rejected: {problem}"),
