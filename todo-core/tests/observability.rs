@@ -16,8 +16,8 @@ use serde_json::json;
 use todo_core::{
     Error, Page, Task, TaskId, TaskQuery, TodoService, UserId,
     api::{ApiError, PROBES, RESOURCES, StreamBody, TodoApi, find_resource},
-    auth::{AuthError, Authenticator, Identity, JwtVerifier},
-    clock::Timestamp,
+    auth::{AuthError, Authenticator, Identity, JwtVerifier, Refusal, RejectionLog},
+    clock::{SystemClock, Timestamp},
     store::{MemoryStore, StoreError, TaskChange, TaskStore, Transfer},
 };
 use tracing_subscriber::fmt::MakeWriter;
@@ -125,6 +125,10 @@ async fn respond(api: &TodoApi, request: Request<Full<Bytes>>) -> Response<Bytes
 
 /// Returns what is logged while this runs, at all levels.
 fn logged(run: impl AsyncFnOnce()) -> String {
+    // Otherwise a test without a subscriber could switch the events of this crate off for all threads: tracing asks only
+    // the thread that comes across an event first, as long as there is only one subscriber.
+    static EVERYWHERE: std::sync::Once = std::sync::Once::new();
+    EVERYWHERE.call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).expect("no other"));
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
@@ -229,6 +233,69 @@ async fn a_body_without_a_length_is_limited_while_it_is_read() {
     let response = api.respond(&RESOURCES[0], Request::from_parts(head, StreamBody::new(pieces))).await;
     assert_eq!(response.status(), 413);
     assert_eq!(*taken.lock().unwrap(), 11);
+}
+
+/// An authenticator that rejects every caller with this error.
+#[derive(Debug)]
+struct Rejecting(fn() -> AuthError);
+
+#[async_trait]
+impl Authenticator for Rejecting {
+    async fn authenticate(&self, _: &http::request::Parts) -> Result<Identity, AuthError> {
+        Err((self.0)())
+    }
+}
+
+fn rejecting(error: fn() -> AuthError) -> TodoApi {
+    TodoApi::new(TodoService::new(MemoryStore::new()), Rejecting(error))
+        .with_rejection_log(RejectionLog::new(SystemClock))
+}
+
+/// Anyone can name a key that does not exist.
+#[test]
+fn a_key_that_may_be_new_is_503_but_no_error_in_the_log() {
+    let log = logged(async || {
+        let api = rejecting(|| AuthError::KeyMayBeNew { retry_after: Duration::from_millis(6_500) });
+        let response = respond(&api, request("GET", "/tasks", "")).await;
+        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"7".parse().unwrap()));
+        assert!(String::from_utf8_lossy(response.body()).contains(r#""code":"unavailable""#));
+    });
+    assert!(log.contains("request rejected") && !log.contains("ERROR") && !log.contains("WARN"), "{log}");
+    let log = logged(async || {
+        let unreachable = || AuthError::Unavailable {
+            retry_after: Duration::from_secs(1),
+            source: "no keys of https://a.example".into(),
+        };
+        assert_eq!(respond(&rejecting(unreachable), request("GET", "/tasks", "")).await.status(), 503);
+    });
+    assert!(log.contains("ERROR") && log.contains("no keys of https://a.example"), "{log}");
+}
+
+#[test]
+fn the_reason_of_the_hosts_authenticator_is_logged_at_most_five_times_a_minute() {
+    let log = logged(async || {
+        let api = rejecting(|| AuthError::Invalid(Refusal::Other("the session was moved to another device")));
+        for _ in 0..20 {
+            let response = respond(&api, request("GET", "/tasks", "")).await;
+            assert_eq!(response.status(), 401);
+            assert!(!String::from_utf8_lossy(response.body()).contains("another device"));
+        }
+    });
+    let lines = log.lines().filter(|line| line.contains("the session was moved to another device"));
+    let lines: Vec<_> = lines.collect();
+    assert!(lines.iter().all(|line| line.contains("INFO") && line.contains(r#"reason="other""#)), "{log}");
+    assert_eq!(lines.len(), 5, "{log}");
+}
+
+#[test]
+fn a_path_with_another_user_than_the_token_is_logged_without_either() {
+    let log = logged(async || {
+        let api = api(MemoryStore::new()).with_rejection_log(RejectionLog::new(SystemClock));
+        assert_eq!(respond(&api, request("GET", "/bob-of-the-path/tasks", "")).await.status(), 403);
+    });
+    let line = log.lines().find(|line| line.contains("the path names another user")).expect(&log);
+    assert!(line.contains("INFO") && line.contains(r#"reason="other_user""#), "{line}");
+    assert!(!log.contains("bob-of-the-path") && !log.contains("\"ann\""), "{log}");
 }
 
 /// An authenticator that accepts no caller and is not ready.

@@ -94,7 +94,12 @@ impl Call<'_> {
             Err(AuthError::Missing | AuthError::Invalid(_) | AuthError::ForeignOrigin) => {
                 return Err(invalid_token("is not a valid token"));
             }
-            Err(error @ (AuthError::RateLimited { .. } | AuthError::OverQuota(_) | AuthError::Unavailable { .. })) => {
+            Err(
+                error @ (AuthError::RateLimited { .. }
+                | AuthError::OverQuota(_)
+                | AuthError::KeyMayBeNew { .. }
+                | AuthError::Unavailable { .. }),
+            ) => {
                 return Err(error.into());
             }
         };

@@ -6,6 +6,7 @@
 //!
 //! | module | why it does not depend on the framework |
 //! | --- | --- |
+//! | `better_auth` (which cause the log names) | the verifier logs it |
 //! | `cloud`, `database`, `durability` | they test what is below `TodoService`; each framework has one case |
 //! | `dev`, `settings`, `docs` (the committed document) | they test what runs before the framework is mounted |
 //! | `floods`, `stopping`, `unread` and `overload` where nothing reaches the API | hyper and `todo_server::connection` do this |
@@ -13,6 +14,7 @@
 
 #![cfg(unix)]
 
+mod better_auth;
 mod cloud;
 mod cors;
 mod database;

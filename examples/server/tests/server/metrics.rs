@@ -318,6 +318,38 @@ fn queries_of_rules(rules: &str) -> Vec<String> {
     queries
 }
 
+/// Strangers who invent key ids cause 503, but do not wake anyone.
+#[test]
+fn invented_key_ids_do_not_fire_the_alert_on_errors() {
+    let folder = tempfile::tempdir().expect("a directory");
+    fs::write(folder.path().join("alerts.yml"), deployed("prometheus/alerts.yml")).expect("a file");
+    // Per minute: requests that succeed, requests with 503, and of these, tokens with an invented key id.
+    for (name, failing, invented, fires) in [("strangers", 600, 600, false), ("failures", 600, 540, true)] {
+        let test = format!(
+            r#"
+rule_files: [alerts.yml]
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'http_requests_total{{job="todo",route="/api/tasks",method="GET",status="200"}}'
+        values: '0+600x30'
+      - series: 'http_requests_total{{job="todo",route="/api/tasks",method="GET",status="503"}}'
+        values: '0+{failing}x30'
+      - series: 'todo_auth_refusals_total{{job="todo",reason="key_may_be_new"}}'
+        values: '0+{invented}x30'
+    promql_expr_test:
+      - expr: 'count(ALERTS{{alertname="TodoErrors",alertstate="firing"}}) or vector(0)'
+        eval_time: 20m
+        exp_samples: [{{value: {}}}]
+"#,
+            u8::from(fires)
+        );
+        let file = folder.path().join(format!("{name}.yml"));
+        fs::write(&file, test).expect("a file");
+        promtool(&["test", "rules", file.to_str().expect("UTF-8")], "");
+    }
+}
+
 /// The names of metrics and of labels in a query.
 fn names_in(query: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     const WORDS: [&str; 7] = ["sum", "max", "rate", "changes", "histogram_quantile", "absent", "or"];

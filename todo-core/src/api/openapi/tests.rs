@@ -18,7 +18,7 @@ use super::{
         routes::{Operation, PROBES, RESOURCES, Resource},
     },
     bodies::RequestBody,
-    document,
+    document, document_for,
     examples::{example_quota, example_task},
     failures::Failure,
     headers::header_name,
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     Cursor, Description, Error, Task, TaskId, Title, UserId,
-    auth::{AuthError, Quota},
+    auth::{AuthError, Credentials, Quota},
     clock::Timestamp,
     store::StoreError,
 };
@@ -138,7 +138,7 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::Auth(AuthError::ForeignOrigin) | ApiError::Forbidden => &[Failure::Forbidden],
         ApiError::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
         | ApiError::Service(Error::TooManyCalls) => &[Failure::RateLimited],
-        ApiError::Auth(AuthError::Unavailable { .. })
+        ApiError::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
         | ApiError::Service(Error::Store(
             StoreError::Unavailable(_) | StoreError::Interrupted(_) | StoreError::Timeout(_),
         ))
@@ -364,4 +364,27 @@ fn mounted_paths_start_with_the_mount() {
         let document: Value = serde_json::from_str(&document(mount)).expect("JSON");
         assert!(document["paths"].get(expected).is_some() && document["paths"].get("/health").is_some(), "{mount}");
     }
+}
+
+#[test]
+fn the_document_declares_the_credentials_of_the_authenticator() {
+    let session = Credentials::cookie("session").missing("Sign in at /login.");
+    let document_for = |credentials: &Credentials| -> Value {
+        serde_json::from_str(&document_for("/api", credentials)).expect("JSON")
+    };
+    let of_sessions = document_for(&session);
+    let cookie = &of_sessions["components"]["securitySchemes"]["cookie"];
+    assert_eq!((&cookie["in"], &cookie["name"]), (&json!("cookie"), &json!("session")));
+    assert_eq!(of_sessions["paths"]["/api/tasks"]["get"]["security"], json!([{"cookie": []}]));
+    assert_eq!(of_sessions["paths"]["/health"]["get"]["security"], json!([]));
+    let unauthorized = of_sessions["components"]["responses"]["Unauthorized"].to_string();
+    assert!(unauthorized.contains("Sign in at /login.") && !unauthorized.contains(" token"), "{unauthorized}");
+    let either = document_for(&Credentials::bearer().or(session));
+    assert_eq!(names(&either["components"]["securitySchemes"]), BTreeSet::from(["bearer", "cookie"]));
+    assert_eq!(either["paths"]["/api/tasks"]["get"]["security"], json!([{"bearer": []}, {"cookie": []}]));
+    assert_eq!(document_for(&Credentials::bearer()), parsed_at("/api"));
+}
+
+fn parsed_at(mount: &str) -> Value {
+    serde_json::from_str(&document(mount)).expect("JSON")
 }
