@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use tracing::Instrument as _;
 
@@ -30,6 +33,7 @@ pub struct TodoService {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdGenerator>,
     limiter: Option<Arc<UserLimiter>>,
+    writes: Arc<Writes>,
 }
 
 impl TodoService {
@@ -40,6 +44,7 @@ impl TodoService {
             clock: Arc::new(SystemClock),
             ids: Arc::new(UuidV7::shared()),
             limiter: Some(Arc::new(UserLimiter::new(UserLimits::default()))),
+            writes: Arc::default(),
         }
     }
 
@@ -98,6 +103,46 @@ impl TodoService {
     /// [`Error::Store`] if it does not.
     pub async fn ping(&self) -> Result<(), Error> {
         Ok(traced!("ping", self.store().ping())?)
+    }
+
+    /// Whether the store accepts no writes at present: the last write that says something about it has failed with
+    /// [`StoreError::NotWritable`], because the database is read-only or its disk is full. A write that has changed
+    /// nothing says nothing. Clones share this.
+    ///
+    /// The readiness probe reports it as `"writes": "failing"` and does not fail, since reads work.
+    #[must_use]
+    pub fn writes_are_failing(&self) -> bool {
+        self.writes.are_failing.load(Relaxed)
+    }
+}
+
+/// What is known about the writes of the store.
+#[derive(Debug, Default)]
+struct Writes {
+    are_failing: AtomicBool,
+}
+
+impl Writes {
+    /// Notes the result of a write, and whether it has changed something.
+    fn note<T>(
+        &self,
+        result: Result<T, StoreError>,
+        has_changed: impl FnOnce(&T) -> bool,
+    ) -> Result<T, StoreError> {
+        match &result {
+            Err(StoreError::NotWritable(cause)) => {
+                if !self.are_failing.swap(true, Relaxed) {
+                    tracing::error!(target: "todo_core::store", %cause, "the database accepts no writes; reads go on");
+                }
+            }
+            Ok(output) if self.are_failing.load(Relaxed) && has_changed(output) => {
+                if self.are_failing.swap(false, Relaxed) {
+                    tracing::info!(target: "todo_core::store", "the database accepts writes again");
+                }
+            }
+            _ => {}
+        }
+        result
     }
 }
 
@@ -159,7 +204,8 @@ impl UserTasks<'_> {
         };
         // Another process may have generated the same id, which is extremely unlikely.
         for _ in 0..3 {
-            if traced!("insert", self.service.store().insert(&self.owner, &task))? {
+            let inserted = traced!("insert", self.service.store().insert(&self.owner, &task));
+            if self.service.writes.note(inserted, |inserted| *inserted)? {
                 return Ok(task);
             }
             task.id = self.service.ids.next(now);
@@ -212,7 +258,8 @@ impl UserTasks<'_> {
     /// [`Error::TaskNotFound`].
     pub async fn delete(&self, id: TaskId) -> Result<(), Error> {
         let _slot = self.slot(Access::Write(id)).await?;
-        if traced!("delete", self.service.store().delete(&self.owner, id))? { Ok(()) } else { Err(Error::TaskNotFound) }
+        let deleted = traced!("delete", self.service.store().delete(&self.owner, id));
+        if self.service.writes.note(deleted, |deleted| *deleted)? { Ok(()) } else { Err(Error::TaskNotFound) }
     }
 
     /// Deletes all tasks of the user, for the deletion of an account, and returns how many there were.
@@ -225,13 +272,15 @@ impl UserTasks<'_> {
     /// No others.
     pub async fn erase(&self) -> Result<u64, Error> {
         let _slot = self.slot(Access::Erase).await?;
-        Ok(traced!("erase", self.service.store().erase(&self.owner))?)
+        let erased = traced!("erase", self.service.store().erase(&self.owner));
+        Ok(self.service.writes.note(erased, |count| *count > 0)?)
     }
 
     async fn change(&self, id: TaskId, change: &TaskChange) -> Result<Task, Error> {
         let _slot = self.slot(Access::Write(id)).await?;
         let now = self.service.clock.now();
-        traced!("update", self.service.store().update(&self.owner, id, change, now))?.ok_or(Error::TaskNotFound)
+        let updated = traced!("update", self.service.store().update(&self.owner, id, change, now));
+        self.service.writes.note(updated, Option::is_some)?.ok_or(Error::TaskNotFound)
     }
 
     /// Waits until this user may have another call in the store.

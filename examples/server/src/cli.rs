@@ -23,7 +23,8 @@ pub(crate) enum Command {
     Token(Sources, TokenOptions),
     Migrate(Sources, Migration),
     OpenApi,
-    Healthcheck(Sources),
+    /// Whether only the process is asked, and not the database.
+    Healthcheck(Sources, bool),
 }
 
 /// The options of the command `token`.
@@ -43,7 +44,9 @@ pub(crate) fn parse() -> Command {
         Some(("token", matches)) => Command::Token(sources(matches, TOKEN), token_options(matches)),
         Some(("migrate", matches)) => Command::Migrate(sources(matches, MIGRATE), migration(matches)),
         Some(("openapi", _)) => Command::OpenApi,
-        Some(("healthcheck", matches)) => Command::Healthcheck(sources(matches, HEALTHCHECK)),
+        Some(("healthcheck", matches)) => {
+            Command::Healthcheck(sources(matches, HEALTHCHECK), matches.get_flag("live"))
+        }
         Some((_, matches)) => Command::Serve(sources(matches, Settings::GROUPS)),
         None => Command::Serve(sources(&matches, Settings::GROUPS)),
     }
@@ -127,6 +130,12 @@ fn definition() -> clap::Command {
         .subcommand(
             clap::Command::new("healthcheck")
                 .about("Fails unless the server on this machine is ready; for images without curl")
+                .arg(
+                    Arg::new("live")
+                        .long("live")
+                        .action(ArgAction::SetTrue)
+                        .help("Ask only whether the process responds, and not the database"),
+                )
                 .args(flags(HEALTHCHECK)),
         )
 }

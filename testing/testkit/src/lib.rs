@@ -4,7 +4,7 @@
 //! - [`embedding`] has the test cases of the examples that embed the API into a guest book.
 //! - [`postgres`] finds or starts a server and gives every test a database of its own.
 //! - [`http`] serves an app on a free port and talks to it over real sockets, byte for byte.
-//! - [`pgbouncer`] puts a real pooler before a database, and [`proxy`] a network that can be interrupted.
+//! - [`haproxy`] puts a real proxy before servers, [`pgbouncer`] a real pooler before a database, and [`proxy`] a network that can be interrupted.
 //! - [`process`] measures the CPU time and the memory of processes.
 //! - [`programs`] finds the programs that tests run.
 //! - [`stores`] makes an empty store of each kind for the suites of `todo_core::conformance`.
@@ -16,6 +16,7 @@
 
 pub mod bodies;
 pub mod embedding;
+pub mod haproxy;
 pub mod http;
 pub mod pgbouncer;
 pub mod postgres;

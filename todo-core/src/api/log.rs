@@ -2,11 +2,13 @@ use std::borrow::Cow;
 
 use http::Method;
 
-use super::error::ApiError;
+use super::{error::ApiError, ready::SERVER};
 
 /// Logs a failed request: a 5xx as an error with all its causes, any other status at the debug level with its code.
 pub(super) fn report(error: &ApiError) {
-    if error.status().is_server_error() {
+    // The host stops on purpose.
+    let is_stopping = matches!(error, ApiError::NotReady { failed } if failed[..] == [SERVER]);
+    if error.status().is_server_error() && !is_stopping {
         let causes = causes(error);
         tracing::error!(target: "todo_core::api", code = error.code(), %error, causes, "request failed");
     } else {

@@ -18,7 +18,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Token(sources, options) => token::run(sources, &options),
         Command::Migrate(sources, migration) => in_runtime(migrate::run(sources, migration)),
         Command::OpenApi => print_openapi(),
-        Command::Healthcheck(sources) => healthcheck::run(sources),
+        Command::Healthcheck(sources, live) => healthcheck::run(sources, live),
     }
 }
 
