@@ -124,11 +124,7 @@ struct Writes {
 
 impl Writes {
     /// Notes the result of a write, and whether it has changed something.
-    fn note<T>(
-        &self,
-        result: Result<T, StoreError>,
-        has_changed: impl FnOnce(&T) -> bool,
-    ) -> Result<T, StoreError> {
+    fn note<T>(&self, result: Result<T, StoreError>, has_changed: impl FnOnce(&T) -> bool) -> Result<T, StoreError> {
         match &result {
             Err(StoreError::NotWritable(cause)) => {
                 if !self.are_failing.swap(true, Relaxed) {

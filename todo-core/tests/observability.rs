@@ -280,11 +280,11 @@ fn a_probe_names_the_failed_parts_and_logs_the_causes() {
 fn a_store_that_accepts_no_writes_is_ready_and_the_probe_says_it() {
     let log = logged(async || {
         let api = api(Broken::AcceptsNoWrites);
-        let ready = |writes: &str| (200, format!(r#"{{"status":"ready","store":"ok","keys":"ok","writes":"{writes}"}}"#));
+        let ready =
+            |writes: &str| (200, format!(r#"{{"status":"ready","store":"ok","keys":"ok","writes":"{writes}"}}"#));
         assert_eq!(probe(&api).await, ready("ok"), "nothing was written yet");
         for _ in 0..2 {
-            let response =
-                api.respond(&RESOURCES[0], request("POST", "/tasks", r#"{"title":"Buy milk"}"#)).await;
+            let response = api.respond(&RESOURCES[0], request("POST", "/tasks", r#"{"title":"Buy milk"}"#)).await;
             assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
             let body = String::from_utf8_lossy(response.body());
             assert!(body.contains("The service accepts no writes at present."), "{body}");

@@ -195,7 +195,8 @@ where
     S: Service<Request<R>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
 {
     service_fn(move |request: Request<R>| {
-        let too_large = has_large_head(&request).then_some(ApiError::HeadTooLarge { bytes: MAX_HEAD, headers: MAX_HEADERS });
+        let too_large =
+            has_large_head(&request).then_some(ApiError::HeadTooLarge { bytes: MAX_HEAD, headers: MAX_HEADERS });
         let app = app.clone();
         async move {
             match too_large {
@@ -218,11 +219,11 @@ fn respond_to_panic(_: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use http::{
         HeaderValue, StatusCode,
         header::{ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE},
     };
-    use super::*;
 
     const ALLOWED_ORIGIN: HeaderValue = HeaderValue::from_static("https://app.example.com");
 

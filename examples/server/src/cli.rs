@@ -44,9 +44,7 @@ pub(crate) fn parse() -> Command {
         Some(("token", matches)) => Command::Token(sources(matches, TOKEN), token_options(matches)),
         Some(("migrate", matches)) => Command::Migrate(sources(matches, MIGRATE), migration(matches)),
         Some(("openapi", _)) => Command::OpenApi,
-        Some(("healthcheck", matches)) => {
-            Command::Healthcheck(sources(matches, HEALTHCHECK), matches.get_flag("live"))
-        }
+        Some(("healthcheck", matches)) => Command::Healthcheck(sources(matches, HEALTHCHECK), matches.get_flag("live")),
         Some((_, matches)) => Command::Serve(sources(matches, Settings::GROUPS)),
         None => Command::Serve(sources(&matches, Settings::GROUPS)),
     }

@@ -338,7 +338,8 @@ mod tests {
             sleep(Duration::from_millis(20)).await;
             Ok::<_, Infallible>(Response::new(Body::default()))
         }));
-        let connection = connection(&ConnectionServer::default(), stream, app, LogBudget::default(), &Beginning::default());
+        let connection =
+            connection(&ConnectionServer::default(), stream, app, LogBudget::default(), &Beginning::default());
         let open_for = async move {
             let began = Instant::now();
             let _ = connection.await;
@@ -388,7 +389,8 @@ mod tests {
         let app = BoxCloneSyncService::new(service_fn(async |_: Request<RequestBody>| {
             Ok::<_, Infallible>(Response::new(Body::new(Full::from(vec![7; 1000]).map_err(BoxError::from))))
         }));
-        let connection = connection(&ConnectionServer::default(), stream, app, LogBudget::default(), &Beginning::default());
+        let connection =
+            connection(&ConnectionServer::default(), stream, app, LogBudget::default(), &Beginning::default());
         let began = Instant::now();
         let closed = tokio::spawn(async move {
             let error = connection.await.expect_err("it is closed");

@@ -65,8 +65,8 @@ pub(crate) fn install(log: Log) -> Result<Telemetry, Failure> {
         .with_target("sqlx_postgres::options", LevelFilter::OFF);
     #[cfg(feature = "otel")]
     let targets = targets.with_target(otel::TARGET, LevelFilter::OFF);
-    let writer = log_writer::start()
-        .map_err(|error| Failure::fatal(format!("cannot start the thread of the log: {error}")))?;
+    let writer =
+        log_writer::start().map_err(|error| Failure::fatal(format!("cannot start the thread of the log: {error}")))?;
     let lines = fmt::layer().with_writer(writer);
     let lines = if log.json {
         lines.json().flatten_event(true).with_current_span(false).boxed()

@@ -76,7 +76,8 @@ impl Proxy {
         let target = address(url).await;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
-        let (controls, _) = watch::channel(Controls { target, traffic: Traffic::Flows, cuts: 0, silences: 0, hang_ups: 0 });
+        let (controls, _) =
+            watch::channel(Controls { target, traffic: Traffic::Flows, cuts: 0, silences: 0, hang_ups: 0 });
         let accepted = Arc::new(AtomicUsize::new(0));
         let accepting = tokio::spawn(accept(listener, controls.clone(), accepted.clone()));
         Self { url: Url::parse(url).expect("a URL"), port, controls, accepted, accepting }

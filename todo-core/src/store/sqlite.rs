@@ -283,7 +283,8 @@ fn cannot_write(error: StoreError) -> StoreError {
         StoreError::NotWritable(source)
             if source.downcast_ref().is_some_and(|error| condition(error) == Condition::FileIsReadOnly) =>
         {
-            let text = "the SQLite file cannot be written; let this process write the file and the folder that contains it";
+            let text =
+                "the SQLite file cannot be written; let this process write the file and the folder that contains it";
             let mistake = SetupError::new(text);
             mistake.with_source(source).into()
         }

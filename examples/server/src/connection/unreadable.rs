@@ -47,14 +47,16 @@ impl Unreadable {
     /// For the operator.
     pub(crate) fn explanation(self) -> &'static str {
         match self {
-            Self::TooLarge => "a request was rejected with 431: its head is too large",
+            Self::TooLarge => "a request was rejected with 431 or 414: its head is too large",
             Self::Malformed => "a request was rejected with 400: its head is not valid HTTP/1.1",
             Self::Http2 => "a connection was closed: what the client sent is not valid HTTP/2, or a flood of frames",
             Self::Slow => "a connection was closed: the head of a request took too long",
             Self::Tls => {
                 "a client sent TLS to this port, which has plain HTTP; use http:// here, or a proxy with TLS before it"
             }
-            Self::ProxyProtocol => "a proxy sent the header of the PROXY protocol, which is not supported; turn it off there",
+            Self::ProxyProtocol => {
+                "a proxy sent the header of the PROXY protocol, which is not supported; turn it off there"
+            }
         }
     }
 }

@@ -226,14 +226,18 @@ async fn a_mistake_in_the_database_is_reported_at_once_with_its_setting() {
         ("DATABASE_URL", url(&|url| url.set_path("nowhere")), "the database does not exist; create it"),
         ("NEON_DB_URL", url(&|url| url.set_path("nowhere")), "database \"nowhere\" does not exist"),
         ("DATABASE_DIRECT_URL", direct, "the database does not exist"),
-        ("DATABASE_URL", url(&|url| url.set_username("nobody").expect("a name")), "role \"nobody\" does not exist"),
+        ("DATABASE_URL", url(&|url| url.set_username("nobody").expect("a name")), "correct the user or the password"),
         ("DATABASE_URL", stranger, "grant the role of the URL connect on the database"),
         ("DATABASE_URL", url(&|url| url.set_path(&format!("{name}_closed"))), "the database accepts no connections"),
-        ("DATABASE_URL", url(&|url| url.set_query(Some("options=-c nonsense=1"))), "rejected the connection; correct the URL"),
+        (
+            "DATABASE_URL",
+            url(&|url| url.set_query(Some("options=-c nonsense=1"))),
+            "rejected the connection; correct the URL",
+        ),
         ("DATABASE_URL", url(&|url| url.set_query(Some("options=-c work_mem=much"))), "invalid value for parameter"),
         ("DATABASE_URL", url(&|url| url.set_query(Some("sslmode=verify-full&sslrootcert=/no/ca.pem"))), "/no/ca.pem"),
         ("DATABASE_URL", format!("postgres://todo@{}/todo", other_server.address), "is not a PostgreSQL server"),
-        ("DATABASE_URL", pooler.url().replace("/pooled", "/nowhere"), "no such database: nowhere"),
+        ("DATABASE_URL", pooler.url().replace("/pooled", "/nowhere"), "PgBouncer has no such database"),
     ] {
         let mut setup = Setup::with_secret(Framework::ANY).set(setting, &url);
         if setting == "DATABASE_DIRECT_URL" {
@@ -255,8 +259,7 @@ async fn a_mistake_in_the_database_is_reported_at_once_with_its_setting() {
 
 pub(crate) async fn a_read_only_database_is_ready_and_says_that_writes_fail(framework: Framework) {
     let database = testkit::postgres::empty_database().await;
-    let server =
-        Setup::with_secret(framework).set("DATABASE_URL", database.url()).set("METRICS_PORT", "0").serve(&[]);
+    let server = Setup::with_secret(framework).set("DATABASE_URL", database.url()).set("METRICS_PORT", "0").serve(&[]);
     let ann = server.user("ann");
     ann.use_tasks().await;
     let mut owner = PgConnection::connect(database.url()).await.expect("a connection");

@@ -179,8 +179,7 @@ pub(crate) async fn a_request_without_a_response_is_logged(framework: Framework)
 async fn a_log_that_nobody_reads_stops_nothing() {
     const REQUESTS: usize = 1000;
     let metrics = free_address();
-    let mut server =
-        Setup::with_secret(Framework::ANY).set("METRICS_PORT", &metrics.port().to_string()).serve_unread();
+    let mut server = Setup::with_secret(Framework::ANY).set("METRICS_PORT", &metrics.port().to_string()).serve_unread();
     for round in 0..REQUESTS / 100 {
         let client = Client::keeping_alive(server.address);
         for number in 0..100 {

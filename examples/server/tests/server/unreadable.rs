@@ -29,19 +29,20 @@ fn lines(server: &Server, field: &str, value: &str) -> Vec<Value> {
 pub(crate) async fn a_large_head_is_431_with_all_that_a_response_has(framework: Framework) {
     let server = serve(framework);
     let many: String = (0..100).map(|number| format!("x-{number}: x\r\n")).collect();
-    let target = "x".repeat(66_000);
+    let target = "x".repeat(65_000);
     for (number, (line, headers)) in [
         ("GET /api/tasks", format!("authorization: Bearer {}\r\n", "x".repeat(80_000))),
         ("GET /api/tasks", format!("cookie: {}\r\n", "x".repeat(240_000))),
         ("POST /api/tasks", many),
-        (&format!("GET /api/tasks?{target}"), String::new()),
+        (&format!("GET /api/tasks?{target}"), format!("cookie: {}\r\n", "x".repeat(1000))),
     ]
     .into_iter()
     .enumerate()
     {
         let id = format!("request-{number}");
-        let head =
-            format!("{line} HTTP/1.1\r\nhost: x\r\norigin: https://app.example.com\r\nx-request-id: {id}\r\n{headers}\r\n");
+        let head = format!(
+            "{line} HTTP/1.1\r\nhost: x\r\norigin: https://app.example.com\r\nx-request-id: {id}\r\n{headers}\r\n"
+        );
         let response = testkit::http::raw(server.address, head.as_bytes()).await;
         let response = String::from_utf8(response).expect("UTF-8").to_ascii_lowercase();
         assert!(response.starts_with("http/1.1 431 "), "{response}");
@@ -70,16 +71,27 @@ async fn what_hyper_rejects_is_logged_and_counted_by_reason() {
     let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}", "x".repeat(300_000));
     let many: String = (0..500).map(|number| format!("x-{number}: x\r\n")).collect();
     let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n");
-    let cases: [(&str, &str, &[u8]); 9] = [
+    // The longest target of the crate `http`.
+    let target = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(65_534));
+    let cases: [(&str, &str, &[u8]); 10] = [
         ("head_too_large", "HTTP/1.1 431 ", long.as_bytes()),
         ("head_too_large", "HTTP/1.1 431 ", many.as_bytes()),
+        ("head_too_large", "HTTP/1.1 414 ", target.as_bytes()),
         ("malformed_head", "HTTP/1.1 400 ", b"GET  /health\r\n\r\n"),
         ("malformed_head", "HTTP/1.1 400 ", b"GET /health HTTP/1.1\r\nhost x\r\n\r\n"),
         ("malformed_head", "HTTP/1.1 400 ", b"POST /api/tasks HTTP/1.1\r\nhost: x\r\ncontent-length: many\r\n\r\n"),
         // A client that expects https:// here, and proxies that announce the address of their client.
         ("tls", "HTTP/1.1 400 ", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03abcdefgh\r\n\r\n"),
-        ("proxy_protocol", "HTTP/1.1 400 ", b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n"),
-        ("proxy_protocol", "HTTP/1.1 400 ", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01\xdc\x04\x01\xbb"),
+        (
+            "proxy_protocol",
+            "HTTP/1.1 400 ",
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n",
+        ),
+        (
+            "proxy_protocol",
+            "HTTP/1.1 400 ",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01\xdc\x04\x01\xbb",
+        ),
         ("http2", "", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n"),
     ];
     let mut expected = std::collections::BTreeMap::<_, usize>::new();

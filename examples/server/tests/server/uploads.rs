@@ -15,8 +15,8 @@ use tokio::{
 use crate::{
     Framework,
     floods::{
-        DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, connect, field, frame, http_2,
-        others_are_served,
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, connect,
+        field, frame, http_2, others_are_served,
     },
     program::{PATIENCE, SECRET, Setup},
 };
@@ -74,8 +74,11 @@ pub(crate) async fn over_http_1_a_body_that_is_not_needed_is_read_to_its_end(fra
             for is_chunked in [false, true] {
                 let mut stream = connect(&server).await;
                 SockRef::from(&stream).set_send_buffer_size(4096).expect("a socket");
-                let framing =
-                    if is_chunked { "transfer-encoding: chunked".to_owned() } else { format!("content-length: {size}") };
+                let framing = if is_chunked {
+                    "transfer-encoding: chunked".to_owned()
+                } else {
+                    format!("content-length: {size}")
+                };
                 stream.write_all(head(&request, &framing).as_bytes()).await.expect("a connection");
                 // A client that reads nothing before it has written everything.
                 let piece = [b'x'; 10_000];
@@ -105,6 +108,7 @@ struct Frames {
     windows: [i64; 2],
     /// The kinds of the frames of stream 1.
     seen: Vec<u8>,
+    has_ended: bool,
 }
 
 impl Frames {
@@ -122,7 +126,8 @@ impl Frames {
             WINDOW_UPDATE => self.windows[usize::from(stream == 1)] += number(&payload),
             SETTINGS if flags & 1 == 0 => {
                 // SETTINGS_INITIAL_WINDOW_SIZE
-                let window = payload.chunks(6).find(|setting| setting[..2] == [0, 4]).map(|setting| number(&setting[2..]));
+                let window =
+                    payload.chunks(6).find(|setting| setting[..2] == [0, 4]).map(|setting| number(&setting[2..]));
                 self.windows[1] += window.unwrap_or(65_535) - 65_535;
                 self.stream.write_all(&frame(SETTINGS, 1, 0, &[])).await.expect("a connection");
             }
@@ -130,6 +135,7 @@ impl Frames {
         }
         if stream == 1 {
             self.seen.push(kind);
+            self.has_ended |= matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0;
         }
         (kind, flags)
     }
@@ -145,8 +151,13 @@ pub(crate) async fn over_http_2_a_body_that_is_not_needed_is_read_to_its_end(fra
             let fields = pseudo.iter().chain(&headers).chain(&length);
             let block: Vec<u8> = fields.flat_map(|(name, value)| field(name, value)).collect();
             let mut stream = http_2(&server, &[]).await;
-            stream.write_all(&frame(HEADERS, END_HEADERS, 1, &block)).await.expect("a connection");
-            let mut frames = Frames { stream, windows: [65_535; 2], seen: Vec::new() };
+            let pieces: Vec<_> = block.chunks(16_384).collect();
+            for (number, piece) in pieces.iter().enumerate() {
+                let kind = if number == 0 { HEADERS } else { CONTINUATION };
+                let flags = if number + 1 == pieces.len() { END_HEADERS } else { 0 };
+                stream.write_all(&frame(kind, flags, 1, piece)).await.expect("a connection");
+            }
+            let mut frames = Frames { stream, windows: [65_535; 2], seen: Vec::new(), has_ended: false };
             // The settings of the server.
             assert_eq!(frames.next().await.0, SETTINGS);
             let mut left = size;
@@ -162,8 +173,13 @@ pub(crate) async fn over_http_2_a_body_that_is_not_needed_is_read_to_its_end(fra
                 let data = frame(DATA, if left == 0 { END_STREAM } else { 0 }, 1, &content);
                 frames.stream.write_all(&data).await.expect("a connection");
             }
+            // The whole response, and then whatever the server sends because of the end of the body.
+            while !frames.has_ended {
+                frames.next().await;
+            }
             frames.stream.write_all(&frame(PING, 0, 0, b"the end.")).await.expect("a connection");
-            while frames.next().await != (PING, 1) || !frames.seen.contains(&HEADERS) {}
+            while frames.next().await != (PING, 1) {}
+            assert!(frames.seen.contains(&HEADERS));
             assert!(!frames.seen.contains(&RST_STREAM), "{status} with {size} bytes: {:?}", frames.seen);
         }
     }

@@ -73,6 +73,9 @@ fn refusal(error: &sqlx::Error) -> Option<&'static str> {
         sqlx::Error::Database(response) => response,
         _ => return None,
     };
+    if response.message().contains("bouncer config error") {
+        return Some("PgBouncer has no such database or user; correct the URL, or PgBouncer's settings");
+    }
     match condition(error) {
         Condition::NoPrivilege => Some(
             "the database server rejected the login; grant the role of the URL connect on the database, or remove a setting \

@@ -90,7 +90,9 @@ fn of_postgres(code: &str, message: &str) -> Condition {
             Condition::LoginRejected
         }
         // For statements that it has not passed on.
-        "08P01" if message.contains("client_idle_timeout") || message.contains("query_wait_timeout") => Condition::IdleClosed,
+        "08P01" if message.contains("client_idle_timeout") || message.contains("query_wait_timeout") => {
+            Condition::IdleClosed
+        }
         // idle_session_timeout.
         "57P05" => Condition::IdleClosed,
         // feature_not_supported ("cached plan must not change result type"), invalid_sql_statement_name.
