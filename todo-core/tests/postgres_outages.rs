@@ -624,8 +624,11 @@ async fn a_read_only_database_is_not_writable_until_a_write_succeeds() {
     let read_only = async |value: &str| {
         // In a transaction that can write, once the database is read-only by default.
         let name = database.name();
-        statement(database.url(), &format!("begin read write; alter database \"{name}\" set default_transaction_read_only = {value}; commit"))
-            .await;
+        statement(
+            database.url(),
+            &format!("begin read write; alter database \"{name}\" set default_transaction_read_only = {value}; commit"),
+        )
+        .await;
         let others = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> \
                       pg_backend_pid()";
         statement(database.url(), others).await;

@@ -180,6 +180,11 @@ impl ConnectionServer {
             let response = respond(request.map(|body| RequestBody::new(body, open_request.clone(), rest.clone())));
             async move {
                 let (mut head, body) = response.await?.into_parts();
+                if version == Version::HTTP_2
+                    && let Some(rest) = &rest
+                {
+                    rest.read_first().await;
+                }
                 let body = ResponseBody::new(account, version == Version::HTTP_2, body).await;
                 drop((active, open_request));
                 if rest.as_ref().is_some_and(|rest| rest.ends_the_connection()) {

@@ -3,7 +3,8 @@
 //! A response may be made before the body of its request has arrived: 401, 404, 413. If the server then closed the
 //! connection, the system would reset it because of the bytes that were not read, and many clients would report a
 //! failed write instead of the response. Over HTTP/2, hyper would send `RST_STREAM`, which some clients take for a
-//! failure too. So the rest of the body is read and thrown away. Decision 23 has the reasons.
+//! failure too. So the rest of the body is read and thrown away: after the response, and over HTTP/2 for a moment before
+//! it. Decision 23 has the reasons.
 
 use std::{
     sync::{
@@ -25,6 +26,9 @@ use super::{memory::Hold, stream::ActiveRequest};
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
 /// How long a body is read after the response.
 const MAX_TIME: Duration = Duration::from_secs(10);
+/// How long a body of HTTP/2 is read before the response. curl ends its stream too early when it sees a rejection, and h2
+/// then resets the stream, perhaps before it has sent the body of the response.
+const FIRST: Duration = Duration::from_secs(1);
 
 /// What happens to the body of a request when it is dropped before its end. The rest is read once the response has
 /// begun: earlier, hyper would send `100 Continue` to a client that waits for it.
@@ -49,6 +53,8 @@ struct State {
 #[derive(Debug)]
 struct Unread {
     body: Incoming,
+    /// What has been thrown away.
+    bytes: u64,
     _request: Arc<Hold>,
 }
 
@@ -81,8 +87,16 @@ impl Rest {
     /// The body was dropped before its end.
     pub(super) fn leave(&self, body: Incoming, request: Arc<Hold>) {
         let mut state = self.state();
-        state.unread = Some(Unread { body, _request: request });
+        state.unread = Some(Unread { body, bytes: 0, _request: request });
         state.read_on();
+    }
+
+    /// Reads for [`FIRST`], if the body was dropped before its end.
+    pub(super) async fn read_first(&self) {
+        let Some(mut unread) = self.state().unread.take() else { return };
+        if timeout(FIRST, unread.throw_away()).await.is_err() {
+            self.state().unread = Some(unread);
+        }
     }
 
     /// The connection has begun to send the response.
@@ -100,25 +114,26 @@ impl Rest {
 impl State {
     fn read_on(&mut self) {
         if self.has_begun
-            && let Some(unread) = self.unread.take()
+            && let Some(mut unread) = self.unread.take()
             // There is none if the program ends.
             && let Ok(runtime) = Handle::try_current()
         {
             let active = self.active.take();
             runtime.spawn(async move {
-                let _ = timeout(MAX_TIME, throw_away(unread)).await;
-                drop(active);
+                let _ = timeout(MAX_TIME, unread.throw_away()).await;
+                drop((unread, active));
             });
         }
     }
 }
 
-/// Reads the body to its end, or to [`MAX_BYTES`].
-async fn throw_away(mut unread: Unread) {
-    let mut bytes = 0;
-    while bytes <= MAX_BYTES
-        && let Some(Ok(frame)) = unread.body.frame().await
-    {
-        bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+impl Unread {
+    /// Reads the body to its end, or to [`MAX_BYTES`].
+    async fn throw_away(&mut self) {
+        while self.bytes <= MAX_BYTES
+            && let Some(Ok(frame)) = self.body.frame().await
+        {
+            self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
     }
 }
