@@ -33,6 +33,24 @@ use todo_core::{
 
 /// Returns a router with the paths of the API, for any state of the host. Nest it under a prefix, or merge it at the
 /// root.
+///
+/// # Beside a catch-all route
+///
+/// At the root, axum allows no route such as `/{*page}` beside this router, since paths of the API begin with a
+/// parameter: [`Router::merge`] panics with `Invalid route` and the name of one of them, such as `/{user_id}/tasks`. Use
+/// [`Router::fallback`] instead. Under a prefix, both work.
+///
+/// ```
+/// # use axum::Router;
+/// # use todo_core::{TodoService, auth::JwtVerifier, api::TodoApi, store::MemoryStore};
+/// # let verifier = JwtVerifier::hs256("a secret of thirty-two bytes or more").unwrap();
+/// # let api = TodoApi::new(TodoService::new(MemoryStore::new()), verifier);
+/// async fn page() -> &'static str {
+///     "a page of the host"
+/// }
+///
+/// let app: Router = Router::new().merge(todo_axum::router(api)).fallback(page);
+/// ```
 pub fn router<S: Clone + Send + Sync + 'static>(api: TodoApi) -> Router<S> {
     routes(api, RESOURCES)
 }

@@ -72,6 +72,7 @@ pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod event;
 mod json;
 mod service;
 pub mod store;
@@ -80,6 +81,7 @@ mod timestamp;
 mod user_limits;
 
 pub use error::Error;
+pub use event::TaskEvent;
 pub use service::{TodoService, UserTasks};
 pub use task::{
     Cursor, Description, InvalidValue, Limit, NewTask, Page, Patch, Task, TaskId, TaskPatch, TaskQuery,

@@ -7,8 +7,9 @@ use tracing::Instrument as _;
 
 use crate::{
     Error, NewTask, Page, Task, TaskId, TaskPatch, TaskQuery, TaskReplacement, UserId,
-    clock::{Clock, IdGenerator, SystemClock, UuidV7},
-    store::{Completion, LONG_LIST, StoreError, TaskChange, TaskStore},
+    clock::{Clock, IdGenerator, SystemClock, Timestamp, UuidV7},
+    event::{Hook, TaskEvent},
+    store::{Completion, LONG_LIST, StoreError, TaskChange, TaskStore, Transfer},
     user_limits::{Access, NoSlot, Slot, UserLimiter, UserLimits},
 };
 
@@ -34,6 +35,7 @@ pub struct TodoService {
     ids: Arc<dyn IdGenerator>,
     limiter: Option<Arc<UserLimiter>>,
     writes: Arc<Writes>,
+    hook: Hook,
 }
 
 impl TodoService {
@@ -45,6 +47,7 @@ impl TodoService {
             ids: Arc::new(UuidV7::shared()),
             limiter: Some(Arc::new(UserLimiter::new(UserLimits::default()))),
             writes: Arc::default(),
+            hook: Hook::default(),
         }
     }
 
@@ -57,9 +60,12 @@ impl TodoService {
     /// user wait for. If its own calls then waited for those calls, neither would continue. The transaction uses a
     /// connection of the host, which the host limits. For a store with connections of its own, add the limits with
     /// [`with_user_limits`](Self::with_user_limits).
+    ///
+    /// The new service has no [observer](Self::with_observer) either, since the transaction may be rolled back. To
+    /// report its changes, collect the events, and call [`observe`](Self::observe) after the commit.
     #[must_use]
     pub fn with_store(&self, store: impl TaskStore + 'static) -> Self {
-        Self { store: Arc::new(store), limiter: None, ..self.clone() }
+        Self { store: Arc::new(store), limiter: None, hook: Hook::default(), ..self.clone() }
     }
 
     /// Sets how many calls of one user may be in the store at once, or removes that limit with `None`.
@@ -69,6 +75,71 @@ impl TodoService {
     pub fn with_user_limits(mut self, limits: impl Into<Option<UserLimits>>) -> Self {
         self.limiter = limits.into().map(|limits| Arc::new(UserLimiter::new(limits)));
         self
+    }
+
+    /// Sets a function that is called after each change of tasks: for notifications, a search index, an audit log or
+    /// counters of the host. A second call replaces the first function.
+    ///
+    /// - It is called when the store has made the change, before the operation returns, and in the same task. The
+    ///   events of one task come in the order of its changes, if one process makes them and the service has
+    ///   [`UserLimits`].
+    /// - A change is reported at most once. It is not reported if the process ends at that moment; if the future of the
+    ///   call is dropped, for example because a client has disconnected; or if the store returns an error although it
+    ///   has made the change ([`StoreError::may_have_happened`]). Code that must not miss a change reads the tasks, or
+    ///   writes in [the same transaction](Self::with_store).
+    /// - A call that changes nothing is not reported, such as one that completes a completed task. An exception: such a
+    ///   call may be reported if the clock of this process is behind the time of the last change.
+    /// - A bulk change is one event. Changes by other processes and by SQL are not reported.
+    /// - An update that completes a task and may change other fields takes a second round trip to the store: the task
+    ///   is read before, to tell [`Completed`](TaskEvent::Completed) from [`Changed`](TaskEvent::Changed).
+    ///
+    /// The caller waits for the function. To do slow work, send the event to a queue. If the function panics, so does
+    /// the operation, although the change was made.
+    ///
+    /// ```
+    /// use todo_core::{NewTask, TaskEvent, Title, TodoService, UserId, store::MemoryStore};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (sender, events) = std::sync::mpsc::channel();
+    /// let service = TodoService::new(MemoryStore::new()).with_observer(move |event| {
+    ///     let _ = sender.send(event); // fails only if nothing receives
+    /// });
+    ///
+    /// let tasks = service.for_user(UserId::new("ann")?);
+    /// let task = tasks.create(NewTask::new(Title::new("Buy milk")?)).await?;
+    /// tasks.set_completed(task.id, true).await?;
+    ///
+    /// assert!(matches!(events.recv()?, TaskEvent::Created { tasks, .. } if tasks[0] == task));
+    /// assert!(matches!(events.recv()?, TaskEvent::Completed { task: done, .. } if done.id == task.id));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_observer(mut self, observer: impl Fn(TaskEvent) + Send + Sync + 'static) -> Self {
+        self.hook = Hook::new(observer);
+        self
+    }
+
+    /// Calls the [observer](Self::with_observer) of this service, if it has one: for changes that the host has made in
+    /// its own transaction, after the commit.
+    ///
+    /// ```
+    /// use todo_core::{Error, NewTask, TodoService, UserId, store::TaskStore};
+    ///
+    /// async fn create(service: &TodoService, in_transaction: impl TaskStore + 'static, ann: UserId, task: NewTask) -> Result<(), Error> {
+    ///     let (sender, events) = std::sync::mpsc::channel();
+    ///     let tasks = service.with_store(in_transaction).with_observer(move |event| {
+    ///         let _ = sender.send(event);
+    ///     });
+    ///     tasks.for_user(ann).create(task).await?;
+    ///     // Commit the transaction here.
+    ///     events.try_iter().for_each(|event| service.observe(event));
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn observe(&self, event: TaskEvent) {
+        self.hook.call(|| event);
     }
 
     /// Returns this service with another clock.
@@ -126,15 +197,13 @@ impl Writes {
     /// Notes the result of a write, and whether it has changed something.
     fn note<T>(&self, result: Result<T, StoreError>, has_changed: impl FnOnce(&T) -> bool) -> Result<T, StoreError> {
         match &result {
-            Err(StoreError::NotWritable(cause)) => {
-                if !self.are_failing.swap(true, Relaxed) {
-                    tracing::error!(target: "todo_core::store", %cause, "the database accepts no writes; reads go on");
-                }
+            Err(StoreError::NotWritable(cause)) if !self.are_failing.swap(true, Relaxed) => {
+                tracing::error!(target: "todo_core::store", %cause, "the database accepts no writes; reads go on");
             }
-            Ok(output) if self.are_failing.load(Relaxed) && has_changed(output) => {
-                if self.are_failing.swap(false, Relaxed) {
-                    tracing::info!(target: "todo_core::store", "the database accepts writes again");
-                }
+            Ok(output)
+                if self.are_failing.load(Relaxed) && has_changed(output) && self.are_failing.swap(false, Relaxed) =>
+            {
+                tracing::info!(target: "todo_core::store", "the database accepts writes again");
             }
             _ => {}
         }
@@ -202,6 +271,8 @@ impl UserTasks<'_> {
         for _ in 0..3 {
             let inserted = traced!("insert", self.service.store().insert(&self.owner, &task));
             if self.service.writes.note(inserted, |inserted| *inserted)? {
+                let created = || TaskEvent::Created { owner: self.owner.clone(), tasks: vec![task.clone()] };
+                self.service.hook.call(created);
                 return Ok(task);
             }
             task.id = self.service.ids.next(now);
@@ -255,7 +326,11 @@ impl UserTasks<'_> {
     pub async fn delete(&self, id: TaskId) -> Result<(), Error> {
         let _slot = self.slot(Access::Write(id)).await?;
         let deleted = traced!("delete", self.service.store().delete(&self.owner, id));
-        if self.service.writes.note(deleted, |deleted| *deleted)? { Ok(()) } else { Err(Error::TaskNotFound) }
+        if !self.service.writes.note(deleted, |deleted| *deleted)? {
+            return Err(Error::TaskNotFound);
+        }
+        self.service.hook.call(|| TaskEvent::Deleted { owner: self.owner.clone(), id });
+        Ok(())
     }
 
     /// Deletes all tasks of the user, for the deletion of an account, and returns how many there were.
@@ -269,14 +344,69 @@ impl UserTasks<'_> {
     pub async fn erase(&self) -> Result<u64, Error> {
         let _slot = self.slot(Access::Erase).await?;
         let erased = traced!("erase", self.service.store().erase(&self.owner));
-        Ok(self.service.writes.note(erased, |count| *count > 0)?)
+        let count = self.service.writes.note(erased, |count| *count > 0)?;
+        if count > 0 {
+            self.service.hook.call(|| TaskEvent::Erased { owner: self.owner.clone(), count });
+        }
+        Ok(count)
+    }
+
+    /// Moves all tasks of the user to another user, unchanged but for their owner: for a guest who signs up.
+    ///
+    /// It is one atomic step. A task whose id the other user already has stays with this user, and the result says how
+    /// many there are; with ids of this service that happens to no task. Like [`erase`](Self::erase), the call goes
+    /// ahead of the user's waiting calls.
+    ///
+    /// ```
+    /// # use todo_core::{NewTask, Title, TodoService, UserId, store::MemoryStore};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let service = TodoService::new(MemoryStore::new());
+    /// # service.for_user(UserId::new("guest")?).create(NewTask::new(Title::new("Buy milk")?)).await?;
+    /// let transfer = service.for_user(UserId::new("guest")?).transfer_to(&UserId::new("ann")?).await?;
+    /// assert_eq!((transfer.moved, transfer.remaining), (1, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// No others.
+    pub async fn transfer_to(&self, to: &UserId) -> Result<Transfer, Error> {
+        let _slot = self.slot(Access::Erase).await?;
+        let transferred = traced!("transfer", self.service.store().transfer(&self.owner, to));
+        let transfer = self.service.writes.note(transferred, |transfer| transfer.moved > 0)?;
+        if transfer.moved > 0 {
+            let (owner, to) = (&self.owner, to);
+            let count = transfer.moved;
+            self.service.hook.call(|| TaskEvent::Transferred { owner: owner.clone(), to: to.clone(), count });
+        }
+        Ok(transfer)
     }
 
     async fn change(&self, id: TaskId, change: &TaskChange) -> Result<Task, Error> {
         let _slot = self.slot(Access::Write(id)).await?;
+        // To tell whether a change of several fields completes the task. No other call of this process changes it
+        // meanwhile, since they wait for the slot.
+        let mut was_completed = false;
+        if self.service.hook.is_set() && completes_among_others(change) {
+            let former = traced!("get", self.service.store().get(&self.owner, id))?;
+            was_completed = former.is_some_and(|former| former.completed);
+        }
         let now = self.service.clock.now();
         let updated = traced!("update", self.service.store().update(&self.owner, id, change, now));
-        self.service.writes.note(updated, Option::is_some)?.ok_or(Error::TaskNotFound)
+        let task = self.service.writes.note(updated, Option::is_some)?.ok_or(Error::TaskNotFound)?;
+        if is_changed(&task, now) {
+            self.service.hook.call(|| {
+                let (owner, task) = (self.owner.clone(), task.clone());
+                if completes(change, &task) && !was_completed {
+                    TaskEvent::Completed { owner, task }
+                } else {
+                    TaskEvent::Changed { owner, task }
+                }
+            });
+        }
+        Ok(task)
     }
 
     /// Waits until this user may have another call in the store.
@@ -289,4 +419,20 @@ impl UserTasks<'_> {
             }
         })
     }
+}
+
+/// Whether an update at this time has changed the task: it then has this time or a later one.
+fn is_changed(task: &Task, now: Timestamp) -> bool {
+    task.updated_at >= now
+}
+
+/// Whether an update that has changed the task has completed it, if the task was open before.
+fn completes(change: &TaskChange, task: &Task) -> bool {
+    change.completed.is_some() && task.completed
+}
+
+/// Whether a change completes a task and may change other fields, so that it can also change a completed task.
+fn completes_among_others(change: &TaskChange) -> bool {
+    let completed = Some(Completion::Set(true));
+    change.completed == completed && *change != TaskChange { completed, ..TaskChange::default() }
 }

@@ -17,7 +17,7 @@ use todo_core::{
     clock::Timestamp,
     store::{
         BatchError, BatchStore, CoalescingOptions, CoalescingStore, Completion, MemoryStore, StoreError, TaskChange,
-        TaskStore,
+        TaskStore, Transfer,
     },
 };
 use tokio::{
@@ -193,6 +193,10 @@ impl TaskStore for RecordingStore {
 
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
         self.0.memory.erase(owner).await
+    }
+
+    async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
+        self.0.memory.transfer(owner, to).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

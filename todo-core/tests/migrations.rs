@@ -69,7 +69,11 @@ async fn released_migrations_never_change() {
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
     let checksums = "select version, left(encode(checksum, 'hex'), 32) from todo.tasks_migrations order by version";
     let checksums: Vec<(i64, String)> = sqlx::query_as(checksums).fetch_all(&mut connection).await.unwrap();
-    let expected = [(1, "9a7c41fd3aad034830b6373cb07b6eed"), (2, "a39f0466ab023ac731a9f121186ee4f2")];
+    let expected = [
+        (1, "9a7c41fd3aad034830b6373cb07b6eed"),
+        (2, "a39f0466ab023ac731a9f121186ee4f2"),
+        (3, "daf96865ad60827ce3ddc0fe6dab93bd"),
+    ];
     assert_eq!(checksums, expected.map(|(version, checksum)| (version, checksum.to_owned())), "PostgreSQL");
 
     let directory = tempfile::tempdir().unwrap();
@@ -95,7 +99,7 @@ async fn migrating_back_and_forth_keeps_the_tasks() {
         app.check_tables().await.unwrap();
         let tasks = create(app.clone()).await;
         for _ in 0..2 {
-            assert_eq!(state(&secured.owner).await, (vec![1, 2], true, row_security));
+            assert_eq!(state(&secured.owner).await, (vec![1, 2, 3], true, row_security));
             owner.migrate_to(1, DataLoss::Refuse).await.unwrap();
             assert_eq!(state(&secured.owner).await, (vec![1], false, false));
             // The first version works without row-level security.
@@ -104,6 +108,9 @@ async fn migrating_back_and_forth_keeps_the_tasks() {
             // Repeating changes nothing, and every way leads to the newest version.
             owner.migrate_to(1, DataLoss::Refuse).await.unwrap();
             owner.migrate_to(2, DataLoss::Refuse).await.unwrap();
+            assert_eq!(state(&secured.owner).await, (vec![1, 2], true, row_security));
+            // The functions of version 2 are not enough.
+            assert!(!row_security || app.check_tables().await.is_err());
             owner.migrate().await.unwrap();
             // The privileges on the functions were removed with them.
             owner.grant_to(&secured.role("app")).await.unwrap();
@@ -157,11 +164,11 @@ async fn concurrent_migrations_run_one_after_the_other() {
         moved.await.unwrap().unwrap();
     }
     let (versions, functions, on) = state(&secured.owner).await;
-    assert_eq!((functions, on), (versions == [1, 2], versions == [1, 2]), "{versions:?}");
+    assert_eq!((functions, on), (versions == [1, 2, 3], versions == [1, 2, 3]), "{versions:?}");
     let owner = connect(&secured.owner).with_row_security();
     owner.migrate().await.unwrap();
     owner.grant_to(&secured.role("app")).await.unwrap();
-    assert_eq!(state(&secured.owner).await, (vec![1, 2], true, true));
+    assert_eq!(state(&secured.owner).await, (vec![1, 2, 3], true, true));
     assert_eq!(list(secured.store()).await, tasks);
     secured.database.close().await;
 }
@@ -312,7 +319,7 @@ async fn a_migration_fails_in_time_and_names_the_session_that_holds_its_lock() {
     assert_eq!(state(&secured.owner).await.0, [1]);
     stranger.connection.close().await.unwrap();
     owner.migrate().await.unwrap();
-    assert_eq!(state(&secured.owner).await.0, [1, 2]);
+    assert_eq!(state(&secured.owner).await.0, [1, 2, 3]);
     secured.database.close().await;
 }
 
@@ -333,12 +340,12 @@ async fn with_nothing_to_migrate_a_file_that_another_process_writes_can_be_opene
 async fn tables_of_a_newer_version_are_not_changed() {
     let secured = RowSecurityDatabase::migrated().await;
     let store = connect(secured.database.url());
-    let unknown = text(store.migrate_to(3, DataLoss::Refuse).await);
-    assert!(unknown.contains("there is no version 3"), "{unknown}");
+    let unknown = text(store.migrate_to(4, DataLoss::Refuse).await);
+    assert!(unknown.contains("there is no version 4"), "{unknown}");
     run(
         secured.database.url(),
         "insert into todo.tasks_migrations (version, description, success, checksum, execution_time)
-         values (3, 'of a newer version', true, '', 0)",
+         values (4, 'of a newer version', true, '', 0)",
     )
     .await;
     for refused in [
@@ -347,9 +354,9 @@ async fn tables_of_a_newer_version_are_not_changed() {
         text(store.check_tables().await),
         text(secured.store().check_tables().await),
     ] {
-        assert!(refused.contains("at version 3") && refused.contains("versions up to 2"), "{refused}");
+        assert!(refused.contains("at version 4") && refused.contains("versions up to 3"), "{refused}");
     }
-    assert_eq!(state(&secured.owner).await, (vec![1, 2, 3], true, true));
+    assert_eq!(state(&secured.owner).await, (vec![1, 2, 3, 4], true, true));
     // A running server keeps working: a rolling deployment has both versions for a while.
     create(secured.store()).await;
     secured.database.close().await;
@@ -393,4 +400,24 @@ async fn sqlite_migrates_in_both_directions() {
     connection.execute(AssertSqlSafe(newer.to_owned())).await.unwrap();
     let refused = text(store.migrate().await);
     assert!(refused.contains("at version 2") && refused.contains("versions up to 1"), "{refused}");
+}
+
+/// An administrator has created the schema for its owner, who may create no other.
+#[tokio::test]
+async fn the_owner_of_an_existing_schema_needs_no_right_to_create_schemas() {
+    let mut database = testkit::postgres::empty_database().await;
+    let owner = database.add_role("owner", "").await;
+    let role = format!("{}_owner", database.name());
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    let create = format!("create schema todo authorization {role}");
+    connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(create))).await.unwrap();
+    connection.close().await.unwrap();
+    let store = connect(&owner);
+    assert!(store.clone().with_names(Names::new("other", "tasks").unwrap()).migrate().await.is_err());
+    store.migrate().await.unwrap();
+    store.check_tables().await.unwrap();
+    assert_eq!(state(&owner).await.0, [1, 2, 3]);
+    store.migrate_to(0, DataLoss::Refuse).await.unwrap();
+    store.close().await;
+    database.close().await;
 }

@@ -18,7 +18,7 @@ use todo_core::{
     api::{ApiError, PROBES, RESOURCES, StreamBody, TodoApi, find_resource},
     auth::{AuthError, Authenticator, Identity, JwtVerifier},
     clock::Timestamp,
-    store::{MemoryStore, StoreError, TaskChange, TaskStore},
+    store::{MemoryStore, StoreError, TaskChange, TaskStore, Transfer},
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -65,6 +65,10 @@ impl TaskStore for Broken {
     }
 
     async fn erase(&self, _: &UserId) -> Result<u64, StoreError> {
+        self.result().await
+    }
+
+    async fn transfer(&self, _: &UserId, _: &UserId) -> Result<Transfer, StoreError> {
         self.result().await
     }
 
@@ -142,14 +146,14 @@ fn the_span_has_the_path_template_and_the_operation() {
     let log = logged(async || {
         let api = api(MemoryStore::new());
         respond(&api, request("GET", "/ann/tasks/019aa3f0-5c00-7000-8000-000000000000?x=1", "")).await;
-        respond(&api, request("DELETE", "/tasks", "")).await;
+        respond(&api, request("PUT", "/tasks", "")).await;
     });
     assert!(log.contains("todo_core::api"), "{log}");
     assert!(
         log.contains(r#"todo{path="/{user_id}/tasks/{id}" method="GET" operation="get_task"}"#),
         "the template, not the path: {log}"
     );
-    assert!(log.contains(r#"todo{path="/tasks" method="DELETE"}"#), "{log}");
+    assert!(log.contains(r#"todo{path="/tasks" method="PUT"}"#), "{log}");
     assert!(log.contains(r#"code="validation_failed""#) && log.contains(r#"code="method_not_allowed""#), "{log}");
 }
 

@@ -16,7 +16,7 @@ use todo_core::{
     conformance::store::cases,
     store::{
         BatchStore as _, CoalescingOptions, CoalescingStore, Completion, Names, PostgresStore, StoreError, TaskChange,
-        TaskStore,
+        TaskStore, Transfer,
     },
 };
 
@@ -203,7 +203,7 @@ async fn row_level_security_applies_to_the_owner_of_the_table(secured: &RowSecur
 }
 
 /// The operations, each with the case that fails without row-level security.
-const OPERATIONS: [(&str, &str); 7] = [
+const OPERATIONS: [(&str, &str); 8] = [
     ("get", "a_select_shows_only_what_belongs_to_the_bound_owner"),
     ("list", "a_select_shows_only_what_belongs_to_the_bound_owner"),
     ("list_completed", "a_select_shows_only_what_belongs_to_the_bound_owner"),
@@ -211,6 +211,7 @@ const OPERATIONS: [(&str, &str); 7] = [
     ("update", "an_update_changes_only_what_belongs_to_the_bound_owner"),
     ("delete", "a_deletion_removes_only_what_belongs_to_the_bound_owner"),
     ("erase", "a_deletion_removes_only_what_belongs_to_the_bound_owner"),
+    ("transfer", "an_insert_for_another_owner_is_rejected"),
 ];
 
 /// Runs every operation without its predicate, without row-level security, and without both.
@@ -407,6 +408,10 @@ async fn all_calls(store: &dyn TaskStore) {
     assert!(store.update(&ann, sample.id, &toggle, sample.created_at).await.unwrap().is_some());
     assert!(store.delete(&ann, sample.id).await.unwrap());
     assert_eq!(store.erase(&ann).await.unwrap(), 0);
+    let carol = UserId::new("carol").unwrap();
+    assert!(store.insert(&carol, &task(&carol, 3)).await.unwrap());
+    assert_eq!(store.transfer(&carol, &ann).await.unwrap(), Transfer { moved: 1, remaining: 0 });
+    assert_eq!(store.erase(&ann).await.unwrap(), 1);
     store.ping().await.unwrap();
 }
 

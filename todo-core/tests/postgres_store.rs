@@ -193,6 +193,8 @@ async fn one_round_trip(wire: &Wire, store: PostgresStore) {
         called("delete");
         tasks.erase().await.unwrap();
         called("erase");
+        tasks.transfer_to(&UserId::new("bob").unwrap()).await.unwrap();
+        called("transfer");
         service.ping().await.unwrap();
         called("ping");
         if warm {
@@ -337,7 +339,7 @@ async fn concurrent_first_starts_migrate_once() {
     let pool = PgPool::connect(database.url()).await.unwrap();
     let applied: i64 =
         sqlx::query_scalar(r#"select count(*) from "todo"."tasks_migrations""#).fetch_one(&pool).await.unwrap();
-    assert_eq!(applied, 2);
+    assert_eq!(applied, 3);
     connect(database.url()).ping().await.unwrap();
 }
 

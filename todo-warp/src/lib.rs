@@ -33,7 +33,8 @@ use warp::{
     path::{FullPath, Tail},
 };
 
-/// Returns a filter for the paths of the API. Put a path filter with any prefix before it.
+/// Returns a filter for the paths of the API. Put a path filter with any prefix before it, and a filter of yours for all
+/// other paths after it: `todo_warp::filter(api).or(page)`.
 #[must_use]
 pub fn filter(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
     matching(api, RESOURCES)

@@ -466,6 +466,93 @@ scenario('everything works with the keyboard, and has a name', {}, async (stack)
   await page.waitForURL(/\/sign-in/);
 });
 
+/** A client of Better Auth and of the API without a browser: keeps the cookies, as a phone app would. */
+class App {
+  #cookies = new Map();
+
+  constructor(stack) {
+    this.stack = stack;
+  }
+
+  async auth(path, body) {
+    const response = await fetch(`${this.stack.appUrl}/api/auth${path}`, {
+      method: body === undefined ? 'GET' : 'POST',
+      headers: {
+        'Content-Type': 'application/json',
+        Origin: this.stack.appUrl,
+        Cookie: [...this.#cookies].map(([name, value]) => `${name}=${value}`).join('; '),
+      },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+    for (const cookie of response.headers.getSetCookie()) {
+      const [, name, value, attributes] = cookie.match(/^([^=]+)=([^;]*)(.*)$/);
+      if (/max-age=0/i.test(attributes)) this.#cookies.delete(name);
+      else this.#cookies.set(name, value);
+    }
+    return { status: response.status, body: await response.json().catch(() => null) };
+  }
+
+  async token() {
+    return (await this.auth('/token')).body.token;
+  }
+
+  async tasks(method, path, token, body) {
+    const response = await fetch(`${this.stack.apiUrl}${path}`, {
+      method,
+      headers: { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' },
+      body: JSON.stringify(body),
+    });
+    return { status: response.status, body: await response.json().catch(() => null) };
+  }
+
+  async titles(token) {
+    return (await this.tasks('GET', '/tasks', token)).body.map((task) => task.title);
+  }
+}
+
+scenario('a guest who signs up keeps the tasks, and a deleted account leaves none', {}, async (stack) => {
+  const app = new App(stack);
+  const account = { name: 'Ada', email: 'ada@example.com', password: "Ada's long secret" };
+  assert.equal((await app.auth('/sign-in/anonymous', {})).status, 200);
+  const asGuest = await app.token();
+  const created = await app.tasks('POST', '/tasks', asGuest, { title: 'Buy milk', description: 'Two bottles' });
+  assert.equal(created.status, 201);
+  await app.tasks('POST', '/tasks', asGuest, { title: 'Buy bread' });
+
+  // While the API cannot be reached, the sign-up fails, and the guest stays.
+  await stack.api.stop('SIGKILL');
+  assert.equal((await app.auth('/sign-up/email', { ...account, email: 'early@example.com' })).status, 500);
+  await stack.api.start();
+  assert.deepEqual(await app.titles(asGuest), ['Buy bread', 'Buy milk']);
+
+  assert.equal((await app.auth('/sign-up/email', account)).status, 200);
+  const asAda = await app.token();
+  assert.notEqual(asAda, asGuest);
+  assert.deepEqual(await app.titles(asAda), ['Buy bread', 'Buy milk']);
+  const moved = (await app.tasks('GET', `/tasks/${created.body.id}`, asAda)).body;
+  assert.deepEqual({ ...moved, user_id: null }, { ...created.body, user_id: null }, 'unchanged but for the owner');
+  assert.deepEqual(await app.titles(asGuest), []);
+
+  // Another account is not touched by the deletion.
+  const other = new App(stack);
+  await other.auth('/sign-up/email', { ...account, email: 'bob@example.com' });
+  const asBob = await other.token();
+  await other.tasks('POST', '/tasks', asBob, { title: 'Feed the cat' });
+  assert.equal((await app.auth('/delete-user', { password: account.password })).status, 200);
+  assert.deepEqual(await app.titles(asAda), [], 'the token outlives the account, and finds no task');
+  assert.deepEqual(await other.titles(asBob), ['Feed the cat']);
+  assert.doesNotMatch(stack.app.log + stack.api.log, /eyJ/, 'no token in a log');
+});
+
+scenario('tasks of a deleted account that could not be erased are named in the log', {}, async (stack) => {
+  const app = new App(stack);
+  const account = { name: 'Ada', email: 'ada@example.com', password: "Ada's long secret" };
+  const signedUp = await app.auth('/sign-up/email', account);
+  await stack.api.stop('SIGKILL');
+  assert.equal((await app.auth('/delete-user', { password: account.password })).status, 200);
+  assert.match(stack.app.log, new RegExp(`todo-server user erase ${signedUp.body.user.id}`));
+});
+
 scenario("the API's documentation is tried out behind a proxy, and asks nobody else", {}, async (stack) => {
   // A proxy that cuts its prefix off, as the server would have it in production.
   const proxy = createServer((from, to) => {

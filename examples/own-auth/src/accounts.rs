@@ -17,9 +17,10 @@ use axum::http::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sqlx::{Executor as _, SqlitePool};
 use todo_core::{
-    UserId,
+    TodoService, UserId,
     auth::{AuthError, Authenticator, Gate, GateError, Identity, Refusal, Verdict},
     clock::{Clock, Timestamp},
+    store::SqliteStore,
 };
 use tokio::task::JoinError;
 
@@ -100,6 +101,44 @@ impl Accounts {
         .execute(&self.pool)
         .await?;
         Ok(())
+    }
+
+    /// Adds a user. Returns `false`, and changes nothing, if there is a user with this name.
+    pub(crate) async fn sign_up(&self, name: &UserId, password: String) -> Result<bool, AuthError> {
+        let salt = random().map_err(unavailable)?;
+        let hash = derive(salt, self.iterations, password).await.map_err(unavailable)?;
+        let insert =
+            "insert into users (name, salt, iterations, password) values ($1, $2, $3, $4) on conflict do nothing";
+        let inserted = sqlx::query(insert)
+            .bind(name.as_str())
+            .bind(&salt[..])
+            .bind(self.iterations.get())
+            .bind(&hash[..])
+            .execute(&self.pool)
+            .await
+            .map_err(unavailable)?;
+        Ok(inserted.rows_affected() == 1)
+    }
+
+    /// Deletes a user, their sessions and their tasks in one transaction, and returns a cookie that replaces the
+    /// browser's. `tasks` is the store of the service, in the same file.
+    pub(crate) async fn delete(
+        &self,
+        user: &UserId,
+        tasks: &SqliteStore,
+        service: &TodoService,
+    ) -> Result<String, AuthError> {
+        let delete = async {
+            let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            // The sessions go with the user.
+            sqlx::query("delete from users where name = $1").bind(user.as_str()).execute(&mut *transaction).await?;
+            let joined = tasks.in_transaction(transaction).await?;
+            service.with_store(joined.clone()).for_user(user.clone()).erase().await?;
+            let transaction = joined.take().await.ok_or("the transaction was taken before")?;
+            Ok::<_, BoxError>(transaction.commit().await?)
+        };
+        delete.await.map_err(unavailable)?;
+        Ok(set_cookie("", Duration::ZERO))
     }
 
     /// Disables or enables a user.

@@ -8,6 +8,10 @@
 //! curl -b jar -H 'origin: http://localhost:8000' -X POST http://localhost:8000/logout
 //! ```
 //!
+//! `POST /signup` takes the same body as `/login`, adds a user, and signs the user in. `DELETE /account` deletes the user,
+//! the sessions and the tasks in one transaction, since all of them are in one file: either everything is deleted, or
+//! nothing.
+//!
 //! [`Accounts`] implements both traits of the library: [`Authenticator`](todo_core::auth::Authenticator) finds the user
 //! of a request's session, and [`Gate`](todo_core::auth::Gate) rejects a user who is disabled or has signed out
 //! everywhere, from the next request on.
@@ -25,14 +29,15 @@ use axum::{
     extract::{FromRef, State},
     http::{HeaderMap, StatusCode, header::SET_COOKIE},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use serde::Deserialize;
 use todo_axum::CurrentUser;
 use todo_core::{
-    TodoService,
+    TodoService, UserId,
     api::{TodoApi, problem},
     auth::AuthError,
+    store::SqliteStore,
 };
 
 pub use accounts::{Accounts, COOKIE, secret};
@@ -42,18 +47,22 @@ pub use accounts::{Accounts, COOKIE, secret};
 struct AppState {
     accounts: Accounts,
     todo: TodoApi,
+    tasks: SqliteStore,
 }
 
-/// The whole service: the todo API under `/api/v1` and the host's own routes.
-pub fn app(accounts: Accounts, service: TodoService) -> Router {
+/// The whole service: the todo API under `/api/v1` and the host's own routes. The tasks are in the file of the accounts.
+pub fn app(accounts: Accounts, tasks: SqliteStore) -> Router {
+    let service = TodoService::new(tasks.clone());
     let todo = TodoApi::new(service, accounts.clone()).with_gate(accounts.clone());
     Router::new()
         .route("/me", get(me))
+        .route("/signup", post(sign_up))
+        .route("/account", delete(delete_account))
         .route("/login", post(login))
         .route("/logout", post(logout))
         .route("/logout/everywhere", post(logout_everywhere))
         .nest("/api/v1", todo_axum::router(todo.clone()))
-        .with_state(AppState { accounts, todo })
+        .with_state(AppState { accounts, todo, tasks })
 }
 
 /// A handler of the host. Its extractor calls the authenticator and the gate.
@@ -75,6 +84,39 @@ async fn login(State(accounts): State<Accounts>, headers: HeaderMap, Json(login)
     match accounts.begin_session(&login.name, login.password).await {
         Ok(Some(cookie)) => (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response(),
         Ok(None) => (StatusCode::FORBIDDEN, "Wrong name or password.\n").into_response(),
+        Err(error) => reject(error),
+    }
+}
+
+/// The least number of characters of a new password (NIST SP 800-63B, section 3.1.1.2, for a password and nothing else).
+const SHORTEST_PASSWORD: usize = 15;
+
+async fn sign_up(State(accounts): State<Accounts>, headers: HeaderMap, Json(login): Json<Login>) -> Response {
+    if let Err(error) = accounts.check_origin(&headers) {
+        return reject(error);
+    }
+    let Ok(name) = UserId::new(login.name) else {
+        return (StatusCode::UNPROCESSABLE_ENTITY, "The name must have 1 to 255 characters.\n").into_response();
+    };
+    if login.password.chars().count() < SHORTEST_PASSWORD {
+        return (StatusCode::UNPROCESSABLE_ENTITY, "The password must have at least 15 characters.\n").into_response();
+    }
+    match accounts.sign_up(&name, login.password.clone()).await {
+        Ok(true) => {}
+        Ok(false) => return (StatusCode::CONFLICT, "Another user has this name.\n").into_response(),
+        Err(error) => return reject(error),
+    }
+    match accounts.begin_session(name.as_str(), login.password).await {
+        Ok(Some(cookie)) => (StatusCode::CREATED, [(SET_COOKIE, cookie)]).into_response(),
+        // Deleted or disabled at this moment.
+        Ok(None) => StatusCode::FORBIDDEN.into_response(),
+        Err(error) => reject(error),
+    }
+}
+
+async fn delete_account(State(state): State<AppState>, CurrentUser(user): CurrentUser) -> Response {
+    match state.accounts.delete(&user.user_id, &state.tasks, state.todo.service()).await {
+        Ok(cookie) => (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response(),
         Err(error) => reject(error),
     }
 }

@@ -7,7 +7,7 @@ use sqlx::{
     SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode},
 };
-use todo_core::{TodoService, clock::SystemClock, store::SqliteStore};
+use todo_core::{clock::SystemClock, store::SqliteStore};
 use tokio::net::TcpListener;
 
 const FILE: &str = "own-auth.db";
@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let origin = format!("http://localhost:{}", listener.local_addr()?.port());
 
-    // Users, sessions and tasks are in the same file here. They could be in several.
+    // Users, sessions and tasks are in the same file, so that one transaction can delete all three.
     let options = SqliteConnectOptions::new()
         .filename(FILE)
         .create_if_missing(true)
@@ -35,6 +35,6 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         println!("the password of {name} is {password} until the next start");
     }
     println!("listening on {origin}");
-    axum::serve(listener, app(accounts, TodoService::new(tasks))).await?;
+    axum::serve(listener, app(accounts, tasks)).await?;
     Ok(())
 }

@@ -12,16 +12,18 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use own_auth::{Accounts, COOKIE, app};
 use serde_json::{Value, json};
-use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
+use sqlx::{
+    SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode},
+};
 use tempfile::TempDir;
 use testkit::{
     http::{Client, Server},
     tokens,
 };
 use todo_core::{
-    TodoService,
     clock::{Clock as _, FixedClock, Timestamp},
-    store::MemoryStore,
+    store::SqliteStore,
 };
 
 const ORIGIN: &str = "https://todo.example";
@@ -37,7 +39,12 @@ struct Host {
 impl Host {
     async fn start() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let options = SqliteConnectOptions::new().filename(directory.path().join("host.db")).create_if_missing(true);
+        let path = directory.path().join("host.db");
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .busy_timeout(Duration::from_secs(5));
         let pool = SqlitePool::connect_with(options).await.expect("a database");
         let clock = Arc::new(FixedClock::at(Timestamp::from_unix_seconds(1_750_000_000)));
         let accounts = Accounts::open(pool.clone(), ORIGIN, clock.clone()).await.expect("tables");
@@ -46,7 +53,9 @@ impl Host {
         for name in ["ann", "bob"] {
             accounts.set_password(name, &password(name)).await.expect("a user");
         }
-        let app = app(accounts.clone(), TodoService::new(MemoryStore::new()));
+        let tasks = SqliteStore::open_lazy(path);
+        tasks.migrate().await.expect("a table");
+        let app = app(accounts.clone(), tasks);
         let server =
             Server::start(async |listener| axum::serve(listener, app).await.expect("the listener accepts")).await;
         Self { server, accounts, clock, pool, _directory: directory }
@@ -297,6 +306,86 @@ async fn stored_hashes_are_not_usable_as_credentials() {
         assert_ne!(tokens::base64url(&hash), cookie);
         assert!(!password.as_bytes().starts_with(&hash[..8]));
     }
+}
+
+#[tokio::test]
+async fn somebody_who_signs_up_is_signed_in() {
+    let host = Host::start().await;
+    let mut carol = host.browser();
+    let account = json!({ "name": "carol", "password": password("carol") });
+    assert_eq!(carol.send("POST", "/signup", Some(account.clone())).await.status(), StatusCode::CREATED);
+    assert_eq!(carol.add("Buy milk").await.status(), StatusCode::CREATED);
+    assert_eq!(carol.titles().await, ["Buy milk"]);
+    assert_eq!(host.browser_of("carol").await.titles().await, ["Buy milk"]);
+
+    // Nobody can take over an account by signing up with its name.
+    let mut thief = host.browser();
+    let others = json!({ "name": "carol", "password": "another long password" });
+    assert_eq!(thief.send("POST", "/signup", Some(others)).await.status(), StatusCode::CONFLICT);
+    assert_eq!(thief.cookie, None);
+    assert_eq!(carol.tasks().await.status(), StatusCode::OK);
+    assert_eq!(host.browser_of("carol").await.tasks().await.status(), StatusCode::OK);
+
+    for (name, password) in [("", "a long enough password"), ("dave", "too short"), ("dave", "")] {
+        let wrong = json!({ "name": name, "password": password });
+        let response = thief.send("POST", "/signup", Some(wrong)).await;
+        assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY, "{name}");
+    }
+    thief.origin = Some("https://evil.example");
+    let of_another_site = json!({ "name": "dave", "password": "a long enough password" });
+    assert_rejected(&thief.send("POST", "/signup", Some(of_another_site)).await, StatusCode::FORBIDDEN, "forbidden");
+}
+
+/// The number of rows of a user in each table.
+async fn rows_of(host: &Host, user: &str) -> [i64; 3] {
+    let count = "select (select count(*) from users where name = $1), (select count(*) from sessions where user = $1), \
+                 (select count(*) from todo_tasks where user_id = $1)";
+    let (users, sessions, tasks) = sqlx::query_as(count).bind(user).fetch_one(&host.pool).await.expect("counts");
+    [users, sessions, tasks]
+}
+
+#[tokio::test]
+async fn deleting_an_account_deletes_its_sessions_and_tasks() {
+    let host = Host::start().await;
+    let (mut here, mut there, mut bob) =
+        (host.browser_of("ann").await, host.browser_of("ann").await, host.browser_of("bob").await);
+    for title in ["One", "Two"] {
+        here.add(title).await;
+        bob.add(title).await;
+    }
+    assert_eq!(rows_of(&host, "ann").await, [1, 2, 2]);
+    let cookie = here.cookie.clone();
+    assert_eq!(here.send("DELETE", "/account", None).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(here.cookie, None);
+    assert_eq!(rows_of(&host, "ann").await, [0, 0, 0]);
+    assert_eq!(rows_of(&host, "bob").await, [1, 1, 2]);
+    // The cookies of the account do not work any more.
+    here.cookie = cookie;
+    for browser in [&mut here, &mut there] {
+        assert_rejected(&browser.tasks().await, StatusCode::UNAUTHORIZED, "token_invalid");
+        assert_rejected(&browser.add("Later").await, StatusCode::UNAUTHORIZED, "token_invalid");
+    }
+    assert_eq!(here.login("ann", &password("ann")).await.status(), StatusCode::FORBIDDEN);
+    // Another account with this name has other tasks.
+    here.cookie = None;
+    let again = json!({ "name": "ann", "password": password("ann") });
+    assert_eq!(here.send("POST", "/signup", Some(again)).await.status(), StatusCode::CREATED);
+    assert_eq!(here.titles().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn if_the_tasks_cannot_be_deleted_the_account_stays() {
+    let host = Host::start().await;
+    let mut ann = host.browser_of("ann").await;
+    ann.add("Buy milk").await;
+    let fault = "create trigger fault before delete on todo_tasks begin select raise(abort, 'a fault'); end";
+    sqlx::raw_sql(fault).execute(&host.pool).await.unwrap();
+    assert_rejected(&ann.send("DELETE", "/account", None).await, StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    assert_eq!(rows_of(&host, "ann").await, [1, 1, 1]);
+    assert_eq!(ann.titles().await, ["Buy milk"]);
+    // From another site, it does not even begin.
+    ann.origin = Some("https://evil.example");
+    assert_rejected(&ann.send("DELETE", "/account", None).await, StatusCode::FORBIDDEN, "forbidden");
 }
 
 /// The program, which is killed at the end of the test.

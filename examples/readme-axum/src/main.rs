@@ -1,3 +1,4 @@
+use anyhow::Context as _;
 use axum::{Router, extract::FromRef, routing::get};
 use todo_axum::CurrentUser;
 use todo_core::{TodoService, api::TodoApi, auth::JwtVerifier, store::SqliteStore};
@@ -8,11 +9,11 @@ struct AppState {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> anyhow::Result<()> {
     let store = SqliteStore::open_lazy("tasks.db");
     store.migrate().await?;
     // With Better Auth: JwtVerifier::better_auth("https://app.example.com")?
-    let secret = std::env::var("BETTER_AUTH_SECRET").map_err(|_| "BETTER_AUTH_SECRET is not set")?;
+    let secret = std::env::var("BETTER_AUTH_SECRET").context("BETTER_AUTH_SECRET is not set")?;
     let todo = TodoApi::new(TodoService::new(store), JwtVerifier::hs256(secret)?);
 
     let app = Router::new()
@@ -21,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_state(AppState { todo });
 
     let address = std::env::var("ADDRESS").unwrap_or_else(|_| "127.0.0.1:8000".to_owned());
-    let listener = tokio::net::TcpListener::bind(address).await?;
+    let listener = tokio::net::TcpListener::bind(&address).await.context(address)?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app).await?;
     Ok(())

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -51,7 +52,7 @@ fn the_versions_in_the_comments_are_those_of_the_workspace() {
         assert!(ours.contains(&format!("\"{version}\"")), "{name}: the workspace has {ours}");
         compared += 1;
     }
-    assert_eq!(compared, 8);
+    assert_eq!(compared, 9);
 }
 
 /// The program itself, which ends with the test.
@@ -90,11 +91,37 @@ async fn the_program_serves_the_api_and_its_own_route() {
     assert_eq!(anonymous.status(), StatusCode::UNAUTHORIZED);
 }
 
-#[test]
-fn without_a_secret_the_program_says_what_is_missing() {
+/// What the program prints when it cannot start.
+fn failure(prepare: impl FnOnce(&mut Command)) -> String {
     let directory = tempfile::tempdir().expect("a directory");
     let mut program = Command::new(env!("CARGO_BIN_EXE_my-service"));
-    let output = program.current_dir(directory.path()).env_remove("BETTER_AUTH_SECRET").output().expect("it starts");
+    program.current_dir(directory.path()).env("BETTER_AUTH_SECRET", SECRET).env("RUST_BACKTRACE", "0");
+    prepare(&mut program);
+    let output = program.output().expect("it starts");
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("BETTER_AUTH_SECRET is not set"));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// In sentences, and not as Rust writes an error for programmers, such as `Os { code: 98, .. }`.
+#[test]
+fn a_program_that_cannot_start_says_why() {
+    let no_secret = failure(|program| _ = program.env_remove("BETTER_AUTH_SECRET"));
+    assert!(no_secret.starts_with("Error: BETTER_AUTH_SECRET is not set\n"), "{no_secret}");
+
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let in_use = failure(|program| _ = program.env("ADDRESS", &address));
+    assert!(in_use.starts_with(&format!("Error: {address}\n")), "{in_use}");
+    assert!(in_use.contains("Address already in use") && !in_use.contains("Os {"), "{in_use}");
+
+    let short_secret = failure(|program| _ = program.env("BETTER_AUTH_SECRET", "short"));
+    assert!(short_secret.starts_with("Error: ") && short_secret.contains(' '), "{short_secret}");
+    assert!(!short_secret.contains(['{', '(']), "{short_secret}");
+
+    // A folder where the file of the tasks would be.
+    let no_file = failure(|program| {
+        let folder = program.get_current_dir().expect("a directory").join("tasks.db");
+        fs::create_dir(folder).expect("a folder");
+    });
+    assert!(no_file.starts_with("Error: the SQLite file cannot be opened"), "{no_file}");
 }

@@ -9,9 +9,11 @@
     reason = "a recipe is short; docs/embedding.md explains it"
 )]
 
+pub mod closed_accounts;
 pub mod cors_axum;
 pub mod cors_poem;
 pub mod cors_warp;
+pub mod observer;
 pub mod own_table;
 pub mod paging;
 pub mod session;

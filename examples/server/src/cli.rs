@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 use todo_core::{UserId, store::DataLoss};
 
 use crate::{
+    commands::user::UserCommand,
     database::Migration,
     settings::{Group, SETTINGS, Setting, Settings, Sources},
 };
@@ -22,6 +23,7 @@ pub(crate) enum Command {
     Dev(Sources),
     Token(Sources, TokenOptions),
     Migrate(Sources, Migration),
+    User(Sources, UserCommand),
     OpenApi,
     /// Whether only the process is asked, and not the database.
     Healthcheck(Sources, bool),
@@ -43,6 +45,7 @@ pub(crate) fn parse() -> Command {
         Some(("dev", matches)) => Command::Dev(sources(matches, DEV)),
         Some(("token", matches)) => Command::Token(sources(matches, TOKEN), token_options(matches)),
         Some(("migrate", matches)) => Command::Migrate(sources(matches, MIGRATE), migration(matches)),
+        Some(("user", matches)) => user_command(matches),
         Some(("openapi", _)) => Command::OpenApi,
         Some(("healthcheck", matches)) => Command::Healthcheck(sources(matches, HEALTHCHECK), matches.get_flag("live")),
         Some((_, matches)) => Command::Serve(sources(matches, Settings::GROUPS)),
@@ -120,10 +123,11 @@ fn definition() -> clap::Command {
                         .long("grant-to")
                         .value_name("ROLE")
                         .conflicts_with("to")
-                        .help("PostgreSQL: grant this role what a server with ROW_SECURITY=on needs"),
+                        .help("PostgreSQL: grant this role what a server needs that does not own the tables"),
                 )
                 .args(flags(MIGRATE)),
         )
+        .subcommand(user_definition())
         .subcommand(clap::Command::new("openapi").about("Prints the OpenAPI document, as served at /openapi.json"))
         .subcommand(
             clap::Command::new("healthcheck")
@@ -136,6 +140,47 @@ fn definition() -> clap::Command {
                 )
                 .args(flags(HEALTHCHECK)),
         )
+}
+
+fn user_definition() -> clap::Command {
+    let id = |name: &'static str, help: &'static str| {
+        Arg::new(name).required(true).value_parser(|id: &str| UserId::new(id)).help(help)
+    };
+    clap::Command::new("user")
+        .about("Changes all tasks of a user, in one atomic step")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            clap::Command::new("erase")
+                .about("Deletes all tasks of a user, and prints how many there were")
+                .arg(id("ID", "The user's id"))
+                .args(flags(MIGRATE)),
+        )
+        .subcommand(
+            clap::Command::new("move")
+                .about(
+                    "Moves all tasks of a user to another user, and prints how many there were. Tasks whose id the other \
+                     user already has stay",
+                )
+                .arg(id("FROM", "The id of the user who has the tasks"))
+                .arg(id("TO", "The id of the user who gets them"))
+                .args(flags(MIGRATE)),
+        )
+}
+
+fn user_command(matches: &ArgMatches) -> Command {
+    let get = "clap checks that there is a value";
+    let id = |matches: &ArgMatches, name| matches.get_one::<UserId>(name).expect(get).clone();
+    match matches.subcommand().expect("clap checks that there is a subcommand") {
+        ("erase", matches) => Command::User(sources(matches, MIGRATE), UserCommand::Erase { user: id(matches, "ID") }),
+        (_, matches) => {
+            let (from, to) = (id(matches, "FROM"), id(matches, "TO"));
+            if from == to {
+                definition().error(clap::error::ErrorKind::ValueValidation, "FROM and TO are the same user").exit();
+            }
+            Command::User(sources(matches, MIGRATE), UserCommand::Move { from, to })
+        }
+    }
 }
 
 /// The settings of these groups that have a flag.

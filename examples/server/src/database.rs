@@ -7,7 +7,7 @@ use todo_core::{
     clock::Jitter,
     store::{
         CoalescingOptions, CoalescingStatus, CoalescingStore, DataLoss, PoolStatus, PostgresOptions, PostgresStore,
-        SqliteStore, StoreError,
+        SqliteStore, StoreError, TaskStore as _,
     },
 };
 use tokio::time::{Instant, sleep};
@@ -110,8 +110,10 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
             }
             if may_migrate && let Err(failure) = migrate(database, &Migration::default()).await {
                 // A role that may not migrate may be the role of a server with row-level security.
-                if let Err(error @ StoreError::Setup(_)) = store.check_tables().await {
-                    tracing::warn!("{}; {}", error_chain(&error), hint(*row_security));
+                if let Err(error @ StoreError::Setup(_)) = store.check_tables().await
+                    && let Some(hint) = hint(&error, *row_security)
+                {
+                    tracing::warn!("{}; {hint}", error_chain(&error));
                 }
                 return Err(failure);
             }
@@ -126,8 +128,8 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
 }
 
 fn unusable(place: &str, error: &StoreError, row_security: bool) -> Failure {
-    let hint = hint(row_security);
-    Failure::fatal(format!("cannot use the database {place}: {}; {hint}", error_chain(error)))
+    let hint = hint(error, row_security).map(|hint| format!("; {hint}")).unwrap_or_default();
+    Failure::fatal(format!("cannot use the database {place}: {}{hint}", error_chain(error)))
 }
 
 /// A database for messages: its URL without the password, and the setting that has the URL.
@@ -135,14 +137,36 @@ fn place(name: &str, url: &Secret) -> String {
     format!("{} ({name})", url.masked_url())
 }
 
-/// What to change if the role or the tables are not as the settings need them.
-fn hint(row_security: bool) -> &'static str {
-    if row_security {
+/// What to change if the role or the tables are not as the settings need them, if the error does not say it.
+fn hint(error: &StoreError, row_security: bool) -> Option<&'static str> {
+    let hint = if row_security {
         "ROW_SECURITY=on needs a DATABASE_URL with a role that does not own the tables, and the DATABASE_DIRECT_URL of \
          the owner, which migrates and grants at start. Without DATABASE_DIRECT_URL, run once with the owner's URL: \
          DATABASE_URL=.. ROW_SECURITY=on todo-server migrate --grant-to <role>"
     } else {
-        "if this database uses row-level security, set ROW_SECURITY=on"
+        // Not if the tables are missing or old, for example.
+        error.to_string().contains("row-level security").then_some("set ROW_SECURITY=on")?
+    };
+    Some(hint)
+}
+
+/// Opens the database for a command of an operator, which neither creates nor migrates it.
+pub(crate) async fn open_as_it_is(database: &Database) -> Result<Store, Failure> {
+    match database {
+        Database::Sqlite { url, .. } => {
+            let failed = |error| failed(url, &error);
+            let store = SqliteStore::from_url(url).map_err(failed)?;
+            // It reads, so that it does not create the file.
+            store.ping().await.map_err(failed)?;
+            Ok(Store::Sqlite(store))
+        }
+        Database::Postgres { name, url, options, row_security, .. } => {
+            let place = place(name, url);
+            let store = connect(url, options, *row_security).map_err(|error| failed(&place, &error))?;
+            retry_while_unreachable(&place, async || store.check().await).await?;
+            store.check_tables().await.map_err(|error| unusable(&place, &error, *row_security))?;
+            Ok(Store::Postgres(store))
+        }
     }
 }
 
@@ -283,7 +307,7 @@ async fn retry_while_unreachable<T>(
         let cause = innermost(&error);
         if Instant::now() >= deadline {
             // Other servers may hold the lock of the migrations, or all connections.
-            let is_reached = !causes(&error).any(|cause| cause.is::<io::Error>());
+            let is_reached = !causes(&error).any(<dyn Error>::is::<io::Error>);
             return Err(if is_reached {
                 failed(place, &error)
             } else {

@@ -6,6 +6,7 @@
 //! | `todo-server dev` | serves the API on this machine without settings, and prints a token |
 //! | `todo-server token --user alice` | prints a token of this user |
 //! | `todo-server migrate` | migrates the database to the newest version, or with `--to` to another |
+//! | `todo-server user erase ID`, `user move FROM TO` | deletes all tasks of a user, or moves them to another user |
 //! | `todo-server openapi` | prints the OpenAPI document |
 //! | `todo-server healthcheck` | asks the server on this machine whether it is ready; with `--live`, whether it responds |
 //!

@@ -236,7 +236,7 @@ mod tests {
         while !text.contains("line 21\n") {
             text.push_str(std::str::from_utf8(&pipe.recv().expect("a writer")).expect("text"));
         }
-        let expected: String = (10..22).map(|number| format!("line {number}\n")).collect();
+        let expected = (10..22).map(|number| format!("line {number}\n")).collect::<Vec<_>>().concat();
         assert_eq!(text, format!("first\n{expected}"));
         writer.flush(LAST_LINES);
         assert_eq!((told.try_iter().collect(), writer.dropped.load(Relaxed)), (vec![dropped], dropped));

@@ -139,11 +139,11 @@ fn count_signals(count: watch::Sender<u32>) -> io::Result<impl Future<Output = (
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     // `nohup` has told this program to ignore it.
-    let mut hang_up = if hang_up_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
+    let mut hangup = if hang_up_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
     Ok(async move {
         loop {
-            let hung_up = async {
-                match &mut hang_up {
+            let third = async {
+                match &mut hangup {
                     Some(signal) => signal.recv().await,
                     None => std::future::pending().await,
                 }
@@ -151,7 +151,7 @@ fn count_signals(count: watch::Sender<u32>) -> io::Result<impl Future<Output = (
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
-                _ = hung_up => {}
+                _ = third => {}
             }
             count.send_modify(|count| *count += 1);
         }

@@ -22,7 +22,7 @@ use http_body::{Body, Frame, SizeHint};
 use serde_json::{Value, json};
 use todo_core::{
     TaskId, TodoService,
-    api::{ApiError, Operation, PROBES, RESOURCES, Resource, TodoApi},
+    api::{ApiError, Operation, PROBES, RESOURCES, Resource, TodoApi, find_resource},
     auth::{JwtVerifier, KeySource},
     clock::{Clock as _, FixedClock, IdGenerator, Timestamp},
     store::MemoryStore,
@@ -325,6 +325,20 @@ impl World {
         }
         let answer: Value = serde_json::from_slice(response.body()).expect("JSON");
         match operation {
+            Operation::DeleteTasks => {
+                let count = std::mem::take(&mut self.tasks[caller]).len();
+                return assert_eq!(answer, json!({"matched": count, "changed": count}), "{request:?}");
+            }
+            Operation::TransferTasks => {
+                let moved = std::mem::take(&mut self.tasks[1 - caller]);
+                assert_eq!(answer, json!({"moved": moved.len(), "remaining": 0}), "{request:?}");
+                for (id, mut task) in moved {
+                    task["user_id"] = json!(USERS[caller]);
+                    self.ids.iter_mut().filter(|(_, known)| *known == id).for_each(|(owner, _)| *owner = caller);
+                    self.tasks[caller].insert(id, task);
+                }
+                return;
+            }
             Operation::GetSession => return assert_eq!(answer["user"]["id"], USERS[caller]),
             Operation::ListTasks => {
                 let listed = answer.as_array().expect("a list");
@@ -382,7 +396,7 @@ impl World {
             for (owner, id) in self.ids.clone() {
                 let path = format!("/tasks/{id}");
                 let get = TestRequest {
-                    resource: &RESOURCES[1],
+                    resource: find_resource(RESOURCES, &path).expect("a task has a path"),
                     path,
                     named_task: Some((owner, id.clone())),
                     ..list.clone()
@@ -583,7 +597,7 @@ fn query(input: &mut Input<'_>, ids: &[(usize, String)]) -> Option<String> {
         _ => {
             let mut pairs = Vec::new();
             for _ in 0..input.below(4) {
-                let name = input.choose(&["limit", "cursor", "completed", "li%6Dit", "limi", "user_id", ""]);
+                let name = input.choose(&["limit", "cursor", "completed", "li%6Dit", "limi", "user_id", "", "all"]);
                 let value = match input.below(8) {
                     0..4 => {
                         input.choose(&["1", "2", "200", "0", "201", "true", "false", "007", "+1", "%31", ""]).to_owned()
@@ -687,8 +701,10 @@ fn object(input: &mut Input<'_>) -> String {
             "id",
             "version",
             "x",
+            "from_token",
         ]);
         let value = match input.below(12) {
+            0..8 if name == "from_token" => json!(TOKENS[input.below(2)]).to_string(),
             0..3 => {
                 json!(input.choose(&["Buy milk", "  Buy milk\t", "x", "", " ", "\u{85}\u{3000}y", "a\0b"])).to_string()
             }

@@ -16,11 +16,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Response};
 use testkit::tokens;
 use todo_core::{
-    Page, Task, TaskId, TaskQuery, TodoService, UserId,
+    Limit, Page, Task, TaskId, TaskQuery, TodoService, UserId,
     api::{ApiError, TodoApi, problem},
     auth::{Gate, GateError, Identity, JwtVerifier, KeySource, Quota, TokenCookie, Verdict},
     clock::{FixedClock, IdGenerator, Timestamp},
-    store::{MemoryStore, StoreError, TaskChange, TaskStore},
+    store::{MemoryStore, StoreError, TaskChange, TaskStore, Transfer},
 };
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -122,11 +122,13 @@ fn api_over(store: Store) -> TodoApi {
 
 /// Makes as many calls of the user `busy` as the service accepts at once: 4 in the store, and 64 that wait.
 fn keep_busy(service: &TodoService) {
+    let limit = Limit::new(1).expect("a limit");
     for _ in 0..68 {
         let service = service.clone();
         let mut call = Box::pin(async move {
             let user = UserId::new("busy").expect("a valid id");
-            let _ = service.for_user(user).list(&TaskQuery::default()).await;
+            // Short, since a user may have only one long list in the store.
+            let _ = service.for_user(user).list(&TaskQuery { limit, ..TaskQuery::default() }).await;
         });
         assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         tokio::spawn(async move {
@@ -319,6 +321,11 @@ impl TaskStore for Store {
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
         fault(owner)?;
         self.tasks.erase(owner).await
+    }
+
+    async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
+        fault(owner).and_then(|()| fault(to))?;
+        self.tasks.transfer(owner, to).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -213,7 +213,9 @@ fn documented(document: &Value, path: &str, method: &str) -> Vec<(String, String
         let codes = match response.get("$ref").and_then(Value::as_str) {
             Some(target) => {
                 let response = document.pointer(&target[1..]).expect("a response");
-                let schema = &response["content"]["application/problem+json"]["schema"]["allOf"][1];
+                let target =
+                    response["content"]["application/problem+json"]["schema"]["$ref"].as_str().expect("a reference");
+                let schema = &document.pointer(&target[1..]).expect("a schema")["allOf"][1];
                 let codes = schema["properties"]["code"]["enum"].as_array().expect("codes");
                 codes.iter().filter_map(Value::as_str).map(str::to_owned).collect()
             }

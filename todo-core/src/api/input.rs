@@ -11,6 +11,7 @@ use crate::{
 };
 
 /// The query parameters that were not read yet. Those left at the end are unknown, and rejected.
+#[derive(Default)]
 pub(super) struct Query<'a> {
     parameters: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
@@ -55,6 +56,15 @@ impl<'a> Query<'a> {
                 "false" => Ok(false),
                 _ => Err("must be true or false".to_owned()),
             }),
+        }
+    }
+
+    /// Reads the parameter that says that a change of many tasks is about all of them.
+    pub(super) fn all(&mut self, errors: &mut FieldErrors) {
+        let wrong = "must be true, to delete all tasks";
+        let is_true = |text: &str| (text == "true").then_some(()).ok_or_else(|| wrong.to_owned());
+        if self.take("all", errors, is_true).is_none() && !errors.contains("all") {
+            errors.add("all", wrong);
         }
     }
 
@@ -199,6 +209,17 @@ impl Members {
             description: self.description(errors),
             completed: self.completed(errors),
         }
+    }
+
+    /// The token of the user whose tasks are moved.
+    pub(super) fn other_token(&mut self, errors: &mut FieldErrors) -> Option<String> {
+        match self.take("from_token", errors) {
+            Some(Json::String(token)) => return Some(token),
+            Some(_) => errors.add("from_token", "must be a string"),
+            None if errors.contains("from_token") => {}
+            None => errors.add("from_token", "is required"),
+        }
+        None
     }
 
     pub(super) fn completion(&mut self, errors: &mut FieldErrors) -> Option<bool> {

@@ -55,6 +55,7 @@ mod problem;
 mod ready;
 mod render;
 mod response;
+mod results;
 mod routes;
 mod session;
 mod todo_api;

@@ -12,9 +12,13 @@ use super::{
     input::{Members, Query, reject_conditions, task_id},
     render,
     response::{empty, ok, with_json},
+    results::{BulkResult, TransferResult},
     session::Session,
 };
-use crate::{Page, Task, TaskQuery, UserTasks, auth::Identity};
+use crate::{
+    Page, Task, TaskQuery, TodoService, UserTasks,
+    auth::{AuthError, Identity},
+};
 
 /// A request of an authenticated caller, before its input is checked.
 pub(super) struct Call<'a> {
@@ -52,6 +56,50 @@ impl Call<'_> {
             response.headers_mut().insert(LOCATION, location);
         }
         Ok(response)
+    }
+
+    pub(super) async fn delete_all(mut self) -> Result<Response<Bytes>, ApiError> {
+        let mut errors = FieldErrors::default();
+        self.query.all(&mut errors);
+        self.query.reject_rest(&mut errors);
+        reject_conditions(self.headers, &mut errors);
+        errors.check()?;
+        let count = self.tasks.erase().await?;
+        Ok(ok(&BulkResult { matched: count, changed: count }))
+    }
+
+    /// Reads the token of the user whose tasks [`transfer`](Self::transfer) moves.
+    pub(super) fn token_in(&mut self, body: &[u8]) -> Result<String, ApiError> {
+        let mut members = Members::parse(body)?;
+        let mut errors = FieldErrors::default();
+        let token = members.other_token(&mut errors);
+        members.reject_rest(&mut errors);
+        reject_conditions(self.headers, &mut errors);
+        std::mem::take(&mut self.query).reject_rest(&mut errors);
+        checked(errors, token)
+    }
+
+    /// Moves the tasks of another user to the caller, who has the credentials of both: so both users agree.
+    pub(super) async fn transfer(
+        self,
+        service: &TodoService,
+        from: Result<Identity, AuthError>,
+    ) -> Result<Response<Bytes>, ApiError> {
+        let from = match from {
+            Ok(identity) if identity.user_id != *self.tasks.owner() => identity.user_id,
+            Ok(_) => return Err(invalid_token("must be a token of another user")),
+            Err(AuthError::Expired) => return Err(invalid_token("has expired")),
+            Err(AuthError::Revoked) => return Err(invalid_token("has been revoked")),
+            Err(AuthError::InsufficientScope { .. }) => return Err(invalid_token("lacks a required scope")),
+            Err(AuthError::Missing | AuthError::Invalid(_) | AuthError::ForeignOrigin) => {
+                return Err(invalid_token("is not a valid token"));
+            }
+            Err(error @ (AuthError::RateLimited { .. } | AuthError::OverQuota(_) | AuthError::Unavailable { .. })) => {
+                return Err(error.into());
+            }
+        };
+        let transfer = service.for_user(from).transfer_to(self.tasks.owner()).await?;
+        Ok(ok(&TransferResult::from(transfer)))
     }
 
     pub(super) async fn get(self) -> Result<Response<Bytes>, ApiError> {
@@ -112,6 +160,13 @@ impl Call<'_> {
         errors.check()?;
         Ok(ok(&Session::of(identity)))
     }
+}
+
+/// The error for a token in the body.
+fn invalid_token(problem: &'static str) -> ApiError {
+    let mut errors = FieldErrors::default();
+    errors.add("from_token", problem);
+    errors.into()
 }
 
 /// Returns the value that was read, if no field is invalid.

@@ -11,6 +11,10 @@ pub enum Operation {
     ListTasks,
     /// Creates a task.
     CreateTask,
+    /// Deletes all tasks of the caller.
+    DeleteTasks,
+    /// Moves all tasks of another user to the caller, who has a credential of that user.
+    TransferTasks,
     /// Reads a task.
     GetTask,
     /// Replaces the content of a task.
@@ -39,6 +43,8 @@ impl Operation {
         match self {
             Self::ListTasks => "list_tasks",
             Self::CreateTask => "create_task",
+            Self::DeleteTasks => "delete_tasks",
+            Self::TransferTasks => "transfer_tasks",
             Self::GetTask => "get_task",
             Self::ReplaceTask => "replace_task",
             Self::PatchTask => "patch_task",
@@ -68,8 +74,15 @@ pub struct Resource {
     pub allow: &'static str,
 }
 
-const TASKS: &[(Method, Operation)] = &[(Method::GET, Operation::ListTasks), (Method::POST, Operation::CreateTask)];
-const TASKS_ALLOW: &str = "GET, HEAD, POST, OPTIONS";
+const TASKS: &[(Method, Operation)] = &[
+    (Method::GET, Operation::ListTasks),
+    (Method::POST, Operation::CreateTask),
+    (Method::DELETE, Operation::DeleteTasks),
+];
+const TASKS_ALLOW: &str = "GET, HEAD, POST, DELETE, OPTIONS";
+
+const TRANSFER: &[(Method, Operation)] = &[(Method::POST, Operation::TransferTasks)];
+const TRANSFER_ALLOW: &str = "POST, OPTIONS";
 
 const TASK: &[(Method, Operation)] = &[
     (Method::GET, Operation::GetTask),
@@ -84,12 +97,14 @@ const COMPLETE_ALLOW: &str = "PATCH, OPTIONS";
 
 const GET_ALLOW: &str = "GET, HEAD, OPTIONS";
 
-/// The paths of the API, relative to where it is mounted.
+/// The paths of the API, relative to where it is mounted. A path comes before those whose parameter it also matches.
 pub const RESOURCES: &[Resource] = &[
     Resource { path: "/tasks", operations: TASKS, allow: TASKS_ALLOW },
+    Resource { path: "/tasks/transfer", operations: TRANSFER, allow: TRANSFER_ALLOW },
     Resource { path: "/tasks/{id}", operations: TASK, allow: TASK_ALLOW },
     Resource { path: "/tasks/{id}/complete", operations: COMPLETE, allow: COMPLETE_ALLOW },
     Resource { path: "/{user_id}/tasks", operations: TASKS, allow: TASKS_ALLOW },
+    Resource { path: "/{user_id}/tasks/transfer", operations: TRANSFER, allow: TRANSFER_ALLOW },
     Resource { path: "/{user_id}/tasks/{id}", operations: TASK, allow: TASK_ALLOW },
     Resource { path: "/{user_id}/tasks/{id}/complete", operations: COMPLETE, allow: COMPLETE_ALLOW },
     Resource { path: "/auth/session", operations: &[(Method::GET, Operation::GetSession)], allow: GET_ALLOW },

@@ -7,7 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header::ALLOW, request::Parts};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{ALLOW, AUTHORIZATION, COOKIE},
+    request::Parts,
+};
 use http_body::Body;
 use tracing::Instrument as _;
 
@@ -26,7 +30,7 @@ use super::{
 };
 use crate::{
     TodoService,
-    auth::{AuthError, Authenticator, Gate, Gates, Identity, Quota},
+    auth::{AuthError, Authenticator, Gate, Gates, Identity, Quota, Refusal},
 };
 
 /// The todo API over HTTP: a [`TodoService`] with authentication, limits and error responses.
@@ -128,6 +132,21 @@ impl TodoApi {
         let identity = (*self.authenticator).authenticate(head).await?;
         let quota = self.gates.check(&identity).await?;
         Ok((identity, quota))
+    }
+
+    /// Returns the user of a token in the body of a request, as if it were the token of the request.
+    async fn admit_token(&self, head: &Parts, token: &str) -> Result<Identity, AuthError> {
+        let mut head = head.clone();
+        let bearer = HeaderValue::try_from(format!("Bearer {token}"));
+        let mut bearer = bearer.map_err(|_| AuthError::Invalid(Refusal::Malformed))?;
+        bearer.set_sensitive(true);
+        head.headers.remove(COOKIE);
+        head.headers.insert(AUTHORIZATION, bearer);
+        let admitted = self.admit(&head).await;
+        if let Err(error) = &admitted {
+            tracing::debug!(target: "todo_core::auth", reason = error.reason(), "the token in the body was rejected");
+        }
+        Ok(admitted?.0)
     }
 
     /// Responds to a request that the framework has matched to a resource.
@@ -238,7 +257,11 @@ impl TodoApi {
             return Err(ApiError::Forbidden);
         }
         let body = match operation {
-            Operation::CreateTask | Operation::ReplaceTask | Operation::PatchTask | Operation::CompleteTask => {
+            Operation::CreateTask
+            | Operation::TransferTasks
+            | Operation::ReplaceTask
+            | Operation::PatchTask
+            | Operation::CompleteTask => {
                 let merge_patch = head.method == Method::PATCH;
                 progress.reads_body = true;
                 let body = read_body(&head.headers, body, self.body_limit, merge_patch).await;
@@ -248,7 +271,7 @@ impl TodoApi {
             // A body of GET or DELETE has no meaning (RFC 9110, section 9.3), so it is not read.
             _ => Vec::new(),
         };
-        let call = Call {
+        let mut call = Call {
             tasks: self.service.for_user(identity.user_id.clone()),
             id: parameters.id.as_deref(),
             query: Query::parse(head.uri.query()),
@@ -257,6 +280,11 @@ impl TodoApi {
         match operation {
             Operation::ListTasks => call.list().await,
             Operation::CreateTask => call.create(&body).await,
+            Operation::DeleteTasks => call.delete_all().await,
+            Operation::TransferTasks => {
+                let token = call.token_in(&body)?;
+                call.transfer(&self.service, self.admit_token(head, &token).await).await
+            }
             Operation::GetTask => call.get().await,
             Operation::ReplaceTask => call.replace(&body).await,
             Operation::PatchTask => call.patch(&body).await,

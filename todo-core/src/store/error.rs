@@ -104,7 +104,6 @@ struct Attempt {
 /// assert_eq!(error.to_string(), "the bucket does not exist; create it");
 /// assert!(!error.may_have_happened());
 /// ```
-#[derive(Debug)]
 pub struct SetupError {
     text: String,
     source: Option<Source>,
@@ -127,6 +126,19 @@ impl SetupError {
 impl fmt::Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+/// The texts of the error and of its sources, in which programs also end that return it from `main`.
+impl fmt::Debug for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        let mut source = self.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
     }
 }
 

@@ -1,12 +1,12 @@
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, btree_map::Entry},
     fmt,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use async_trait::async_trait;
 
-use super::{StoreError, TaskChange, TaskStore};
+use super::{StoreError, TaskChange, TaskStore, Transfer};
 use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
 
 type Tasks = HashMap<UserId, BTreeMap<TaskId, Task>>;
@@ -25,7 +25,7 @@ impl MemoryStore {
         Self::default()
     }
 
-    // A poisoned lock is safe to use: each call makes a single change, so a panic cannot leave the map half changed.
+    // A poisoned lock is safe to use: no call panics between two changes that belong together.
     fn read(&self) -> RwLockReadGuard<'_, Tasks> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,6 +93,30 @@ impl TaskStore for MemoryStore {
 
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
         Ok(self.write().remove(owner).map_or(0, |tasks| tasks.len() as u64))
+    }
+
+    async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
+        let mut tasks = self.write();
+        let source = tasks.remove(owner).unwrap_or_default();
+        if owner == to {
+            let remaining = source.len() as u64;
+            tasks.insert(owner.clone(), source);
+            return Ok(Transfer { moved: 0, remaining });
+        }
+        let (mut moved, mut remaining) = (0, BTreeMap::new());
+        let target = tasks.entry(to.clone()).or_default();
+        for (id, task) in source {
+            match target.entry(id) {
+                Entry::Occupied(_) => drop(remaining.insert(id, task)),
+                Entry::Vacant(entry) => {
+                    entry.insert(Task { user_id: to.clone(), ..task });
+                    moved += 1;
+                }
+            }
+        }
+        let count = remaining.len() as u64;
+        tasks.insert(owner.clone(), remaining);
+        Ok(Transfer { moved, remaining: count })
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

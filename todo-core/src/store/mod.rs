@@ -45,8 +45,9 @@ pub(crate) const LONG_LIST: u16 = 50;
 ///
 /// The contract of every store, which the suite in `todo_core::conformance` checks:
 ///
-/// - Every method except [`ping`](Self::ping) takes the owner first, and reads and writes only the tasks of that owner.
-///   The same [`TaskId`] under two owners means two tasks.
+/// - Every method except [`ping`](Self::ping) takes the owner first, and reads and writes only the tasks of that owner;
+///   [`transfer`](Self::transfer) also adds tasks to the new owner. The same [`TaskId`] under two owners means two
+///   tasks.
 /// - A call is executed completely or not at all. Concurrent calls have the same effect as if they ran one after the
 ///   other, in some order: 64 toggles toggle 64 times.
 /// - When a write has returned, it is kept, as durably as the store promises.
@@ -84,8 +85,23 @@ pub trait TaskStore: fmt::Debug + Send + Sync {
     /// Deletes all tasks of this owner, and returns their number.
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError>;
 
+    /// Moves all tasks of this owner to another one, unchanged but for their owner.
+    ///
+    /// A task whose id the new owner already has stays with the former owner, so that no task is lost; so do all tasks
+    /// if the two owners are the same. A task that is created for the former owner at the same time may stay, too.
+    async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError>;
+
     /// Checks that the store works, for a readiness probe. It needs the same tables and privileges as the other calls.
     async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// What [`TaskStore::transfer`] has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transfer {
+    /// The number of tasks that the new owner has got.
+    pub moved: u64,
+    /// The number of tasks that stay with the former owner, since the new owner has tasks with the same ids.
+    pub remaining: u64,
 }
 
 /// A change of one task, made in one atomic step. The default changes nothing.
@@ -187,6 +203,10 @@ impl<T: TaskStore + ?Sized> TaskStore for Arc<T> {
 
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
         (**self).erase(owner).await
+    }
+
+    async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
+        (**self).transfer(owner, to).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

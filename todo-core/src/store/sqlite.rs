@@ -9,11 +9,12 @@ use sqlx::{
 use tokio::time::{Instant, sleep};
 
 use super::{
+    Transfer,
     error::{SetupError, StoreError},
     sql::{
         migrate::{self, DataLoss},
         names::{Dialect, Names},
-        operations::{Effect, HasTasks, Operation, operations, task_store},
+        operations::{Effect, HasTasks, Operation, TransferAll, operations, task_store},
         pool::{Connector, Opened, Pool},
         queue::{NoConnection, PoolStatus},
         sqlstate::{Condition, condition},
@@ -24,6 +25,27 @@ use super::{
 use crate::clock::Timestamp;
 
 operations!(SqliteConnection, Micros);
+
+impl Operation<SqliteConnection> for TransferAll<'_> {
+    type Output = Transfer;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<Transfer, sqlx::Error> {
+        let (owner, to) = (self.owner.as_str(), self.to.as_str());
+        // A savepoint, if the host has begun a transaction. The first statement writes, so that another process cannot
+        // write between the first and the second.
+        let mut transaction = connection.begin().await?;
+        let moved: Vec<uuid::Uuid> =
+            sqlx::query_scalar(sql.transfer.clone()).bind(owner).bind(to).fetch_all(&mut *transaction).await?;
+        let ids: Vec<_> = moved.iter().map(|id| format!("\"{:x}\"", id.simple())).collect();
+        let ids = format!("[{}]", ids.join(","));
+        sqlx::query(sql.transfer_delete.clone()).bind(owner).bind(ids).execute(&mut *transaction).await?;
+        let remaining: i64 =
+            sqlx::query_scalar(sql.transfer_count.clone()).bind(owner).fetch_one(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(Transfer { moved: moved.len() as u64, remaining: remaining.unsigned_abs() })
+    }
+}
 
 /// The number of connections for reads.
 const READERS: usize = 4;

@@ -2,11 +2,12 @@ import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { betterAuth, type BetterAuthOptions } from 'better-auth';
 import { getMigrations } from 'better-auth/db/migration';
-import { jwt } from 'better-auth/plugins';
+import { anonymous, jwt } from 'better-auth/plugins';
 import { SqliteDialect } from 'kysely';
 import Database from 'libsql';
 import { headers } from 'next/headers';
 import * as settings from './settings';
+import { eraseTasks, moveTasks } from './todo-account';
 
 function createOptions() {
   const file = settings.authDatabase();
@@ -21,7 +22,9 @@ function createOptions() {
     telemetry: { enabled: false },
     database: { dialect: new SqliteDialect({ database }), type: 'sqlite' },
     emailAndPassword: { enabled: true },
+    user: { deleteUser: { enabled: true, afterDelete: (user) => eraseTasks(user.id, sign) } },
     plugins: [
+      anonymous({ onLinkAccount: ({ anonymousUser, newUser }) => moveTasks(anonymousUser.user.id, newUser.user.id, sign) }),
       jwt({
         jwks: { rotationInterval: settings.keyRotationInterval(), gracePeriod: settings.keyGracePeriod() },
         jwt: { expirationTime: settings.jwtLifetime() },
@@ -42,6 +45,13 @@ const shared = globalThis as typeof globalThis & {
 const options = () => (shared.__todoOptions ??= createOptions());
 
 export const auth = () => (shared.__todoAuth ??= createAuth());
+
+/** A token of this user for one request of a hook, valid for a minute. Issuer and audience are those of the `jwt` plugin. */
+async function sign(userId: string): Promise<string> {
+  const now = Math.floor(Date.now() / 1000);
+  const { token } = await auth().api.signJWT({ body: { payload: { sub: userId, iat: now, exp: now + 60 } } });
+  return token;
+}
 
 /** Creates or updates the tables; called once when the server starts, before anything else looks at them. */
 export async function migrate() {

@@ -42,6 +42,30 @@ export interface paths {
          * @description Not safe to retry: each request creates a task.
          */
         post: operations["create_task"];
+        /**
+         * Delete all tasks
+         * @description For the deletion of an account. One atomic step, and safe to retry.
+         */
+        delete: operations["delete_tasks"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tasks/transfer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Move the tasks of another user to the caller
+         * @description For a guest who signs up. The caller has a token of the other user, too. The tasks do not change but for `user_id`. One atomic step, and safe to retry. A task whose ID the caller already has stays with the other user.
+         */
+        post: operations["transfer_tasks"];
         delete?: never;
         options?: never;
         head?: never;
@@ -72,7 +96,7 @@ export interface paths {
         head?: never;
         /**
          * Change some fields of a task
-         * @description The body is a JSON merge patch (RFC 7396).
+         * @description The body is a JSON merge patch (RFC 7396). Its content type may also be `application/merge-patch+json`.
          */
         patch: operations["patch_task"];
         trace?: never;
@@ -121,6 +145,33 @@ export interface paths {
          * @description Not safe to retry: each request creates a task.
          */
         post: operations["create_task_of_user"];
+        /**
+         * Delete all tasks
+         * @description For the deletion of an account. One atomic step, and safe to retry.
+         */
+        delete: operations["delete_tasks_of_user"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/{user_id}/tasks/transfer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Move the tasks of another user to the caller
+         * @description For a guest who signs up. The caller has a token of the other user, too. The tasks do not change but for `user_id`. One atomic step, and safe to retry. A task whose ID the caller already has stays with the other user.
+         */
+        post: operations["transfer_tasks_of_user"];
         delete?: never;
         options?: never;
         head?: never;
@@ -153,7 +204,7 @@ export interface paths {
         head?: never;
         /**
          * Change some fields of a task
-         * @description The body is a JSON merge patch (RFC 7396).
+         * @description The body is a JSON merge patch (RFC 7396). Its content type may also be `application/merge-patch+json`.
          */
         patch: operations["patch_task_of_user"];
         trace?: never;
@@ -227,26 +278,76 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description How many tasks a change of many tasks was about. */
+        BulkResult: {
+            /**
+             * Format: int64
+             * @description The number of tasks that were changed or deleted.
+             */
+            changed: number;
+            /**
+             * Format: int64
+             * @description The number of tasks that the request selects.
+             */
+            matched: number;
+        };
         /** @description Whether a task is done. An empty object or `null` toggles it. */
         Completion: {
             /** @description Whether the task is done. If absent, it is toggled. */
             completed?: boolean;
-        } | null;
+        };
         /**
          * @description Details of a task, stored unchanged. It may be empty.
          * @example Two bottles
          */
         Description: string;
+        /** @description The user in the path is not the caller; or a page of another site sent a write with a token in a cookie; or the token lacks a scope that this server requires. */
+        ForbiddenProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "forbidden" | "insufficient_scope";
+        };
+        /** @description The token lacks a scope that this server requires. */
+        InsufficientScopeProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "insufficient_scope";
+        };
+        /** @description The server failed. */
+        InternalProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "internal";
+        };
+        /** @description The body is not valid JSON, or incomplete. */
+        MalformedJsonProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "incomplete_body" | "malformed_json";
+        };
+        /** @description The path does not support the method. */
+        MethodNotAllowedProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "method_not_allowed";
+        };
         /** @description A task to create. */
         NewTask: {
-            /**
-             * @description Whether the task is already done.
-             * @default false
-             */
+            /** @description Whether the task is already done. If absent, it is not. */
             completed?: boolean;
             /** @description Details. `null` is treated like an absent field. */
             description?: string | null;
             title: components["schemas"]["Title"];
+        };
+        /** @description The path does not exist: users with the ID `tasks` or `auth` have no paths of this form. */
+        NotFoundProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "not_found";
+        };
+        /** @description The parts in `failed` do not work or did not respond in time. */
+        NotReadyProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "unavailable";
+        };
+        /** @description The body is larger than the limit, which is 64 KiB by default. */
+        PayloadTooLargeProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "payload_too_large";
         };
         /** @description Why a request failed (RFC 9457). */
         Problem: {
@@ -272,6 +373,11 @@ export interface components {
              */
             type: string;
         };
+        /** @description The caller sends too many requests, or too many at the same time. Nothing was done. */
+        RateLimitedProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "rate_limited";
+        };
         /** @description The server is ready, part by part. */
         Readiness: {
             /** @description The keys that verify tokens. */
@@ -286,6 +392,11 @@ export interface components {
         Session: {
             expires_at: components["schemas"]["Timestamp"] | null;
             user: components["schemas"]["User"];
+        };
+        /** @description The body did not arrive in time. */
+        SlowBodyProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "request_timeout";
         };
         /** @description The status of the server. */
         Status: {
@@ -318,6 +429,16 @@ export interface components {
          * @example 019aa562-d400-7000-8000-000000000001
          */
         TaskId: string;
+        /** @description The caller has no such task. Another user may have one. */
+        TaskNotFoundProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "task_not_found";
+        };
+        /** @description The caller has no such task (another user may have one), or the path does not exist: users with the ID `tasks` or `auth` have no paths of this form. */
+        TaskOrPathNotFoundProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "not_found" | "task_not_found";
+        };
         /** @description Changes to some fields of a task (RFC 7396). Absent fields do not change. */
         TaskPatch: {
             /** @description Whether the task is done. */
@@ -345,6 +466,39 @@ export interface components {
          * @example Buy milk
          */
         Title: string;
+        /** @description Whose tasks are moved to the caller. */
+        TransferRequest: {
+            /** @description A valid token of the other user, like the caller's own in the header `Authorization`. */
+            from_token: string;
+        };
+        /** @description What a transfer of tasks has done. */
+        TransferResult: {
+            /**
+             * Format: int64
+             * @description The number of tasks that the caller has got.
+             */
+            moved: number;
+            /**
+             * Format: int64
+             * @description The number of tasks that stay with the former owner, since the caller has tasks with the same IDs.
+             */
+            remaining: number;
+        };
+        /** @description The token is missing, invalid, expired or revoked, or there is more than one. */
+        UnauthorizedProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "token_expired" | "token_invalid" | "token_revoked" | "unauthenticated";
+        };
+        /** @description The store or the keys that verify tokens are unreachable or too slow. A write may have happened. */
+        UnavailableProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "timeout" | "unavailable";
+        };
+        /** @description The content type is not JSON in UTF-8, or the body is compressed. */
+        UnsupportedMediaTypeProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "unsupported_media_type";
+        };
         /** @description A user, as the token describes them. */
         User: {
             /** @description The e-mail address in the token; absent if the token has none. Users choose it themselves, so it proves nothing. */
@@ -358,6 +512,11 @@ export interface components {
          * @example Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U
          */
         UserId: string;
+        /** @description Fields or query parameters are invalid, missing or unknown. All are reported together. */
+        ValidationFailedProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "validation_failed";
+        };
     };
     responses: {
         /** @description The user in the path is not the caller; or a page of another site sent a write with a token in a cookie; or the token lacks a scope that this server requires. */
@@ -375,12 +534,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "forbidden" | "insufficient_scope";
-                    /** @constant */
-                    status?: 403;
-                };
+                "application/problem+json": components["schemas"]["ForbiddenProblem"];
             };
         };
         /** @description The token lacks a scope that this server requires. */
@@ -396,12 +550,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "insufficient_scope";
-                    /** @constant */
-                    status?: 403;
-                };
+                "application/problem+json": components["schemas"]["InsufficientScopeProblem"];
             };
         };
         /** @description The server failed. */
@@ -414,12 +563,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "internal";
-                    /** @constant */
-                    status?: 500;
-                };
+                "application/problem+json": components["schemas"]["InternalProblem"];
             };
         };
         /** @description The body is not valid JSON, or incomplete. */
@@ -432,12 +576,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "incomplete_body" | "malformed_json";
-                    /** @constant */
-                    status?: 400;
-                };
+                "application/problem+json": components["schemas"]["MalformedJsonProblem"];
             };
         };
         /** @description The path does not support the method. */
@@ -445,20 +584,15 @@ export interface components {
             headers: {
                 /**
                  * @description The methods of the path.
-                 * @example GET, HEAD, POST, OPTIONS
+                 * @example GET, HEAD, POST, DELETE, OPTIONS
                  */
-                Allow: "GET, HEAD, OPTIONS" | "GET, HEAD, POST, OPTIONS" | "GET, HEAD, PUT, PATCH, DELETE, OPTIONS" | "PATCH, OPTIONS";
+                Allow: "GET, HEAD, OPTIONS" | "GET, HEAD, POST, DELETE, OPTIONS" | "GET, HEAD, PUT, PATCH, DELETE, OPTIONS" | "PATCH, OPTIONS" | "POST, OPTIONS";
                 /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "method_not_allowed";
-                    /** @constant */
-                    status?: 405;
-                };
+                "application/problem+json": components["schemas"]["MethodNotAllowedProblem"];
             };
         };
         /** @description The path does not exist: users with the ID `tasks` or `auth` have no paths of this form. */
@@ -469,12 +603,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "not_found";
-                    /** @constant */
-                    status?: 404;
-                };
+                "application/problem+json": components["schemas"]["NotFoundProblem"];
             };
         };
         /** @description The parts in `failed` do not work or did not respond in time; or the server stops. */
@@ -490,12 +619,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "unavailable";
-                    /** @constant */
-                    status?: 503;
-                };
+                "application/problem+json": components["schemas"]["NotReadyProblem"];
             };
         };
         /** @description The body is larger than the limit, which is 64 KiB by default. */
@@ -508,12 +632,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "payload_too_large";
-                    /** @constant */
-                    status?: 413;
-                };
+                "application/problem+json": components["schemas"]["PayloadTooLargeProblem"];
             };
         };
         /** @description The caller sends too many requests, or too many at the same time. Nothing was done. */
@@ -531,12 +650,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "rate_limited";
-                    /** @constant */
-                    status?: 429;
-                };
+                "application/problem+json": components["schemas"]["RateLimitedProblem"];
             };
         };
         /** @description The body did not arrive in time. */
@@ -549,12 +663,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "request_timeout";
-                    /** @constant */
-                    status?: 408;
-                };
+                "application/problem+json": components["schemas"]["SlowBodyProblem"];
             };
         };
         /** @description The caller has no such task. Another user may have one. */
@@ -567,12 +676,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "task_not_found";
-                    /** @constant */
-                    status?: 404;
-                };
+                "application/problem+json": components["schemas"]["TaskNotFoundProblem"];
             };
         };
         /** @description The caller has no such task (another user may have one), or the path does not exist: users with the ID `tasks` or `auth` have no paths of this form. */
@@ -585,12 +689,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "not_found" | "task_not_found";
-                    /** @constant */
-                    status?: 404;
-                };
+                "application/problem+json": components["schemas"]["TaskOrPathNotFoundProblem"];
             };
         };
         /** @description The token is missing, invalid, expired or revoked, or there is more than one. */
@@ -606,12 +705,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "token_expired" | "token_invalid" | "token_revoked" | "unauthenticated";
-                    /** @constant */
-                    status?: 401;
-                };
+                "application/problem+json": components["schemas"]["UnauthorizedProblem"];
             };
         };
         /** @description The store or the keys that verify tokens are unreachable or too slow. A write may have happened. */
@@ -629,12 +723,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "timeout" | "unavailable";
-                    /** @constant */
-                    status?: 503;
-                };
+                "application/problem+json": components["schemas"]["UnavailableProblem"];
             };
         };
         /** @description The content type is not JSON in UTF-8, or the body is compressed. */
@@ -652,12 +741,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "unsupported_media_type";
-                    /** @constant */
-                    status?: 415;
-                };
+                "application/problem+json": components["schemas"]["UnsupportedMediaTypeProblem"];
             };
         };
         /** @description Fields or query parameters are invalid, missing or unknown. All are reported together. */
@@ -670,12 +754,7 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
-                "application/problem+json": components["schemas"]["Problem"] & {
-                    /** @enum {string} */
-                    code?: "validation_failed";
-                    /** @constant */
-                    status?: 422;
-                };
+                "application/problem+json": components["schemas"]["ValidationFailedProblem"];
             };
         };
     };
@@ -853,6 +932,91 @@ export interface operations {
             503: components["responses"]["Unavailable"];
         };
     };
+    delete_tasks: {
+        parameters: {
+            query: {
+                /** @description Must be `true`, so that no task is deleted by mistake. */
+                all: true;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The number of deleted tasks */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "changed": 3,
+                     *       "matched": 3
+                     *     }
+                     */
+                    "application/json": components["schemas"]["BulkResult"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            405: components["responses"]["MethodNotAllowed"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    transfer_tasks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TransferRequest"];
+            };
+        };
+        responses: {
+            /** @description The numbers of tasks */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "moved": 3,
+                     *       "remaining": 0
+                     *     }
+                     */
+                    "application/json": components["schemas"]["TransferResult"];
+                };
+            };
+            400: components["responses"]["MalformedJson"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
     get_task: {
         parameters: {
             query?: never;
@@ -1001,7 +1165,6 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["TaskPatch"];
-                "application/merge-patch+json": components["schemas"]["TaskPatch"];
             };
         };
         responses: {
@@ -1056,8 +1219,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": components["schemas"]["Completion"];
-                "application/merge-patch+json": components["schemas"]["Completion"];
+                "application/json": components["schemas"]["Completion"] | null;
             };
         };
         responses: {
@@ -1208,6 +1370,99 @@ export interface operations {
                      *     }
                      */
                     "application/json": components["schemas"]["Task"];
+                };
+            };
+            400: components["responses"]["MalformedJson"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    delete_tasks_of_user: {
+        parameters: {
+            query: {
+                /** @description Must be `true`, so that no task is deleted by mistake. */
+                all: true;
+            };
+            header?: never;
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The number of deleted tasks */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "changed": 3,
+                     *       "matched": 3
+                     *     }
+                     */
+                    "application/json": components["schemas"]["BulkResult"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            405: components["responses"]["MethodNotAllowed"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    transfer_tasks_of_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TransferRequest"];
+            };
+        };
+        responses: {
+            /** @description The numbers of tasks */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "moved": 3,
+                     *       "remaining": 0
+                     *     }
+                     */
+                    "application/json": components["schemas"]["TransferResult"];
                 };
             };
             400: components["responses"]["MalformedJson"];
@@ -1380,7 +1635,6 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["TaskPatch"];
-                "application/merge-patch+json": components["schemas"]["TaskPatch"];
             };
         };
         responses: {
@@ -1437,8 +1691,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": components["schemas"]["Completion"];
-                "application/merge-patch+json": components["schemas"]["Completion"];
+                "application/json": components["schemas"]["Completion"] | null;
             };
         };
         responses: {

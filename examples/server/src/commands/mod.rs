@@ -5,6 +5,7 @@ mod healthcheck;
 mod migrate;
 mod serve;
 mod token;
+pub(crate) mod user;
 
 use std::io::{self, Write as _};
 
@@ -17,6 +18,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Dev(sources) => in_runtime(dev::run(sources)),
         Command::Token(sources, options) => token::run(sources, &options),
         Command::Migrate(sources, migration) => in_runtime(migrate::run(sources, migration)),
+        Command::User(sources, command) => in_runtime(user::run(sources, command)),
         Command::OpenApi => print_openapi(),
         Command::Healthcheck(sources, live) => healthcheck::run(sources, live),
     }

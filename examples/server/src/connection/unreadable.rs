@@ -103,7 +103,7 @@ impl Beginning {
                 return Some(Unreadable::Http2);
             }
             if let Some(error) = error.downcast_ref::<io::Error>()
-                && error.get_ref().is_some_and(|error| error.is::<SlowHead>())
+                && error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<SlowHead>)
             {
                 return Some(Unreadable::Slow);
             }

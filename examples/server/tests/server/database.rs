@@ -1,7 +1,7 @@
 //! Opening and migrating the database.
 
 use http::Method;
-use sqlx::{Connection as _, PgConnection, migrate::Migrate as _};
+use sqlx::{Connection as _, Executor as _, PgConnection, migrate::Migrate as _};
 use testkit::stores::RowSecurityDatabase;
 use todo_core::{TaskQuery, UserId, store::TaskStore as _};
 
@@ -347,4 +347,143 @@ async fn a_database_without_a_statement_timeout_is_a_warning() {
     let (_, log) = setup.serve(&["--database-statement-timeout-seconds", "0"]).stop();
     assert!(log.contains("statements have no time limit"), "{log}");
     database.close().await;
+}
+
+/// The statements of the owner that give `todo_app` rights.
+async fn as_owner(secured: &RowSecurityDatabase, statement: &str) {
+    let mut connection = PgConnection::connect(&secured.owner).await.expect("a connection");
+    let statement = statement.replace("@app", &secured.role("app"));
+    connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(statement))).await.expect("the owner may do this");
+}
+
+#[tokio::test]
+async fn a_role_that_may_only_read_and_write_rows_can_serve() {
+    let secured = RowSecurityDatabase::empty().await;
+    let owner = Setup::new(Framework::ANY).set("DATABASE_URL", &secured.owner);
+    assert_eq!(owner.run(&["migrate"]).code, Some(0));
+    let app = Setup::with_secret(Framework::ANY).set("DATABASE_URL", &secured.app);
+    // Each step grants what the last message has named, and only what it has named.
+    let mut seen = Vec::new();
+    for grant in [
+        "grant usage on schema todo to @app",
+        "grant select on todo.tasks_migrations to @app",
+        "grant select, insert, update on todo.tasks to @app",
+        "grant delete on todo.tasks to @app",
+    ] {
+        let outcome = app.run(&[]);
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        assert!(!outcome.log.contains("ROW_SECURITY"), "{outcome:?}");
+        let ledger = outcome.log.contains("may not read todo.tasks_migrations");
+        let rows = outcome.log.contains("may not read and change the table todo.tasks");
+        assert!(ledger || rows, "{outcome:?}");
+        seen.push(ledger);
+        as_owner(&secured, grant).await;
+    }
+    assert_eq!(seen, [true, true, false, false]);
+    let server = app.serve(&[]);
+    server.user("ann").use_tasks().await;
+    assert_eq!(server.stop().0, Some(0));
+
+    // It cannot migrate, and says so.
+    assert_eq!(owner.run(&["migrate", "--to", "1"]).code, Some(0));
+    let outcome = app.run(&[]);
+    assert!(outcome.code == Some(1) && outcome.log.contains("may not migrate the tables"), "{outcome:?}");
+    // The command grants the same.
+    as_owner(&secured, "revoke all on all tables in schema todo from @app").await;
+    assert_eq!(owner.run(&["migrate", "--grant-to", &secured.role("app")]).code, Some(0));
+    app.serve(&[]).user("ann").use_tasks().await;
+    secured.database.close().await;
+}
+
+#[tokio::test]
+async fn a_first_start_without_the_right_to_create_a_schema_names_only_this() {
+    let secured = RowSecurityDatabase::empty().await;
+    let outcome = Setup::with_secret(Framework::ANY).set("DATABASE_URL", &secured.app).run(&[]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.log.contains("may not migrate the tables"), "{outcome:?}");
+    assert!(!outcome.log.contains("ROW_SECURITY") && !outcome.log.contains("does not exist"), "{outcome:?}");
+    secured.database.close().await;
+}
+
+/// The output of `todo-server user ..`, which must succeed.
+fn user_command(setup: &Setup, arguments: &[&str]) -> String {
+    let outcome = setup.run(&[&["user"], arguments].concat());
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    outcome.output
+}
+
+/// Erases and moves tasks while a server runs.
+async fn users_can_be_erased_and_moved(setup: Setup) {
+    let server = setup.serve(&[]);
+    let (guest, ann, bob) = (server.user("guest"), server.user("ann"), server.user("bob"));
+    for user in [&guest, &guest, &ann, &bob] {
+        user.use_tasks().await;
+    }
+    let (of_guest, of_ann) = (guest.all_ids().await, ann.all_ids().await);
+    assert_eq!(user_command(&setup, &["move", "guest", "ann"]), "moved 2 tasks from \"guest\" to \"ann\"\n");
+    assert_eq!(ann.all_ids().await.len(), 3);
+    assert!(of_guest.iter().chain(&of_ann).all(|id| id.len() == 36));
+    assert_eq!(guest.all_ids().await, Vec::<String>::new());
+    assert_eq!(user_command(&setup, &["move", "guest", "ann"]), "moved 0 tasks from \"guest\" to \"ann\"\n");
+    assert_eq!(user_command(&setup, &["erase", "ann"]), "erased 3 tasks of \"ann\"\n");
+    assert_eq!(ann.all_ids().await, Vec::<String>::new());
+    assert_eq!(user_command(&setup, &["erase", "ann"]), "erased 0 tasks of \"ann\"\n");
+    assert_eq!(bob.all_ids().await.len(), 1);
+    assert_eq!(user_command(&setup, &["erase", "bob"]), "erased 1 task of \"bob\"\n");
+}
+
+#[tokio::test]
+async fn an_operator_erases_and_moves_users_in_sqlite() {
+    users_can_be_erased_and_moved(Setup::with_secret(Framework::ANY)).await;
+}
+
+#[tokio::test]
+async fn an_operator_erases_and_moves_users_in_postgresql() {
+    let database = testkit::postgres::empty_database().await;
+    users_can_be_erased_and_moved(Setup::with_secret(Framework::ANY).set("DATABASE_URL", database.url())).await;
+    database.close().await;
+}
+
+#[tokio::test]
+async fn an_operator_erases_and_moves_users_with_row_level_security() {
+    let secured = RowSecurityDatabase::migrated().await;
+    let setup = Setup::with_secret(Framework::ANY).set("ROW_SECURITY", "on").set("DATABASE_URL", &secured.app);
+    users_can_be_erased_and_moved(setup).await;
+    secured.database.close().await;
+}
+
+#[tokio::test]
+async fn tasks_whose_ids_are_taken_are_not_moved_but_counted() {
+    let database = testkit::stores::todo_database().await;
+    let mut connection = PgConnection::connect(database.url()).await.expect("a connection");
+    let tasks = "insert into todo.tasks (user_id, id, title, created_at, updated_at)
+        select owner, ('01900000-0000-7000-8000-00000000000' || n)::uuid, 'Of ' || owner, now(), now()
+        from unnest(array['guest', 'ann']) as owner, generate_series(1, 3) as n where owner = 'guest' or n = 2";
+    connection.execute(tasks).await.expect("rows");
+    let setup = Setup::new(Framework::ANY).set("DATABASE_URL", database.url());
+    let output = user_command(&setup, &["move", "guest", "ann"]);
+    let expected =
+        "moved 2 tasks from \"guest\" to \"ann\"; \"guest\" keeps 1 task, since \"ann\" has tasks with the same ids\n";
+    assert_eq!(output, expected);
+    database.close().await;
+}
+
+#[test]
+fn a_command_about_a_user_changes_no_other_database() {
+    let setup = Setup::new(Framework::ANY);
+    let outcome = setup.run(&["user", "erase", "ann"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.log.contains("todo.db"), "{outcome:?}");
+    assert_eq!(std::fs::read_dir(setup.path()).expect("a directory").count(), 0, "no file was created");
+    for (arguments, text) in [
+        (&["user"][..], "Usage"),
+        (&["user", "erase"], "<ID>"),
+        (&["user", "erase", ""], "ID"),
+        (&["user", "move", "ann"], "<TO>"),
+        (&["user", "move", "ann", "ann"], "the same user"),
+    ] {
+        let outcome = setup.run(arguments);
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert!(outcome.log.contains(text), "{outcome:?}");
+    }
 }

@@ -28,7 +28,7 @@ fn lines(server: &Server, field: &str, value: &str) -> Vec<Value> {
 /// A longer head and more headers than allowed, as far as hyper reads them.
 pub(crate) async fn a_large_head_is_431_with_all_that_a_response_has(framework: Framework) {
     let server = serve(framework);
-    let many: String = (0..100).map(|number| format!("x-{number}: x\r\n")).collect();
+    let many = (0..100).map(|number| format!("x-{number}: x\r\n")).collect::<Vec<_>>().concat();
     let target = "x".repeat(65_000);
     for (number, (line, headers)) in [
         ("GET /api/tasks", format!("authorization: Bearer {}\r\n", "x".repeat(80_000))),
@@ -69,7 +69,7 @@ pub(crate) async fn a_large_head_is_431_with_all_that_a_response_has(framework: 
 async fn what_hyper_rejects_is_logged_and_counted_by_reason() {
     let server = serve(Framework::ANY);
     let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}", "x".repeat(300_000));
-    let many: String = (0..500).map(|number| format!("x-{number}: x\r\n")).collect();
+    let many = (0..500).map(|number| format!("x-{number}: x\r\n")).collect::<Vec<_>>().concat();
     let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n");
     // The longest target of the crate `http`.
     let target = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(65_534));

@@ -21,8 +21,10 @@ use crate::{
     program::{PATIENCE, SECRET, Setup},
 };
 
+type Early = (u16, &'static str, &'static str, Vec<(&'static str, String)>);
+
 /// Requests with a response before their body is read: status, method, path and headers. Most are rejected.
-fn early() -> Vec<(u16, &'static str, &'static str, Vec<(&'static str, String)>)> {
+fn early() -> Vec<Early> {
     let signed = |content_type: &str| {
         let token = user_token(SECRET.as_bytes(), "ann");
         vec![("authorization", format!("Bearer {token}")), ("content-type", content_type.to_owned())]
@@ -62,8 +64,8 @@ async fn read_response(stream: &mut TcpStream) -> String {
     timeout(PATIENCE, reading).await.expect("a response")
 }
 
-fn head((_, method, path, headers): &(u16, &str, &str, Vec<(&str, String)>), framing: &str) -> String {
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+fn head((_, method, path, headers): &Early, framing: &str) -> String {
+    let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<Vec<_>>().concat();
     format!("{method} {path} HTTP/1.1\r\nhost: x\r\n{headers}{framing}\r\n\r\n")
 }
 
@@ -205,7 +207,7 @@ async fn no_more_than_32_mib_are_read_after_a_response() {
     stream.write_all(head(request, "content-length: 100000000").as_bytes()).await.expect("a connection");
     let response = read_response(&mut stream).await;
     assert!(response.starts_with("http/1.1 401 ") && response.contains("connection: close"), "{response}");
-    let sent = send_until_closed(&mut stream, &[b'x'; 65_536], Duration::ZERO).await;
+    let sent = send_until_closed(&mut stream, &vec![b'x'; 65_536], Duration::ZERO).await;
     assert!(sent >= 32 * 1024 * 1024, "{sent}");
     others_are_served(&server).await;
 }

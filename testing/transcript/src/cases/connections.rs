@@ -80,7 +80,7 @@ fn add_pipelines(plan: &mut Plan) {
             (get("/api/v1/bob/tasks"), 403),
             (get("/api/v1/tasks/"), 404),
             (get("/nowhere"), 404),
-            (Request::new("DELETE", "/api/v1/tasks"), 405),
+            (Request::new("PUT", "/api/v1/tasks"), 405),
             (Request::new("OPTIONS", "/api/v1/tasks"), 204),
             (get("/api/v1/tasks?limit=0"), 422),
             (Request::new("HEAD", "/api/v1/tasks?limit=1").by("ann"), 200),

@@ -1,6 +1,6 @@
 //! The request bodies of the operations.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     super::routes::Operation,
@@ -15,9 +15,12 @@ pub(super) enum RequestBody {
     Replace,
     Patch,
     Complete,
+    Transfer,
 }
 
 impl RequestBody {
+    pub(super) const ALL: [Self; 5] = [Self::Create, Self::Replace, Self::Patch, Self::Complete, Self::Transfer];
+
     /// The body of an operation. No wildcard arm, so that a new operation must choose.
     pub(super) fn of(operation: Operation) -> Option<Self> {
         match operation {
@@ -25,7 +28,9 @@ impl RequestBody {
             Operation::ReplaceTask => Some(Self::Replace),
             Operation::PatchTask => Some(Self::Patch),
             Operation::CompleteTask => Some(Self::Complete),
+            Operation::TransferTasks => Some(Self::Transfer),
             Operation::ListTasks
+            | Operation::DeleteTasks
             | Operation::GetTask
             | Operation::DeleteTask
             | Operation::GetSession
@@ -41,6 +46,7 @@ impl RequestBody {
             Self::Replace => "TaskReplacement",
             Self::Patch => "TaskPatch",
             Self::Complete => "Completion",
+            Self::Transfer => "TransferRequest",
         }
     }
 
@@ -63,11 +69,8 @@ impl RequestBody {
                 json!({
                     "title": title,
                     "description": description("Details. `null` is treated like an absent field."),
-                    "completed": {
-                        "type": "boolean",
-                        "default": false,
-                        "description": "Whether the task is already done.",
-                    },
+                    // Without a `default`, which makes some generators require the field.
+                    "completed": completed("Whether the task is already done. If absent, it is not."),
                 }),
             ),
             Self::Replace => (
@@ -93,10 +96,18 @@ impl RequestBody {
                 json!([]),
                 json!({"completed": completed("Whether the task is done. If absent, it is toggled.")}),
             ),
+            Self::Transfer => (
+                "Whose tasks are moved to the caller.",
+                json!(["from_token"]),
+                json!({"from_token": {
+                    "type": "string",
+                    "minLength": 1,
+                    "description": "A valid token of the other user, like the caller's own in the header `Authorization`.",
+                }}),
+            ),
         };
-        let types = if self == Self::Complete { json!(["object", "null"]) } else { json!("object") };
         json!({
-            "type": types,
+            "type": "object",
             "description": about,
             "required": required,
             "properties": properties,
@@ -124,21 +135,21 @@ impl RequestBody {
                 "open": {"summary": "Safe to retry", "value": {"completed": false}},
                 "toggle": {"summary": "Same as no body", "value": {}},
             }),
-        }
-    }
-
-    fn content_types(self) -> &'static [&'static str] {
-        match self {
-            Self::Create | Self::Replace => &["application/json"],
-            Self::Patch | Self::Complete => &["application/json", "application/merge-patch+json"],
+            Self::Transfer => {
+                json!({"a guest": {"value": {"from_token": "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJndWVzdCJ9.c2lnbmF0dXJl"}}})
+            }
         }
     }
 
     /// The request body object of the document.
     pub(super) fn object(self) -> Value {
-        let body = json!({"schema": reference(self.name()), "examples": self.examples()});
-        let content: Map<_, _> =
-            self.content_types().iter().map(|content_type| ((*content_type).to_owned(), body.clone())).collect();
-        json!({"required": self != Self::Complete, "content": content})
+        let mut schema = reference(self.name());
+        if self == Self::Complete {
+            schema = json!({"anyOf": [schema, {"type": "null"}]});
+        }
+        let body = json!({"schema": schema, "examples": self.examples()});
+        // The content type of merge patches, which PATCH accepts too, is only in the description of the operation:
+        // with two content types, some generators write clients that do not compile.
+        json!({"required": self != Self::Complete, "content": {"application/json": body}})
     }
 }

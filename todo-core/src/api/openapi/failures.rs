@@ -233,6 +233,8 @@ impl Failure {
         let (writes, uses_store) = match operation {
             Operation::ListTasks | Operation::GetTask => (false, true),
             Operation::CreateTask
+            | Operation::DeleteTasks
+            | Operation::TransferTasks
             | Operation::ReplaceTask
             | Operation::PatchTask
             | Operation::DeleteTask
@@ -261,10 +263,27 @@ impl Failure {
         failures
     }
 
+    /// The name of the schema of its body.
+    pub(super) fn schema_name(self) -> String {
+        format!("{}Problem", self.name())
+    }
+
+    /// The schema of its body: a problem with one of these codes.
+    ///
+    /// It has a name, so that a generator makes one type of it, and not one for each operation. It has nothing that
+    /// generators cannot make a type of: a `const` for the status made some of them leave the response out.
+    pub(super) fn schema(self) -> Value {
+        let codes: BTreeSet<_> = self.errors().iter().map(|(_, error)| error.code()).collect();
+        let mut members = json!({"type": "object", "properties": {"code": {"type": "string", "enum": codes}}});
+        if self == Self::NotReady {
+            members["required"] = json!(["failed"]);
+        }
+        json!({"description": self.description(), "allOf": [reference("Problem"), members]})
+    }
+
     /// The response object of the document. Its examples are real responses.
     pub(super) fn response(self) -> Value {
         let errors = self.errors();
-        let codes: BTreeSet<_> = errors.iter().map(|(_, error)| error.code()).collect();
         let mut examples = Map::new();
         let quotas = if self.has_quota() { quota_references() } else { Map::new() };
         let mut headers = quotas.clone();
@@ -289,20 +308,10 @@ impl Failure {
                 }
             }
         }
-        let mut members = json!({
-            "properties": {
-                "status": {"type": "integer", "const": self.status().as_u16()},
-                "code": {"type": "string", "enum": codes},
-            },
-        });
-        if self == Self::NotReady {
-            members["required"] = json!(["failed"]);
-        }
-        let schema = json!({"allOf": [reference("Problem"), members]});
         json!({
             "description": self.description(),
             "headers": headers,
-            "content": {"application/problem+json": {"schema": schema, "examples": examples}},
+            "content": {"application/problem+json": {"schema": reference(&self.schema_name()), "examples": examples}},
         })
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{
     super::{
         ready::{Readiness, Status},
+        results::{BulkResult, TransferResult},
         routes::{Operation, RESOURCES, Resource, SHADOWED_USERS},
     },
     bodies::RequestBody,
@@ -68,8 +69,10 @@ fn object(resource: &'static Resource, operation: Operation) -> Value {
     if !description.is_empty() {
         object["description"] = description.into();
     }
-    if operation == Operation::ListTasks {
-        object["parameters"] = list_parameters();
+    match operation {
+        Operation::ListTasks => object["parameters"] = list_parameters(),
+        Operation::DeleteTasks => object["parameters"] = json!([all_parameter()]),
+        _ => {}
     }
     if let Some(body) = RequestBody::of(operation) {
         object["requestBody"] = body.object();
@@ -92,11 +95,25 @@ fn about(operation: Operation) -> (&'static str, &'static str, &'static str) {
              Clients that follow it miss and repeat no task, even if tasks are created or deleted meanwhile.",
         ),
         Operation::CreateTask => ("tasks", "Create a task", "Not safe to retry: each request creates a task."),
+        Operation::DeleteTasks => {
+            ("tasks", "Delete all tasks", "For the deletion of an account. One atomic step, and safe to retry.")
+        }
+        Operation::TransferTasks => (
+            "tasks",
+            "Move the tasks of another user to the caller",
+            "For a guest who signs up. The caller has a token of the other user, too. The tasks do not change but for \
+             `user_id`. One atomic step, and safe to retry. A task whose ID the caller already has stays with the other \
+             user.",
+        ),
         Operation::GetTask => ("tasks", "Read a task", ""),
         Operation::ReplaceTask => {
             ("tasks", "Replace a task", "If no value changes, `version` and `updated_at` do not change either.")
         }
-        Operation::PatchTask => ("tasks", "Change some fields of a task", "The body is a JSON merge patch (RFC 7396)."),
+        Operation::PatchTask => (
+            "tasks",
+            "Change some fields of a task",
+            "The body is a JSON merge patch (RFC 7396). Its content type may also be `application/merge-patch+json`.",
+        ),
         Operation::DeleteTask => ("tasks", "Delete a task", ""),
         Operation::CompleteTask => (
             "tasks",
@@ -113,6 +130,16 @@ fn about(operation: Operation) -> (&'static str, &'static str, &'static str) {
         }
         Operation::GetDocument => ("documentation", "Read a file of the documentation", ""),
     }
+}
+
+fn all_parameter() -> Value {
+    json!({
+        "name": "all",
+        "in": "query",
+        "required": true,
+        "description": "Must be `true`, so that no task is deleted by mistake.",
+        "schema": {"type": "boolean", "enum": [true]},
+    })
 }
 
 fn list_parameters() -> Value {
@@ -210,6 +237,16 @@ fn success(resource: &'static Resource, operation: Operation) -> Success {
             success.links = links(resource);
             success
         }
+        Operation::DeleteTasks => Success::ok(
+            "The number of deleted tasks",
+            reference("BulkResult"),
+            json!(BulkResult { matched: 3, changed: 3 }),
+        ),
+        Operation::TransferTasks => Success::ok(
+            "The numbers of tasks",
+            reference("TransferResult"),
+            json!(TransferResult { moved: 3, remaining: 0 }),
+        ),
         Operation::GetTask => task("The task"),
         Operation::ReplaceTask | Operation::PatchTask | Operation::CompleteTask => task("The task after the change"),
         Operation::DeleteTask => Success {

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::{
     super::{
         ready::{self, Readiness, Status},
+        results::{BulkResult, TransferResult},
         session::{Session, User},
     },
     bodies::RequestBody,
@@ -30,10 +31,12 @@ pub(super) fn schemas() -> Value {
         of::<User<'_>>(),
         of::<Status>(),
         of::<Readiness>(),
+        of::<BulkResult>(),
+        of::<TransferResult>(),
     ];
-    let bodies = [RequestBody::Create, RequestBody::Replace, RequestBody::Patch, RequestBody::Complete];
-    let bodies = bodies.into_iter().map(|body| (body.name().to_owned(), body.schema()));
-    from_types.into_iter().chain(bodies).chain([("Problem".to_owned(), problem_schema())]).collect()
+    let bodies = RequestBody::ALL.into_iter().map(|body| (body.name().to_owned(), body.schema()));
+    let problems = Failure::ALL.iter().map(|failure| (failure.schema_name(), failure.schema()));
+    from_types.into_iter().chain(bodies).chain([("Problem".to_owned(), problem_schema())]).chain(problems).collect()
 }
 
 /// The body that [`problem`](super::super::problem) writes.

@@ -161,7 +161,10 @@ pub async fn the_credential_is_checked_right_after_path_and_method(app: &dyn App
         }
         anonymous.get(&format!("{shape}/tasks?limit=0")).await.unauthenticated();
         anonymous.send_text("POST", &format!("{shape}/tasks"), "{").await.unauthenticated();
+        anonymous.bare("DELETE", &format!("{shape}/tasks?all=true")).await.unauthenticated();
+        let guest = json!({"from_token": token("ann")});
+        anonymous.send("POST", &format!("{shape}/tasks/transfer"), &guest).await.unauthenticated();
     }
-    assert_eq!(anonymous.bare("DELETE", "/tasks").await.status, 405);
+    assert_eq!(anonymous.bare("PUT", "/tasks").await.status, 405);
     anonymous.get("/tasks/").await.trailing_slash();
 }

@@ -10,7 +10,7 @@ use crate::{
     api::TodoApi,
     auth::{Gate, GateError, Identity, JwtVerifier, KeySource, Quota, Verdict},
     clock::{Clock as _, SystemClock, Timestamp},
-    store::{SetupError, StoreError, TaskChange, TaskStore},
+    store::{SetupError, StoreError, TaskChange, TaskStore, Transfer},
 };
 
 const SECRET: &str = "the shared secret of the suite for adapters";
@@ -130,6 +130,11 @@ impl<S: TaskStore> TaskStore for FailingFor<S> {
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
         Self::fault(owner)?;
         self.0.erase(owner).await
+    }
+
+    async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
+        Self::fault(owner)?;
+        self.0.transfer(owner, to).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

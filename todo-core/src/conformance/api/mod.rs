@@ -49,6 +49,9 @@ macro_rules! api_conformance {
             length_limits_count_characters
             bodies_of_get_and_delete_are_ignored
             a_rejected_write_changes_nothing
+            all_tasks_of_the_caller_are_deleted_at_once
+            the_tasks_of_a_guest_are_moved_to_the_caller
+            tasks_are_moved_only_with_a_token_of_their_owner
             the_session_describes_the_caller
             responses_are_not_cached
             a_list_is_an_array_newest_first

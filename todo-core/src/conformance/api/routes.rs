@@ -10,11 +10,13 @@ pub async fn unsupported_methods_are_rejected_with_allow(app: &dyn App) {
     let ann = client(app, "ann");
     let task = format!("/tasks/{UNKNOWN_ID}");
     let known = [
-        ("/tasks".to_owned(), "GET, HEAD, POST, OPTIONS"),
+        ("/tasks".to_owned(), "GET, HEAD, POST, DELETE, OPTIONS"),
+        ("/tasks/transfer".to_owned(), "POST, OPTIONS"),
         (task.clone(), "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
         (format!("{task}/complete"), "PATCH, OPTIONS"),
         ("/auth/session".to_owned(), "GET, HEAD, OPTIONS"),
-        ("/ann/tasks".to_owned(), "GET, HEAD, POST, OPTIONS"),
+        ("/ann/tasks".to_owned(), "GET, HEAD, POST, DELETE, OPTIONS"),
+        ("/ann/tasks/transfer".to_owned(), "POST, OPTIONS"),
         (format!("/ann{task}"), "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
         (format!("/ann{task}/complete"), "PATCH, OPTIONS"),
     ];
@@ -39,7 +41,8 @@ pub async fn unsupported_methods_are_rejected_with_allow(app: &dyn App) {
 pub async fn options_requires_no_credential(app: &dyn App) {
     let anonymous = anonymous(app);
     for (path, allow) in [
-        ("/tasks", "GET, HEAD, POST, OPTIONS"),
+        ("/tasks", "GET, HEAD, POST, DELETE, OPTIONS"),
+        ("/ann/tasks/transfer", "POST, OPTIONS"),
         ("/ann/tasks/no-uuid", "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
         ("/tasks/no-uuid/complete", "PATCH, OPTIONS"),
         ("/auth/session", "GET, HEAD, OPTIONS"),
@@ -86,6 +89,8 @@ pub async fn paths_that_almost_match_are_not_found(app: &dyn App) {
         "/tasks//complete".to_owned(),
         "/ann/tasks//complete".to_owned(),
         "//tasks//complete".to_owned(),
+        "/tasks/transfer/".to_owned(),
+        "//tasks/transfer".to_owned(),
         "/auth/session/".to_owned(),
     ];
     for path in paths {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     App,
     client::{Client, ON_A_TASK, UNKNOWN_ID, client, path},
-    fixture::{now, sign},
+    fixture::{now, sign, sign_scoped, token},
 };
 use crate::clock::Timestamp;
 
@@ -196,4 +196,91 @@ pub async fn responses_are_not_cached(app: &dyn App) {
     {
         assert_eq!(ann.bare(method.as_str(), path).await.header("cache-control"), "no-store", "{method} {path}");
     }
+}
+
+/// The deletion of all tasks needs a parameter, so that a mistake in a client does not cause it.
+pub async fn all_tasks_of_the_caller_are_deleted_at_once(app: &dyn App) {
+    let (ann, bob) = (client(app, "ann"), client(app, "bob"));
+    for shape in ["", "/ann"] {
+        for title in ["One", "Two", "Three"] {
+            ann.create(title).await;
+        }
+        let of_bob = bob.create("Bob's").await;
+        for query in ["", "?all", "?all=", "?all=false", "?all=1", "?all=TRUE"] {
+            let reply = ann.bare("DELETE", &format!("{shape}/tasks{query}")).await;
+            reply.validation_failed(&[("all", &["must be true, to delete all tasks"])]);
+        }
+        let reply = ann.bare("DELETE", &format!("{shape}/tasks?all=true&all=true")).await;
+        reply.validation_failed(&[("all", &["must be given only once"])]);
+        let reply = ann.bare("DELETE", &format!("{shape}/tasks?all=true&completed=true")).await;
+        reply.validation_failed(&[("completed", &["is unknown"])]);
+        let target = format!("/api/v1{shape}/tasks?all=true");
+        let reply = ann.request("DELETE", &target, &[("if-match", "*")], b"").await;
+        reply.validation_failed(&[("If-Match", &["is not supported"])]);
+        bob.bare("DELETE", "/ann/tasks?all=true").await.forbidden();
+        assert_eq!(ann.get("/tasks").await.ok(200).as_array().map(Vec::len), Some(3));
+
+        for count in [3, 0] {
+            let reply = ann.bare("DELETE", &format!("{shape}/tasks?all=true")).await;
+            reply.ok(200);
+            assert_eq!(reply.body, format!(r#"{{"matched":{count},"changed":{count}}}"#));
+            assert_eq!(ann.get("/tasks").await.ok(200), json!([]));
+        }
+        assert_eq!(bob.get(&path(&of_bob)).await.ok(200), of_bob);
+    }
+}
+
+/// A guest signs up: the caller has a token of the guest, and gets the guest's tasks.
+pub async fn the_tasks_of_a_guest_are_moved_to_the_caller(app: &dyn App) {
+    let (guest, ann) = (client(app, "guest"), client(app, "ann"));
+    let body = json!({"from_token": token("guest")});
+    for shape in ["", "/ann"] {
+        let of_guest = guest.create("Buy milk").await;
+        let before = ann.get("/tasks").await.ok(200);
+        let reply = ann.send("POST", &format!("{shape}/tasks/transfer"), &body).await;
+        reply.ok(200);
+        assert_eq!(reply.body, r#"{"moved":1,"remaining":0}"#);
+        let mut moved = of_guest.clone();
+        moved["user_id"] = json!("ann");
+        assert_eq!(ann.get(&path(&of_guest)).await.ok(200), moved);
+        assert_eq!(
+            ann.get("/tasks").await.ok(200).as_array().map(Vec::len),
+            before.as_array().map(|all| all.len() + 1)
+        );
+        assert_eq!(guest.get("/tasks").await.ok(200), json!([]));
+        // It is safe to retry.
+        let again = ann.send("POST", &format!("{shape}/tasks/transfer"), &body).await.ok(200);
+        assert_eq!(again, json!({"moved": 0, "remaining": 0}));
+    }
+}
+
+/// The token in the body is checked like the one in the header: by the verifier and the gates.
+pub async fn tasks_are_moved_only_with_a_token_of_their_owner(app: &dyn App) {
+    let (guest, ann) = (client(app, "guest"), client(app, "ann"));
+    let of_guest = guest.create("Buy milk").await;
+    let good = token("guest");
+    let expired = sign(&json!({"sub": "guest", "exp": now() - 60}));
+    let unscoped = sign_scoped(&json!({"sub": "guest", "exp": now() + 60}));
+    for (body, problem) in [
+        (json!({}), "is required"),
+        (json!({"from_token": null}), "must be a string"),
+        (json!({"from_token": 5}), "must be a string"),
+        (json!({"from_token": ""}), "is not a valid token"),
+        (json!({"from_token": "guest"}), "is not a valid token"),
+        (json!({"from_token": format!("{good}x")}), "is not a valid token"),
+        (json!({"from_token": format!("{good}\nx: y")}), "is not a valid token"),
+        (json!({"from_token": expired}), "has expired"),
+        (json!({"from_token": unscoped}), "lacks a required scope"),
+        (json!({"from_token": token("disabled")}), "has been revoked"),
+        (json!({"from_token": token("ann")}), "must be a token of another user"),
+    ] {
+        ann.send("POST", "/tasks/transfer", &body).await.validation_failed(&[("from_token", &[problem])]);
+    }
+    let both = json!({"from_token": good, "user_id": "guest"});
+    ann.send("POST", "/tasks/transfer", &both).await.validation_failed(&[("user_id", &["is set from the token"])]);
+    ann.send("POST", "/guest/tasks/transfer", &json!({"from_token": good})).await.forbidden();
+    let limited = ann.send("POST", "/tasks/transfer", &json!({"from_token": token("rate-limited")})).await;
+    limited.problem(429, "Too Many Requests", "rate_limited", "Too many requests. Retry later.");
+    assert_eq!(guest.get("/tasks").await.ok(200), json!([of_guest]));
+    assert_eq!(ann.get("/tasks").await.ok(200), json!([]));
 }

@@ -41,6 +41,11 @@ macro_rules! store_conformance {
             two_owners_may_have_the_same_id
             owners_are_compared_byte_for_byte
             a_cursor_of_another_owner_lists_only_the_callers_tasks
+            a_transfer_moves_all_tasks_of_one_owner_unchanged
+            a_transfer_changes_no_task_of_the_new_owner
+            a_transfer_to_the_same_owner_changes_nothing
+            concurrent_transfers_move_each_task_once
+            a_change_during_a_transfer_is_kept
             lists_are_ordered_by_descending_id
             ids_are_compared_as_bytes
             pages_have_no_gaps_or_overlaps

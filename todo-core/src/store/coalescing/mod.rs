@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use crate::{
     Page, Task, TaskId, TaskQuery, UserId,
     clock::Timestamp,
-    store::{StoreError, TaskChange, TaskStore},
+    store::{StoreError, TaskChange, TaskStore, Transfer},
 };
 
 mod batch;
@@ -413,6 +413,10 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
 
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
         self.shared.store.erase(owner).await
+    }
+
+    async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
+        self.shared.store.transfer(owner, to).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

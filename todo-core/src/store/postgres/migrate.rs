@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     super::{
-        error::StoreError,
+        error::{SetupError, StoreError},
         sql::{
             classify::connect_failed,
             migrate::{self, DataLoss, MigrationLockHeld},
@@ -170,7 +170,7 @@ impl LockTimeout {
 
 /// Leaves `lock_timeout` changed; and after an error, possibly, the advisory lock held.
 async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss: DataLoss) -> Result<(), StoreError> {
-    let migrator = migrate::migrator(Dialect::Postgres, &sql.names);
+    let mut migrator = migrate::migrator(Dialect::Postgres, &sql.names);
     let failed = |error| migrate::migration_failed(Dialect::Postgres, error);
     if is_done(connection, &migrator, sql, version).await? {
         return Ok(());
@@ -178,6 +178,12 @@ async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss
     // While a migration waits for a table, all other calls that want the table wait behind it.
     sqlx::raw_sql("set lock_timeout = '1s'").execute(&mut *connection).await?;
     lock(connection, &sql.names).await?;
+    // Only if it is missing: PostgreSQL requires the privilege to create a schema for `if not exists`, too, which the
+    // owner of a schema that an administrator has created may lack.
+    let has_schema = "select exists (select from pg_namespace where nspname = $1)";
+    if !sqlx::query_scalar(has_schema).bind(sql.names.schema()).fetch_one(&mut *connection).await? {
+        migrator.create_schema(format!(r#""{}""#, sql.names.schema()));
+    }
     migrate::migrate(&migrator, &mut *connection, Some(version)).await.map_err(failed)?;
     let mut transaction = connection.begin().await?;
     let now = migrate::revert(&migrator, &mut *transaction, version.max(1)).await.map_err(failed)?;
@@ -204,11 +210,21 @@ async fn is_done(
     version: u32,
 ) -> Result<bool, StoreError> {
     // Asked of the catalogs, since the name of the ledger cannot be resolved in a schema without the privilege `usage`.
-    let has_ledger = "select exists (select from pg_class as c join pg_namespace as n on n.oid = c.relnamespace \
-        where n.nspname = $1 and c.relname = $2 || '_migrations')";
+    let may_read = "select has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
+        from pg_class as c join pg_namespace as n on n.oid = c.relnamespace \
+        where n.nspname = $1 and c.relname = $2 || '_migrations'";
     let (schema, table) = (sql.names.schema(), sql.names.table());
-    if !sqlx::query_scalar(has_ledger).bind(schema).bind(table).fetch_one(&mut *connection).await? {
-        return Ok(false);
+    match sqlx::query_scalar(may_read).bind(schema).bind(table).fetch_optional(&mut *connection).await? {
+        Some(true) => {}
+        Some(false) => {
+            let text = format!(
+                "the role of the database connection may not read {schema}.{table}_migrations, so that it cannot be checked \
+                 whether the tables are up to date; as their owner, grant usage on schema {schema} and select on this table \
+                 (grant_to does)"
+            );
+            return Err(SetupError::new(text).into());
+        }
+        None => return Ok(false),
     }
     let is_at = migrate::is_at(migrator, &mut *connection, version).await;
     if !is_at.map_err(|error| migrate::migration_failed(Dialect::Postgres, error))? {

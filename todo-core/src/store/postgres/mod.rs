@@ -4,10 +4,11 @@ use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Row as _};
 use tokio::time::timeout;
 
 use super::{
+    Transfer,
     error::{SetupError, StoreError},
     sql::{
         names::{Dialect, Names},
-        operations::{Operation, operations, task_store},
+        operations::{Effect, Operation, TransferAll, operations, task_store},
         queue::PoolStatus,
         statements::Statements,
         transaction::HostTransaction,
@@ -28,6 +29,18 @@ use connections::Connections;
 pub use options::{PostgresOptions, TlsPolicy};
 
 operations!(PgConnection, time::OffsetDateTime);
+
+impl Operation<PgConnection> for TransferAll<'_> {
+    type Output = Transfer;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Transfer, sqlx::Error> {
+        let statement = sqlx::query_as(sql.transfer.clone());
+        let (moved, remaining): (i64, i64) =
+            statement.bind(self.owner.as_str()).bind(self.to.as_str()).fetch_one(connection).await?;
+        Ok(Transfer { moved: moved.unsigned_abs(), remaining: remaining.unsigned_abs() })
+    }
+}
 
 /// Keeps tasks in PostgreSQL (14 or later), in a schema of their own.
 ///

@@ -1,8 +1,8 @@
 //! Row-level security of PostgreSQL, behind the predicates of the statements.
 //!
-//! Migration 2 creates the policy and the functions, and [`migrate`](super::migrate) enables row-level security. This
-//! module grants the privileges, and checks roles and tables. The reasons are in
-//! `docs/decisions/0017-row-level-security.md`.
+//! Migration 2 creates the policy and the functions, migration 3 a function for a new call, and
+//! [`migrate`](super::migrate) enables row-level security. This module grants the privileges, and checks roles and
+//! tables. The reasons are in `docs/decisions/0017-row-level-security.md`.
 
 use std::error::Error;
 
@@ -121,7 +121,7 @@ impl PostgresStore {
     /// The server cannot be reached; or something is not as it has to be ([`StoreError::Setup`], with a text that says
     /// what to change): the tables are missing, older or newer. With row-level security: the role bypasses it or may
     /// disable it, it is not enabled, another policy shows more rows, or the role may not call the functions. Without:
-    /// row-level security is enabled for this role.
+    /// the role may not read and change the table, or row-level security is enabled for this role.
     pub async fn check_tables(&self) -> Result<(), StoreError> {
         let names = &self.sql.names;
         let found = self.run(&FindTable).await?;
@@ -168,7 +168,8 @@ const GRANT: &str = r#"
         "{schema}"."{table}_insert"(text, uuid, text, text, boolean, timestamptz, timestamptz, bigint),
         "{schema}"."{table}_update"(text, uuid, text, boolean, text, boolean, boolean, timestamptz),
         "{schema}"."{table}_delete"(text, uuid),
-        "{schema}"."{table}_erase"(text)
+        "{schema}"."{table}_erase"(text),
+        "{schema}"."{table}_transfer"(text, text)
         to {role};
 "#;
 
@@ -273,10 +274,12 @@ struct Found {
     functions: i64,
     may_use: bool,
     may_see_ledger: bool,
+    may_change: bool,
 }
 
 /// The endings of the functions' names.
-const FUNCTIONS: [&str; 8] = ["_owner", "_get", "_list", "_list_completed", "_insert", "_update", "_delete", "_erase"];
+const FUNCTIONS: [&str; 9] =
+    ["_owner", "_get", "_list", "_list_completed", "_insert", "_update", "_delete", "_erase", "_transfer"];
 
 /// Finds the table. Every role may read the catalogs, while names in a schema without the privilege `usage` cannot be
 /// resolved.
@@ -296,7 +299,10 @@ impl Operation<PgConnection> for FindTable {
                 coalesce(f.may, false) and has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
                     and has_table_privilege(c.oid, 'insert') and has_table_privilege(c.oid, 'update') \
                     and has_table_privilege(c.oid, 'delete') and coalesce(has_table_privilege(l.oid, 'select'), false), \
-                has_schema_privilege(n.oid, 'usage') and coalesce(has_table_privilege(l.oid, 'select'), false) \
+                has_schema_privilege(n.oid, 'usage') and coalesce(has_table_privilege(l.oid, 'select'), false), \
+                has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
+                    and has_table_privilege(c.oid, 'insert') and has_table_privilege(c.oid, 'update') \
+                    and has_table_privilege(c.oid, 'delete') \
             from pg_class as c join pg_namespace as n on n.oid = c.relnamespace join pg_roles as r on r.rolname = current_user \
             left join pg_class as l on l.relnamespace = n.oid and l.relname = $2 || '_migrations' \
             left join lateral (select count(*), bool_and(has_function_privilege(p.oid, 'execute')) as may, \
@@ -319,6 +325,7 @@ impl Operation<PgConnection> for FindTable {
                 functions: row.try_get(8)?,
                 may_use: row.try_get(9)?,
                 may_see_ledger: row.try_get(10)?,
+                may_change: row.try_get(11)?,
             })
         };
         row.map(read).transpose()
@@ -372,10 +379,17 @@ impl Found {
     }
 
     fn complaint_without(&self, names: &Names) -> Option<String> {
-        self.is_active.then(|| {
-            format!(
+        if self.is_active {
+            return Some(format!(
                 "row-level security is enabled for the table {names}, but not for this store; enable it here too (or disable \
                  it there, as the owner: alter table {names} no force row level security, disable row level security)"
+            ));
+        }
+        (!self.may_change).then(|| {
+            let role = &self.role.name;
+            format!(
+                "the role {role:?} may not read and change the table {names}; as its owner, grant usage on its schema, and \
+                 select, insert, update and delete on the table (grant_to does)"
             )
         })
     }

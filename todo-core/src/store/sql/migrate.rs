@@ -35,9 +35,11 @@ macro_rules! step {
 fn steps(dialect: Dialect) -> &'static [Step] {
     match dialect {
         #[cfg(feature = "postgres")]
-        Dialect::Postgres => {
-            &[step!("postgres", "0001_tasks", "tasks"), step!("postgres", "0002_row_security", "row security")]
-        }
+        Dialect::Postgres => &[
+            step!("postgres", "0001_tasks", "tasks"),
+            step!("postgres", "0002_row_security", "row security"),
+            step!("postgres", "0003_transfer", "transfer"),
+        ],
         #[cfg(feature = "sqlite")]
         Dialect::Sqlite => &[step!("sqlite", "0001_tasks", "tasks")],
     }
@@ -59,10 +61,6 @@ pub(in crate::store) fn migrator(dialect: Dialect, names: &Names) -> Migrator {
         })
     });
     let mut migrator = Migrator::with_migrations(migrations.collect());
-    #[cfg(feature = "postgres")]
-    if dialect == Dialect::Postgres {
-        migrator.create_schema(format!(r#""{}""#, names.schema()));
-    }
     migrator.dangerous_set_table_name(resolved.ledger);
     // The key of sqlx's lock belongs to every program that uses the database. The stores take locks of their own.
     migrator.set_locking(false);

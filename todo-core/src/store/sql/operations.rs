@@ -80,6 +80,12 @@ pub(in crate::store) struct Erase<'a> {
     pub(in crate::store) owner: &'a UserId,
 }
 
+/// Each database has its own way; see `sqlite.rs` and `postgres/mod.rs`.
+pub(in crate::store) struct TransferAll<'a> {
+    pub(in crate::store) owner: &'a UserId,
+    pub(in crate::store) to: &'a UserId,
+}
+
 pub(in crate::store) struct Ping;
 
 /// Whether any owner has a task: for migrations.
@@ -289,8 +295,8 @@ macro_rules! task_store {
                 Page, Task, TaskId, TaskQuery, UserId,
                 clock::Timestamp,
                 store::{
-                    StoreError, TaskChange, TaskStore,
-                    sql::operations::{Delete, Erase, Get, Insert, List, Ping, Update},
+                    StoreError, TaskChange, TaskStore, Transfer,
+                    sql::operations::{Delete, Erase, Get, Insert, List, Ping, TransferAll, Update},
                 },
             };
 
@@ -324,6 +330,10 @@ macro_rules! task_store {
 
                 async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
                     self.run(&Erase { owner }).await
+                }
+
+                async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
+                    self.run(&TransferAll { owner, to }).await
                 }
 
                 async fn ping(&self) -> Result<(), StoreError> {

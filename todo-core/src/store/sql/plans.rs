@@ -56,11 +56,17 @@ mod postgres {
             update,
             delete,
             erase,
+            transfer,
             ping,
             // It stops at the first row of any owner, and no call runs it.
             has_tasks: _,
             #[cfg(feature = "sqlite")]
             lock,
+            // Of SQLite.
+            #[cfg(feature = "sqlite")]
+                transfer_delete: _,
+            #[cfg(feature = "sqlite")]
+                transfer_count: _,
             batch,
         } = sql;
         let key = &["user_id", "id"][..];
@@ -83,6 +89,14 @@ mod postgres {
             case("delete", delete, &[ann, some], key, SEARCH + WRITE),
             // 80 tasks, each on its own page and in two indexes.
             case("erase", erase, &["'user 7'::text"], &["user_id"], SEARCH + 4 * 80),
+            // The same 80 tasks are read and locked, written again, and deleted.
+            case(
+                "transfer",
+                transfer,
+                &["'user 7'::text", "'user new'::text"],
+                &["user_id"],
+                80 * (WRITE + 2 * SEARCH) + FIRST,
+            ),
             case("ping", ping, &[], &[], 0),
         ];
         #[cfg(feature = "sqlite")]
@@ -112,8 +126,8 @@ mod postgres {
     async fn cases_in_functions(url: &str, sql: &Statements) -> Vec<Case> {
         let mut connection = PgConnection::connect(url).await.expect("a connection");
         let mut cases = cases(sql);
-        // There are no functions for batches and locks.
-        cases.retain(|case| !case.name.starts_with("many") && !["ping", "lock"].contains(&case.name));
+        // There are no functions for batches and locks, and the function for transfers has several statements.
+        cases.retain(|case| !case.name.starts_with("many") && !["ping", "lock", "transfer"].contains(&case.name));
         for case in &mut cases {
             let function = match case.name {
                 "list from the middle" => "list",
@@ -191,7 +205,10 @@ mod postgres {
             }
             if let Some(condition) = condition {
                 found.searches += 1;
-                if columns(condition) != self.by {
+                // The deletion of a transfer searches for all tasks of the owner, or for each task.
+                let fits = columns(condition) == self.by
+                    || (self.name == "transfer" && columns(condition) == ["user_id", "id"]);
+                if !fits {
                     found.complaints.push(format!("an index is searched by {condition}"));
                 }
             }
@@ -339,6 +356,9 @@ mod sqlite {
             update,
             delete,
             erase,
+            transfer,
+            transfer_delete,
+            transfer_count,
             // These end before they read a row, which a plan does not show.
             ping: _,
             lock: _,
@@ -360,6 +380,18 @@ mod sqlite {
             (update.as_str(), one),
             (delete.as_str(), one),
             (erase.as_str(), &["SEARCH todo_tasks USING PRIMARY KEY (user_id=?)"]),
+            (transfer.as_str(), &["SEARCH todo_tasks USING PRIMARY KEY (user_id=?)"]),
+            (
+                transfer_delete.as_str(),
+                // The ids are a list, which is read once.
+                &[
+                    "SEARCH todo_tasks USING PRIMARY KEY (user_id=? AND id=?)",
+                    "LIST SUBQUERY 1",
+                    "SCAN json_each VIRTUAL TABLE INDEX 1:",
+                    "CREATE BLOOM FILTER",
+                ],
+            ),
+            (transfer_count.as_str(), &["SEARCH todo_tasks USING PRIMARY KEY (user_id=?)"]),
         ]
     }
 

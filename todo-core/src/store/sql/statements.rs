@@ -25,10 +25,15 @@ pub(in crate::store) struct Statements {
     pub(in crate::store) update: SqlStr,
     pub(in crate::store) delete: SqlStr,
     pub(in crate::store) erase: SqlStr,
+    pub(in crate::store) transfer: SqlStr,
     pub(in crate::store) ping: SqlStr,
     pub(in crate::store) has_tasks: SqlStr,
     #[cfg(feature = "sqlite")]
     pub(in crate::store) lock: SqlStr,
+    #[cfg(feature = "sqlite")]
+    pub(in crate::store) transfer_delete: SqlStr,
+    #[cfg(feature = "sqlite")]
+    pub(in crate::store) transfer_count: SqlStr,
     #[cfg(feature = "postgres")]
     pub(in crate::store) batch: Batches,
 }
@@ -75,6 +80,36 @@ const CHANGES: &str = "(coalesce($3, title) <> title or ($4 and $5 is distinct f
 const DELETE: &str = "delete from {tasks} where user_id = $1 and id = $2";
 
 const ERASE: &str = "delete from {tasks} where user_id = $1";
+
+// $1 the owner, $2 the new owner. The tasks are locked first, so that the copies contain the last change of a concurrent
+// transaction. Tasks whose id the new owner has stay. Returns the numbers of tasks that were moved and that stay.
+#[cfg(feature = "postgres")]
+const TRANSFER: &str = "with source as materialized (\
+        select id, title, description, completed, created_at, updated_at, version from {tasks} \
+        where user_id = $1 order by id for update\
+    ), moved as (\
+        insert into {tasks} (user_id, id, title, description, completed, created_at, updated_at, version) \
+        select $2, id, title, description, completed, created_at, updated_at, version from source \
+        on conflict do nothing returning id\
+    ), removed as (\
+        delete from {tasks} where user_id = $1 and id in (select id from moved)\
+    ) \
+    select (select count(*) from moved), (select count(*) from source) - (select count(*) from moved)";
+
+// SQLite cannot change rows in a `with`, so that it needs three statements in a transaction. It has one writer at a
+// time, so that no row has to be locked.
+#[cfg(feature = "sqlite")]
+const TRANSFER_COPY: &str = "insert into {tasks} (user_id, id, title, description, completed, created_at, updated_at, version) \
+    select $2, id, title, description, completed, created_at, updated_at, version from {tasks} where user_id = $1 \
+    on conflict do nothing returning id";
+
+// $2 the ids that were copied, in hexadecimal, as a JSON array.
+#[cfg(feature = "sqlite")]
+const TRANSFER_DELETE: &str =
+    "delete from {tasks} where user_id = $1 and id in (select unhex(value) from json_each($2))";
+
+#[cfg(feature = "sqlite")]
+const TRANSFER_COUNT: &str = "select count(*) from {tasks} where user_id = $1";
 
 // Fails if there is no table, and reads no row.
 const PING: &str = "select 1 from {tasks} where false";
@@ -141,7 +176,7 @@ const DELETE_MANY: &str = "with free as materialized (\
     ) \
     delete from {tasks} as t using free as k where t.user_id = k.user_id and t.id = k.id returning k.n, t.user_id, t.id";
 
-// With row-level security: the functions of migration 2 bind the owner and run the same statements. There are none for
+// With row-level security: the functions of the migrations bind the owner and run the same statements. There are none for
 // batches, since a statement is then for one owner.
 
 #[cfg(feature = "postgres")]
@@ -164,6 +199,9 @@ const CALL_DELETE: &str = r#"select from "{schema}"."{table}_delete"($1, $2)"#;
 
 #[cfg(feature = "postgres")]
 const CALL_ERASE: &str = r#"select from "{schema}"."{table}_erase"($1)"#;
+
+#[cfg(feature = "postgres")]
+const CALL_TRANSFER: &str = r#"select moved, remaining from "{schema}"."{table}_transfer"($1, $2)"#;
 
 // Needs the same privileges as the other calls. No owner has a task with this id.
 #[cfg(feature = "postgres")]
@@ -189,19 +227,20 @@ impl Statements {
             update: render(CALL_UPDATE),
             delete: render(CALL_DELETE),
             erase: render(CALL_ERASE),
+            transfer: render(CALL_TRANSFER),
             ping: render(CALL_PING),
             ..Self::render(Dialect::Postgres, names)
         })
     }
 
     pub(in crate::store) fn render(dialect: Dialect, names: Names) -> Self {
-        let (greatest, completed) = match dialect {
+        let (greatest, completed, transfer) = match dialect {
             #[cfg(feature = "postgres")]
-            Dialect::Postgres => ("greatest", "completed = $4"),
+            Dialect::Postgres => ("greatest", "completed = $4", TRANSFER),
             // Without statistics SQLite (3.51) assumes that every other task is completed, and reads all tasks by their
             // key until a page is full instead of using the index for this.
             #[cfg(feature = "sqlite")]
-            Dialect::Sqlite => ("max", "unlikely(completed = $4)"),
+            Dialect::Sqlite => ("max", "unlikely(completed = $4)", TRANSFER_COPY),
         };
         let resolved = names.resolve(dialect);
         let parts = [("changes", CHANGES), ("greatest", greatest), ("completed", completed)];
@@ -216,10 +255,15 @@ impl Statements {
             update: render(UPDATE),
             delete: render(DELETE),
             erase: render(ERASE),
+            transfer: render(transfer),
             ping: render(PING),
             has_tasks: render(HAS_TASKS),
             #[cfg(feature = "sqlite")]
             lock: render(LOCK),
+            #[cfg(feature = "sqlite")]
+            transfer_delete: render(TRANSFER_DELETE),
+            #[cfg(feature = "sqlite")]
+            transfer_count: render(TRANSFER_COUNT),
             #[cfg(feature = "postgres")]
             batch: Batches {
                 get: render(GET_MANY),
@@ -258,10 +302,15 @@ impl Statements {
             update,
             delete,
             erase,
+            transfer,
             ping,
             has_tasks,
             #[cfg(feature = "sqlite")]
             lock,
+            #[cfg(feature = "sqlite")]
+            transfer_delete,
+            #[cfg(feature = "sqlite")]
+            transfer_count,
             #[cfg(feature = "postgres")]
             batch,
         } = self;
@@ -273,10 +322,15 @@ impl Statements {
             ("update", update),
             ("delete", delete),
             ("erase", erase),
+            ("transfer", transfer),
             ("ping", ping),
             ("has_tasks", has_tasks),
             #[cfg(feature = "sqlite")]
             ("lock", lock),
+            #[cfg(feature = "sqlite")]
+            ("transfer_delete", transfer_delete),
+            #[cfg(feature = "sqlite")]
+            ("transfer_count", transfer_count),
         ];
         let calls = calls.map(|(name, sql)| (name, Scope::Call, sql)).into_iter();
         #[cfg(feature = "postgres")]

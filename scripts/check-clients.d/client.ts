@@ -1,0 +1,39 @@
+// Uses the generated types of the API against a running server.
+
+import assert from 'node:assert/strict';
+import createClient from 'openapi-fetch';
+import type { components, paths } from './schema.js';
+
+const setting = (name: string): string => process.env[name] ?? assert.fail(`${name} is not set`);
+const headers = (token: string) => ({ Authorization: `Bearer ${token}` });
+const client = createClient<paths>({ baseUrl: setting('TODO_URL'), headers: headers(setting('TODO_TOKEN')) });
+const guest = createClient<paths>({ baseUrl: setting('TODO_URL'), headers: headers(setting('TODO_GUEST')) });
+
+type Task = components['schemas']['Task'];
+
+const created = await client.POST('/api/v1/tasks', { body: { title: 'Buy milk', description: 'Two bottles' } });
+assert.equal(created.response.status, 201);
+const task: Task = created.data ?? assert.fail(created.error.detail);
+assert.deepEqual([task.title, task.description, task.completed, task.version], ['Buy milk', 'Two bottles', false, 1]);
+
+assert.deepEqual((await client.GET('/api/v1/tasks')).data, [task]);
+const listed = await client.GET('/api/v1/tasks', { params: { query: { limit: 10, completed: true } } });
+assert.deepEqual(listed.data, []);
+
+const path = { params: { path: { id: task.id } } };
+const done = await client.PATCH('/api/v1/tasks/{id}/complete', { ...path, body: { completed: true } });
+assert.equal(done.data?.completed, true);
+
+// Errors have the type of their status.
+const invalid = await client.PATCH('/api/v1/tasks/{id}', { ...path, body: { title: ' ' } });
+if (!invalid.error || invalid.error.code !== 'validation_failed') assert.fail('the title is blank');
+assert.deepEqual(invalid.error.field_errors, { title: ['must not be blank'] });
+const { error, response } = await guest.GET('/api/v1/tasks/{id}', path);
+assert.deepEqual([response.status, error?.code], [404, 'task_not_found']);
+
+await guest.POST('/api/v1/tasks', { body: { title: 'Of a guest' } });
+const moved = await client.POST('/api/v1/tasks/transfer', { body: { from_token: setting('TODO_GUEST') } });
+assert.deepEqual(moved.data, { moved: 1, remaining: 0 });
+assert.equal((await client.DELETE('/api/v1/tasks/{id}', path)).response.status, 204);
+const erased = await client.DELETE('/api/v1/tasks', { params: { query: { all: true } } });
+assert.deepEqual(erased.data, { matched: 1, changed: 1 });

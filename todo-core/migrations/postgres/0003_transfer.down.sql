@@ -1,0 +1,1 @@
+drop function "{schema}"."{table}_transfer"(text, text);
