@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use tracing::Instrument as _;
 
@@ -31,6 +34,7 @@ pub struct TodoService {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdGenerator>,
     limiter: Option<Arc<UserLimiter>>,
+    writes: Arc<Writes>,
     hook: Hook,
 }
 
@@ -42,6 +46,7 @@ impl TodoService {
             clock: Arc::new(SystemClock),
             ids: Arc::new(UuidV7::shared()),
             limiter: Some(Arc::new(UserLimiter::new(UserLimits::default()))),
+            writes: Arc::default(),
             hook: Hook::default(),
         }
     }
@@ -170,6 +175,40 @@ impl TodoService {
     pub async fn ping(&self) -> Result<(), Error> {
         Ok(traced!("ping", self.store().ping())?)
     }
+
+    /// Whether the store accepts no writes at present: the last write that says something about it has failed with
+    /// [`StoreError::NotWritable`], because the database is read-only or its disk is full. A write that has changed
+    /// nothing says nothing. Clones share this.
+    ///
+    /// The readiness probe reports it as `"writes": "failing"` and does not fail, since reads work.
+    #[must_use]
+    pub fn writes_are_failing(&self) -> bool {
+        self.writes.are_failing.load(Relaxed)
+    }
+}
+
+/// What is known about the writes of the store.
+#[derive(Debug, Default)]
+struct Writes {
+    are_failing: AtomicBool,
+}
+
+impl Writes {
+    /// Notes the result of a write, and whether it has changed something.
+    fn note<T>(&self, result: Result<T, StoreError>, has_changed: impl FnOnce(&T) -> bool) -> Result<T, StoreError> {
+        match &result {
+            Err(StoreError::NotWritable(cause)) if !self.are_failing.swap(true, Relaxed) => {
+                tracing::error!(target: "todo_core::store", %cause, "the database accepts no writes; reads go on");
+            }
+            Ok(output)
+                if self.are_failing.load(Relaxed) && has_changed(output) && self.are_failing.swap(false, Relaxed) =>
+            {
+                tracing::info!(target: "todo_core::store", "the database accepts writes again");
+            }
+            _ => {}
+        }
+        result
+    }
 }
 
 /// The tasks of one user, and the operations on them.
@@ -230,7 +269,8 @@ impl UserTasks<'_> {
         };
         // Another process may have generated the same id, which is extremely unlikely.
         for _ in 0..3 {
-            if traced!("insert", self.service.store().insert(&self.owner, &task))? {
+            let inserted = traced!("insert", self.service.store().insert(&self.owner, &task));
+            if self.service.writes.note(inserted, |inserted| *inserted)? {
                 let created = || TaskEvent::Created { owner: self.owner.clone(), tasks: vec![task.clone()] };
                 self.service.hook.call(created);
                 return Ok(task);
@@ -285,7 +325,8 @@ impl UserTasks<'_> {
     /// [`Error::TaskNotFound`].
     pub async fn delete(&self, id: TaskId) -> Result<(), Error> {
         let _slot = self.slot(Access::Write(id)).await?;
-        if !traced!("delete", self.service.store().delete(&self.owner, id))? {
+        let deleted = traced!("delete", self.service.store().delete(&self.owner, id));
+        if !self.service.writes.note(deleted, |deleted| *deleted)? {
             return Err(Error::TaskNotFound);
         }
         self.service.hook.call(|| TaskEvent::Deleted { owner: self.owner.clone(), id });
@@ -302,7 +343,8 @@ impl UserTasks<'_> {
     /// No others.
     pub async fn erase(&self) -> Result<u64, Error> {
         let _slot = self.slot(Access::Erase).await?;
-        let count = traced!("erase", self.service.store().erase(&self.owner))?;
+        let erased = traced!("erase", self.service.store().erase(&self.owner));
+        let count = self.service.writes.note(erased, |count| *count > 0)?;
         if count > 0 {
             self.service.hook.call(|| TaskEvent::Erased { owner: self.owner.clone(), count });
         }
@@ -332,7 +374,8 @@ impl UserTasks<'_> {
     /// No others.
     pub async fn transfer_to(&self, to: &UserId) -> Result<Transfer, Error> {
         let _slot = self.slot(Access::Erase).await?;
-        let transfer = traced!("transfer", self.service.store().transfer(&self.owner, to))?;
+        let transferred = traced!("transfer", self.service.store().transfer(&self.owner, to));
+        let transfer = self.service.writes.note(transferred, |transfer| transfer.moved > 0)?;
         if transfer.moved > 0 {
             let (owner, to) = (&self.owner, to);
             let count = transfer.moved;
@@ -351,8 +394,8 @@ impl UserTasks<'_> {
             was_completed = former.is_some_and(|former| former.completed);
         }
         let now = self.service.clock.now();
-        let task =
-            traced!("update", self.service.store().update(&self.owner, id, change, now))?.ok_or(Error::TaskNotFound)?;
+        let updated = traced!("update", self.service.store().update(&self.owner, id, change, now));
+        let task = self.service.writes.note(updated, Option::is_some)?.ok_or(Error::TaskNotFound)?;
         if is_changed(&task, now) {
             self.service.hook.call(|| {
                 let (owner, task) = (self.owner.clone(), task.clone());

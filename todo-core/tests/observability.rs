@@ -29,6 +29,7 @@ const SECRET: &str = "a secret of thirty-two bytes or more";
 enum Broken {
     Hangs,
     Fails,
+    AcceptsNoWrites,
 }
 
 impl Broken {
@@ -36,6 +37,7 @@ impl Broken {
         match self {
             Self::Hangs => std::future::pending().await,
             Self::Fails => Err(StoreError::Backend("relation \"todo.tasks\" does not exist".into())),
+            Self::AcceptsNoWrites => Err(StoreError::NotWritable("could not extend file: No space left".into())),
         }
     }
 }
@@ -71,7 +73,7 @@ impl TaskStore for Broken {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.result().await
+        if let Self::AcceptsNoWrites = self { Ok(()) } else { self.result().await }
     }
 }
 
@@ -339,10 +341,41 @@ fn a_probe_names_the_failed_parts_and_logs_the_causes() {
         assert_eq!(probe(&without_keys(Broken::Fails)).await, not_ready(r#""store","keys""#));
         let only_store = TodoApi::new(TodoService::new(MemoryStore::new()), NotReady);
         assert_eq!(probe(&only_store).await, not_ready(r#""keys""#));
-        let ready = r#"{"status":"ready","store":"ok","keys":"ok"}"#;
+        let ready = r#"{"status":"ready","store":"ok","keys":"ok","writes":"ok"}"#;
         assert_eq!(probe(&api(MemoryStore::new())).await, (200, ready.to_owned()));
     });
     assert!(log.contains(r#"relation \"todo.tasks\" does not exist"#) && log.contains("the key is lost"), "{log}");
+}
+
+#[test]
+fn a_store_that_accepts_no_writes_is_ready_and_the_probe_says_it() {
+    let log = logged(async || {
+        let api = api(Broken::AcceptsNoWrites);
+        let ready =
+            |writes: &str| (200, format!(r#"{{"status":"ready","store":"ok","keys":"ok","writes":"{writes}"}}"#));
+        assert_eq!(probe(&api).await, ready("ok"), "nothing was written yet");
+        for _ in 0..2 {
+            let response = api.respond(&RESOURCES[0], request("POST", "/tasks", r#"{"title":"Buy milk"}"#)).await;
+            assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+            let body = String::from_utf8_lossy(response.body());
+            assert!(body.contains("The service accepts no writes at present."), "{body}");
+            assert_eq!(probe(&api).await, ready("failing"));
+        }
+    });
+    assert_eq!(log.matches("the database accepts no writes; reads go on").count(), 1, "{log}");
+    assert!(log.contains("No space left"), "{log}");
+}
+
+#[test]
+fn a_server_that_stops_is_not_ready_and_nothing_else_changes() {
+    let log = logged(async || {
+        let api = api(MemoryStore::new());
+        api.clone().begin_stop();
+        assert_eq!(probe(&api).await, not_ready(r#""server""#));
+        let response = api.respond(&RESOURCES[0], request("POST", "/tasks", r#"{"title":"Buy milk"}"#)).await;
+        assert_eq!(response.status(), 201);
+    });
+    assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,8 @@
 //! - [`postgres`] finds or starts a server and gives every test a database of its own.
 //! - [`http`] serves an app on a free port and talks to it over real sockets, byte for byte.
 //! - [`http_proxy`] forwards tunnels to a server, as proxies of companies do.
-//! - [`pgbouncer`] puts a real pooler before a database, and [`proxy`] a network that can be interrupted.
+//! - [`haproxy`] puts a real proxy before servers, [`pgbouncer`] a real pooler before a database, and [`proxy`] a network
+//!   that can be interrupted.
 //! - [`process`] measures the CPU time and the memory of processes.
 //! - [`programs`] finds the programs that tests run.
 //! - [`sessions`] is a host whose users have sessions and accounts.
@@ -18,6 +19,7 @@
 
 pub mod bodies;
 pub mod embedding;
+pub mod haproxy;
 pub mod http;
 pub mod http_proxy;
 pub mod pgbouncer;

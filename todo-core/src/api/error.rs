@@ -50,6 +50,14 @@ pub enum ApiError {
         /// The maximum size in bytes, or `None` if the limit is one of the host, which this crate does not know.
         limit: Option<usize>,
     },
+    /// The head of the request is larger than allowed. The API has no such limit; this is for hosts that have one.
+    #[error("the head of the request is too large")]
+    HeadTooLarge {
+        /// The maximum number of headers.
+        headers: usize,
+        /// The maximum size in bytes, of the target and all headers.
+        bytes: usize,
+    },
     /// The content type of the body is not JSON in UTF-8, or the body is compressed.
     #[error("unsupported media type")]
     UnsupportedMediaType {
@@ -87,7 +95,8 @@ pub enum ApiError {
     /// A readiness probe failed. The causes are in the log.
     #[error("not ready: {}", .failed.join(", "))]
     NotReady {
-        /// The parts that failed: `store`, `keys`.
+        /// The parts that failed: `store`, `keys`; or `server`, after
+        /// [`TodoApi::begin_stop`](super::TodoApi::begin_stop).
         failed: Vec<&'static str>,
     },
     /// The request took longer than [`TodoApi::with_timeout`](super::TodoApi::with_timeout) allows. A write may have
@@ -123,6 +132,7 @@ impl ApiError {
             Self::NotFound | Self::TrailingSlash | Self::Service(Error::TaskNotFound) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MalformedJson { .. } | Self::IncompleteBody => StatusCode::BAD_REQUEST,
             Self::SlowBody { .. } => StatusCode::REQUEST_TIMEOUT,
@@ -131,7 +141,10 @@ impl ApiError {
             | Self::Service(Error::TooManyCalls) => StatusCode::TOO_MANY_REQUESTS,
             Self::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
             | Self::Service(Error::Store(
-                StoreError::Unavailable(_) | StoreError::Interrupted(_) | StoreError::Timeout(_),
+                StoreError::Unavailable(_)
+                | StoreError::NotWritable(_)
+                | StoreError::Interrupted(_)
+                | StoreError::Timeout(_),
             ))
             | Self::NotReady { .. }
             | Self::Timeout { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -154,6 +167,7 @@ impl ApiError {
             Self::Service(Error::TaskNotFound) => "task_not_found",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::PayloadTooLarge { .. } => "payload_too_large",
+            Self::HeadTooLarge { .. } => "head_too_large",
             Self::UnsupportedMediaType { .. } => "unsupported_media_type",
             Self::MalformedJson { .. } => "malformed_json",
             Self::IncompleteBody => "incomplete_body",
@@ -162,7 +176,9 @@ impl ApiError {
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
             | Self::Service(Error::TooManyCalls) => "rate_limited",
             Self::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
-            | Self::Service(Error::Store(StoreError::Unavailable(_) | StoreError::Interrupted(_)))
+            | Self::Service(Error::Store(
+                StoreError::Unavailable(_) | StoreError::NotWritable(_) | StoreError::Interrupted(_),
+            ))
             | Self::NotReady { .. } => "unavailable",
             Self::Service(Error::Store(StoreError::Timeout(_))) | Self::Timeout { .. } => "timeout",
             Self::Service(Error::Store(StoreError::Setup(_) | StoreError::Backend(_)) | Error::IdsExhausted)
@@ -206,6 +222,9 @@ impl ApiError {
             }
             Self::PayloadTooLarge { limit: Some(limit) } => format!("The body must have at most {limit} bytes."),
             Self::PayloadTooLarge { limit: None } => "The body is too large.".to_owned(),
+            Self::HeadTooLarge { headers, bytes } => {
+                format!("The head of the request must have at most {headers} headers and {bytes} bytes.")
+            }
             Self::UnsupportedMediaType { reason, .. } | Self::MalformedJson { reason } => reason.clone(),
             Self::IncompleteBody => "The connection failed before the whole body had arrived.".to_owned(),
             Self::SlowBody { limit } => {
@@ -219,6 +238,9 @@ impl ApiError {
             Self::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
             | Self::Service(Error::Store(StoreError::Unavailable(_))) => {
                 "The service is unavailable. Retry later.".to_owned()
+            }
+            Self::Service(Error::Store(StoreError::NotWritable(_))) => {
+                "The service accepts no writes at present. Retry later.".to_owned()
             }
             Self::Service(Error::Store(StoreError::Interrupted(_))) => {
                 "The service is unavailable. The write may have happened.".to_owned()

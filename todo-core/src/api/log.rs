@@ -2,13 +2,15 @@ use std::borrow::Cow;
 
 use http::Method;
 
-use super::error::ApiError;
+use super::{error::ApiError, ready::SERVER};
 use crate::auth::{AuthError, Refusal, RejectionLog};
 
 /// Logs a failed request: a failure of the service as an error with all its causes, any other at the debug level with its
 /// code.
 pub(super) fn report(error: &ApiError) {
-    if error.is_failure() {
+    // The host stops on purpose.
+    let is_stopping = matches!(error, ApiError::NotReady { failed } if failed[..] == [SERVER]);
+    if error.is_failure() && !is_stopping {
         let causes = causes(error);
         tracing::error!(target: "todo_core::api", code = error.code(), %error, causes, "request failed");
     } else {

@@ -1,4 +1,10 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -40,6 +46,7 @@ pub struct TodoApi {
     rejections: RejectionLog,
     body_limit: usize,
     timeout: Duration,
+    is_stopping: Arc<AtomicBool>,
     #[cfg(feature = "openapi")]
     docs: Arc<Docs>,
 }
@@ -58,6 +65,7 @@ impl TodoApi {
             rejections: RejectionLog::shared(),
             body_limit: 64 * 1024,
             timeout: Duration::from_secs(10),
+            is_stopping: Arc::default(),
         }
     }
 
@@ -103,6 +111,14 @@ impl TodoApi {
     pub fn with_mount(mut self, mount: &str) -> Self {
         self.docs = Arc::new(Docs::new(mount, self.credentials.clone()));
         self
+    }
+
+    /// Makes the readiness probe fail from now on, with `server` among the parts that fail. Everything else goes on.
+    ///
+    /// A host calls it when it is about to stop, so that proxies send no further requests to it, and stops some seconds
+    /// later. Clones share this.
+    pub fn begin_stop(&self) {
+        self.is_stopping.store(true, Relaxed);
     }
 
     /// Returns the service behind the API.
@@ -246,8 +262,11 @@ impl TodoApi {
         match operation {
             Operation::Health => return Ok(ok(&ready::Status::OK)),
             Operation::Ready => {
+                if self.is_stopping.load(Relaxed) {
+                    return Err(ApiError::NotReady { failed: vec![ready::SERVER] });
+                }
                 ready::check(&self.service, &*self.authenticator, self.timeout).await?;
-                return Ok(ok(&ready::Readiness::READY));
+                return Ok(ok(&ready::Readiness::ready(self.service.writes_are_failing())));
             }
             #[cfg(feature = "openapi")]
             Operation::GetDocument => return self.docs.response(resource, &head.headers),

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::Write as _,
+    net::SocketAddr,
     process::{Command, Stdio},
 };
 
@@ -28,7 +29,12 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) async fn of(server: &Server) -> Self {
-        Self::parse(&scrape(server).await)
+        Self::at(server.metrics_address()).await
+    }
+
+    /// The metrics at the address of their port.
+    pub(crate) async fn at(address: SocketAddr) -> Self {
+        Self::parse(&scrape(address).await)
     }
 
     #[track_caller]
@@ -93,9 +99,9 @@ impl Metrics {
     }
 }
 
-async fn scrape(server: &Server) -> String {
+async fn scrape(address: SocketAddr) -> String {
     let request = Request::get("/metrics").body(Bytes::new()).expect("a request");
-    let response = Client::new(server.metrics_address()).send(request).await;
+    let response = Client::new(address).send(request).await;
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     String::from_utf8(response.into_body().into()).expect("UTF-8")
@@ -135,7 +141,7 @@ pub(crate) async fn requests_rejections_pools_keys_and_the_process_are_counted(f
     // A rejected body is not a rejected token.
     assert_eq!(ann.send(Method::POST, "/api/tasks", "{").await.status(), 400);
 
-    let text = scrape(server).await;
+    let text = scrape(server.metrics_address()).await;
     for secret in ["the-user", "Buy milk", &*token, "BREW", "nothing/here"] {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
@@ -196,7 +202,7 @@ async fn on_postgres(coalesce: &str) -> (testkit::postgres::TestDatabase, Server
 async fn each_call_is_counted_as_alone_or_joined() {
     let (_database, server) = on_postgres("on").await;
     let counts = async || {
-        let text = scrape(&server).await;
+        let text = scrape(server.metrics_address()).await;
         promtool(&["check", "metrics"], &text);
         let metrics = Metrics::parse(&text);
         for name in ["todo_coalescing_waiting", "todo_coalescing_refused_total"] {
@@ -223,7 +229,7 @@ async fn each_call_is_counted_as_alone_or_joined() {
     assert!(batches * 2 <= joined, "{batches} of {joined}");
 
     let (_database, without) = on_postgres("off").await;
-    assert!(!scrape(&without).await.contains("coalescing"));
+    assert!(!scrape(without.metrics_address()).await.contains("coalescing"));
 }
 
 pub(crate) async fn a_request_whose_client_disconnects_is_counted_as_abandoned(framework: Framework) {

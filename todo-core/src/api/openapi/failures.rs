@@ -136,7 +136,7 @@ impl Failure {
             Self::Unavailable => {
                 "The store or the keys that verify tokens are unreachable or too slow. A write may have happened."
             }
-            Self::NotReady => "The parts in `failed` do not work or did not respond in time.",
+            Self::NotReady => "The parts in `failed` do not work or did not respond in time; or the server stops.",
         }
     }
 
@@ -200,7 +200,11 @@ impl Failure {
             ],
             Self::NotReady => {
                 let failed = |parts: &[&'static str]| ApiError::NotReady { failed: parts.to_vec() };
-                vec![("one part", failed(&ready::PARTS[..1])), ("all parts", failed(&ready::PARTS))]
+                vec![
+                    ("one part", failed(&ready::PARTS[..1])),
+                    ("all parts", failed(&ready::PARTS)),
+                    ("the server stops", failed(&[ready::SERVER])),
+                ]
             }
         }
     }

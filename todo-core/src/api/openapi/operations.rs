@@ -266,7 +266,7 @@ fn success(resource: &'static Resource, operation: Operation) -> Success {
             }),
         ),
         Operation::Health => Success::ok("The process runs", reference("Status"), json!(Status::OK)),
-        Operation::Ready => Success::ok("The server is ready", reference("Readiness"), json!(Readiness::READY)),
+        Operation::Ready => Success::ok("The server is ready", reference("Readiness"), json!(Readiness::ready(false))),
         Operation::GetDocument => Success::ok("The file", json!({}), Value::Null),
     }
 }

@@ -140,7 +140,10 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         | ApiError::Service(Error::TooManyCalls) => &[Failure::RateLimited],
         ApiError::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
         | ApiError::Service(Error::Store(
-            StoreError::Unavailable(_) | StoreError::Interrupted(_) | StoreError::Timeout(_),
+            StoreError::Unavailable(_)
+            | StoreError::NotWritable(_)
+            | StoreError::Interrupted(_)
+            | StoreError::Timeout(_),
         ))
         | ApiError::Timeout { .. } => &[Failure::Unavailable],
         ApiError::NotReady { .. } => &[Failure::NotReady],
@@ -150,6 +153,8 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::Service(Error::TaskNotFound) => &[Failure::TaskNotFound, Failure::TaskOrPathNotFound],
         ApiError::MethodNotAllowed { .. } => &[Failure::MethodNotAllowed],
         ApiError::PayloadTooLarge { .. } => &[Failure::PayloadTooLarge],
+        // A limit of the host, which may have none.
+        ApiError::HeadTooLarge { .. } => &[],
         ApiError::UnsupportedMediaType { .. } => &[Failure::UnsupportedMediaType],
         ApiError::MalformedJson { .. } | ApiError::IncompleteBody => &[Failure::MalformedJson],
         ApiError::SlowBody { .. } => &[Failure::SlowBody],
@@ -228,7 +233,7 @@ fn members_that_are_always_present_are_required() {
         ("Session", json!(["user", "expires_at"])),
         ("User", json!(["id"])),
         ("Status", json!(["status"])),
-        ("Readiness", json!(["status", "store", "keys"])),
+        ("Readiness", json!(["status", "store", "keys", "writes"])),
         ("BulkResult", json!(["matched", "changed"])),
         ("TransferResult", json!(["moved", "remaining"])),
     ] {
@@ -242,8 +247,8 @@ fn members_that_are_always_present_are_required() {
 fn failed_parts_have_the_names_of_the_readiness_schema() {
     let document = parsed();
     let mut parts = names(&document["components"]["schemas"]["Readiness"]["properties"]);
-    assert!(parts.remove("status"));
-    assert_eq!(parts, BTreeSet::from(ready::PARTS));
+    assert!(parts.remove("status") && parts.remove("writes") && parts.insert(ready::SERVER));
+    assert_eq!(parts, BTreeSet::from(ready::FAILED));
     let response = &document["components"]["responses"]["NotReady"]["content"]["application/problem+json"];
     assert_eq!(document["components"]["schemas"]["NotReadyProblem"]["allOf"][1]["required"], json!(["failed"]));
     for example in response["examples"].as_object().expect("examples").values() {
