@@ -27,7 +27,7 @@ use axum::{
     routing::any,
 };
 use todo_core::{
-    api::{PROBES, RESOURCES, Resource, TodoApi, problem},
+    api::{PROBES, RESOURCES, Resource, TodoApi},
     auth::Identity,
 };
 
@@ -103,6 +103,22 @@ fn routes<S: Clone + Send + Sync + 'static>(api: TodoApi, resources: &'static [R
 ///
 /// let app: Router<AppState> = Router::new().route("/greeting", get(greet));
 /// ```
+///
+/// A value that your authenticator has [attached](Identity::with_value) needs no second query:
+///
+/// ```
+/// use axum::http::StatusCode;
+/// use todo_axum::CurrentUser;
+///
+/// struct Account {
+///     plan: String,
+/// }
+///
+/// async fn plan(CurrentUser(identity): CurrentUser) -> Result<String, StatusCode> {
+///     let account = identity.value::<Account>().ok_or(StatusCode::INTERNAL_SERVER_ERROR)?;
+///     Ok(account.plan.clone())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct CurrentUser(pub Identity);
 
@@ -114,7 +130,7 @@ where
 
     async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, Response> {
         let api = TodoApi::from_ref(state);
-        api.authenticate(head).await.map(Self).map_err(|error| problem(error).map(Body::from))
+        api.authenticate(head).await.map(Self).map_err(|error| api.problem(error).map(Body::from))
     }
 }
 

@@ -1,4 +1,10 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tracing::Instrument as _;
 
@@ -32,6 +38,7 @@ pub struct TodoService {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdGenerator>,
     limiter: Option<Arc<UserLimiter>>,
+    writes: Arc<Writes>,
     hook: Hook,
 }
 
@@ -43,6 +50,7 @@ impl TodoService {
             clock: Arc::new(SystemClock),
             ids: Arc::new(UuidV7::shared()),
             limiter: Some(Arc::new(UserLimiter::new(UserLimits::default()))),
+            writes: Arc::default(),
             hook: Hook::default(),
         }
     }
@@ -171,6 +179,40 @@ impl TodoService {
     pub async fn ping(&self) -> Result<(), Error> {
         Ok(traced!("ping", self.store().ping())?)
     }
+
+    /// Whether the store accepts no writes at present: the last write that says something about it has failed with
+    /// [`StoreError::NotWritable`], because the database is read-only or its disk is full. A write that has changed
+    /// nothing says nothing. Clones share this.
+    ///
+    /// The readiness probe reports it as `"writes": "failing"` and does not fail, since reads work.
+    #[must_use]
+    pub fn writes_are_failing(&self) -> bool {
+        self.writes.are_failing.load(Relaxed)
+    }
+}
+
+/// What is known about the writes of the store.
+#[derive(Debug, Default)]
+struct Writes {
+    are_failing: AtomicBool,
+}
+
+impl Writes {
+    /// Notes the result of a write, and whether it has changed something.
+    fn note<T>(&self, result: Result<T, StoreError>, has_changed: impl FnOnce(&T) -> bool) -> Result<T, StoreError> {
+        match &result {
+            Err(StoreError::NotWritable(cause)) if !self.are_failing.swap(true, Relaxed) => {
+                tracing::error!(target: "todo_core::store", %cause, "the database accepts no writes; reads go on");
+            }
+            Ok(output)
+                if self.are_failing.load(Relaxed) && has_changed(output) && self.are_failing.swap(false, Relaxed) =>
+            {
+                tracing::info!(target: "todo_core::store", "the database accepts writes again");
+            }
+            _ => {}
+        }
+        result
+    }
 }
 
 /// A change of one or more tasks from a patch, with the metadata merged.
@@ -291,7 +333,8 @@ impl UserTasks<'_> {
         let mut task = new.into_task(self.owner.clone(), self.service.ids.next(now), now);
         // Another process may have generated the same id, which is extremely unlikely.
         for _ in 0..3 {
-            if traced!("insert", self.service.store().insert(&self.owner, &task))? {
+            let inserted = traced!("insert", self.service.store().insert(&self.owner, &task));
+            if self.service.writes.note(inserted, |inserted| *inserted)? {
                 let created = || TaskEvent::Created { owner: self.owner.clone(), tasks: vec![task.clone()] };
                 self.service.hook.call(created);
                 return Ok(task);
@@ -326,7 +369,8 @@ impl UserTasks<'_> {
             return Ok(tasks);
         }
         for _ in 0..3 {
-            if traced!("insert_all", self.service.store().insert_all(&self.owner, &tasks))? {
+            let inserted = traced!("insert_all", self.service.store().insert_all(&self.owner, &tasks));
+            if self.service.writes.note(inserted, |inserted| *inserted)? {
                 self.service.hook.call(|| TaskEvent::Created { owner: self.owner.clone(), tasks: tasks.clone() });
                 return Ok(tasks);
             }
@@ -355,7 +399,8 @@ impl UserTasks<'_> {
             return Ok(tasks.is_empty());
         }
         let tasks: Vec<_> = tasks.iter().map(|task| Task { user_id: self.owner.clone(), ..task.clone() }).collect();
-        let imported = traced!("insert_all", self.service.store().insert_all(&self.owner, &tasks))?;
+        let imported = traced!("insert_all", self.service.store().insert_all(&self.owner, &tasks));
+        let imported = self.service.writes.note(imported, |imported| *imported)?;
         if imported {
             self.service.hook.call(|| TaskEvent::Created { owner: self.owner.clone(), tasks });
         }
@@ -409,7 +454,8 @@ impl UserTasks<'_> {
     /// No others.
     pub async fn delete_matching(&self, filter: &TaskFilter) -> Result<u64, Error> {
         let _slot = self.slot(Access::Many).await?;
-        let count = traced!("delete_matching", self.service.store().delete_matching(&self.owner, filter))?;
+        let count = traced!("delete_matching", self.service.store().delete_matching(&self.owner, filter));
+        let count = self.service.writes.note(count, |count| *count > 0)?;
         if count > 0 {
             self.service.hook.call(|| TaskEvent::ManyDeleted { owner: self.owner.clone(), count });
         }
@@ -475,7 +521,8 @@ impl UserTasks<'_> {
                 return Ok(task);
             }
             let now = self.service.clock.now();
-            let moved = traced!("reposition", store.reposition(&self.owner, &positions, now))?;
+            let moved = traced!("reposition", store.reposition(&self.owner, &positions, now));
+            let moved = self.service.writes.note(moved, |moved| !moved.is_empty())?;
             moved.iter().for_each(|moved| self.report_change(moved, false, now));
             return moved.into_iter().find(|moved| moved.id == id).ok_or(Error::TaskNotFound);
         }
@@ -545,7 +592,8 @@ impl UserTasks<'_> {
     /// [`Error::TaskNotFound`].
     pub async fn delete(&self, id: TaskId) -> Result<(), Error> {
         let _slot = self.slot(Access::Write(id)).await?;
-        if !traced!("delete", self.service.store().delete(&self.owner, id))? {
+        let deleted = traced!("delete", self.service.store().delete(&self.owner, id));
+        if !self.service.writes.note(deleted, |deleted| *deleted)? {
             return Err(Error::TaskNotFound);
         }
         self.service.hook.call(|| TaskEvent::Deleted { owner: self.owner.clone(), id });
@@ -562,7 +610,8 @@ impl UserTasks<'_> {
     /// No others.
     pub async fn erase(&self) -> Result<u64, Error> {
         let _slot = self.slot(Access::Erase).await?;
-        let count = traced!("erase", self.service.store().erase(&self.owner))?;
+        let erased = traced!("erase", self.service.store().erase(&self.owner));
+        let count = self.service.writes.note(erased, |count| *count > 0)?;
         if count > 0 {
             self.service.hook.call(|| TaskEvent::Erased { owner: self.owner.clone(), count });
         }
@@ -592,7 +641,8 @@ impl UserTasks<'_> {
     /// No others.
     pub async fn transfer_to(&self, to: &UserId) -> Result<Transfer, Error> {
         let _slot = self.slot(Access::Erase).await?;
-        let transfer = traced!("transfer", self.service.store().transfer(&self.owner, to))?;
+        let transferred = traced!("transfer", self.service.store().transfer(&self.owner, to));
+        let transfer = self.service.writes.note(transferred, |transfer| transfer.moved > 0)?;
         if transfer.moved > 0 {
             let (owner, to) = (&self.owner, to);
             let count = transfer.moved;
@@ -609,7 +659,8 @@ impl UserTasks<'_> {
     /// Changes a task, if it exists in the version that the change is for, and reports the change.
     async fn update(&self, id: TaskId, change: &TaskChange) -> Result<Option<Task>, Error> {
         let now = self.service.clock.now();
-        let task = traced!("update", self.service.store().update(&self.owner, id, change, now))?;
+        let updated = traced!("update", self.service.store().update(&self.owner, id, change, now));
+        let task = self.service.writes.note(updated, Option::is_some)?;
         if let Some(task) = &task {
             self.report_change(task, change.completed.is_some(), now);
         }

@@ -318,7 +318,7 @@ impl Calls {
                 self.rejected = self.rejected.wrapping_add(1);
                 let [shortest, longest] = HOLD_BACK;
                 let step = self.rejected % HOLD_BACK_STEPS;
-                let time = shortest + (longest - shortest) / HOLD_BACK_STEPS * step;
+                let time = shortest + longest.saturating_sub(shortest) / HOLD_BACK_STEPS * step;
                 return Entry::Full { held_back: (self.rejected > PROMPT_REJECTIONS).then_some(time) };
             }
         }

@@ -16,8 +16,8 @@ use serde_json::json;
 use todo_core::{
     Error, Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, TodoService, UserId,
     api::{ApiError, PROBES, RESOURCES, StreamBody, TodoApi, find_resource},
-    auth::{AuthError, Authenticator, Identity, JwtVerifier},
-    clock::Timestamp,
+    auth::{AuthError, Authenticator, Identity, JwtVerifier, Refusal, RejectionLog},
+    clock::{SystemClock, Timestamp},
     store::{BulkResult, MemoryStore, StoreError, TaskChange, TaskStore, Transfer},
 };
 use tracing_subscriber::fmt::MakeWriter;
@@ -29,6 +29,7 @@ const SECRET: &str = "a secret of thirty-two bytes or more";
 enum Broken {
     Hangs,
     Fails,
+    AcceptsNoWrites,
 }
 
 impl Broken {
@@ -36,6 +37,7 @@ impl Broken {
         match self {
             Self::Hangs => std::future::pending().await,
             Self::Fails => Err(StoreError::Backend("relation \"todo.tasks\" does not exist".into())),
+            Self::AcceptsNoWrites => Err(StoreError::NotWritable("could not extend file: No space left".into())),
         }
     }
 }
@@ -101,7 +103,7 @@ impl TaskStore for Broken {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.result().await
+        if let Self::AcceptsNoWrites = self { Ok(()) } else { self.result().await }
     }
 }
 
@@ -155,6 +157,10 @@ async fn respond(api: &TodoApi, request: Request<Full<Bytes>>) -> Response<Bytes
 
 /// Returns what is logged while this runs, at all levels.
 fn logged(run: impl AsyncFnOnce()) -> String {
+    // Otherwise a test without a subscriber could switch the events of this crate off for all threads: tracing asks only
+    // the thread that comes across an event first, as long as there is only one subscriber.
+    static EVERYWHERE: std::sync::Once = std::sync::Once::new();
+    EVERYWHERE.call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).expect("no other"));
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
@@ -261,6 +267,69 @@ async fn a_body_without_a_length_is_limited_while_it_is_read() {
     assert_eq!(*taken.lock().unwrap(), 11);
 }
 
+/// An authenticator that rejects every caller with this error.
+#[derive(Debug)]
+struct Rejecting(fn() -> AuthError);
+
+#[async_trait]
+impl Authenticator for Rejecting {
+    async fn authenticate(&self, _: &http::request::Parts) -> Result<Identity, AuthError> {
+        Err((self.0)())
+    }
+}
+
+fn rejecting(error: fn() -> AuthError) -> TodoApi {
+    TodoApi::new(TodoService::new(MemoryStore::new()), Rejecting(error))
+        .with_rejection_log(RejectionLog::new(SystemClock))
+}
+
+/// Anyone can name a key that does not exist.
+#[test]
+fn a_key_that_may_be_new_is_503_but_no_error_in_the_log() {
+    let log = logged(async || {
+        let api = rejecting(|| AuthError::KeyMayBeNew { retry_after: Duration::from_millis(6_500) });
+        let response = respond(&api, request("GET", "/tasks", "")).await;
+        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"7".parse().unwrap()));
+        assert!(String::from_utf8_lossy(response.body()).contains(r#""code":"unavailable""#));
+    });
+    assert!(log.contains("request rejected") && !log.contains("ERROR") && !log.contains("WARN"), "{log}");
+    let log = logged(async || {
+        let unreachable = || AuthError::Unavailable {
+            retry_after: Duration::from_secs(1),
+            source: "no keys of https://a.example".into(),
+        };
+        assert_eq!(respond(&rejecting(unreachable), request("GET", "/tasks", "")).await.status(), 503);
+    });
+    assert!(log.contains("ERROR") && log.contains("no keys of https://a.example"), "{log}");
+}
+
+#[test]
+fn the_reason_of_the_hosts_authenticator_is_logged_at_most_five_times_a_minute() {
+    let log = logged(async || {
+        let api = rejecting(|| AuthError::Invalid(Refusal::Other("the session was moved to another device")));
+        for _ in 0..20 {
+            let response = respond(&api, request("GET", "/tasks", "")).await;
+            assert_eq!(response.status(), 401);
+            assert!(!String::from_utf8_lossy(response.body()).contains("another device"));
+        }
+    });
+    let lines = log.lines().filter(|line| line.contains("the session was moved to another device"));
+    let lines: Vec<_> = lines.collect();
+    assert!(lines.iter().all(|line| line.contains("INFO") && line.contains(r#"reason="other""#)), "{log}");
+    assert_eq!(lines.len(), 5, "{log}");
+}
+
+#[test]
+fn a_path_with_another_user_than_the_token_is_logged_without_either() {
+    let log = logged(async || {
+        let api = api(MemoryStore::new()).with_rejection_log(RejectionLog::new(SystemClock));
+        assert_eq!(respond(&api, request("GET", "/bob-of-the-path/tasks", "")).await.status(), 403);
+    });
+    let line = log.lines().find(|line| line.contains("the path names another user")).expect(&log);
+    assert!(line.contains("INFO") && line.contains(r#"reason="other_user""#), "{line}");
+    assert!(!log.contains("bob-of-the-path") && !log.contains("\"ann\""), "{log}");
+}
+
 /// An authenticator that accepts no caller and is not ready.
 #[derive(Debug)]
 struct NotReady;
@@ -302,10 +371,41 @@ fn a_probe_names_the_failed_parts_and_logs_the_causes() {
         assert_eq!(probe(&without_keys(Broken::Fails)).await, not_ready(r#""store","keys""#));
         let only_store = TodoApi::new(TodoService::new(MemoryStore::new()), NotReady);
         assert_eq!(probe(&only_store).await, not_ready(r#""keys""#));
-        let ready = r#"{"status":"ready","store":"ok","keys":"ok"}"#;
+        let ready = r#"{"status":"ready","store":"ok","keys":"ok","writes":"ok"}"#;
         assert_eq!(probe(&api(MemoryStore::new())).await, (200, ready.to_owned()));
     });
     assert!(log.contains(r#"relation \"todo.tasks\" does not exist"#) && log.contains("the key is lost"), "{log}");
+}
+
+#[test]
+fn a_store_that_accepts_no_writes_is_ready_and_the_probe_says_it() {
+    let log = logged(async || {
+        let api = api(Broken::AcceptsNoWrites);
+        let ready =
+            |writes: &str| (200, format!(r#"{{"status":"ready","store":"ok","keys":"ok","writes":"{writes}"}}"#));
+        assert_eq!(probe(&api).await, ready("ok"), "nothing was written yet");
+        for _ in 0..2 {
+            let response = api.respond(&RESOURCES[0], request("POST", "/tasks", r#"{"title":"Buy milk"}"#)).await;
+            assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+            let body = String::from_utf8_lossy(response.body());
+            assert!(body.contains("The service accepts no writes at present."), "{body}");
+            assert_eq!(probe(&api).await, ready("failing"));
+        }
+    });
+    assert_eq!(log.matches("the database accepts no writes; reads go on").count(), 1, "{log}");
+    assert!(log.contains("No space left"), "{log}");
+}
+
+#[test]
+fn a_server_that_stops_is_not_ready_and_nothing_else_changes() {
+    let log = logged(async || {
+        let api = api(MemoryStore::new());
+        api.clone().begin_stop();
+        assert_eq!(probe(&api).await, not_ready(r#""server""#));
+        let response = api.respond(&RESOURCES[0], request("POST", "/tasks", r#"{"title":"Buy milk"}"#)).await;
+        assert_eq!(response.status(), 201);
+    });
+    assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -196,7 +196,9 @@ async fn changes_in_a_transaction_are_reported_when_the_host_says_so() {
         let transaction = joined.take().await.unwrap();
         if commits {
             transaction.commit().await.unwrap();
-            events.try_iter().for_each(|event| observed.service.observe(event));
+            for event in events.try_iter() {
+                observed.service.observe(event);
+            }
         } else {
             transaction.rollback().await.unwrap();
         }

@@ -13,6 +13,7 @@ use std::{
 
 use sqlx::{Connection as _, PgConnection, postgres::PgPoolOptions};
 use testkit::{
+    pgbouncer::PgBouncer,
     postgres::{Server, Standby, TestDatabase},
     proxy::{Proxy, Traffic},
     stores::{connect, todo_database},
@@ -57,7 +58,9 @@ async fn first_good<T>(mut call: impl AsyncFnMut() -> Result<T, todo_core::Error
     loop {
         match call().await {
             Ok(answer) => return answer,
-            Err(todo_core::Error::Store(StoreError::Unavailable(_) | StoreError::Interrupted(_))) => {
+            Err(todo_core::Error::Store(
+                StoreError::Unavailable(_) | StoreError::NotWritable(_) | StoreError::Interrupted(_),
+            )) => {
                 sleep(Duration::from_millis(50)).await;
             }
             Err(other) => panic!("{other:?}"),
@@ -448,9 +451,9 @@ async fn assert_all_there(url: &str, acknowledged: &[TaskId]) {
     assert_eq!(usize::try_from(kept).unwrap(), ids.len());
 }
 
-async fn statement(url: &str, statement: &'static str) {
+async fn statement(url: &str, statement: &str) {
     let mut connection = PgConnection::connect(url).await.unwrap();
-    sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
 }
 
 /// A primary with synchronous replication to a standby, and a proxy for it.
@@ -551,6 +554,103 @@ async fn a_restarted_server_is_used_within_two_seconds() {
     first_good(async || tasks.toggle(task.id).await).await;
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_all_there(server.url(), &writers.acknowledged().await).await;
+}
+
+/// The server says that it has closed the session because it was idle. A write that comes then was not executed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_on_a_session_that_the_server_closed_as_idle_is_repeated() {
+    let database = todo_database().await;
+    let setting = format!("alter database \"{}\" set idle_session_timeout = '300ms'", database.name());
+    statement(database.url(), &setting).await;
+    let store = connect(database.url());
+    let tasks = tasks(&store);
+    let task = tasks.create(new_task("toggled")).await.unwrap();
+    for count in 1..=3 {
+        fill(&store, 3).await;
+        sleep(Duration::from_millis(600)).await;
+        let toggled = tasks.toggle(task.id).await.unwrap();
+        assert_eq!(toggled.version, 1 + count, "it happened once");
+    }
+    // The same with batches.
+    let batching = tasks_of(TodoService::new(CoalescingStore::new(store.clone())));
+    sleep(Duration::from_millis(600)).await;
+    let toggled = futures_util::future::join_all((0..5).map(|_| batching.create(new_task("batched")))).await;
+    assert!(toggled.iter().all(Result::is_ok), "{toggled:?}");
+    assert_eq!(tasks.list(&TaskQuery::default()).await.unwrap().tasks.len(), 6);
+}
+
+/// PgBouncer has its own words for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_on_a_connection_that_the_pooler_closed_as_idle_is_repeated() {
+    let database = todo_database().await;
+    let url = database.url().to_owned();
+    let pooler = tokio::task::spawn_blocking(move || PgBouncer::tracking_with(&url, "client_idle_timeout = 1"));
+    let pooler = pooler.await.unwrap();
+    let store = connect(&pooler.url());
+    let tasks = tasks(&store);
+    let task = tasks.create(new_task("toggled")).await.unwrap();
+    for count in 1..=2 {
+        fill(&store, 3).await;
+        sleep(Duration::from_millis(2500)).await;
+        assert_eq!(tasks.toggle(task.id).await.unwrap().version, 1 + count, "it happened once");
+    }
+}
+
+/// The system does not take the bytes of the write, since the connection was closed before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_certainly_was_not_sent_is_repeated() {
+    let database = todo_database().await;
+    let proxy = Proxy::before(database.url()).await;
+    let store = connect(&proxy.url());
+    let tasks = tasks(&store);
+    let task = tasks.create(new_task("toggled")).await.unwrap();
+    tasks.toggle(task.id).await.unwrap();
+    for count in 1..=3 {
+        fill(&store, 3).await;
+        proxy.hang_up();
+        sleep(Duration::from_millis(200)).await;
+        assert_eq!(tasks.toggle(task.id).await.unwrap().version, 2 + count, "it happened once");
+    }
+}
+
+/// Reads go on, and the write is known not to have happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_database_is_not_writable_until_a_write_succeeds() {
+    let database = todo_database().await;
+    let store = connect(database.url());
+    let service = TodoService::new(store.clone());
+    let tasks = service.for_user(ann());
+    let task = tasks.create(new_task("kept")).await.unwrap();
+    let read_only = async |value: &str| {
+        // In a transaction that can write, once the database is read-only by default.
+        let name = database.name();
+        statement(
+            database.url(),
+            &format!("begin read write; alter database \"{name}\" set default_transaction_read_only = {value}; commit"),
+        )
+        .await;
+        let others = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> \
+                      pg_backend_pid()";
+        statement(database.url(), others).await;
+        // The dead connections are found.
+        assert_eq!(tasks.get(task.id).await.unwrap(), task);
+    };
+    assert!(!service.writes_are_failing());
+    read_only("on").await;
+    for _ in 0..2 {
+        let failed = tasks.create(new_task("not kept")).await;
+        assert!(matches!(failed, Err(todo_core::Error::Store(StoreError::NotWritable(_)))), "{failed:?}");
+        assert!(service.writes_are_failing() && service.clone().writes_are_failing());
+        store.ping().await.unwrap();
+    }
+    assert_eq!(tasks.list(&TaskQuery::default()).await.unwrap().tasks, [task.clone()]);
+    read_only("off").await;
+    assert!(service.writes_are_failing(), "nothing was written yet");
+    // A write that changes nothing says nothing.
+    assert!(tasks.delete(TaskId::from(uuid::Uuid::nil())).await.is_err());
+    assert!(service.writes_are_failing());
+    tasks.create(new_task("kept, too")).await.unwrap();
+    assert!(!service.writes_are_failing());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use testkit::{http::Server, tokens::SigningKey};
 use todo_core::{
     auth::{
-        AuthError, Authenticator as _, FetchError, InvalidSource, JwtVerifier, KeySource, Refusal, RemoteJwks,
+        AuthError, Authenticator as _, FetchError, InvalidSource, JwkSet, JwtVerifier, KeySource, Refusal, RemoteJwks,
         RemoteJwksBuilder,
     },
     clock::{Clock as _, FixedClock, Timestamp},
@@ -158,6 +158,14 @@ impl Setup {
             other => panic!("{other:?}"),
         }
     }
+
+    /// Verifies that the key is not known yet, and returns when to retry, in seconds.
+    async fn may_be_new(&self, token: &str) -> u64 {
+        match self.verifier.verify(token).await {
+            Err(AuthError::KeyMayBeNew { retry_after }) => retry_after.as_secs(),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -207,7 +215,7 @@ async fn an_unknown_key_is_503_while_no_fetch_is_allowed() {
     setup.server.respond_with(jwks(&[("new", &new)]));
     setup.advance(3);
     let token = setup.token("new", &new);
-    assert_eq!(setup.unavailable(&token).await, 7);
+    assert_eq!(setup.may_be_new(&token).await, 7);
     setup.advance(7);
     setup.accepts(&token).await;
     setup.advance(10);
@@ -286,7 +294,7 @@ async fn random_kids_cause_one_fetch_in_ten_seconds() {
     for number in 0..10_000 {
         match setup.verifier.verify(&setup.token(&format!("random {number}"), &key)).await {
             Err(AuthError::Invalid(Refusal::UnknownKey)) => refused.0 += 1,
-            Err(AuthError::Unavailable { .. }) => refused.1 += 1,
+            Err(AuthError::KeyMayBeNew { .. }) => refused.1 += 1,
             other => panic!("{other:?}"),
         }
         if number % 100 == 0 {
@@ -294,6 +302,132 @@ async fn random_kids_cause_one_fetch_in_ten_seconds() {
         }
     }
     assert_eq!(refused, (1, 9_999));
+    assert_eq!(setup.server.fetches(), 2);
+}
+
+/// The same token is not rejected with 503 again and again.
+#[tokio::test]
+async fn a_key_that_was_missing_in_a_later_set_is_unknown_until_a_newer_set_contains_it() {
+    let (old, new) = (SigningKey::ed25519(), SigningKey::ed25519());
+    let setup = Setup::new(jwks(&[("old", &old)])).await;
+    setup.accepts(&setup.token("old", &old)).await;
+    let token = setup.token("new", &new);
+    for seconds_to_next in (1..10).rev() {
+        setup.advance(1);
+        assert_eq!(setup.may_be_new(&token).await, seconds_to_next);
+    }
+    for second in 10..60 {
+        setup.advance(1);
+        setup.rejects(&token, Refusal::UnknownKey).await;
+        if second == 25 {
+            // Another key of a stranger may still be new. Other tokens with the missing key are rejected, too.
+            assert_eq!(setup.may_be_new(&setup.token("strange", &new)).await, 5);
+            setup.rejects(&setup.token("new", &old), Refusal::UnknownKey).await;
+        }
+    }
+    assert!((6..=7).contains(&setup.server.fetches()), "one in ten seconds: {}", setup.server.fetches());
+    setup.server.respond_with(jwks(&[("new", &new)]));
+    setup.advance(10);
+    setup.accepts(&token).await;
+    // A key that is removed again is unknown at once.
+    setup.server.respond_with(jwks(&[("old", &old)]));
+    setup.advance(60);
+    setup.rejects(&token, Refusal::UnknownKey).await;
+    setup.advance(1);
+    setup.rejects(&token, Refusal::UnknownKey).await;
+}
+
+/// A fetch that had started before may have missed the key.
+#[tokio::test]
+async fn a_set_whose_fetch_started_before_the_token_arrived_does_not_make_its_key_unknown() {
+    let (old, new) = (SigningKey::ed25519(), SigningKey::ed25519());
+    let setup = Setup::new(jwks(&[("old", &old)])).await;
+    setup.accepts(&setup.token("old", &old)).await;
+    setup.advance(11);
+    setup.server.respond_with(Response::Slow(Duration::from_millis(200), Box::new(jwks(&[("old", &old)]))));
+    let (first, second) = (setup.token("first", &new), setup.token("second", &new));
+    let during = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        setup.may_be_new(&second).await
+    };
+    let ((), wait) = futures_util::future::join(setup.rejects(&first, Refusal::UnknownKey), during).await;
+    assert_eq!((wait, setup.server.fetches()), (10, 2));
+}
+
+#[tokio::test]
+async fn a_bounded_number_of_missing_keys_is_remembered() {
+    let key = SigningKey::ed25519();
+    let setup = Setup::new(jwks(&[("a", &key)])).await;
+    setup.accepts(&setup.token("a", &key)).await;
+    let invented: Vec<_> = (0..5_000).map(|number| setup.token(&format!("invented {number}"), &key)).collect();
+    for token in &invented {
+        setup.may_be_new(token).await;
+    }
+    setup.advance(10);
+    setup.keys.refresh().await.unwrap();
+    let mut unknown = 0;
+    for token in &invented {
+        match setup.verifier.verify(token).await {
+            Err(AuthError::Invalid(Refusal::UnknownKey)) => unknown += 1,
+            Err(AuthError::KeyMayBeNew { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((1..=1_100).contains(&unknown), "{unknown}");
+    assert_eq!(setup.server.fetches(), 2);
+}
+
+/// Otherwise any garbage would count as a failure of this service while the key server is down.
+#[tokio::test]
+async fn a_token_that_is_invalid_with_any_key_is_rejected_although_there_are_no_keys() {
+    let key = SigningKey::ed25519();
+    let setup = Setup::new(Response::Close).await;
+    let now = setup.clock.now().unix_seconds();
+    let claims = json!({"sub": "ann", "iss": ISSUER, "aud": ISSUER, "exp": now + 60});
+    let changed = |name: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[name] = value;
+        key.token("a", &claims)
+    };
+    setup.unavailable(&key.token("a", &claims)).await;
+    setup.rejects(&changed("iss", json!("https://elsewhere.example")), Refusal::Issuer).await;
+    setup.rejects(&changed("sub", json!(7)), Refusal::Subject).await;
+    let expired = setup.verifier.verify(&changed("exp", json!(now - 60))).await;
+    assert!(matches!(expired, Err(AuthError::Expired)), "{expired:?}");
+
+    // With another source, too, and also if the token was accepted before.
+    setup.server.respond_with(jwks(&[("a", &key)]));
+    setup.advance(10);
+    setup.accepts(&key.token("a", &claims)).await;
+    setup.server.respond_with(Response::Close);
+    setup.advance(2 * 3600);
+    let expired = setup.verifier.verify(&key.token("a", &claims)).await;
+    assert!(matches!(expired, Err(AuthError::Expired)), "{expired:?}");
+    let other = "https://other.example";
+    let verifier = JwtVerifier::builder()
+        .clock(setup.clock.clone())
+        .source(KeySource::remote(setup.keys.clone()).issuers([ISSUER]).audiences([ISSUER]))
+        .source(
+            KeySource::jwks(JwkSet::from_json(&json!({"keys": [key.jwk("1")]}).to_string()).unwrap())
+                .issuers([other])
+                .audiences([other]),
+        )
+        .build()
+        .unwrap();
+    let exp = setup.clock.now().unix_seconds() + 60;
+    let forged = SigningKey::ed25519().token("1", &json!({"sub": "ann", "iss": other, "aud": other, "exp": exp}));
+    let rejected = verifier.verify(&forged).await;
+    assert!(matches!(rejected, Err(AuthError::Invalid(Refusal::Signature))), "{rejected:?}");
+}
+
+#[tokio::test]
+async fn a_failed_fetch_for_an_unknown_key_is_no_failure_while_there_are_keys() {
+    let key = SigningKey::ed25519();
+    let setup = Setup::new(jwks(&[("a", &key)])).await;
+    setup.accepts(&setup.token("a", &key)).await;
+    setup.server.respond_with(Response::Close);
+    setup.advance(10);
+    assert_eq!(setup.may_be_new(&setup.token("b", &key)).await, 10);
     assert_eq!(setup.server.fetches(), 2);
 }
 
@@ -483,7 +617,7 @@ async fn an_empty_set_is_a_valid_response() {
     let setup = Setup::new(jwks(&[])).await;
     let token = setup.token("a", &key);
     setup.rejects(&token, Refusal::UnknownKey).await;
-    assert_eq!(setup.unavailable(&token).await, 10, "the key may be new");
+    assert_eq!(setup.may_be_new(&setup.token("b", &key)).await, 10);
     setup.server.respond_with(jwks(&[("a", &key)]));
     setup.advance(10);
     setup.accepts(&token).await;
@@ -520,6 +654,162 @@ async fn a_failed_fetch_keeps_the_last_keys() {
         setup.accepts(&token).await;
     }
     assert_eq!(elsewhere.fetches(), 0, "redirects are not followed");
+}
+
+/// What this thread logs while this runs.
+async fn logged(run: impl AsyncFnOnce()) -> String {
+    // Otherwise a test without a subscriber could switch the events of this crate off for all threads: tracing asks only
+    // the thread that comes across an event first, as long as there is only one subscriber.
+    static EVERYWHERE: std::sync::Once = std::sync::Once::new();
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    EVERYWHERE.call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).expect("no other"));
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    run().await;
+    drop(guard);
+    let log = log.0.lock().unwrap().clone();
+    String::from_utf8(log).unwrap()
+}
+
+#[tokio::test]
+async fn a_failed_fetch_is_logged_with_address_status_and_cause() {
+    let not_found = http("404 Not Found", "content-type: text/html\r\n", "<html>");
+    let html = http("200 OK", "content-type: text/html; charset=utf-8\r\n", "<!doctype html>");
+    let plain = http("200 OK", "", "{}");
+    let redirect = |location: &str| http("308 Permanent Redirect", &format!("location: {location}\r\n"), "");
+    let elsewhere = "https://user:pw@login.example.com/sign-in?next=secret#fragment";
+    let secret_key = http("200 OK", "", r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#);
+    let cases = [
+        (not_found, "the key server responded with status 404"),
+        (html, "is not a JWK set; its content type is text/html; charset=utf-8"),
+        (plain, "is not a JWK set; its content type is (none)"),
+        (secret_key, "contains a secret or private key, which must never be published"),
+        (redirect("/api/auth/jwks/"), "status 308, a redirect to http://127.0.0.1:PORT/api/auth/jwks/, which is not"),
+        (redirect(elsewhere), "a redirect to https://login.example.com/sign-in, which is not followed"),
+        (redirect("http://["), "the key server responded with status 308"),
+        (http("200 OK", "", &" ".repeat(1024 * 1024 + 1)), "the key set is larger than 1 MiB"),
+        (Response::Close, "the key server cannot be reached: connection closed before message completed"),
+        (jwks(&[]), "the key set has no usable key"),
+    ];
+    for (response, expected) in cases {
+        let server = KeyServer::start(response).await;
+        let port = server.url().split([':', '/']).nth(4).unwrap().to_owned();
+        let url = server.url().replace("http://", "http://user:the-password@") + "?key=the-secret#fragment";
+        let keys = RemoteJwks::builder(url).build().unwrap();
+        let source = KeySource::remote(keys.clone()).issuers([ISSUER]).audiences([ISSUER]);
+        let verifier = JwtVerifier::builder().source(source).build().unwrap();
+        let log = logged(async || drop(keys.refresh().await)).await;
+        let expected = expected.replace("PORT", &port);
+        assert!(log.contains("WARN") && log.contains(&expected), "{expected} not in {log}");
+        assert!(log.contains(&format!("url=\"http://127.0.0.1:{port}/api/auth/jwks\"")), "{log}");
+        assert!(
+            !["the-password", "the-secret", "fragment", "pw@", "next="].iter().any(|part| log.contains(part)),
+            "{log}"
+        );
+        assert_eq!(log.lines().count(), 1, "{log}");
+        // The requests that fail because of it name the cause, too.
+        if verifier.key_sets().next().unwrap().failures > 0 {
+            let claims = json!({"sub": "ann", "iss": ISSUER, "aud": ISSUER, "exp": testkit::tokens::now() + 60});
+            let error = verifier.verify(&SigningKey::ed25519().token("a", &claims)).await.unwrap_err();
+            let AuthError::Unavailable { source, .. } = error else { panic!("{error:?}") };
+            let cause = std::error::Error::source(&*source).unwrap().to_string();
+            assert!(source.to_string().contains("/api/auth/jwks") && cause.contains(&expected), "{source}: {cause}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_server_that_cannot_be_reached_is_logged_with_the_innermost_cause_once() {
+    for (url, cause) in [
+        // Nothing listens there.
+        ("http://127.0.0.1:9/jwks", "Connection refused (os error 111)"),
+        ("https://name.invalid/jwks", "failed to lookup address information"),
+        ("https://127.0.0.1:9/jwks", "Connection refused (os error 111)"),
+    ] {
+        let keys = RemoteJwks::builder(url).build().unwrap();
+        let log = logged(async || drop(keys.refresh().await)).await;
+        let expected = format!("the key set cannot be fetched: the key server cannot be reached: {cause}");
+        assert!(log.contains(&expected) && log.contains(url), "{log}");
+        assert_eq!(log.matches(cause).count(), 1, "{log}");
+    }
+    // The time limit of a fetch.
+    let server = KeyServer::start(Response::Hang).await;
+    let keys = RemoteJwks::builder(server.url()).timeout(Duration::from_millis(100)).build().unwrap();
+    let log = logged(async || drop(keys.refresh().await)).await;
+    assert!(log.contains("the key server cannot be reached: operation timed out"), "{log}");
+}
+
+#[test]
+fn the_time_of_a_pause_is_that_which_is_left() {
+    let paused = FetchError::Paused(Duration::from_millis(9660)).to_string();
+    assert_eq!(paused, "the next fetch is allowed in 9.66s");
+}
+
+/// A host name that only the proxy knows, and a certificate of an authority that only this key set trusts.
+#[tokio::test]
+async fn keys_are_fetched_through_a_proxy_from_a_server_with_a_certificate_of_a_private_authority() {
+    let key = SigningKey::ed25519();
+    let authority = testkit::tls::Authority::new();
+    let document = json!({ "keys": [key.jwk("a")] }).to_string();
+    let server = authority.serve("auth.corp.invalid", "/api/auth/jwks", &document);
+    let proxy = testkit::http_proxy::HttpProxy::before(server.address()).await;
+    let root = std::fs::read(authority.certificate()).unwrap();
+    let url = "https://auth.corp.invalid/api/auth/jwks";
+    let address = format!("http://user:the-password@{}", proxy.address());
+    let builder = || RemoteJwks::builder(url).proxy(&address).add_root_certificates(root.clone());
+    assert!(!format!("{:?}", builder()).contains("the-password"));
+
+    let keys = builder().build().unwrap();
+    let log = logged(async || keys.refresh().await.unwrap()).await;
+    assert_eq!(keys.status().keys, 1);
+    let expected = format!("url=\"{url}\" proxy=\"http://{}/\" keys=1", proxy.address());
+    assert!(log.contains(&expected) && !log.contains("the-password"), "{log}");
+    let [head] = &proxy.heads()[..] else { panic!("one tunnel") };
+    assert!(head.starts_with("CONNECT auth.corp.invalid:443 HTTP/1.1\r\n"), "{head}");
+    assert!(head.to_lowercase().contains("proxy-authorization: basic "), "{head}");
+
+    // Each of the two is needed.
+    let untrusted = RemoteJwks::builder(url).proxy(&address).build().unwrap();
+    let error = untrusted.refresh().await.unwrap_err().to_string();
+    assert!(error.contains("invalid peer certificate: UnknownIssuer"), "{error}");
+    let direct = RemoteJwks::builder(url).add_root_certificates(root.clone()).build().unwrap();
+    let error = direct.refresh().await.unwrap_err().to_string();
+    assert!(error.contains("failed to lookup address information"), "{error}");
+    // A certificate for another host.
+    let other = RemoteJwks::builder("https://other.corp.invalid/api/auth/jwks").proxy(&address);
+    let error = other.add_root_certificates(root).build().unwrap().refresh().await.unwrap_err().to_string();
+    assert!(error.contains("not valid for name \"other.corp.invalid\""), "{error}");
+}
+
+#[test]
+fn a_proxy_and_root_certificates_must_be_valid() {
+    let builder = || RemoteJwks::builder("https://a.example/jwks");
+    for proxy in ["http://proxy:3128", "https://proxy.example", "http://u:p@proxy:3128/", "proxy:3128", "10.0.0.1:3128"]
+    {
+        assert!(builder().proxy(proxy).build().is_ok(), "{proxy}");
+    }
+    for proxy in ["", "http://", "socks5://proxy:1080", "ftp://proxy", "http://pro xy"] {
+        assert_eq!(builder().proxy(proxy).build().err(), Some(InvalidSource::Proxy), "{proxy}");
+    }
+    for pem in ["", "a certificate", "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n"] {
+        assert_eq!(builder().add_root_certificates(pem).build().err(), Some(InvalidSource::RootCertificates), "{pem}");
+    }
 }
 
 #[tokio::test]

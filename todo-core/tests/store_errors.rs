@@ -8,10 +8,11 @@ use todo_core::{
     store::{SetupError, StoreError},
 };
 
-fn all() -> [(StoreError, bool, u16, &'static str); 5] {
+fn all() -> [(StoreError, bool, u16, &'static str); 6] {
     [
         (SetupError::new("the bucket does not exist; create it").into(), false, 500, "internal"),
         (StoreError::Unavailable("full".into()), false, 503, "unavailable"),
+        (StoreError::NotWritable("full".into()), false, 503, "unavailable"),
         (StoreError::Interrupted("lost".into()), true, 503, "unavailable"),
         (StoreError::Timeout("cancelled".into()), false, 503, "timeout"),
         (StoreError::Backend("odd".into()), true, 500, "internal"),

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use poem::{Endpoint, FromRequest, Request, RequestBody, Response, Route, endpoint::make, web::Data};
 use todo_core::{
-    api::{PROBES, RESOURCES, Resource, TodoApi, problem},
+    api::{PROBES, RESOURCES, Resource, TodoApi},
     auth::Identity,
 };
 
@@ -80,7 +80,7 @@ fn endpoint(api: TodoApi, resource: &'static Resource) -> impl Endpoint<Output =
     })
 }
 
-/// Converts a response of the core to one of poem, for a host that calls [`problem`] itself.
+/// Converts a response of the core to one of poem, for a host that calls [`problem`](todo_core::api::problem) itself.
 ///
 /// ```
 /// use todo_core::api::{ApiError, problem};
@@ -117,6 +117,23 @@ fn template(prefix: &str, path: &str) -> String {
 ///
 /// let app = Route::new().at("/greeting", get(greet)).data(api);
 /// ```
+///
+/// A value that your authenticator has [attached](Identity::with_value) needs no second query:
+///
+/// ```
+/// use poem::{handler, http::StatusCode};
+/// use todo_poem::CurrentUser;
+///
+/// struct Account {
+///     plan: String,
+/// }
+///
+/// #[handler]
+/// fn plan(CurrentUser(identity): CurrentUser) -> poem::Result<String> {
+///     let account = identity.value::<Account>().ok_or(StatusCode::INTERNAL_SERVER_ERROR)?;
+///     Ok(account.plan.clone())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct CurrentUser(pub Identity);
 
@@ -130,7 +147,7 @@ impl<'a> FromRequest<'a> for CurrentUser {
         head.headers = request.headers().clone();
         match api.authenticate(&head).await {
             Ok(identity) => Ok(Self(identity)),
-            Err(error) => Err(poem::Error::from_response(response(problem(error)))),
+            Err(error) => Err(poem::Error::from_response(response(api.problem(error)))),
         }
     }
 }

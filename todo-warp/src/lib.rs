@@ -24,7 +24,7 @@ use std::future::ready;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use todo_core::{
-    api::{PROBES, RESOURCES, Resource, StreamBody, TodoApi, find_resource, problem},
+    api::{PROBES, RESOURCES, Resource, StreamBody, TodoApi, find_resource},
     auth::Identity,
 };
 use warp::{
@@ -103,12 +103,27 @@ fn head() -> impl Filter<Extract = (Request<()>,), Error = Rejection> + Clone {
 ///     .and(todo_warp::current_user(api))
 ///     .map(|user: todo_warp::CurrentUser| user.map(|identity| format!("Hello {}", identity.user_id)));
 /// ```
+///
+/// A value that your authenticator has [attached](Identity::with_value) needs no second query:
+///
+/// ```
+/// use todo_warp::CurrentUser;
+///
+/// struct Account {
+///     plan: String,
+/// }
+///
+/// /// For `.and(todo_warp::current_user(api)).map(plan)`.
+/// fn plan(user: CurrentUser) -> impl warp::Reply {
+///     user.map(|identity| identity.value::<Account>().map_or("none", |account| &account.plan).to_owned())
+/// }
+/// ```
 #[must_use]
 pub fn current_user(api: TodoApi) -> BoxedFilter<(CurrentUser,)> {
     head()
         .then(move |head: Request<()>| {
             let api = api.clone();
-            async move { api.authenticate(&head.into_parts().0).await.map_err(problem) }
+            async move { api.authenticate(&head.into_parts().0).await.map_err(|error| api.problem(error)) }
         })
         .boxed()
 }

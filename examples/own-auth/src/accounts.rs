@@ -9,16 +9,12 @@ use aws_lc_rs::{
     error::Unspecified,
     pbkdf2, rand,
 };
-use axum::http::{
-    HeaderMap, Method,
-    header::{COOKIE as COOKIE_HEADER, ORIGIN},
-    request::Parts,
-};
+use axum::http::{HeaderMap, Method, header::COOKIE as COOKIE_HEADER, request::Parts};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sqlx::{Executor as _, SqlitePool};
 use todo_core::{
     TodoService, UserId,
-    auth::{AuthError, Authenticator, Gate, GateError, Identity, Refusal, Verdict},
+    auth::{AllowedOrigins, AuthError, Authenticator, Credentials, Gate, GateError, Identity, Refusal, Verdict},
     clock::{Clock, Timestamp},
     store::SqliteStore,
 };
@@ -58,7 +54,7 @@ const SCHEMA: &str = "
 pub struct Accounts {
     pool: SqlitePool,
     clock: Arc<dyn Clock>,
-    origin: Arc<str>,
+    origins: AllowedOrigins,
     iterations: NonZeroU32,
 }
 
@@ -71,7 +67,7 @@ impl Accounts {
     /// The database fails.
     pub async fn open(pool: SqlitePool, origin: &str, clock: impl Clock + 'static) -> Result<Self, sqlx::Error> {
         pool.execute(SCHEMA).await?;
-        Ok(Self { pool, clock: Arc::new(clock), origin: origin.into(), iterations: ITERATIONS })
+        Ok(Self { pool, clock: Arc::new(clock), origins: AllowedOrigins::new([origin]), iterations: ITERATIONS })
     }
 
     /// Sets the iterations of PBKDF2 for new passwords.
@@ -206,13 +202,16 @@ impl Accounts {
     }
 
     /// Checks that a write comes from a page of the service, which browsers state in the header `Origin`.
-    pub(crate) fn check_origin(&self, headers: &HeaderMap) -> Result<(), AuthError> {
-        let mut origins = headers.get_all(ORIGIN).iter();
-        match (origins.next(), origins.next()) {
-            (Some(origin), None) if origin.as_bytes() == self.origin.as_bytes() => Ok(()),
-            _ => Err(AuthError::ForeignOrigin),
-        }
+    pub(crate) fn check_origin(&self, method: &Method, headers: &HeaderMap) -> Result<(), AuthError> {
+        self.origins.check(method, headers)
     }
+}
+
+/// The row of the user of a session, which the gate and the host's handlers need too.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) is_disabled: bool,
+    pub(crate) signed_out_at: Timestamp,
 }
 
 /// Finds the user of the session.
@@ -220,47 +219,52 @@ impl Accounts {
 impl Authenticator for Accounts {
     async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
         let token = session_token(&head.headers)?;
-        if ![Method::GET, Method::HEAD].contains(&head.method) {
-            self.check_origin(&head.headers)?;
-        }
-        let session: Option<(String, i64, i64)> =
-            sqlx::query_as("select user, issued_at, expires_at from sessions where token_hash = $1")
-                .bind(hash(token))
-                .fetch_optional(&self.pool)
-                .await
-                .map_err(unavailable)?;
-        let (user, issued_at, expires_at) = session.ok_or(AuthError::Invalid(Refusal::Other("unknown session")))?;
+        self.check_origin(&head.method, &head.headers)?;
+        let session: Option<(String, i64, i64, Option<bool>, Option<i64>)> = sqlx::query_as(
+            "select user, issued_at, expires_at, disabled, signed_out_at
+             from sessions left join users on users.name = sessions.user where token_hash = $1",
+        )
+        .bind(hash(token))
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        let Some((user, issued_at, expires_at, is_disabled, signed_out_at)) = session else {
+            return Err(AuthError::Invalid(Refusal::Other("unknown session")));
+        };
         let expires_at = Timestamp::from_unix_micros(expires_at);
         if expires_at <= self.clock.now() {
             return Err(AuthError::Expired);
         }
         let user_id = UserId::new(user).map_err(|_| AuthError::Invalid(Refusal::Subject))?;
         let mut identity = Identity::new(user_id);
+        if let (Some(is_disabled), Some(signed_out_at)) = (is_disabled, signed_out_at) {
+            let signed_out_at = Timestamp::from_unix_micros(signed_out_at);
+            identity = identity.with_value(Account { is_disabled, signed_out_at });
+        }
         identity.issued_at = Some(Timestamp::from_unix_micros(issued_at));
         identity.expires_at = Some(expires_at);
         Ok(identity)
     }
+
+    fn credentials(&self) -> Credentials {
+        Credentials::cookie(COOKIE).missing("Sign in at /login.")
+    }
 }
 
-/// Rejects disabled users, and sessions that started before the last sign-out everywhere.
+/// Rejects deleted and disabled users, and sessions that started before the last sign-out everywhere.
 #[async_trait]
 impl Gate for Accounts {
     async fn judge(&self, identity: &Identity) -> Result<Verdict, GateError> {
-        let user: Option<(bool, i64)> = sqlx::query_as("select disabled, signed_out_at from users where name = $1")
-            .bind(identity.user_id.as_str())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(GateError::new)?;
-        let Some((is_disabled, signed_out_at)) = user else { return Ok(Verdict::Deny) };
-        let is_revoked = identity.issued_before(Timestamp::from_unix_micros(signed_out_at));
-        Ok(if is_disabled || is_revoked { Verdict::Deny } else { Verdict::Allow })
+        let Some(account) = identity.value::<Account>() else { return Ok(Verdict::Deny) };
+        let is_revoked = identity.issued_before(account.signed_out_at);
+        Ok(if account.is_disabled || is_revoked { Verdict::Deny } else { Verdict::Allow })
     }
 }
 
 /// Hides the database.
 impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Accounts").field("origin", &self.origin).finish_non_exhaustive()
+        f.debug_struct("Accounts").field("origins", &self.origins).finish_non_exhaustive()
     }
 }
 

@@ -17,7 +17,10 @@
 //! everywhere, from the next request on.
 //!
 //! Browsers also send cookies with requests that other sites cause. Writes are therefore accepted only with the
-//! service's own `Origin`, and rejected with 403 otherwise.
+//! service's own `Origin`, and rejected with 403 otherwise: [`AllowedOrigins`](todo_core::auth::AllowedOrigins).
+//!
+//! The authenticator also says what a 401 looks like ([`Credentials`](todo_core::auth::Credentials)), and attaches the
+//! row of the user to the identity, so that the gate and the handlers need not read it again.
 //!
 //! A public service also has to limit wrong passwords and delete expired sessions, which this example does not.
 
@@ -27,7 +30,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{FromRef, State},
-    http::{HeaderMap, StatusCode, header::SET_COOKIE},
+    http::{HeaderMap, Method, StatusCode, header::SET_COOKIE},
     response::{IntoResponse as _, Response},
     routing::{delete, get, post},
 };
@@ -76,9 +79,14 @@ struct Login {
     password: String,
 }
 
-async fn login(State(accounts): State<Accounts>, headers: HeaderMap, Json(login): Json<Login>) -> Response {
+async fn login(
+    State(accounts): State<Accounts>,
+    method: Method,
+    headers: HeaderMap,
+    Json(login): Json<Login>,
+) -> Response {
     // Otherwise another site could sign its visitors in to an account of its own, and read what they write.
-    if let Err(error) = accounts.check_origin(&headers) {
+    if let Err(error) = accounts.check_origin(&method, &headers) {
         return reject(error);
     }
     match accounts.begin_session(&login.name, login.password).await {
@@ -91,8 +99,13 @@ async fn login(State(accounts): State<Accounts>, headers: HeaderMap, Json(login)
 /// The least number of characters of a new password (NIST SP 800-63B, section 3.1.1.2, for a password and nothing else).
 const SHORTEST_PASSWORD: usize = 15;
 
-async fn sign_up(State(accounts): State<Accounts>, headers: HeaderMap, Json(login): Json<Login>) -> Response {
-    if let Err(error) = accounts.check_origin(&headers) {
+async fn sign_up(
+    State(accounts): State<Accounts>,
+    method: Method,
+    headers: HeaderMap,
+    Json(login): Json<Login>,
+) -> Response {
+    if let Err(error) = accounts.check_origin(&method, &headers) {
         return reject(error);
     }
     let Ok(name) = UserId::new(login.name) else {

@@ -162,6 +162,24 @@ async fn signed_in_users_have_tasks() {
     assert_eq!(session, json!({ "user": { "id": "ann" }, "expires_at": ends.to_string() }));
 }
 
+/// A page can show the sentence, and no browser asks for a password because of the challenge.
+#[tokio::test]
+async fn a_401_says_how_to_sign_in() {
+    let host = Host::start().await;
+    let mut browser = host.browser();
+    for path in ["/api/v1/tasks", "/me"] {
+        let response = browser.send("GET", path, None).await;
+        assert_rejected(&response, StatusCode::UNAUTHORIZED, "unauthenticated");
+        assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "Cookie", "{path}");
+        let problem: Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!(problem["detail"], "Sign in at /login.", "{path}");
+    }
+    let mut ann = host.browser_of("ann").await;
+    host.wait(13 * 60 * 60);
+    let problem: Value = serde_json::from_slice(ann.tasks().await.body()).unwrap();
+    assert_eq!(problem["detail"], "The session has expired.");
+}
+
 #[tokio::test]
 async fn wrong_passwords_and_unknown_users_get_no_cookie() {
     let host = Host::start().await;
@@ -340,7 +358,7 @@ async fn somebody_who_signs_up_is_signed_in() {
 async fn rows_of(host: &Host, user: &str) -> [i64; 3] {
     let count = "select (select count(*) from users where name = $1), (select count(*) from sessions where user = $1), \
                  (select count(*) from todo_tasks where user_id = $1)";
-    let (users, sessions, tasks) = sqlx::query_as(count).bind(user).fetch_one(&host.pool).await.unwrap();
+    let (users, sessions, tasks) = sqlx::query_as(count).bind(user).fetch_one(&host.pool).await.expect("counts");
     [users, sessions, tasks]
 }
 

@@ -32,7 +32,9 @@ pub async fn sign_up(
         tasks.for_user(user.clone()).create(NewTask::new(Title::new(title)?)).await?;
     }
     joined.take().await.ok_or("the transaction was taken before")?.commit().await?;
-    events.try_iter().for_each(|event| service.observe(event));
+    for event in events.try_iter() {
+        service.observe(event);
+    }
     Ok(())
 }
 // end

@@ -4,15 +4,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::{
-    HeaderMap, HeaderValue,
-    header::{COOKIE, ORIGIN},
-    request::Parts,
-};
+use http::{HeaderMap, header::COOKIE, request::Parts};
 use sqlx::PgPool;
 use todo_core::{
     UserId,
-    auth::{AuthError, Authenticator, Identity},
+    auth::{AllowedOrigins, AuthError, Authenticator, Credentials, Identity},
 };
 
 /// Finds the user in your table `sessions (token_hash bytea primary key, user_id text, expires_at timestamptz)`.
@@ -20,8 +16,8 @@ use todo_core::{
 pub struct Sessions {
     /// Your database.
     pub pool: PgPool,
-    /// Your site, as browsers write it: `https://todo.example`.
-    pub origin: HeaderValue,
+    /// Your site: `AllowedOrigins::new(["https://todo.example"])`.
+    pub origins: AllowedOrigins,
 }
 
 #[async_trait]
@@ -29,14 +25,17 @@ impl Authenticator for Sessions {
     async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
         let token = session_cookie(&head.headers).ok_or(AuthError::Missing)?; // 401
         // CSRF: browsers also send the cookie with requests of other sites, but then `Origin` names the other site.
-        if !head.method.is_safe() && head.headers.get(ORIGIN) != Some(&self.origin) {
-            return Err(AuthError::ForeignOrigin); // 403
-        }
+        self.origins.check(&head.method, &head.headers)?; // 403
         let select = "select user_id from sessions where token_hash = sha256($1) and expires_at > now()";
         let user: Option<String> =
             sqlx::query_scalar(select).bind(token.as_bytes()).fetch_optional(&self.pool).await.map_err(unavailable)?;
         let user = UserId::new(user.ok_or(AuthError::Expired)?); // 401
         Ok(Identity::new(user.map_err(unavailable)?))
+    }
+
+    /// For the 401, and for `/openapi.json`.
+    fn credentials(&self) -> Credentials {
+        Credentials::cookie("__Host-session").missing("Sign in first.")
     }
 }
 

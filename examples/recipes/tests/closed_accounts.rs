@@ -1,7 +1,5 @@
 //! The recipe of closed accounts: their tokens are rejected at once, and their tasks are deleted.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 use axum::Router;
 use bytes::Bytes;
 use http::{Request, StatusCode, header::AUTHORIZATION};

@@ -1,7 +1,5 @@
 //! The recipe of the hook on changes: changes in a transaction are reported after its commit.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 use std::sync::{Arc, Mutex, mpsc};
 
 use recipes::observer::{observed, sign_up};

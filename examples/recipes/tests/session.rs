@@ -4,14 +4,13 @@
 
 use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
-use http::HeaderValue;
 use recipes::session::Sessions;
 use sqlx::{Executor as _, PgPool};
 use testkit::{
     http::{Client, Server},
     postgres::TestDatabase,
 };
-use todo_core::{TodoService, api::TodoApi, store::MemoryStore};
+use todo_core::{TodoService, api::TodoApi, auth::AllowedOrigins, store::MemoryStore};
 
 const ORIGIN: &str = "https://todo.example";
 
@@ -24,7 +23,7 @@ async fn api() -> (TestDatabase, Server) {
         insert into sessions values (sha256('token-of-ann'), 'ann', now() + interval '1 hour');
         insert into sessions values (sha256('token-of-bob'), 'bob', now() - interval '1 second')";
     pool.execute(sessions).await.unwrap();
-    let sessions = Sessions { pool, origin: HeaderValue::from_static(ORIGIN) };
+    let sessions = Sessions { pool, origins: AllowedOrigins::new([ORIGIN]) };
     let todo = TodoApi::new(TodoService::new(MemoryStore::new()), sessions);
     let app = axum::Router::new().nest("/api/v1", todo_axum::router(todo));
     let server = Server::start(async |listener| axum::serve(listener, app).await.unwrap()).await;

@@ -7,13 +7,13 @@ use http::{
     HeaderName, Method, Request, Response,
     header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN},
 };
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use todo_core::api::{ApiError, TodoApi, problem};
 use tower::{BoxError, Layer as _, Service, ServiceExt as _, service_fn, util::BoxCloneSyncService};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    connection::RequestBody,
+    connection::{MAX_HEAD, MAX_HEADERS, RequestBody, has_large_head},
     cors::{Cors, ForeignOrigins},
 };
 
@@ -109,7 +109,7 @@ fn axum(api: TodoApi, cors: &Cors) -> App {
 
 #[cfg(feature = "poem")]
 fn poem(api: TodoApi, cors: &Cors) -> App {
-    use http_body_util::{BodyExt as _, combinators::BoxBody};
+    use http_body_util::combinators::BoxBody;
     use poem::{
         Endpoint as _, RequestParts, Route,
         error::NotFoundError,
@@ -165,7 +165,7 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     // Shared, since the CORS layer owns lists of headers, and each connection and request clones all of this.
-    let app = Arc::new(CatchPanicLayer::custom(respond_to_panic).layer(app));
+    let app = Arc::new(with_head_limit(CatchPanicLayer::custom(respond_to_panic).layer(app)));
     let with_cors = Arc::new(cors.layer().layer((*app).clone()));
     let (allowed, foreign) = (cors.origins.clone(), ForeignOrigins::default());
     BoxCloneSyncService::new(service_fn(move |request: Request<R>| {
@@ -186,6 +186,27 @@ where
     }))
 }
 
+/// Responds to requests with too large a head. hyper's own response would have no body and no headers.
+fn with_head_limit<S, R>(
+    app: S,
+) -> impl Service<Request<R>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+where
+    R: Send + 'static,
+    S: Service<Request<R>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+{
+    service_fn(move |request: Request<R>| {
+        let too_large =
+            has_large_head(&request).then_some(ApiError::HeadTooLarge { bytes: MAX_HEAD, headers: MAX_HEADERS });
+        let app = app.clone();
+        async move {
+            match too_large {
+                Some(error) => Ok(problem(error).map(|body| Body::new(Full::new(body).map_err(BoxError::from)))),
+                None => app.oneshot(request).await,
+            }
+        }
+    })
+}
+
 /// Whether this is a CORS preflight request (Fetch standard, "CORS-preflight request").
 fn is_preflight<R>(request: &Request<R>) -> bool {
     request.headers().contains_key(ORIGIN) && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
@@ -198,13 +219,11 @@ fn respond_to_panic(_: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use http::{
         HeaderValue, StatusCode,
         header::{ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE},
     };
-    use http_body_util::BodyExt as _;
-
-    use super::*;
 
     const ALLOWED_ORIGIN: HeaderValue = HeaderValue::from_static("https://app.example.com");
 

@@ -25,7 +25,8 @@ pub(crate) enum Command {
     Migrate(Sources, Migration),
     User(Sources, UserCommand),
     OpenApi,
-    Healthcheck(Sources),
+    /// Whether only the process is asked, and not the database.
+    Healthcheck(Sources, bool),
 }
 
 /// The options of the command `token`.
@@ -46,7 +47,7 @@ pub(crate) fn parse() -> Command {
         Some(("migrate", matches)) => Command::Migrate(sources(matches, MIGRATE), migration(matches)),
         Some(("user", matches)) => user_command(matches),
         Some(("openapi", _)) => Command::OpenApi,
-        Some(("healthcheck", matches)) => Command::Healthcheck(sources(matches, HEALTHCHECK)),
+        Some(("healthcheck", matches)) => Command::Healthcheck(sources(matches, HEALTHCHECK), matches.get_flag("live")),
         Some((_, matches)) => Command::Serve(sources(matches, Settings::GROUPS)),
         None => Command::Serve(sources(&matches, Settings::GROUPS)),
     }
@@ -131,6 +132,12 @@ fn definition() -> clap::Command {
         .subcommand(
             clap::Command::new("healthcheck")
                 .about("Fails unless the server on this machine is ready; for images without curl")
+                .arg(
+                    Arg::new("live")
+                        .long("live")
+                        .action(ArgAction::SetTrue)
+                        .help("Ask only whether the process responds, and not the database"),
+                )
                 .args(flags(HEALTHCHECK)),
         )
 }

@@ -1,6 +1,6 @@
 //! Opens, checks and migrates the database.
 
-use std::{mem, time::Duration};
+use std::{error::Error, io, iter, mem, time::Duration};
 
 use todo_core::{
     TodoService,
@@ -13,7 +13,7 @@ use todo_core::{
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    failure::{Failure, error_chain},
+    failure::{Failure, error_chain, shortened},
     settings::{Database, Secret},
 };
 
@@ -75,18 +75,10 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
             }
             Ok(Store::Sqlite(open_sqlite(url, *max_waiting).await?))
         }
-        Database::Postgres { url, direct, options, coalesce, row_security } => {
-            let failed = |error| failed(&url.masked_url(), &error);
-            let store = connect(url, options, *row_security).map_err(failed)?;
-            let checked = retry_while_unreachable(async || store.check().await).await;
-            let report = checked.map_err(|error| match error {
-                StoreError::Unavailable(_) | StoreError::Interrupted(_) => Failure::fatal(format!(
-                    "cannot reach the database {}: {}; start the database, or correct its URL",
-                    url.masked_url(),
-                    error_chain(&error)
-                )),
-                error => failed(error),
-            })?;
+        Database::Postgres { name, url, direct, options, coalesce, row_security } => {
+            let place = place(name, url);
+            let store = connect(url, options, *row_security).map_err(|error| failed(&place, &error))?;
+            let report = retry_while_unreachable(&place, async || store.check().await).await?;
             tracing::info!(
                 database = url.masked_url(),
                 durable = report.durable,
@@ -114,7 +106,7 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
             }
             // Before the migration enables row-level security, since it then applies to running servers as well.
             if *row_security {
-                store.check_role().await.map_err(|error| unusable(url, &error, true))?;
+                store.check_role().await.map_err(|error| unusable(&place, &error, true))?;
             }
             if may_migrate && let Err(failure) = migrate(database, &Migration::default()).await {
                 // A role that may not migrate may be the role of a server with row-level security.
@@ -125,7 +117,7 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
                 }
                 return Err(failure);
             }
-            store.check_tables().await.map_err(|error| unusable(url, &error, *row_security))?;
+            store.check_tables().await.map_err(|error| unusable(&place, &error, *row_security))?;
             if !*coalesce {
                 return Ok(Store::Postgres(store));
             }
@@ -135,9 +127,14 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
     }
 }
 
-fn unusable(url: &Secret, error: &StoreError, row_security: bool) -> Failure {
+fn unusable(place: &str, error: &StoreError, row_security: bool) -> Failure {
     let hint = hint(error, row_security).map(|hint| format!("; {hint}")).unwrap_or_default();
-    Failure::fatal(format!("cannot use the database {}: {}{hint}", url.masked_url(), error_chain(error)))
+    Failure::fatal(format!("cannot use the database {place}: {}{hint}", error_chain(error)))
+}
+
+/// A database for messages: its URL without the password, and the setting that has the URL.
+fn place(name: &str, url: &Secret) -> String {
+    format!("{} ({name})", url.masked_url())
 }
 
 /// What to change if the role or the tables are not as the settings need them, if the error does not say it.
@@ -163,13 +160,11 @@ pub(crate) async fn open_as_it_is(database: &Database) -> Result<Store, Failure>
             store.ping().await.map_err(failed)?;
             Ok(Store::Sqlite(store))
         }
-        Database::Postgres { url, options, row_security, .. } => {
-            let store = connect(url, options, *row_security).map_err(|error| failed(&url.masked_url(), &error))?;
-            let checked = retry_while_unreachable(async || {
-                store.check().await?;
-                store.check_tables().await
-            });
-            checked.await.map_err(|error| unusable(url, &error, *row_security))?;
+        Database::Postgres { name, url, options, row_security, .. } => {
+            let place = place(name, url);
+            let store = connect(url, options, *row_security).map_err(|error| failed(&place, &error))?;
+            retry_while_unreachable(&place, async || store.check().await).await?;
+            store.check_tables().await.map_err(|error| unusable(&place, &error, *row_security))?;
             Ok(Store::Postgres(store))
         }
     }
@@ -207,18 +202,24 @@ pub(crate) async fn migrate(database: &Database, migration: &Migration) -> Resul
             store.close().await;
             migrated.map_err(failed)
         }
-        Database::Postgres { url, direct, options, row_security, .. } => {
-            let owner_url = direct.as_ref().unwrap_or(url);
-            let failed = |error| failed(&owner_url.masked_url(), &error);
+        Database::Postgres { name, url, direct, options, row_security, .. } => {
+            let (owner_name, owner_url) = match direct {
+                Some(direct) => ("DATABASE_DIRECT_URL", direct),
+                None => (*name, url),
+            };
+            let owner_place = place(owner_name, owner_url);
+            let failed = |error| failed(&owner_place, &error);
             let store = connect(owner_url, options, *row_security).map_err(failed)?;
-            let migrated = retry_while_unreachable(async || match migration.to {
+            let migrated = retry_while_unreachable(&owner_place, async || match migration.to {
                 None => store.migrate().await,
                 Some(version) => store.migrate_to(version, migration.loss).await,
             });
-            migrated.await.map_err(failed)?;
+            migrated.await?;
             let role = match (&migration.grant_to, direct) {
                 (Some(role), _) => Some(role.clone()),
-                (None, Some(_)) if *row_security && migration.to.is_none() => other_role(&store, url, options).await?,
+                (None, Some(_)) if *row_security && migration.to.is_none() => {
+                    other_role(&store, &place(name, url), url, options).await?
+                }
                 _ => None,
             };
             if let Some(role) = role {
@@ -233,10 +234,15 @@ pub(crate) async fn migrate(database: &Database, migration: &Migration) -> Resul
 
 /// The role of `url`, if it is not the owner's. The database is asked for it, since a pooler may use another role than
 /// its URL names.
-async fn other_role(owner: &PostgresStore, url: &Secret, options: &PostgresOptions) -> Result<Option<String>, Failure> {
-    let failed = |error| failed(&url.masked_url(), &error);
+async fn other_role(
+    owner: &PostgresStore,
+    place: &str,
+    url: &Secret,
+    options: &PostgresOptions,
+) -> Result<Option<String>, Failure> {
+    let failed = |error| failed(place, &error);
     let store = connect(url, options, true).map_err(failed)?;
-    let role = retry_while_unreachable(async || store.role().await).await.map_err(failed)?;
+    let role = retry_while_unreachable(place, async || store.role().await).await?;
     store.close().await;
     let owner = owner.role().await.map_err(failed)?;
     Ok((role != owner).then_some(role))
@@ -264,27 +270,57 @@ async fn open_sqlite(url: &str, max_waiting: Option<usize>) -> Result<SqliteStor
     })
 }
 
-fn failed(database: &str, error: &StoreError) -> Failure {
-    Failure::fatal(format!("cannot use the database {database}: {}", error_chain(error)))
+fn failed(place: &str, error: &StoreError) -> Failure {
+    // The places of connections are not repeated.
+    let text = match error {
+        StoreError::Setup(mistake) => match mistake.source() {
+            Some(_) => format!("{mistake} ({})", innermost(error)),
+            None => mistake.to_string(),
+        },
+        error => error_chain(error),
+    };
+    Failure::fatal(format!("cannot use the database {place}: {text}"))
+}
+
+/// An error and its causes.
+fn causes(error: &StoreError) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    iter::successors(Some(error as &(dyn Error + 'static)), |error| (**error).source())
+}
+
+fn innermost(error: &StoreError) -> String {
+    causes(error).last().map_or_else(String::new, |cause| shortened(&cause.to_string()).into_owned())
 }
 
 /// Retries for [`RETRY_FOR`] while the database is unreachable.
-async fn retry_while_unreachable<T>(attempt: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+async fn retry_while_unreachable<T>(
+    place: &str,
+    attempt: impl AsyncFn() -> Result<T, StoreError>,
+) -> Result<T, Failure> {
     let deadline = Instant::now() + RETRY_FOR;
     let mut is_first = true;
     loop {
-        match attempt().await {
-            Err(error @ (StoreError::Unavailable(_) | StoreError::Interrupted(_))) if Instant::now() < deadline => {
-                let error = error_chain(&error);
-                if mem::take(&mut is_first) {
-                    tracing::warn!(error, "the database is unreachable; retrying for {RETRY_FOR:?}");
-                } else {
-                    tracing::debug!(error, "the database is unreachable; retrying");
-                }
-                // At random, since many servers may have been started together.
-                sleep(Jitter::shared().spread(MAX_PAUSE)).await;
-            }
-            result => return result,
+        let error = match attempt().await {
+            Ok(output) => return Ok(output),
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Interrupted(_))) => error,
+            Err(error) => return Err(failed(place, &error)),
+        };
+        let cause = innermost(&error);
+        if Instant::now() >= deadline {
+            // Other servers may hold the lock of the migrations, or all connections.
+            let is_reached = !causes(&error).any(<dyn Error>::is::<io::Error>);
+            return Err(if is_reached {
+                failed(place, &error)
+            } else {
+                let text = "start the database, or correct its URL";
+                Failure::fatal(format!("cannot reach the database {place}: {cause}; {text}"))
+            });
         }
+        if mem::take(&mut is_first) {
+            tracing::warn!(cause, "the database {place} is unreachable; retrying for {RETRY_FOR:?}");
+        } else {
+            tracing::debug!(cause, "the database {place} is unreachable; retrying");
+        }
+        // At random, since many servers may have been started together.
+        sleep(Jitter::shared().spread(MAX_PAUSE)).await;
     }
 }

@@ -1,11 +1,13 @@
 //! Makes the key sources of the token verifier from the settings.
 
-use std::{fs, path::Path};
+use std::{fs, net::IpAddr, path::Path};
 
+use http::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
 use todo_core::auth::{InvalidSource, JwkSet, KeySource, RemoteJwks, Shape};
 
 use crate::{
-    settings::{Hs256, Keys, Secret},
+    settings::{Hs256, Keys, Secret, quoted},
     trace,
 };
 
@@ -29,6 +31,16 @@ pub(crate) fn key_sources(keys: &Keys) -> Result<Vec<KeySource>, Vec<Problem>> {
                 Err(missing) => problems.extend(missing),
             },
             Err(problem) => problems.push(("JWKS_FILE", problem)),
+        }
+    }
+    let has_key_set = keys.have_key_set() || keys.has_invalid_key;
+    let uses_secrets = keys.effective_hs256() != Hs256::Off;
+    for (name, prefix, is_used) in [
+        ("JWKS_USER_PREFIX", &keys.jwks_user_prefix, has_key_set),
+        ("JWT_HS256_USER_PREFIX", &keys.hs256_user_prefix, uses_secrets),
+    ] {
+        if prefix.is_some() && !is_used {
+            problems.push((name, "has no effect, since there is no such key".to_owned()));
         }
     }
     match shared_secrets(keys) {
@@ -67,6 +79,14 @@ fn remote_key_set(keys: &Keys) -> Result<Option<KeySource>, Vec<Problem>> {
     if keys.jwks_allow_http {
         remote = remote.allow_insecure_http();
     }
+    if let Some(path) = &keys.jwks_ca_file {
+        let pem = fs::read(path)
+            .map_err(|error| problem("JWKS_CA_FILE", format!("{} cannot be read: {error}", path.display())))?;
+        remote = remote.add_root_certificates(pem);
+    }
+    if let Some(proxy) = proxy_for(&url, keys) {
+        remote = remote.proxy(proxy);
+    }
     match remote.build() {
         Ok(remote) => with_rules(KeySource::remote(remote), keys).map(Some),
         Err(InvalidSource::Url) => Err(vec![(
@@ -77,8 +97,42 @@ fn remote_key_set(keys: &Keys) -> Result<Option<KeySource>, Vec<Problem>> {
                  is trusted"
             ),
         )]),
-        Err(error) => Err(vec![(name, error.to_string())]),
+        Err(error @ InvalidSource::RootCertificates) => {
+            let path = keys.jwks_ca_file.as_deref().unwrap_or(Path::new("")).display();
+            Err(problem("JWKS_CA_FILE", format!("{path} cannot be used: {error}")))
+        }
+        Err(error @ InvalidSource::Proxy) => {
+            let proxy = keys.proxy.as_ref().map_or("", Secret::reveal);
+            Err(problem("HTTPS_PROXY", format!("{} cannot be used: {error}", quoted(proxy))))
+        }
+        Err(error @ InvalidSource::Client { .. }) => Err(problem(
+            name,
+            format!(
+                "{error}; root certificates are those of the platform, or those in SSL_CERT_FILE and SSL_CERT_DIR if these \
+                 variables are set"
+            ),
+        )),
+        Err(error) => Err(problem(name, error.to_string())),
     }
+}
+
+fn problem(name: &'static str, text: String) -> Vec<Problem> {
+    vec![(name, text)]
+}
+
+/// The proxy for this URL, by the rules that other programs have for these variables. A proxy is used only for TLS, since
+/// it could replace keys that are not encrypted. It does not reach this machine by its own address.
+fn proxy_for<'a>(url: &str, keys: &'a Keys) -> Option<&'a str> {
+    let proxy = keys.proxy.as_ref()?.reveal();
+    let uri: Uri = url.parse().ok()?;
+    let host = uri.host()?.trim_matches(['[', ']']);
+    let is_this_machine = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if uri.scheme_str() != Some("https") || is_this_machine {
+        return None;
+    }
+    // Whether the proxy itself can be used is checked later.
+    let rules = Matcher::builder().https("http://proxy").no(keys.no_proxy.as_deref().unwrap_or_default()).build();
+    rules.intercept(&uri).is_some().then_some(proxy)
 }
 
 fn read_key_set(path: &Path) -> Result<JwkSet, String> {
@@ -107,6 +161,9 @@ fn with_rules(mut source: KeySource, keys: &Keys) -> Result<KeySource, Vec<Probl
     if let Some(subject) = &keys.subject {
         source = source.subject(subject);
     }
+    if let Some(prefix) = &keys.jwks_user_prefix {
+        source = source.user_prefix(prefix);
+    }
     if missing.is_empty() { Ok(with_scope(source, keys)) } else { Err(missing) }
 }
 
@@ -132,6 +189,9 @@ fn shared_secrets(keys: &Keys) -> Result<Option<KeySource>, Problem> {
     }
     let mut source = KeySource::secrets(keys.secrets.iter().map(Secret::reveal))
         .map_err(|error| ("BETTER_AUTH_SECRET", error.to_string()))?;
+    if let Some(prefix) = &keys.hs256_user_prefix {
+        source = source.user_prefix(prefix);
+    }
     if hs256 == Hs256::CookieCache {
         // This cookie has no issuer, no audience and no scope, and always the same claim for the user.
         let given = [

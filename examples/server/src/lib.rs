@@ -8,9 +8,9 @@
 //! | `todo-server migrate` | migrates the database to the newest version, or with `--to` to another |
 //! | `todo-server user erase ID`, `user move FROM TO` | deletes all tasks of a user, or moves them to another user |
 //! | `todo-server openapi` | prints the OpenAPI document |
-//! | `todo-server healthcheck` | asks the server on this machine whether it is ready |
+//! | `todo-server healthcheck` | asks the server on this machine whether it is ready; with `--live`, whether it responds |
 //!
-//! `todo-server help serve` lists the settings. The exit code is 0 for success (also after SIGTERM and SIGINT), 1 for a
+//! `todo-server help serve` lists the settings. The exit code is 0 for success (also after SIGTERM, SIGINT and SIGHUP), 1 for a
 //! failure, and 2 for wrong settings or flags.
 //!
 //! This library is the program without its allocator: `main.rs` calls [`main`]. To use the todo API in a program of
@@ -27,6 +27,7 @@ mod database;
 mod failure;
 mod key_sources;
 mod log_budget;
+mod log_writer;
 mod metrics;
 #[cfg(feature = "otel")]
 mod otel;
@@ -41,8 +42,10 @@ use std::process::ExitCode;
 #[must_use]
 pub fn main() -> ExitCode {
     metrics::process::started();
-    match commands::run(cli::parse()) {
+    let code = match commands::run(cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
-    }
+    };
+    log_writer::flush();
+    code
 }

@@ -1,9 +1,15 @@
 //! Listening, accepting and stopping.
 
-use std::{io, net::SocketAddr, pin::pin, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use socket2::SockRef;
+use todo_core::api::TodoApi;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -14,7 +20,7 @@ use tower::BoxError;
 
 use crate::{
     app::App,
-    connection::{ConnectionServer, MemoryBudget},
+    connection::{Beginning, ConnectionServer, MemoryBudget},
     connection_limit::ConnectionLimit,
     failure::{Failure, error_chain},
     log_budget::LogBudget,
@@ -95,7 +101,7 @@ fn raise_open_file_limit() -> Option<u64> {
     None
 }
 
-/// The number of stop signals (SIGTERM, SIGINT) since this was made.
+/// The number of stop signals (SIGTERM, SIGINT, SIGHUP) since this was made.
 #[derive(Clone, Debug)]
 pub(crate) struct StopSignals(watch::Receiver<u32>);
 
@@ -114,9 +120,10 @@ impl StopSignals {
         self.at_least(1).await;
     }
 
-    /// Waits for the second signal, which stops at once.
-    async fn second(&mut self) {
-        self.at_least(2).await;
+    /// Waits for another signal than those that have been counted.
+    async fn next(&mut self) {
+        let count = *self.0.borrow();
+        self.at_least(count + 1).await;
     }
 
     async fn at_least(&mut self, wanted: u32) {
@@ -131,15 +138,33 @@ impl StopSignals {
 fn count_signals(count: watch::Sender<u32>) -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // `nohup` has told this program to ignore it.
+    let mut hangup = if hang_up_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
     Ok(async move {
         loop {
+            let third = async {
+                match &mut hangup {
+                    Some(signal) => signal.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = third => {}
             }
             count.send_modify(|count| *count += 1);
         }
     })
+}
+
+/// Whether the parent has set SIGHUP to be ignored, as far as the system tells.
+#[cfg(unix)]
+fn hang_up_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    // The lowest bit is signal 1.
+    mask.is_some_and(|mask| mask & 1 == 1)
 }
 
 #[cfg(not(unix))]
@@ -152,7 +177,35 @@ fn count_signals(count: watch::Sender<u32>) -> io::Result<impl Future<Output = (
     })
 }
 
-/// Serves until the first stop signal, then finishes open requests for at most `grace`.
+/// How the server stops.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    pub(crate) signals: StopSignals,
+    /// The API, whose readiness probe fails from the first signal on.
+    pub(crate) api: TodoApi,
+    /// How long connections are accepted after the first signal.
+    pub(crate) delay: Duration,
+    /// How long open requests may take after that.
+    pub(crate) grace: Duration,
+}
+
+impl Stop {
+    /// Ends when no more connections are to be accepted.
+    async fn begun(&self) {
+        let mut signals = self.signals.clone();
+        signals.first().await;
+        self.api.begin_stop();
+        if !self.delay.is_zero() {
+            tracing::info!("stopping: no longer ready; connections are accepted for another {:?}", self.delay);
+            tokio::select! {
+                () = sleep(self.delay) => {}
+                () = signals.next() => {}
+            }
+        }
+    }
+}
+
+/// Serves until the first stop signal, then stops as [`Stop`] says.
 ///
 /// At the connection limit further connections wait in the listen queue of the operating system.
 pub(crate) async fn serve(
@@ -160,11 +213,32 @@ pub(crate) async fn serve(
     app: App,
     limit: ConnectionLimit,
     memory: MemoryBudget,
-    mut stop: StopSignals,
-    grace: Duration,
+    mut stop: Stop,
 ) {
     let server = ConnectionServer::default().with_limit(limit.clone()).with_memory(memory);
     let connections = GracefulShutdown::new();
+    accept(&listener, &app, &server, &limit, &connections, pin!(stop.begun())).await;
+    drop(listener);
+    tracing::info!(connections = connections.count(), "stopping: finishing open requests");
+    let mut finished = pin!(connections.shutdown());
+    tokio::select! {
+        () = &mut finished => tracing::info!("stopped"),
+        () = sleep(stop.grace) => {
+            tracing::warn!("stopped before all requests were finished, after {:?}", stop.grace);
+        }
+        () = stop.signals.next() => tracing::warn!("stopped at once after another signal"),
+    }
+}
+
+/// Accepts connections until the stop.
+async fn accept(
+    listener: &TcpListener,
+    app: &App,
+    server: &ConnectionServer,
+    limit: &ConnectionLimit,
+    connections: &GracefulShutdown,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) {
     let mut last_warning = None;
     loop {
         let slot = match limit.try_acquire() {
@@ -177,13 +251,13 @@ pub(crate) async fn serve(
                 }
                 tokio::select! {
                     slot = limit.acquire() => slot,
-                    () = stop.first() => break,
+                    () = &mut stop => break,
                 }
             }
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.first() => break,
+            () = &mut stop => break,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -191,11 +265,16 @@ pub(crate) async fn serve(
                 let _ = stream.set_nodelay(true);
                 let open = slot.occupy();
                 let lines = LogBudget::default();
-                let connection = connections.watch(connection(&server, stream, app.clone(), lines.clone()));
+                let beginning = Beginning::default();
+                let connection = connection(server, stream, app.clone(), lines.clone(), &beginning);
+                let connection = connections.watch(connection);
                 tokio::spawn(async move {
                     let _open = open;
                     // Libraries log what a client sends, too.
-                    if let Err(error) = lines.scope(connection).await {
+                    let Err(error) = lines.scope(connection).await else { return };
+                    if let Some(reason) = beginning.unreadable(&*error) {
+                        telemetry::unreadable(reason, peer, &*error, &lines);
+                    } else {
                         tracing::debug!(%peer, error = error_chain(&*error), "connection closed with an error");
                     }
                 });
@@ -206,18 +285,10 @@ pub(crate) async fn serve(
                 tracing::warn!(%error, "cannot accept connections; retrying");
                 tokio::select! {
                     () = sleep(Duration::from_millis(500)) => {}
-                    () = stop.first() => break,
+                    () = &mut stop => break,
                 }
             }
         }
-    }
-    drop(listener);
-    tracing::info!(connections = connections.count(), "stopping: finishing open requests");
-    let mut finished = pin!(connections.shutdown());
-    tokio::select! {
-        () = &mut finished => tracing::info!("stopped"),
-        () = sleep(grace) => tracing::warn!("stopped before all requests were finished, after {grace:?}"),
-        () = stop.second() => tracing::warn!("stopped at once after a second signal"),
     }
 }
 
@@ -227,11 +298,13 @@ fn connection<S>(
     stream: S,
     app: App,
     lines: LogBudget,
+    beginning: &Beginning,
 ) -> impl GracefulConnection<Error = BoxError> + Send + use<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    server.serve(stream, move |request| telemetry::observe(app.clone(), request, lines.clone()))
+    let respond = move |request| telemetry::observe(app.clone(), request, lines.clone());
+    server.serve_noting(stream, beginning, respond)
 }
 
 /// Whether only this connection failed, so that the next one may be accepted at once.
@@ -265,7 +338,8 @@ mod tests {
             sleep(Duration::from_millis(20)).await;
             Ok::<_, Infallible>(Response::new(Body::default()))
         }));
-        let connection = connection(&ConnectionServer::default(), stream, app, LogBudget::default());
+        let connection =
+            connection(&ConnectionServer::default(), stream, app, LogBudget::default(), &Beginning::default());
         let open_for = async move {
             let began = Instant::now();
             let _ = connection.await;
@@ -315,7 +389,8 @@ mod tests {
         let app = BoxCloneSyncService::new(service_fn(async |_: Request<RequestBody>| {
             Ok::<_, Infallible>(Response::new(Body::new(Full::from(vec![7; 1000]).map_err(BoxError::from))))
         }));
-        let connection = connection(&ConnectionServer::default(), stream, app, LogBudget::default());
+        let connection =
+            connection(&ConnectionServer::default(), stream, app, LogBudget::default(), &Beginning::default());
         let began = Instant::now();
         let closed = tokio::spawn(async move {
             let error = connection.await.expect_err("it is closed");

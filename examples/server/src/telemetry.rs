@@ -1,13 +1,16 @@
 //! Logs and traces: one log line for each request, without its content.
 //!
-//! Logs go to standard error, since standard output is for the output of commands. Headers, queries, bodies and claims
+//! Logs go to standard error, since standard output is for the output of commands; [`crate::log_writer`] writes them, so
+//! that no request waits for their reader. Headers, queries, bodies and claims
 //! are never logged, at any level. For this reason other crates log at most warnings. What a client can put into a line
 //! is short: its `x-request-id`, of at most 64 characters, and its trace id. [`crate::log_budget`] bounds the number of
 //! lines.
 
 use std::{
     convert::Infallible,
+    error::Error,
     io::{self, IsTerminal as _},
+    net::SocketAddr,
     panic,
     sync::{
         Arc, OnceLock,
@@ -26,8 +29,10 @@ use tracing_subscriber::{Layer as _, filter::Targets, fmt, layer::SubscriberExt 
 use crate::otel;
 use crate::{
     app::{App, Body, X_REQUEST_ID},
-    failure::{Failure, shortened},
+    connection::Unreadable,
+    failure::{Failure, error_chain, shortened},
     log_budget::{self, Line, LogBudget, WithinBudget},
+    log_writer,
     metrics::requests::{self, KnownMethod, Route},
     settings::Log,
     trace::{Current, Parent},
@@ -51,7 +56,6 @@ impl Telemetry {
 }
 
 /// Starts to log, and to export traces if the environment asks for it. Panics are logged in the same format.
-#[cfg_attr(not(feature = "otel"), expect(clippy::unnecessary_wraps, reason = "only the exporter can fail"))]
 pub(crate) fn install(log: Log) -> Result<Telemetry, Failure> {
     let targets = Targets::new()
         .with_default(log.level.min(LevelFilter::WARN))
@@ -61,7 +65,9 @@ pub(crate) fn install(log: Log) -> Result<Telemetry, Failure> {
         .with_target("sqlx_postgres::options", LevelFilter::OFF);
     #[cfg(feature = "otel")]
     let targets = targets.with_target(otel::TARGET, LevelFilter::OFF);
-    let lines = fmt::layer().with_writer(io::stderr);
+    let writer =
+        log_writer::start().map_err(|error| Failure::fatal(format!("cannot start the thread of the log: {error}")))?;
+    let lines = fmt::layer().with_writer(writer);
     let lines = if log.json {
         lines.json().flatten_event(true).with_current_span(false).boxed()
     } else {
@@ -122,6 +128,15 @@ pub(crate) async fn observe<B>(
         Ok(response)
     });
     lines.scope(responding.instrument(span).instrument(exported)).await
+}
+
+/// Logs and counts a request that could not be read, so that it has no response of the API.
+pub(crate) fn unreadable(reason: Unreadable, peer: SocketAddr, error: &(dyn Error + 'static), lines: &LogBudget) {
+    requests::unreadable(reason);
+    if lines.allows(Level::INFO, Line::Other) {
+        let (text, reason, error) = (reason.explanation(), reason.name(), error_chain(error));
+        tracing::info!(target: log_budget::TARGET, reason, %peer, error, "{text}");
+    }
 }
 
 /// The `x-request-id` of the request if it is at most 64 visible ASCII characters, otherwise a new one.

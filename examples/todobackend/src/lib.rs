@@ -232,7 +232,7 @@ impl<E: Into<ApiError>> From<E> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let Self(error) = self;
-        if error.status().is_server_error() {
+        if error.is_failure() {
             tracing::error!(%error, cause = error.source(), "request failed");
         }
         problem(error).map(Body::from)

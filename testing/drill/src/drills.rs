@@ -9,6 +9,7 @@ use std::{
 
 use sqlx::Connection as _;
 use testkit::{
+    haproxy::{self, HaProxy},
     pgbouncer::PgBouncer,
     postgres::Faults,
     proxy::{Proxy, Traffic},
@@ -41,6 +42,7 @@ pub(crate) enum Drill {
     KillKeyServer,
     Terminate,
     TwoServers,
+    RollingRestart,
     BackupSqlite,
     BackupPostgres,
     BackupRowSecurity,
@@ -49,7 +51,7 @@ pub(crate) enum Drill {
 }
 
 impl Drill {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::KillServer,
         Self::KillPostgres,
         Self::RestartPostgres,
@@ -62,6 +64,7 @@ impl Drill {
         Self::KillKeyServer,
         Self::Terminate,
         Self::TwoServers,
+        Self::RollingRestart,
         Self::BackupSqlite,
         Self::BackupPostgres,
         Self::BackupRowSecurity,
@@ -86,6 +89,7 @@ impl Drill {
             Self::KillKeyServer => "kill-key-server",
             Self::Terminate => "terminate",
             Self::TwoServers => "two-servers",
+            Self::RollingRestart => "rolling-restart",
             Self::BackupSqlite => "backup-sqlite",
             Self::BackupPostgres => "backup-postgres",
             Self::BackupRowSecurity => "backup-row-security",
@@ -113,6 +117,9 @@ impl Drill {
             Self::Terminate => "SIGTERM while requests wait for a lock; then the server is started again",
             Self::TwoServers => {
                 "two servers start at the same time on an empty database; one is killed and started again"
+            }
+            Self::RollingRestart => {
+                "two servers behind HAProxy get SIGTERM one after the other, and are started again; three rounds"
             }
             Self::BackupSqlite => "todo.db is backed up under load, deleted and restored, as docs/backup.md says",
             Self::BackupPostgres => {
@@ -176,6 +183,7 @@ impl Drill {
             Self::KillKeyServer => kill_key_server(options).await,
             Self::Terminate => terminate(options).await,
             Self::TwoServers => two_servers(options).await,
+            Self::RollingRestart => rolling_restart(options).await,
             Self::BackupSqlite => backup::sqlite(self, options).await,
             Self::BackupPostgres => backup::postgres(self, options, false).await,
             Self::BackupRowSecurity => backup::postgres(self, options, true).await,
@@ -381,6 +389,51 @@ async fn two_servers_once(options: &Options, delay: Duration) -> Result<Row, Fai
         delay.as_millis(),
         back.map_or_else(|| "never".to_owned(), |time| time.as_millis().to_string())
     )];
+    Ok(row)
+}
+
+/// No request may fail, since the proxy knows in time which server stops.
+async fn rolling_restart(options: &Options) -> Result<Row, Failure> {
+    let drill = Drill::RollingRestart;
+    let postgres = postgres().await?;
+    // What the options set comes later, so that it counts: `--set SHUTDOWN_DELAY_SECONDS=0` shows that the drill can fail.
+    let mut setup = with_secret(drill, options, postgres.url());
+    if !options.set.iter().any(|(name, _)| name == "SHUTDOWN_DELAY_SECONDS") {
+        setup = setup.set("SHUTDOWN_DELAY_SECONDS", "2");
+    }
+    let mut hosts = [Host::start(&setup)?, Host::start(&setup)?];
+    for host in &mut hosts {
+        host.wait_until_ready().await?;
+    }
+    let proxy = block_in_place(|| HaProxy::before(&[hosts[0].address(), hosts[1].address()]));
+    // A new server gets requests when the proxy has asked it.
+    let noticed = 3 * haproxy::INTERVAL;
+    sleep(noticed).await;
+    let mut load = Load::new(&[proxy.address()], &by_secret());
+    load.fill().await;
+    load.start(options.rate);
+    sleep(Duration::from_secs(2)).await;
+    let mut times = Vec::new();
+    let mut failures = Vec::new();
+    for _ in 0..3 {
+        for host in &mut hosts {
+            let begun = Instant::now();
+            host.terminate()?;
+            let status = host.end().await?;
+            times.push(begun.elapsed().as_millis().to_string());
+            if !status.success() {
+                failures.push(format!("after SIGTERM the server exited with {status}"));
+            }
+            host.restart()?;
+            host.wait_until_ready().await?;
+            sleep(noticed).await;
+        }
+    }
+    load.stop().await;
+    let memory = hosts[0].memory();
+    let mut row = finish(drill, &setup, &mut load, hosts.into(), None, UNDISTURBED, false).await?;
+    row.notes.push(format!("the servers exited {} ms after SIGTERM; {memory:.0} MiB", times.join(", ")));
+    row.failures.extend(failures);
     Ok(row)
 }
 

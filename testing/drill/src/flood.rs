@@ -138,13 +138,13 @@ async fn flood_once(mode: Mode, options: &Options) -> Result<Row, Failure> {
     let mut total = std::mem::take(&mut *load.tally());
     sleep(time).await;
     let without = std::mem::take(&mut *load.tally());
-    let flooder = Flooder::start(host.address(), by_secret()("flooder"), options.flood);
+    let the_user = Flooder::start(host.address(), by_secret()("flooder"), options.flood);
     sleep(WARM_UP).await;
     total.add(std::mem::take(&mut *load.tally()));
     sleep(time).await;
     let with = std::mem::take(&mut *load.tally());
     let memory = host.memory();
-    let flooded = tokio::task::block_in_place(|| flooder.stop())?;
+    let flooded = tokio::task::block_in_place(|| the_user.stop())?;
     load.stop().await;
     let notes = vec![format!(
         "{}: without the flood {}; with it {}; the flood: {flooded}; {memory:.0} MiB",

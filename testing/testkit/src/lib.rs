@@ -4,11 +4,14 @@
 //! - [`embedding`] has the test cases of the examples that embed the API into a guest book.
 //! - [`postgres`] finds or starts a server and gives every test a database of its own.
 //! - [`http`] serves an app on a free port and talks to it over real sockets, byte for byte.
-//! - [`pgbouncer`] puts a real pooler before a database, and [`proxy`] a network that can be interrupted.
+//! - [`http_proxy`] forwards tunnels to a server, as proxies of companies do.
+//! - [`haproxy`] puts a real proxy before servers, [`pgbouncer`] a real pooler before a database, and [`proxy`] a network
+//!   that can be interrupted.
 //! - [`process`] measures the CPU time and the memory of processes.
 //! - [`programs`] finds the programs that tests run.
+//! - [`sessions`] is a host whose users have sessions and accounts.
 //! - [`stores`] makes an empty store of each kind for the suites of `todo_core::conformance`.
-//! - [`tls`] makes certificates of a private authority.
+//! - [`tls`] makes certificates of a private authority, and serves HTTPS with them.
 //! - [`tokens`] makes valid and invalid tokens, and their key sets.
 //!
 //! Nothing here corrects the behaviour of what it tests. A test that cannot be set up panics, with a message that says
@@ -16,12 +19,15 @@
 
 pub mod bodies;
 pub mod embedding;
+pub mod haproxy;
 pub mod http;
+pub mod http_proxy;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod sessions;
 pub mod stores;
 pub mod tls;
 pub mod tokens;

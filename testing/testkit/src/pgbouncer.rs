@@ -55,7 +55,17 @@ impl PgBouncer {
     /// If the program is missing; the message says what to run.
     #[must_use]
     pub fn tracking(database: &str) -> Self {
-        Self::new(tracking_program(), database, Some(1000))
+        Self::tracking_with(database, "")
+    }
+
+    /// The same with further settings, one a line.
+    ///
+    /// # Panics
+    ///
+    /// As [`tracking`](Self::tracking) does.
+    #[must_use]
+    pub fn tracking_with(database: &str, settings: &str) -> Self {
+        Self::new(tracking_program(), database, Some(1000), settings)
     }
 
     /// Starts one that gives a client the prepared statements of another, as all versions before 1.21 do.
@@ -67,12 +77,12 @@ impl PgBouncer {
     pub fn mixing(database: &str) -> Self {
         match installed(|version| version < TRACKS) {
             // It does not know the setting.
-            Some(program) => Self::new(program, database, None),
-            None => Self::new(tracking_program(), database, Some(0)),
+            Some(program) => Self::new(program, database, None, ""),
+            None => Self::new(tracking_program(), database, Some(0), ""),
         }
     }
 
-    fn new(program: PathBuf, database: &str, max_prepared_statements: Option<u32>) -> Self {
+    fn new(program: PathBuf, database: &str, max_prepared_statements: Option<u32>, further: &str) -> Self {
         let url = Url::parse(database).expect("the URL of a database");
         let directory = tempfile::tempdir().expect("a temporary directory");
         let readable = std::fs::Permissions::from_mode(0o755);
@@ -82,7 +92,7 @@ impl PgBouncer {
             "[databases]\npooled = host={} port={} dbname={} user={} password={}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\n\
              pool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\nmax_client_conn = 200\n\
-             server_login_retry = 1\nignore_startup_parameters = extra_float_digits\n",
+             server_login_retry = 1\nignore_startup_parameters = extra_float_digits\n{further}\n",
             url.host_str().expect("a host"),
             url.port().unwrap_or(5432),
             url.path().trim_start_matches('/'),

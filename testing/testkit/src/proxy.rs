@@ -19,6 +19,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -26,6 +27,7 @@ use tokio::{
     net::{TcpListener, TcpStream, lookup_host},
     sync::watch,
     task::JoinSet,
+    time::sleep,
 };
 use url::Url;
 
@@ -60,6 +62,8 @@ struct Controls {
     /// How often all connections were cut, and how often the open ones were silenced.
     cuts: u64,
     silences: u64,
+    /// How often all connections were closed and then cut.
+    hang_ups: u64,
 }
 
 impl Proxy {
@@ -72,7 +76,8 @@ impl Proxy {
         let target = address(url).await;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
-        let (controls, _) = watch::channel(Controls { target, traffic: Traffic::Flows, cuts: 0, silences: 0 });
+        let (controls, _) =
+            watch::channel(Controls { target, traffic: Traffic::Flows, cuts: 0, silences: 0, hang_ups: 0 });
         let accepted = Arc::new(AtomicUsize::new(0));
         let accepting = tokio::spawn(accept(listener, controls.clone(), accepted.clone()));
         Self { url: Url::parse(url).expect("a URL"), port, controls, accepted, accepting }
@@ -102,6 +107,12 @@ impl Proxy {
     /// Cuts all open connections with a reset.
     pub fn cut(&self) {
         self.controls.send_modify(|controls| controls.cuts += 1);
+    }
+
+    /// Closes all open connections, and resets them a moment later, as a server that ends does. The next write of the
+    /// client fails at once.
+    pub fn hang_up(&self) {
+        self.controls.send_modify(|controls| controls.hang_ups += 1);
     }
 
     /// Forwards new connections to the server in this URL. Open ones stay where they are.
@@ -147,7 +158,7 @@ async fn accept(listener: TcpListener, controls: watch::Sender<Controls>, accept
 async fn serve(mut client: TcpStream, mut controls: watch::Receiver<Controls>) {
     // So that dropping it sends a reset.
     let _ = client.set_zero_linger();
-    let Controls { cuts, silences, .. } = *controls.borrow();
+    let Controls { cuts, silences, hang_ups, .. } = *controls.borrow();
     let unless_cut = |now: &Controls| now.cuts != cuts || now.traffic != Traffic::Held;
     let Ok(now) = controls.wait_for(unless_cut).await.map(|now| now.clone()) else { return };
     if now.cuts != cuts || now.traffic == Traffic::Refused {
@@ -158,19 +169,25 @@ async fn serve(mut client: TcpStream, mut controls: watch::Receiver<Controls>) {
     }
     let Ok(mut server) = TcpStream::connect(now.target).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true), server.set_zero_linger());
+    let mut hangs_up = false;
     let is_over = {
         let (mut from_client, mut to_client) = client.split();
         let (mut from_server, mut to_server) = server.split();
         let (there, back) = (controls.clone(), controls.clone());
         tokio::select! {
             biased;
-            now = controls.wait_for(|now| now.cuts != cuts || now.silences != silences) => {
-                now.map_or(true, |now| now.cuts != cuts)
+            now = controls.wait_for(|now| now.cuts != cuts || now.silences != silences || now.hang_ups != hang_ups) => {
+                hangs_up = now.as_ref().is_ok_and(|now| now.hang_ups != hang_ups);
+                now.map_or(true, |now| now.cuts != cuts || now.hang_ups != hang_ups)
             }
             () = copy(&mut from_client, &mut to_server, there) => true,
             () = copy(&mut from_server, &mut to_client, back) => true,
         }
     };
+    if hangs_up {
+        let _ = client.shutdown().await;
+        sleep(Duration::from_millis(20)).await;
+    }
     if !is_over {
         // The connection to the server stays open, too: after a reset, the server would stop what it is doing.
         swallow(&mut client, &mut controls, cuts).await;

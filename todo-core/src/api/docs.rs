@@ -1,7 +1,10 @@
 //! Serves the documentation: the OpenAPI document and a page that shows it. The page loads nothing from other servers;
 //! its files are part of this crate.
 
-use std::{fmt, sync::OnceLock};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -15,6 +18,7 @@ use http::{
 };
 
 use super::{error::ApiError, openapi, routes::Resource};
+use crate::auth::Credentials;
 
 /// The page loads from its own server only, connects to its own server only, and cannot be framed. `data:` allows the
 /// images in the style sheet.
@@ -52,12 +56,13 @@ static ASSETS: [Asset; 4] = [
 /// The documentation of an API mounted at a path. The document is made at the first request for it.
 pub(super) struct Docs {
     mount: String,
+    credentials: Arc<Credentials>,
     document: OnceLock<(Bytes, HeaderValue)>,
 }
 
 impl Docs {
-    pub(super) fn new(mount: &str) -> Self {
-        Self { mount: mount.to_owned(), document: OnceLock::new() }
+    pub(super) fn new(mount: &str, credentials: Arc<Credentials>) -> Self {
+        Self { mount: mount.to_owned(), credentials, document: OnceLock::new() }
     }
 
     /// Responds with the file at the path of this resource.
@@ -72,7 +77,7 @@ impl Docs {
         }
         if resource.path == "/openapi.json" {
             let (document, tag) = self.document.get_or_init(|| {
-                let document = Bytes::from(openapi::document(&self.mount));
+                let document = Bytes::from(openapi::document_for(&self.mount, &self.credentials));
                 let tag = tag(&document);
                 (document, tag)
             });

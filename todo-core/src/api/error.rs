@@ -1,11 +1,11 @@
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::field_errors::FieldErrors;
 use crate::{
     Error,
-    auth::{AuthError, is_scope_character},
+    auth::{AuthError, Credentials, is_scope_character},
     store::StoreError,
 };
 
@@ -50,6 +50,14 @@ pub enum ApiError {
         /// The maximum size in bytes, or `None` if the limit is one of the host, which this crate does not know.
         limit: Option<usize>,
     },
+    /// The head of the request is larger than allowed. The API has no such limit; this is for hosts that have one.
+    #[error("the head of the request is too large")]
+    HeadTooLarge {
+        /// The maximum number of headers.
+        headers: usize,
+        /// The maximum size in bytes, of the target and all headers.
+        bytes: usize,
+    },
     /// The content type of the body is not JSON in UTF-8, or the body is compressed.
     #[error("unsupported media type")]
     UnsupportedMediaType {
@@ -90,7 +98,8 @@ pub enum ApiError {
     /// A readiness probe failed. The causes are in the log.
     #[error("not ready: {}", .failed.join(", "))]
     NotReady {
-        /// The parts that failed: `store`, `keys`.
+        /// The parts that failed: `store`, `keys`; or `server`, after
+        /// [`TodoApi::begin_stop`](super::TodoApi::begin_stop).
         failed: Vec<&'static str>,
     },
     /// The request took longer than [`TodoApi::with_timeout`](super::TodoApi::with_timeout) allows. A write may have
@@ -126,6 +135,7 @@ impl ApiError {
             Self::NotFound | Self::TrailingSlash | Self::Service(Error::TaskNotFound) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MalformedJson { .. } | Self::IncompleteBody => StatusCode::BAD_REQUEST,
             Self::SlowBody { .. } => StatusCode::REQUEST_TIMEOUT,
@@ -134,9 +144,12 @@ impl ApiError {
             }
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
             | Self::Service(Error::TooManyCalls) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Auth(AuthError::Unavailable { .. })
+            Self::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
             | Self::Service(Error::Store(
-                StoreError::Unavailable(_) | StoreError::Interrupted(_) | StoreError::Timeout(_),
+                StoreError::Unavailable(_)
+                | StoreError::NotWritable(_)
+                | StoreError::Interrupted(_)
+                | StoreError::Timeout(_),
             ))
             | Self::NotReady { .. }
             | Self::Timeout { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -159,6 +172,7 @@ impl ApiError {
             Self::Service(Error::TaskNotFound) => "task_not_found",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::PayloadTooLarge { .. } => "payload_too_large",
+            Self::HeadTooLarge { .. } => "head_too_large",
             Self::UnsupportedMediaType { .. } => "unsupported_media_type",
             Self::MalformedJson { .. } => "malformed_json",
             Self::IncompleteBody => "incomplete_body",
@@ -168,8 +182,10 @@ impl ApiError {
             }
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
             | Self::Service(Error::TooManyCalls) => "rate_limited",
-            Self::Auth(AuthError::Unavailable { .. })
-            | Self::Service(Error::Store(StoreError::Unavailable(_) | StoreError::Interrupted(_)))
+            Self::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
+            | Self::Service(Error::Store(
+                StoreError::Unavailable(_) | StoreError::NotWritable(_) | StoreError::Interrupted(_),
+            ))
             | Self::NotReady { .. } => "unavailable",
             Self::Service(Error::Store(StoreError::Timeout(_))) | Self::Timeout { .. } => "timeout",
             Self::Service(Error::Store(StoreError::Setup(_) | StoreError::Backend(_)) | Error::IdsExhausted)
@@ -177,14 +193,28 @@ impl ApiError {
         }
     }
 
+    /// Whether this service has failed, so that its operator should look at the log: every 5xx, except for
+    /// [`AuthError::KeyMayBeNew`], which anyone can cause with a key that does not exist.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        self.status().is_server_error() && !matches!(self, Self::Auth(AuthError::KeyMayBeNew { .. }))
+    }
+
     /// Returns a sentence for people. It does not contain the cause of a 5xx.
+    ///
+    /// An [`Authenticator`](crate::auth::Authenticator) may say something else in a 401; see
+    /// [`TodoApi::problem`](super::TodoApi::problem).
     #[must_use]
     pub fn detail(&self) -> String {
+        self.detail_for(&Credentials::bearer())
+    }
+
+    /// The sentence, for callers who present these credentials.
+    pub(super) fn detail_for(&self, credentials: &Credentials) -> String {
         match self {
-            Self::Auth(AuthError::Missing) => "Send one bearer token in the Authorization header.".to_owned(),
-            Self::Auth(AuthError::Expired) => "The token has expired.".to_owned(),
-            Self::Auth(AuthError::Invalid(_)) => "The token is not valid.".to_owned(),
-            Self::Auth(AuthError::Revoked) => "The token has been revoked.".to_owned(),
+            Self::Auth(
+                error @ (AuthError::Missing | AuthError::Expired | AuthError::Invalid(_) | AuthError::Revoked),
+            ) => credentials.detail(error).unwrap_or_default(),
             Self::Auth(AuthError::InsufficientScope { .. }) => "The token lacks a required scope.".to_owned(),
             Self::Auth(AuthError::ForeignOrigin) => "Cookies are accepted only from the site's own pages.".to_owned(),
             Self::Forbidden => "The user in the path is not the caller.".to_owned(),
@@ -199,6 +229,9 @@ impl ApiError {
             }
             Self::PayloadTooLarge { limit: Some(limit) } => format!("The body must have at most {limit} bytes."),
             Self::PayloadTooLarge { limit: None } => "The body is too large.".to_owned(),
+            Self::HeadTooLarge { headers, bytes } => {
+                format!("The head of the request must have at most {headers} headers and {bytes} bytes.")
+            }
             Self::UnsupportedMediaType { reason, .. } | Self::MalformedJson { reason } => reason.clone(),
             Self::IncompleteBody => "The connection failed before the whole body had arrived.".to_owned(),
             Self::SlowBody { limit } => {
@@ -211,8 +244,12 @@ impl ApiError {
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
             | Self::Service(Error::TooManyCalls) => "Too many requests. Retry later.".to_owned(),
             Self::NotReady { .. } => "The service is not ready.".to_owned(),
-            Self::Auth(AuthError::Unavailable { .. }) | Self::Service(Error::Store(StoreError::Unavailable(_))) => {
+            Self::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
+            | Self::Service(Error::Store(StoreError::Unavailable(_))) => {
                 "The service is unavailable. Retry later.".to_owned()
+            }
+            Self::Service(Error::Store(StoreError::NotWritable(_))) => {
+                "The service accepts no writes at present. Retry later.".to_owned()
             }
             Self::Service(Error::Store(StoreError::Interrupted(_))) => {
                 "The service is unavailable. The write may have happened.".to_owned()
@@ -229,9 +266,11 @@ impl ApiError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Auth(AuthError::RateLimited { retry_after } | AuthError::Unavailable { retry_after, .. }) => {
-                Some(*retry_after)
-            }
+            Self::Auth(
+                AuthError::RateLimited { retry_after }
+                | AuthError::KeyMayBeNew { retry_after }
+                | AuthError::Unavailable { retry_after, .. },
+            ) => Some(*retry_after),
             Self::Auth(AuthError::OverQuota(quota)) => quota.retry_after,
             Self::Service(Error::TooManyCalls) => Some(Duration::from_secs(1)),
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(Duration::from_secs(1)),
@@ -241,29 +280,23 @@ impl ApiError {
 
     /// Returns the value of the header `WWW-Authenticate`, for a 401 and for a token that lacks a scope.
     #[must_use]
-    pub fn challenge(&self) -> Option<Cow<'static, str>> {
-        let fixed = match self {
-            // RFC 6750, section 3: without credentials in the request, the challenge names no error.
-            Self::Auth(AuthError::Missing) => "Bearer",
-            Self::Auth(AuthError::Expired) => {
-                r#"Bearer error="invalid_token", error_description="The token has expired.""#
-            }
-            Self::Auth(AuthError::Invalid(_)) => {
-                r#"Bearer error="invalid_token", error_description="The token is not valid.""#
-            }
-            Self::Auth(AuthError::Revoked) => {
-                r#"Bearer error="invalid_token", error_description="The token has been revoked.""#
-            }
+    pub fn challenge(&self) -> Option<HeaderValue> {
+        self.challenge_for(&Credentials::bearer())
+    }
+
+    /// The challenge, for callers who present these credentials.
+    pub(super) fn challenge_for(&self, credentials: &Credentials) -> Option<HeaderValue> {
+        match self {
             Self::Auth(AuthError::InsufficientScope { required }) => {
                 // An authenticator of the host may have put anything into it.
                 let is_allowed = |character: &char| *character == ' ' || is_scope_character(*character);
                 let scope: String = required.chars().filter(is_allowed).collect();
                 let error =
                     r#"Bearer error="insufficient_scope", error_description="The token lacks a required scope.""#;
-                return Some(format!("{error}, scope=\"{scope}\"").into());
+                HeaderValue::try_from(format!("{error}, scope=\"{scope}\"")).ok()
             }
-            _ => return None,
-        };
-        Some(fixed.into())
+            Self::Auth(error) => credentials.challenge_for(error),
+            _ => None,
+        }
     }
 }

@@ -482,7 +482,7 @@ impl Members {
     }
 
     /// The token of the user whose tasks are moved.
-    pub(super) fn from_token(&mut self, errors: &mut FieldErrors) -> Option<String> {
+    pub(super) fn other_token(&mut self, errors: &mut FieldErrors) -> Option<String> {
         match self.take("from_token", errors) {
             Some(Json::String(token)) => return Some(token),
             Some(_) => errors.add("from_token", "must be a string"),

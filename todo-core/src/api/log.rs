@@ -2,15 +2,47 @@ use std::borrow::Cow;
 
 use http::Method;
 
-use super::error::ApiError;
+use super::{error::ApiError, ready::SERVER};
+use crate::auth::{AuthError, Refusal, RejectionLog};
 
-/// Logs a failed request: a 5xx as an error with all its causes, any other status at the debug level with its code.
+/// Logs a failed request: a failure of the service as an error with all its causes, any other at the debug level with its
+/// code.
 pub(super) fn report(error: &ApiError) {
-    if error.status().is_server_error() {
+    // The host stops on purpose.
+    let is_stopping = matches!(error, ApiError::NotReady { failed } if failed[..] == [SERVER]);
+    if error.is_failure() && !is_stopping {
         let causes = causes(error);
         tracing::error!(target: "todo_core::api", code = error.code(), %error, causes, "request failed");
     } else {
         tracing::debug!(target: "todo_core::api", code = error.code(), "request rejected");
+    }
+}
+
+/// Logs the reason of the host's own authenticator. The response does not contain it. (`JwtVerifier` logs its reasons
+/// itself.)
+pub(super) fn report_rejection(log: &RejectionLog, error: &AuthError) {
+    if let AuthError::Invalid(refusal @ Refusal::Other(_)) = error
+        && let Some(left_out) = log.take(error.reason())
+    {
+        tracing::info!(
+            target: "todo_core::auth",
+            reason = error.reason(),
+            left_out = left_out.count(),
+            "a credential was rejected: {refusal}"
+        );
+    }
+}
+
+/// Logs a request whose path names another user than the caller. The ids of users are not logged.
+pub(super) fn report_other_user(log: &RejectionLog) {
+    if let Some(left_out) = log.take("other_user") {
+        tracing::info!(
+            target: "todo_core::auth",
+            reason = "other_user",
+            left_out = left_out.count(),
+            "a request was rejected: the path names another user than the token; compare with /auth/session, or use \
+             paths without a user"
+        );
     }
 }
 

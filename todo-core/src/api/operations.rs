@@ -142,7 +142,7 @@ impl Call<'_> {
     pub(super) fn token_in(&mut self, body: &[u8]) -> Result<String, ApiError> {
         let mut members = Members::parse(body)?;
         let mut errors = FieldErrors::default();
-        let token = members.from_token(&mut errors);
+        let token = members.other_token(&mut errors);
         members.reject_rest(&mut errors);
         reject_conditions(self.headers, &mut errors);
         std::mem::take(&mut self.query).reject_rest(&mut errors);
@@ -164,7 +164,12 @@ impl Call<'_> {
             Err(AuthError::Missing | AuthError::Invalid(_) | AuthError::ForeignOrigin) => {
                 return Err(invalid_token("is not a valid token"));
             }
-            Err(error @ (AuthError::RateLimited { .. } | AuthError::OverQuota(_) | AuthError::Unavailable { .. })) => {
+            Err(
+                error @ (AuthError::RateLimited { .. }
+                | AuthError::OverQuota(_)
+                | AuthError::KeyMayBeNew { .. }
+                | AuthError::Unavailable { .. }),
+            ) => {
                 return Err(error.into());
             }
         };

@@ -8,7 +8,7 @@ use http::{
 use serde::Serialize;
 
 use super::{error::ApiError, response::json};
-use crate::auth::AuthError;
+use crate::auth::{AuthError, Credentials};
 
 /// The body of an error: problem details (RFC 9457). `detail` is always a string, so that a client can show it without
 /// knowing the code.
@@ -31,6 +31,9 @@ struct Problem<'a> {
 /// an [`ApiError`] or anything that converts to one: the [`Error`](crate::Error) of the service, an [`AuthError`],
 /// [`FieldErrors`](super::FieldErrors). The response carries the error in its extensions as `Arc<ApiError>`.
 ///
+/// A 401 asks for a bearer token. If the authenticator accepts other credentials, use
+/// [`TodoApi::problem`](super::TodoApi::problem).
+///
 /// ```
 /// use todo_core::api::{ApiError, problem};
 ///
@@ -40,13 +43,17 @@ struct Problem<'a> {
 /// ```
 #[must_use]
 pub fn problem(error: impl Into<ApiError>) -> Response<Bytes> {
-    let error = error.into();
+    problem_for(error.into(), &Credentials::bearer())
+}
+
+/// The response, for callers who present these credentials.
+pub(super) fn problem_for(error: ApiError, credentials: &Credentials) -> Response<Bytes> {
     let status = error.status();
     let body = Problem {
         r#type: "about:blank",
         title: status.canonical_reason().unwrap_or_default(),
         status: status.as_u16(),
-        detail: error.detail(),
+        detail: error.detail_for(credentials),
         code: error.code(),
         field_errors: match &error {
             ApiError::Validation(errors) => Some(errors.iter().collect()),
@@ -68,8 +75,7 @@ pub fn problem(error: impl Into<ApiError>) -> Response<Bytes> {
         }
         _ => {}
     }
-    // It is visible ASCII.
-    if let Some(challenge) = error.challenge().and_then(|challenge| HeaderValue::from_str(&challenge).ok()) {
+    if let Some(challenge) = error.challenge_for(credentials) {
         headers.insert(WWW_AUTHENTICATE, challenge);
     }
     if let Some(after) = error.retry_after() {

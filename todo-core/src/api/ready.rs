@@ -16,6 +16,13 @@ use crate::{TodoService, auth::Authenticator};
 /// The parts, as responses name them.
 pub(super) const PARTS: [&str; 2] = ["store", "keys"];
 
+/// The part that fails while the server stops.
+pub(super) const SERVER: &str = "server";
+
+/// Everything that `failed` may contain.
+#[cfg(feature = "openapi")]
+pub(super) const FAILED: [&str; 3] = [PARTS[0], PARTS[1], SERVER];
+
 /// How long a part may take. The clients of a probe wait little longer, and a probe that they abandon tells them
 /// nothing about the other part.
 const PART_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,10 +47,15 @@ pub(super) struct Readiness {
     store: &'static str,
     /// The keys that verify tokens.
     keys: &'static str,
+    /// `failing` while the store accepts no writes, because it is read-only or its disk is full; otherwise `ok`.
+    writes: &'static str,
 }
 
 impl Readiness {
-    pub(super) const READY: Self = Self { status: "ready", store: "ok", keys: "ok" };
+    pub(super) fn ready(writes_are_failing: bool) -> Self {
+        let writes = if writes_are_failing { "failing" } else { "ok" };
+        Self { status: "ready", store: "ok", keys: "ok", writes }
+    }
 }
 
 /// Checks the store and the authenticator at the same time, for a request that may take `limit`.

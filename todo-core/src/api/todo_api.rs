@@ -1,4 +1,10 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -15,16 +21,16 @@ use super::{
     body::{BoxError, read_body},
     error::ApiError,
     input::Query,
-    log::{method_name, report},
+    log::{method_name, report, report_other_user, report_rejection},
     operations::Call,
-    problem::problem,
+    problem::problem_for,
     ready,
     response::{empty, ok},
     routes::{Operation, Parameters, Resource},
 };
 use crate::{
     TodoService,
-    auth::{AuthError, Authenticator, Gate, Gates, Identity, Quota, Refusal},
+    auth::{AuthError, Authenticator, Credentials, Gate, Gates, Identity, Quota, Refusal, RejectionLog},
 };
 
 /// The todo API over HTTP: a [`TodoService`] with authentication, limits and error responses.
@@ -35,9 +41,12 @@ use crate::{
 pub struct TodoApi {
     service: TodoService,
     authenticator: Arc<dyn Authenticator>,
+    credentials: Arc<Credentials>,
     gates: Gates,
+    rejections: RejectionLog,
     body_limit: usize,
     timeout: Duration,
+    is_stopping: Arc<AtomicBool>,
     #[cfg(feature = "openapi")]
     docs: Arc<Docs>,
 }
@@ -45,14 +54,18 @@ pub struct TodoApi {
 impl TodoApi {
     /// Creates an API over this service, for the callers that this authenticator accepts.
     pub fn new(service: TodoService, authenticator: impl Authenticator + 'static) -> Self {
+        let credentials = Arc::new(authenticator.credentials());
         Self {
             service,
             authenticator: Arc::new(authenticator),
+            #[cfg(feature = "openapi")]
+            docs: Arc::new(Docs::new("/api/v1", credentials.clone())),
+            credentials,
             gates: Gates::default(),
+            rejections: RejectionLog::shared(),
             body_limit: 64 * 1024,
             timeout: Duration::from_secs(10),
-            #[cfg(feature = "openapi")]
-            docs: Arc::new(Docs::new("/api/v1")),
+            is_stopping: Arc::default(),
         }
     }
 
@@ -62,6 +75,14 @@ impl TodoApi {
     #[must_use]
     pub fn with_gate(mut self, gate: impl Gate + 'static) -> Self {
         self.gates = self.gates.with(gate);
+        self
+    }
+
+    /// Sets the log of rejections (default [`RejectionLog::shared`]). The API itself logs requests whose path names
+    /// another user, and the reasons of the host's own authenticator ([`Refusal::Other`](crate::auth::Refusal::Other)).
+    #[must_use]
+    pub fn with_rejection_log(mut self, log: RejectionLog) -> Self {
+        self.rejections = log;
         self
     }
 
@@ -88,8 +109,16 @@ impl TodoApi {
     #[cfg(feature = "openapi")]
     #[must_use]
     pub fn with_mount(mut self, mount: &str) -> Self {
-        self.docs = Arc::new(Docs::new(mount));
+        self.docs = Arc::new(Docs::new(mount, self.credentials.clone()));
         self
+    }
+
+    /// Makes the readiness probe fail from now on, with `server` among the parts that fail. Everything else goes on.
+    ///
+    /// A host calls it when it is about to stop, so that proxies send no further requests to it, and stops some seconds
+    /// later. Clones share this.
+    pub fn begin_stop(&self) {
+        self.is_stopping.store(true, Relaxed);
     }
 
     /// Returns the service behind the API.
@@ -105,15 +134,23 @@ impl TodoApi {
     ///
     /// # Errors
     ///
-    /// The error of the authenticator or of a gate. [`problem`](super::problem) makes the API's response of it.
+    /// The error of the authenticator or of a gate. [`problem`](Self::problem) makes the API's response of it.
     pub async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
         Ok(self.admit(head).await?.0)
+    }
+
+    /// Makes the response to a failed request, as [`problem`](super::problem) does, with the texts and the challenge of
+    /// the authenticator's [`credentials`](Authenticator::credentials) in a 401.
+    #[must_use]
+    pub fn problem(&self, error: impl Into<ApiError>) -> Response<Bytes> {
+        problem_for(error.into(), &self.credentials)
     }
 
     /// Returns the caller, and the caller's quota if a gate has one.
     async fn admit(&self, head: &Parts) -> Result<(Identity, Option<Quota>), AuthError> {
         // Called on the trait objects: a call on the `Arc`s would allocate one more future.
-        let identity = (*self.authenticator).authenticate(head).await?;
+        let identity = (*self.authenticator).authenticate(head).await;
+        let identity = identity.inspect_err(|error| report_rejection(&self.rejections, error))?;
         let quota = self.gates.check(&identity).await?;
         Ok((identity, quota))
     }
@@ -158,7 +195,7 @@ impl TodoApi {
                 Ok(response) => response,
                 Err(error) => {
                     report(&error);
-                    problem(error)
+                    self.problem(error)
                 }
             };
             if let Some(quota) = progress.quota {
@@ -225,8 +262,11 @@ impl TodoApi {
         match operation {
             Operation::Health => return Ok(ok(&ready::Status::OK)),
             Operation::Ready => {
+                if self.is_stopping.load(Relaxed) {
+                    return Err(ApiError::NotReady { failed: vec![ready::SERVER] });
+                }
                 ready::check(&self.service, &*self.authenticator, self.timeout).await?;
-                return Ok(ok(&ready::Readiness::READY));
+                return Ok(ok(&ready::Readiness::ready(self.service.writes_are_failing())));
             }
             #[cfg(feature = "openapi")]
             Operation::GetDocument => return self.docs.response(resource, &head.headers),
@@ -235,6 +275,7 @@ impl TodoApi {
         let identity;
         (identity, progress.quota) = self.admit(head).await?;
         if !parameters.user.is(&identity.user_id) {
+            report_other_user(&self.rejections);
             return Err(ApiError::Forbidden);
         }
         let body = match operation {

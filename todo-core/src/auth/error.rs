@@ -2,6 +2,10 @@ use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 use super::quota::Quota;
 
+/// The maximum length of a token in bytes. Tokens of Better Auth are under 2 KiB, unless the image of a user is a data
+/// URI; servers limit headers to 8 to 64 KiB.
+pub(crate) const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
 /// Why a request is not authenticated, or its caller is rejected.
 ///
 /// Each variant is one response on the wire. An [`Authenticator`](super::Authenticator) returns these errors. A
@@ -27,9 +31,17 @@ pub enum AuthError {
         /// The required scopes, separated by spaces. They are sent in `WWW-Authenticate` (RFC 6750, section 3.1).
         required: Arc<str>,
     },
-    /// A page of another origin sent a write with the cookie: 403 `forbidden`.
+    /// A page of another origin sent a write with the cookie: 403 `forbidden`. See
+    /// [`AllowedOrigins`](super::AllowedOrigins).
     #[error("the cookie was sent with a write from another origin")]
     ForeignOrigin,
+    /// The token names a key that is not in the key set, and the set cannot be fetched again yet: 503 `unavailable`.
+    /// The key may be a new one. Anyone can name a key that does not exist, so this is not logged as an error.
+    #[error("the key of the token is not in the key set, which cannot be fetched again yet")]
+    KeyMayBeNew {
+        /// When to retry, sent as `Retry-After`.
+        retry_after: Duration,
+    },
     /// The caller has sent too many requests: 429 `rate_limited`.
     #[error("the caller has sent too many requests")]
     RateLimited {
@@ -59,6 +71,7 @@ impl AuthError {
         "insufficient_scope",
         "foreign_origin",
         "rate_limited",
+        "key_may_be_new",
         "unavailable",
         "too_long",
         "malformed",
@@ -69,6 +82,7 @@ impl AuthError {
         "unknown_key",
         "signature",
         "no_expiry",
+        "milliseconds",
         "time",
         "not_yet_valid",
         "issuer",
@@ -97,12 +111,14 @@ impl AuthError {
             Self::InsufficientScope { .. } => "insufficient_scope",
             Self::ForeignOrigin => "foreign_origin",
             Self::RateLimited { .. } | Self::OverQuota(_) => "rate_limited",
+            Self::KeyMayBeNew { .. } => "key_may_be_new",
             Self::Unavailable { .. } => "unavailable",
         }
     }
 }
 
-/// Why a token is not valid. This is for the log; the response only says that the token is not valid.
+/// Why a token is not valid. This is for the log; the response only says that the token is not valid, or that it is too
+/// long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -133,6 +149,10 @@ pub enum Refusal {
     /// The claim `exp` is missing.
     #[error("the claim exp is missing")]
     NoExpiry,
+    /// The claim `exp` is 10^11 or more: milliseconds, where seconds are required (RFC 7519, section 2). As seconds, it
+    /// would be a time after the year 5000.
+    #[error("the claim exp is in milliseconds, not in seconds")]
+    Milliseconds,
     /// The claim `exp`, `nbf` or `iat` is not a number.
     #[error("the claim exp, nbf or iat is not a number")]
     Time,
@@ -172,6 +192,7 @@ impl Refusal {
             Self::UnknownKey => "unknown_key",
             Self::Signature => "signature",
             Self::NoExpiry => "no_expiry",
+            Self::Milliseconds => "milliseconds",
             Self::Time => "time",
             Self::NotYetValid => "not_yet_valid",
             Self::Issuer => "issuer",
@@ -184,7 +205,7 @@ impl Refusal {
 }
 
 /// Why a [`JwtVerifier`](super::JwtVerifier) cannot be built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidSource {
     /// The verifier has no key source.
@@ -204,8 +225,20 @@ pub enum InvalidSource {
     #[error("the URL must be https, or http to this machine, unless http is allowed explicitly")]
     Url,
     /// The HTTP client for key sets cannot be created, for example because the platform has no root certificates.
-    #[error("the HTTP client cannot be created")]
-    Client,
+    #[error("the HTTP client for the key set cannot be created: {cause}")]
+    Client {
+        /// The innermost cause.
+        cause: String,
+    },
+    /// The address of the proxy for key sets is not an `http://` or `https://` URL.
+    #[error("the proxy must be an http:// or https:// URL")]
+    Proxy,
+    /// The root certificates for key sets are not PEM, or there is none.
+    #[error("the root certificates must be certificates in PEM format")]
+    RootCertificates,
+    /// The prefix of a source for user ids is not itself a valid user id, or is longer than 100 characters.
+    #[error("a user prefix must have 1 to 100 characters and no NUL")]
+    UserPrefix,
     /// A source of public keys has no issuers or no audiences. They are required because issuers sign other tokens with
     /// the same keys (Better Auth: session cookies), and only issuer and audience tell them apart.
     #[error("a source of public keys needs issuers and audiences, or any_issuer() and any_audience()")]
@@ -241,6 +274,7 @@ mod tests {
             Refusal::UnknownKey,
             Refusal::Signature,
             Refusal::NoExpiry,
+            Refusal::Milliseconds,
             Refusal::Time,
             Refusal::NotYetValid,
             Refusal::Issuer,
@@ -257,6 +291,7 @@ mod tests {
             AuthError::InsufficientScope { required: "todo".into() },
             AuthError::ForeignOrigin,
             AuthError::RateLimited { retry_after },
+            AuthError::KeyMayBeNew { retry_after },
             AuthError::Unavailable { retry_after, source: "unreachable".into() },
         ];
         let mut reasons: Vec<_> = others.iter().map(AuthError::reason).collect();

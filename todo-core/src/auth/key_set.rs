@@ -106,6 +106,11 @@ impl JwkSet {
         self.left_out
     }
 
+    /// The `kid`s of the usable keys.
+    pub(super) fn ids(&self) -> Vec<&str> {
+        self.keys.iter().map(|key| key.kid.as_deref().unwrap_or("(no kid)")).collect()
+    }
+
     /// Returns the key for a token. Without `kid`, there must be exactly one key for the algorithm.
     pub(crate) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Jwk> {
         match kid {

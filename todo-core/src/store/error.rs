@@ -8,6 +8,7 @@ type Source = Box<dyn StdError + Send + Sync>;
 /// | --- | --- | --- |
 /// | [`Setup`](Self::Setup) | no | change what the text says |
 /// | [`Unavailable`](Self::Unavailable) | no | repeat it later |
+/// | [`NotWritable`](Self::NotWritable) | no | repeat it later; reads work |
 /// | [`Interrupted`](Self::Interrupted) | not known | read, and then decide |
 /// | [`Timeout`](Self::Timeout) | no | repeat it, if the database is less busy |
 /// | [`Backend`](Self::Backend) | usually not | look into the log |
@@ -25,6 +26,10 @@ pub enum StoreError {
     /// Repeating it later may succeed.
     #[error("the task store is unavailable")]
     Unavailable(#[source] Source),
+    /// The write was certainly not executed, because the database accepts none: it is read-only, or its disk is full.
+    /// Reads go on. Repeating it may succeed when somebody has changed that.
+    #[error("the task store accepts no writes")]
+    NotWritable(#[source] Source),
     /// A write was interrupted, and may have taken effect: the connection was lost, or the code of the store panicked,
     /// after the statement may have been sent. A read never fails like this.
     ///
@@ -50,7 +55,7 @@ impl StoreError {
     pub fn may_have_happened(&self) -> bool {
         match self {
             Self::Interrupted(_) | Self::Backend(_) => true,
-            Self::Setup(_) | Self::Unavailable(_) | Self::Timeout(_) => false,
+            Self::Setup(_) | Self::Unavailable(_) | Self::NotWritable(_) | Self::Timeout(_) => false,
         }
     }
 
@@ -62,6 +67,29 @@ impl StoreError {
             other => other,
         }
     }
+
+    /// The same error, whose source says what could not be done: "connect to postgres://..".
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(in crate::store) fn of_attempt(self, attempt: impl FnOnce() -> String) -> Self {
+        let add = |source| -> Source { Box::new(Attempt { attempt: attempt(), source }) };
+        match self {
+            Self::Setup(SetupError { text, source: Some(source) }) => {
+                Self::Setup(SetupError { text, source: Some(add(source)) })
+            }
+            Self::Unavailable(source) => Self::Unavailable(add(source)),
+            Self::Backend(source) => Self::Backend(add(source)),
+            other => other,
+        }
+    }
+}
+
+/// The error of an attempt to connect, with the database.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {attempt}")]
+struct Attempt {
+    attempt: String,
+    source: Source,
 }
 
 /// A mistake in how a store is set up.

@@ -65,7 +65,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// failure.
 ///
 /// The file must be on a local disk, because WAL mode needs shared memory. SQLite creates two files beside it, with the
-/// endings `-wal` and `-shm`. Clones share their connections.
+/// endings `-wal` and `-shm`. A file that this store creates can only be read by its own user (mode 0600 on Unix).
+/// Clones share their connections.
 ///
 /// # Schema
 ///
@@ -95,6 +96,8 @@ pub struct SqliteStore {
     writer: Pool<Sqlite>,
     readers: Pool<Sqlite>,
     sql: Arc<Statements>,
+    /// For errors.
+    path: Arc<Path>,
 }
 
 impl SqliteStore {
@@ -105,7 +108,7 @@ impl SqliteStore {
 
     /// Makes a store for this file. The file is opened, and created if it does not exist, when the store is first used.
     pub fn open_lazy(path: impl AsRef<Path>) -> Self {
-        Self::with_options(SqliteConnectOptions::new().filename(path).create_if_missing(true))
+        Self::with_options(SqliteConnectOptions::new().filename(path), true)
     }
 
     /// Makes a store for the file in a URL such as `sqlite://tasks.db` or `sqlite:///var/lib/todo/tasks.db`. The file
@@ -131,20 +134,25 @@ impl SqliteStore {
             return Err(wrong("the SQLite database must be writable; remove mode=ro or immutable from the URL"));
         }
         let create = !url.contains("mode=rw") || url.contains("mode=rwc");
-        Ok(Self::with_options(options.create_if_missing(create)))
+        Ok(Self::with_options(options, create))
     }
 
-    fn with_options(options: SqliteConnectOptions) -> Self {
+    fn with_options(options: SqliteConnectOptions, creates: bool) -> Self {
         let options = options
+            .create_if_missing(creates)
             .busy_timeout(PATIENCE)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .disable_statement_logging();
+        let path = options.get_filename().into();
         let reading = options.clone().create_if_missing(false).pragma("query_only", "on");
+        let writer = Opener { options, creates };
+        let reader = Opener { options: reading, creates: false };
         Self {
-            writer: Pool::new(Box::new(Opener(options)), 1, PATIENCE, None),
-            readers: Pool::new(Box::new(Opener(reading)), READERS, PATIENCE, None),
+            writer: Pool::new(Box::new(writer), 1, PATIENCE, None),
+            readers: Pool::new(Box::new(reader), READERS, PATIENCE, None),
             sql: Statements::new(Dialect::Sqlite, Names::default()),
+            path,
         }
     }
 
@@ -238,6 +246,10 @@ impl SqliteStore {
     }
 
     async fn run_migrations(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
+        self.try_to_migrate(version, loss).await.map_err(cannot_write)
+    }
+
+    async fn try_to_migrate(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         let mut connection = self.writer.lease().await.map_err(cannot_open)?;
         let migrator = migrate::migrator(Dialect::Sqlite, &self.sql.names);
         let failed = |error| migrate::migration_failed(Dialect::Sqlite, error);
@@ -292,14 +304,36 @@ fn cannot_open(reason: NoConnection) -> StoreError {
     }
 }
 
+/// Why the file cannot be written at the start. Later, the same error may be temporary.
+fn cannot_write(error: StoreError) -> StoreError {
+    match error {
+        StoreError::NotWritable(source)
+            if source.downcast_ref().is_some_and(|error| condition(error) == Condition::FileIsReadOnly) =>
+        {
+            let text =
+                "the SQLite file cannot be written; let this process write the file and the folder that contains it";
+            let mistake = SetupError::new(text);
+            mistake.with_source(source).into()
+        }
+        error => error,
+    }
+}
+
 /// Opens connections to a file.
-struct Opener(SqliteConnectOptions);
+struct Opener {
+    options: SqliteConnectOptions,
+    /// Whether the file is created if it does not exist.
+    creates: bool,
+}
 
 impl Opener {
     async fn open(&self) -> Result<SqliteConnection, sqlx::Error> {
+        if self.creates {
+            create_private(self.options.get_filename());
+        }
         let begun = Instant::now();
         loop {
-            match self.0.connect().await {
+            match self.options.connect().await {
                 // SQLite itself does not always wait for the lock that it needs to change a new file to WAL mode.
                 Err(error) if condition(&error) == Condition::Locked && begun.elapsed() < PATIENCE => {
                     sleep(Duration::from_millis(20)).await;
@@ -308,6 +342,17 @@ impl Opener {
             }
         }
     }
+}
+
+/// Creates the file if it does not exist, so that only this user can read it: SQLite would let every user read it. The
+/// two files beside it get the same permissions from SQLite.
+fn create_private(path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // It usually exists. If it cannot be created, SQLite says why.
+    drop(options.open(path));
 }
 
 impl Connector<Sqlite> for Opener {
@@ -450,7 +495,11 @@ impl Operation<SqliteConnection> for DeleteMatching<'_> {
 impl SqliteStore {
     async fn run<O: Operation<SqliteConnection>>(&self, operation: &O) -> Result<O::Output, StoreError> {
         let pool = if O::EFFECT == Effect::Read { &self.readers } else { &self.writer };
-        let mut connection = pool.lease().await?;
+        let mut connection = pool.lease().await.map_err(|reason| {
+            let is_opening = matches!(reason, NoConnection::ConnectFailed(_));
+            let error = StoreError::from(reason);
+            if is_opening { error.of_attempt(|| format!("open {}", self.path.display())) } else { error }
+        })?;
         let result = operation.run(&mut connection, &self.sql).await;
         connection.finish(result.as_ref().map(|_| ()));
         result.map_err(|error| O::EFFECT.failed(error))

@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 use testkit::tokens::{HS256_HEADER, SigningKey, base64url, hs256, secret_token, unsigned};
 use todo_core::{
     auth::{
-        AuthError, Claim, Identity, InvalidJwks, InvalidSource, JwkSet, JwtVerifier, JwtVerifierBuilder, KeySource,
-        Refusal, Shape, TokenClaims,
+        AuthError, Authenticator as _, Claim, Identity, InvalidJwks, InvalidSource, JwkSet, JwtVerifier,
+        JwtVerifierBuilder, KeySource, Refusal, RejectionLog, Shape, TokenClaims, TokenCookie,
     },
     clock::{Clock, FixedClock, Timestamp},
 };
@@ -187,6 +187,7 @@ fn every_refusal_occurs() {
         (Refusal::UnknownKey, key.token("2", &claims(json!({})))),
         (Refusal::Signature, format!("{signed}.AAAA")),
         (Refusal::NoExpiry, token(json!({ "exp": null }))),
+        (Refusal::Milliseconds, token(json!({ "exp": 100_000_000_000_i64 }))),
         (Refusal::Time, token(json!({ "exp": "soon" }))),
         (Refusal::NotYetValid, token(json!({ "nbf": NOW + 31 }))),
         (Refusal::Issuer, token(json!({ "iss": null }))),

@@ -252,7 +252,8 @@ fn critical_extensions_are_rejected() {
 
 #[test]
 fn typ_must_be_absent_or_that_of_an_access_token() {
-    for typ in ["JWT", "jwt", "Jwt", "at+jwt", "AT+JWT"] {
+    let with_prefix = ["application/at+jwt", "Application/At+Jwt", "APPLICATION/JWT"];
+    for typ in ["JWT", "jwt", "Jwt", "at+jwt", "AT+JWT"].into_iter().chain(with_prefix) {
         assert_accepted(&by_secret(), &headed(&json!({ "alg": "HS256", "typ": typ }).to_string()));
     }
     let texts = [
@@ -269,6 +270,13 @@ fn typ_must_be_absent_or_that_of_an_access_token() {
         "secevent+jwt",
         "better-auth.session-cache+jwt",
         "application/better-auth.session-cache+jwt",
+        "application/",
+        "application/ jwt",
+        "application/application/jwt",
+        "application/jwt/x",
+        "application\u{fc}jwt",
+        "text/jwt",
+        "/jwt",
     ];
     let values = [json!(null), json!(1), json!(["JWT"]), json!({ "JWT": true }), json!(false)];
     for typ in texts.into_iter().map(Value::from).chain(values) {

@@ -108,3 +108,48 @@ fn the_cache_matches_the_whole_token() {
         assert_rejected(&verifier, &format!("{signed_by_ann}."), Refusal::Signature);
     }
 }
+
+#[test]
+fn the_same_subject_of_two_sources_is_two_users_if_they_have_prefixes() {
+    let (shop, forum) = (SigningKey::ed25519(), SigningKey::ed25519());
+    let source =
+        |key: &SigningKey, name: &str| KeySource::jwks(jwks(&[key.jwk("1")])).issuers([name]).audiences([name]);
+    let signed = |key: &SigningKey, name: &str, sub: &str| {
+        key.token("1", &claims(json!({ "iss": name, "aud": name, "sub": sub })))
+    };
+    let user = |verifier: &JwtVerifier, token: &str| assert_accepted(verifier, token).user_id.to_string();
+    let without = at_now([source(&shop, "shop"), source(&forum, "forum")]);
+    assert_eq!(user(&without, &signed(&shop, "shop", "1")), user(&without, &signed(&forum, "forum", "1")));
+
+    let cookies = || secret().shape(Shape::CookieCache).user_prefix("c|");
+    let prefixed = at_now([
+        source(&shop, "shop").user_prefix("shop:"),
+        source(&forum, "forum").user_prefix("f\u{f6}:"),
+        cookies(),
+    ]);
+    // The second time from the cache.
+    for _ in 0..2 {
+        assert_eq!(user(&prefixed, &signed(&shop, "shop", "1")), "shop:1");
+        assert_eq!(user(&prefixed, &signed(&forum, "forum", "1")), "f\u{f6}:1");
+        assert_eq!(user(&prefixed, &cookie(json!({}), json!({}))), "c|ann");
+    }
+    // The prefix counts for the length, and is no subject itself.
+    let (fits, too_long) = ("x".repeat(250), "x".repeat(251));
+    assert_eq!(user(&prefixed, &signed(&shop, "shop", &fits)).len(), 255);
+    for sub in [&too_long, ""] {
+        assert_rejected(&prefixed, &signed(&shop, "shop", sub), Refusal::Subject);
+    }
+    let other = cookie(json!({ "userId": "c|ann" }), json!({}));
+    assert_rejected(&at_now([cookies()]), &other, Refusal::Session);
+}
+
+#[test]
+fn a_prefix_is_short_and_not_empty() {
+    let build = |prefix: &str| JwtVerifier::builder().source(secret().user_prefix(prefix)).build().err();
+    for wrong in ["", "a\u{0}b", &"x".repeat(101)] {
+        assert_eq!(build(wrong), Some(InvalidSource::UserPrefix), "{wrong:?}");
+    }
+    for good in [":", &"\u{fc}".repeat(100)] {
+        assert_eq!(build(good), None, "{good}");
+    }
+}

@@ -27,7 +27,11 @@ function createOptions() {
       anonymous({ onLinkAccount: ({ anonymousUser, newUser }) => moveTasks(anonymousUser.user.id, newUser.user.id, sign) }),
       jwt({
         jwks: { rotationInterval: settings.keyRotationInterval(), gracePeriod: settings.keyGracePeriod() },
-        jwt: { expirationTime: settings.jwtLifetime() },
+        jwt: {
+          expirationTime: settings.jwtLifetime(),
+          // Without this, a token contains the whole user, with `image`: as a data URI, that is too long for a header.
+          definePayload: ({ user }) => ({ name: user.name, email: user.email }),
+        },
       }),
     ],
   } satisfies BetterAuthOptions;

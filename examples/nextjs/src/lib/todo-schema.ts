@@ -359,7 +359,7 @@ export interface components {
             /** @description A sentence for people. It does not contain the cause of a 5xx. */
             detail: string;
             /** @description The parts of the server that are not ready. */
-            failed?: ("store" | "keys")[];
+            failed?: ("store" | "keys" | "server")[];
             /** @description All invalid fields and query parameters by name, each with its messages. */
             field_errors?: {
                 [key: string]: string[];
@@ -385,6 +385,8 @@ export interface components {
             status: string;
             /** @description The store with the tasks. */
             store: string;
+            /** @description `failing` while the store accepts no writes, because it is read-only or its disk is full; otherwise `ok`. */
+            writes: string;
         };
         /** @description The caller, as the token describes them. */
         Session: {
@@ -604,7 +606,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["NotFoundProblem"];
             };
         };
-        /** @description The parts in `failed` do not work or did not respond in time. */
+        /** @description The parts in `failed` do not work or did not respond in time; or the server stops. */
         NotReady: {
             headers: {
                 /** @description Caches must not store the response, because it depends on the user. */
@@ -1781,7 +1783,8 @@ export interface operations {
                      * @example {
                      *       "keys": "ok",
                      *       "status": "ready",
-                     *       "store": "ok"
+                     *       "store": "ok",
+                     *       "writes": "ok"
                      *     }
                      */
                     "application/json": components["schemas"]["Readiness"];

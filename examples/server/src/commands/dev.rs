@@ -52,7 +52,7 @@ pub(super) async fn run(mut sources: Sources) -> Result<(), Failure> {
     // The server also works if its standard output is closed.
     let _ = io::stdout().write_all(instructions.as_bytes());
     let memory = MemoryBudget::new(http.connection_memory, limit.max());
-    serve::serve(listener, api.app, limit, memory, stop, http.stop_timeout()).await;
+    serve::serve(listener, api.app, limit, memory, http.stop(stop, api.todo)).await;
     store.close().await;
     telemetry.finish().await;
     Ok(())

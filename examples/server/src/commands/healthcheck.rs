@@ -1,4 +1,4 @@
-//! `todo-server healthcheck`: a readiness check for containers without `curl`.
+//! `todo-server healthcheck`: a check of readiness, or with `--live` of liveness, for containers without `curl`.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -13,8 +13,8 @@ use crate::{
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Fails unless the server on this machine is ready.
-pub(super) fn run(mut sources: Sources) -> Result<(), Failure> {
+/// Fails unless the server on this machine is ready; with `live`, unless it responds. Only the former asks the database.
+pub(super) fn run(mut sources: Sources, live: bool) -> Result<(), Failure> {
     let address = settings::address(&mut sources);
     let mut address = sources.finish(Some(address))?;
     // A server that listens on all networks is reachable on the loopback address.
@@ -23,19 +23,20 @@ pub(super) fn run(mut sources: Sources) -> Result<(), Failure> {
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     });
-    match status(address) {
+    let (path, not_well) = if live { ("/health", "not alive") } else { ("/health/ready", "not ready") };
+    match status(address, path) {
         Ok(200) => Ok(()),
-        Ok(status) => Err(Failure::fatal(format!("not ready: {address} responds with {status}"))),
-        Err(error) => Err(Failure::fatal(format!("not ready: {address} does not respond: {error}"))),
+        Ok(status) => Err(Failure::fatal(format!("{not_well}: {address} responds with {status}"))),
+        Err(error) => Err(Failure::fatal(format!("{not_well}: {address} does not respond: {error}"))),
     }
 }
 
-/// The status of `GET /health/ready`.
-fn status(address: SocketAddr) -> io::Result<u16> {
+/// The status of the response to a GET.
+fn status(address: SocketAddr, path: &str) -> io::Result<u16> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(stream, "GET /health/ready HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
     // "HTTP/1.1 200"
     let mut line = [0; 12];
     stream.read_exact(&mut line)?;

@@ -20,7 +20,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Migrate(sources, migration) => in_runtime(migrate::run(sources, migration)),
         Command::User(sources, command) => in_runtime(user::run(sources, command)),
         Command::OpenApi => print_openapi(),
-        Command::Healthcheck(sources) => healthcheck::run(sources),
+        Command::Healthcheck(sources, live) => healthcheck::run(sources, live),
     }
 }
 

@@ -38,6 +38,7 @@ pub(super) async fn run(sources: Sources) -> Result<(), Failure> {
         Some(address) => {
             let observed = metrics::Observed {
                 framework: http.framework,
+                api: api.todo.clone(),
                 store: store.clone(),
                 verifier: api.verifier,
                 connections: limit.clone(),
@@ -50,7 +51,7 @@ pub(super) async fn run(sources: Sources) -> Result<(), Failure> {
     let listener = serve::listen(settings.address).await?;
     let address = listener.local_addr().unwrap_or(settings.address);
     tracing::info!(%address, framework = ?http.framework, "listening");
-    serve::serve(listener, api.app, limit, memory, stop, http.stop_timeout()).await;
+    serve::serve(listener, api.app, limit, memory, http.stop(stop, api.todo)).await;
     store.close().await;
     telemetry.finish().await;
     Ok(())
@@ -58,6 +59,7 @@ pub(super) async fn run(sources: Sources) -> Result<(), Failure> {
 
 /// The API in a framework, with its token verifier.
 pub(super) struct Api {
+    pub(super) todo: TodoApi,
     pub(super) app: App,
     pub(super) verifier: JwtVerifier,
     /// Refreshes remote key sets until this is dropped.
@@ -75,6 +77,6 @@ impl Api {
             Some(rate) => api.with_gate(RateLimiter::new(rate)),
             None => api,
         };
-        Ok(Self { app: app::app(http.framework, api, &http.cors), verifier, _refresh: refresh })
+        Ok(Self { app: app::app(http.framework, api.clone(), &http.cors), todo: api, verifier, _refresh: refresh })
     }
 }

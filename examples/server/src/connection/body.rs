@@ -12,7 +12,10 @@ use http::{HeaderName, HeaderValue, Request};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::memory::{Account, Hold};
+use super::{
+    memory::{Account, Hold},
+    rest::Rest,
+};
 
 /// The size of the pieces in which a body is given to a connection of HTTP/1.1. The connection copies each piece into
 /// its write buffer, which keeps the size that it once had. So it gets a piece when it has written the one before.
@@ -28,20 +31,38 @@ const HEADER_BYTES: usize = 100;
 pub(super) fn hold_request<B>(account: &Arc<Account>, request: &Request<B>) -> Arc<Hold> {
     let header = |(name, value): (&HeaderName, &HeaderValue)| HEADER_BYTES + name.as_str().len() + value.len();
     let headers: usize = request.headers().iter().map(header).sum();
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    Arc::new(Hold::of_request(account, REQUEST_BYTES + target + headers))
+    Arc::new(Hold::of_request(account, REQUEST_BYTES + target_length(request) + headers))
 }
 
-/// The body of a request. What has been received counts as long as the request is open.
+/// The length of the path and the query.
+pub(super) fn target_length<B>(request: &Request<B>) -> usize {
+    request.uri().path_and_query().map_or(0, |target| target.as_str().len())
+}
+
+/// The body of a request. What has been received counts as long as the request is open. If it is dropped before its
+/// end, the server reads the rest after the response.
 #[derive(Debug)]
 pub struct RequestBody {
-    body: Incoming,
+    /// `None` at the end.
+    body: Option<Incoming>,
     request: Arc<Hold>,
+    /// `None` if the request has no body.
+    rest: Option<Arc<Rest>>,
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Incoming, request: Arc<Hold>) -> Self {
-        Self { body, request }
+    pub(super) fn new(body: Incoming, request: Arc<Hold>, rest: Option<Arc<Rest>>) -> Self {
+        Self { body: Some(body), request, rest }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let (Some(body), Some(rest)) = (self.body.take(), &self.rest)
+            && !body.is_end_stream()
+        {
+            rest.leave(body, self.request.clone());
+        }
     }
 }
 
@@ -50,21 +71,25 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.request.add(data.len());
+        let this = &mut *self;
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        if let Some(rest) = &this.rest {
+            rest.polled();
+        }
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => this.request.add(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(_)) | None => this.body = None,
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
@@ -78,6 +103,8 @@ pub(super) struct ResponseBody<B: Body> {
     first: Option<Result<Frame<Bytes>, B::Error>>,
     /// Whether this is a large body over HTTP/1.1.
     is_in_pieces: bool,
+    /// The body of the request, until this response begins.
+    request: Option<BeforeResponse>,
     body: B,
 }
 
@@ -86,7 +113,8 @@ impl<B: Body + Unpin> Unpin for ResponseBody<B> {}
 impl<B: Body<Data = Bytes> + Unpin> ResponseBody<B> {
     /// Takes what there is of the body already, so that it counts from now on.
     pub(super) async fn new(account: Arc<Account>, is_http_2: bool, body: B) -> Self {
-        let mut counted = Self { account, is_http_2, rest: Bytes::new(), first: None, is_in_pieces: false, body };
+        let (rest, first) = (Bytes::new(), None);
+        let mut counted = Self { account, is_http_2, rest, first, is_in_pieces: false, request: None, body };
         poll_fn(|cx| {
             if let Poll::Ready(Some(first)) = Pin::new(&mut counted.body).poll_frame(cx) {
                 match first.map(Frame::into_data) {
@@ -99,6 +127,12 @@ impl<B: Body<Data = Bytes> + Unpin> ResponseBody<B> {
         })
         .await;
         counted
+    }
+
+    /// Reads the rest of the body of the request when the connection takes this response.
+    pub(super) fn before_the_rest_of(mut self, request: Option<Arc<Rest>>) -> Self {
+        self.request = request.map(BeforeResponse);
+        self
     }
 
     /// Counts these bytes until the last part of them is dropped.
@@ -121,6 +155,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
+        // hyper takes the head before it asks for the body. (Without a body it drops this instead.)
+        this.request = None;
         if let Some(first) = this.first.take() {
             return Poll::Ready(Some(first));
         }
@@ -153,6 +189,15 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
             Some(exact) => SizeHint::with_exact(self.rest.len() as u64 + exact),
             None => SizeHint::default(),
         }
+    }
+}
+
+/// Dropped when the response begins.
+struct BeforeResponse(Arc<Rest>);
+
+impl Drop for BeforeResponse {
+    fn drop(&mut self) {
+        self.0.response_begins();
     }
 }
 

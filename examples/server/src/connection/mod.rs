@@ -10,19 +10,22 @@
 //! | idle between two requests | 75 s; 10 s while more than 90 % of the allowed connections are open |
 //! | a client that reads no byte of a response | 30 s |
 //! | a client that does not read the whole of a response | 2 min |
+//! | the rest of a body after a response that did not need it (at most 32 MiB) | 10 s |
 //!
 //! The time limit of a request is that of the API (`REQUEST_TIMEOUT_SECONDS`). Heads have at most 100 headers and 64
-//! KiB. The memory for requests and for responses that are not read has a limit over all connections, the setting
+//! KiB; larger ones reach the program, up to 200 headers and 256 KiB, so that it can respond to them. The memory for requests and for responses that are not read has a limit over all connections, the setting
 //! `CONNECTION_MEMORY_MIB`.
 
 mod body;
 mod memory;
+mod rest;
 mod stream;
+mod unreadable;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -32,13 +35,34 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower::BoxError;
 
 pub use self::body::RequestBody;
-pub(crate) use self::memory::{DEFAULT_MIB, MemoryBudget};
+pub(crate) use self::{
+    memory::{DEFAULT_MIB, MemoryBudget},
+    unreadable::{Beginning, Unreadable},
+};
 
 use self::{
-    body::{ResponseBody, hold_request},
-    stream::{Activity, MAX_HEAD, TimedStream},
+    body::{ResponseBody, hold_request, target_length},
+    rest::Rest,
+    stream::{Activity, MAX_BUFFER, TimedStream},
 };
 use crate::connection_limit::ConnectionLimit;
+
+/// The maximum number of headers of a request.
+pub(crate) const MAX_HEADERS: usize = 100;
+/// The maximum size of the head of a request: method, target and headers.
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
+
+/// Whether the head of a request exceeds [`MAX_HEADERS`] or [`MAX_HEAD`].
+pub(crate) fn has_large_head<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    if headers.len() > MAX_HEADERS {
+        return true;
+    }
+    // As HTTP/1.1 writes it: spaces, the version, a colon and the ends of lines.
+    let line = request.method().as_str().len() + target_length(request) + 12;
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    line + size + 2 > MAX_HEAD
+}
 
 /// Serves connections of HTTP/1.1 and HTTP/2 within the limits of [this module](self).
 ///
@@ -84,13 +108,13 @@ impl Default for ConnectionServer {
             // response before it, if the client does not read that at once (`on_parse_error` does not ask
             // `can_write_head`). The seed `rejected-behind-a-response` of the fuzzer shows it.
             .writev(false)
-            .max_headers(100)
-            // The head of a request must fit into the buffer; a larger head is rejected with 431.
-            .max_buf_size(MAX_HEAD);
+            // Of larger heads, hyper itself rejects the rest, without a body.
+            .max_headers(2 * MAX_HEADERS)
+            .max_buf_size(MAX_BUFFER);
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(200)
-            .max_header_list_size(64 * 1024)
+            .max_header_list_size(256 * 1024)
             // What a client may send of bodies that the API does not read yet.
             .initial_stream_window_size(128 * 1024)
             .initial_connection_window_size(256 * 1024)
@@ -124,20 +148,49 @@ impl ConnectionServer {
         B: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
         E: Into<BoxError> + 'static,
     {
+        self.serve_noting(stream, &Beginning::default(), respond)
+    }
+
+    /// Serves one connection, and notes how its bytes begin.
+    pub(crate) fn serve_noting<S, R, F, B, E>(
+        &self,
+        stream: S,
+        beginning: &Beginning,
+        respond: R,
+    ) -> impl GracefulConnection<Error = BoxError> + Send + use<S, R, F, B, E>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        R: Fn(Request<RequestBody>) -> F + Send + 'static,
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
+        E: Into<BoxError> + 'static,
+    {
         let account = self.memory.open_account();
-        let activity = Arc::new(Activity::new(self.limit.clone(), account.account().clone()));
+        let activity = Arc::new(Activity::new(self.limit.clone(), account.account().clone(), beginning.clone()));
         let stream = TimedStream::new(stream, activity.clone(), account);
         let service = service_fn(move |request: Request<Incoming>| {
             let version = request.version();
             let active = activity.begin(version);
             let account = activity.account().clone();
             let open_request = hold_request(&account, &request);
-            let response = respond(request.map(|body| RequestBody::new(body, open_request.clone())));
+            let (rest, active) = match Rest::of(&request, active) {
+                Ok(rest) => (Some(rest), None),
+                Err(active) => (None, Some(active)),
+            };
+            let response = respond(request.map(|body| RequestBody::new(body, open_request.clone(), rest.clone())));
             async move {
-                let (head, body) = response.await?.into_parts();
+                let (mut head, body) = response.await?.into_parts();
+                if version == Version::HTTP_2
+                    && let Some(rest) = &rest
+                {
+                    rest.read_first().await;
+                }
                 let body = ResponseBody::new(account, version == Version::HTTP_2, body).await;
                 drop((active, open_request));
-                Ok::<_, E>(Response::from_parts(head, body))
+                if rest.as_ref().is_some_and(|rest| rest.ends_the_connection()) {
+                    head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, E>(Response::from_parts(head, body.before_the_rest_of(rest)))
             }
         });
         self.http.serve_connection(TokioIo::new(stream), service).into_owned()

@@ -12,6 +12,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::{
+    api::TodoApi,
     auth::JwtVerifier,
     store::{CoalescingStatus, PoolStatus},
 };
@@ -37,6 +38,7 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(crate) struct Observed {
     pub(crate) framework: Framework,
+    pub(crate) api: TodoApi,
     pub(crate) store: Store,
     pub(crate) verifier: JwtVerifier,
     pub(crate) connections: ConnectionLimit,
@@ -117,6 +119,9 @@ fn render(observed: &Observed) -> String {
     text.sample("todo_connections_max", &[], observed.connections.max());
     memory(&mut text, &observed.memory);
     pools(&mut text, &observed.store.pools());
+    let name = "todo_store_writes_failing";
+    text.family(name, "gauge", "Whether the database accepts no writes: it is read-only, or its disk is full.");
+    text.sample(name, &[], u8::from(observed.api.service().writes_are_failing()));
     coalescing(&mut text, observed.store.coalescing());
     key_set(&mut text, &observed.verifier);
     process::render(&mut text);

@@ -15,7 +15,7 @@ use todo_core::{
 };
 
 use super::text::Text;
-use crate::log_budget;
+use crate::{connection::Unreadable, log_budget, log_writer};
 
 /// The resources at each mount. A mount comes before a shorter mount that is its prefix.
 static MOUNTS: [(&str, &[Resource]); 4] = [("/api/v1", RESOURCES), ("/api", RESOURCES), ("", PROBES), ("", DOCS)];
@@ -115,6 +115,8 @@ static SERIES: [[Series; METHODS.len()]; ROUTES] = [const { [const { Series::new
 static IN_FLIGHT: AtomicI64 = AtomicI64::new(0);
 /// In the order of [`AuthError::REASONS`].
 static REJECTIONS: [AtomicU64; AuthError::REASONS.len()] = [const { AtomicU64::new(0) }; AuthError::REASONS.len()];
+/// In the order of [`Unreadable::ALL`].
+static UNREADABLE: [AtomicU64; Unreadable::ALL.len()] = [const { AtomicU64::new(0) }; Unreadable::ALL.len()];
 
 fn series(route: Route, method: KnownMethod) -> &'static Series {
     &SERIES[route.0][method.0]
@@ -152,6 +154,11 @@ pub(crate) fn rejected(error: &AuthError) {
     if let Some(reason) = AuthError::REASONS.iter().position(|reason| *reason == error.reason()) {
         REJECTIONS[reason].fetch_add(1, Relaxed);
     }
+}
+
+/// Counts a request that could not be read.
+pub(crate) fn unreadable(reason: Unreadable) {
+    UNREADABLE[reason as usize].fetch_add(1, Relaxed);
 }
 
 /// The counters of every route and method, with their labels.
@@ -199,9 +206,17 @@ pub(super) fn render(text: &mut Text) {
     for (reason, count) in AuthError::REASONS.iter().zip(&REJECTIONS) {
         text.sample(name, &[("reason", reason)], count.load(Relaxed));
     }
+    let name = "todo_unreadable_requests_total";
+    text.family(name, "counter", "Requests that could not be read as HTTP, by reason.");
+    for (reason, count) in Unreadable::ALL.iter().zip(&UNREADABLE) {
+        text.sample(name, &[("reason", reason.name())], count.load(Relaxed));
+    }
     let name = "todo_log_lines_left_out_total";
     text.family(name, "counter", "Log lines left out because their connection had caused too many.");
     text.sample(name, &[], log_budget::left_out());
+    let name = "todo_log_lines_dropped_total";
+    text.family(name, "counter", "Log lines dropped because standard error was not read in time.");
+    text.sample(name, &[], log_writer::dropped());
 }
 
 #[cfg(test)]

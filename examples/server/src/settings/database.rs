@@ -21,6 +21,8 @@ pub(crate) enum Database {
         max_waiting: Option<usize>,
     },
     Postgres {
+        /// The setting of the URL.
+        name: &'static str,
         url: Secret,
         /// A URL without a pooler, for migrations.
         direct: Option<Secret>,
@@ -56,7 +58,7 @@ impl Database {
         if sources.get(name).is_some_and(is_postgres) {
             let url = sources.read(name, |url| postgres_url(url, &options))?;
             let coalesce = coalesce && !row_security;
-            return Some(Self::Postgres { url, direct, options, coalesce, row_security });
+            return Some(Self::Postgres { name, url, direct, options, coalesce, row_security });
         }
         for (name, is_used) in [("DATABASE_DIRECT_URL", direct.is_some()), ("ROW_SECURITY", row_security)] {
             if is_used {

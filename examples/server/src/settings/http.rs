@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use todo_core::auth::Rate;
+use todo_core::{api::TodoApi, auth::Rate};
 use url::Url;
 
 use super::{
@@ -11,7 +11,12 @@ use super::{
     parse::{choice, list, within},
     quoted,
 };
-use crate::{app::Framework, connection::DEFAULT_MIB, cors::Cors};
+use crate::{
+    app::Framework,
+    connection::DEFAULT_MIB,
+    cors::Cors,
+    serve::{Stop, StopSignals},
+};
 
 #[derive(Debug)]
 pub(crate) struct Http {
@@ -24,6 +29,8 @@ pub(crate) struct Http {
     pub(crate) connection_memory: usize,
     /// The rate limit of each user, if there is one.
     pub(crate) rate_limit: Option<Rate>,
+    /// How long connections are accepted after a stop signal.
+    pub(crate) shutdown_delay: Duration,
 }
 
 impl Http {
@@ -49,6 +56,7 @@ impl Http {
         let max_connections = sources.read("MAX_CONNECTIONS", within(1..=1_000_000));
         let connection_memory = sources.read("CONNECTION_MEMORY_MIB", within(1..=1_048_576));
         let rate_limit = sources.read("RATE_LIMIT", rate_limit).flatten();
+        let shutdown_delay = sources.read("SHUTDOWN_DELAY_SECONDS", within(0..=3600));
         Some(Self {
             framework: framework?,
             cors: Cors { origins, headers, credentials },
@@ -57,12 +65,13 @@ impl Http {
             max_connections: max_connections.unwrap_or(10_000),
             connection_memory: connection_memory.unwrap_or(DEFAULT_MIB),
             rate_limit,
+            shutdown_delay: Duration::from_secs(shutdown_delay.unwrap_or(0)),
         })
     }
 
-    /// How long a stop may take: the time limit of a request, and 5 seconds for the client to read the response.
-    pub(crate) fn stop_timeout(&self) -> Duration {
-        self.timeout + Duration::from_secs(5)
+    /// How to stop. Open requests have the time limit of a request, and 5 seconds for the client to read the response.
+    pub(crate) fn stop(&self, signals: StopSignals, api: TodoApi) -> Stop {
+        Stop { signals, api, delay: self.shutdown_delay, grace: self.timeout + Duration::from_secs(5) }
     }
 }
 

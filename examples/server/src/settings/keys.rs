@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{
     Secret, Sources,
-    parse::{choice, claim, http_url, list, scopes, within},
+    parse::{choice, claim, http_url, list, scopes, user_prefix, within},
 };
 
 #[derive(Debug)]
@@ -20,12 +20,20 @@ pub(crate) struct Keys {
     pub(crate) jwks_url: Option<Url>,
     /// Whether the key set may be fetched from another machine over plain HTTP.
     pub(crate) jwks_allow_http: bool,
+    /// Root certificates for fetching the key set.
+    pub(crate) jwks_ca_file: Option<PathBuf>,
+    /// A proxy for fetching the key set, and the hosts that are reached without it.
+    pub(crate) proxy: Option<Secret>,
+    pub(crate) no_proxy: Option<String>,
     pub(crate) better_auth_url: Option<Url>,
     /// Empty if not set.
     pub(crate) issuers: Vec<String>,
     /// Empty if not set.
     pub(crate) audiences: Vec<String>,
     pub(crate) subject: Option<String>,
+    /// What is put before the subjects of tokens that the key set or a secret verifies.
+    pub(crate) jwks_user_prefix: Option<String>,
+    pub(crate) hs256_user_prefix: Option<String>,
     /// Scopes separated by single spaces.
     pub(crate) required_scope: Option<String>,
     pub(crate) leeway: Duration,
@@ -56,7 +64,12 @@ impl Keys {
             jwks_file: sources.read("JWKS_FILE", |path| Ok(PathBuf::from(path))),
             jwks_url: sources.read("JWKS_URL", http_url),
             jwks_allow_http: choice(sources, "JWKS_ALLOW_HTTP", [("false", false), ("true", true)]),
+            jwks_ca_file: sources.read("JWKS_CA_FILE", |path| Ok(PathBuf::from(path))),
+            proxy: sources.get("HTTPS_PROXY").map(Secret::new),
+            no_proxy: sources.get("NO_PROXY").map(str::to_owned),
             better_auth_url: sources.read("BETTER_AUTH_URL", http_url),
+            jwks_user_prefix: sources.read("JWKS_USER_PREFIX", user_prefix),
+            hs256_user_prefix: sources.read("JWT_HS256_USER_PREFIX", user_prefix),
             issuers: sources.read("JWT_ISSUER", list).unwrap_or_default(),
             audiences: sources.read("JWT_AUDIENCE", list).unwrap_or_default(),
             subject: sources.read("JWT_SUBJECT", claim),
@@ -117,10 +130,15 @@ impl Default for Keys {
             jwks_file: None,
             jwks_url: None,
             jwks_allow_http: false,
+            jwks_ca_file: None,
+            proxy: None,
+            no_proxy: None,
             better_auth_url: None,
             issuers: Vec::new(),
             audiences: Vec::new(),
             subject: None,
+            jwks_user_prefix: None,
+            hs256_user_prefix: None,
             required_scope: None,
             leeway: Duration::from_secs(30),
             has_invalid_key: false,

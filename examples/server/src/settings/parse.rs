@@ -57,6 +57,14 @@ pub(super) fn claim(path: &str) -> Result<String, String> {
     Ok(path.to_owned())
 }
 
+/// A prefix for user ids.
+pub(super) fn user_prefix(text: &str) -> Result<String, String> {
+    if text.chars().count() > 100 || text.contains('\0') {
+        return Err(format!("{} is longer than 100 characters", quoted(text)));
+    }
+    Ok(text.to_owned())
+}
+
 /// Scopes between spaces (RFC 6749, section 3.3).
 pub(super) fn scopes(text: &str) -> Result<String, String> {
     let scopes: Vec<_> = text.split_ascii_whitespace().collect();

@@ -18,7 +18,7 @@ impl Secret {
     /// The URL without its password and without its query, which may contain another.
     pub(crate) fn masked_url(&self) -> String {
         let Ok(mut url) = Url::parse(&self.0) else {
-            return "(not a URL)".to_owned();
+            return self.masked_without_host().unwrap_or_else(|| "(not a URL)".to_owned());
         };
         if url.password().is_some() {
             let _ = url.set_password(Some("***"));
@@ -26,6 +26,16 @@ impl Secret {
         url.set_query(None);
         url.set_fragment(None);
         url.into()
+    }
+
+    /// The same for the form of libpq that has no host before the path: `postgres://user:password@/database?host=..`.
+    fn masked_without_host(&self) -> Option<String> {
+        let (scheme, rest) = self.0.split_once("://")?;
+        let (authority, database) = rest.split_once('/')?;
+        let user = authority.strip_suffix('@')?;
+        let user = user.split_once(':').map_or(user.to_owned(), |(user, _)| format!("{user}:***"));
+        let database = database.split(['?', '#']).next()?;
+        Some(format!("{scheme}://{user}@/{database}"))
     }
 }
 

@@ -51,6 +51,9 @@ impl fmt::Display for Mistakes {
     }
 }
 
+/// Variables that other programs read too, and that are often written in lower case.
+const LOWER_CASE: [&str; 2] = ["HTTPS_PROXY", "NO_PROXY"];
+
 /// The values of the settings, and the mistakes found so far.
 ///
 /// A flag has priority over the environment, and the environment has priority over `.env` in the current directory. An
@@ -89,7 +92,8 @@ impl Sources {
         for setting in SETTINGS {
             let name = setting.name;
             let flag = setting.flag.and_then(|flag| Some((Layer::Flag(flag), Ok(flags.remove(name)?))));
-            let variable = || Some((Layer::Environment, environment(name)?.into_string()));
+            let lower_case = || environment(&name.to_ascii_lowercase()).filter(|_| LOWER_CASE.contains(&name));
+            let variable = || Some((Layer::Environment, environment(name).or_else(lower_case)?.into_string()));
             let line = || Some((Layer::File, Ok(file.remove(name)?)));
             match flag.or_else(variable).or_else(line) {
                 Some((layer, Ok(value))) if !value.is_empty() => {

@@ -200,6 +200,105 @@ fn an_unreachable_database_is_retried_and_then_reported_without_its_password() {
     assert!(!outcome.log.contains("hunter2") && !outcome.log.contains(SECRET), "{outcome:?}");
 }
 
+/// Mistakes that do not go away: the server ends at once, names the setting and the database, and says what to change.
+#[tokio::test]
+async fn a_mistake_in_the_database_is_reported_at_once_with_its_setting() {
+    let mut database = testkit::postgres::empty_database().await;
+    let stranger = database.add_role("stranger", "").await;
+    let name = database.name().to_owned();
+    let mut owner = PgConnection::connect(database.url()).await.expect("a connection");
+    let execute = async |owner: &mut PgConnection, statement: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(owner).await.expect("done");
+    };
+    execute(&mut owner, format!("revoke connect on database \"{name}\" from public")).await;
+    execute(&mut owner, format!("create database \"{name}_closed\" allow_connections false")).await;
+    let pooler_url = database.url().to_owned();
+    let pooler = tokio::task::spawn_blocking(move || testkit::pgbouncer::PgBouncer::tracking(&pooler_url)).await;
+    let pooler = pooler.expect("a pooler");
+    let other_server = Setup::with_secret(Framework::ANY).serve(&[]);
+    let url = |change: &dyn Fn(&mut url::Url)| {
+        let mut url = url::Url::parse(database.url()).expect("a URL");
+        change(&mut url);
+        url.to_string()
+    };
+    let direct = format!("{}_missing", database.url());
+    for (setting, url, problem) in [
+        ("DATABASE_URL", url(&|url| url.set_path("nowhere")), "the database does not exist; create it"),
+        ("NEON_DB_URL", url(&|url| url.set_path("nowhere")), "database \"nowhere\" does not exist"),
+        ("DATABASE_DIRECT_URL", direct, "the database does not exist"),
+        ("DATABASE_URL", url(&|url| url.set_username("nobody").expect("a name")), "correct the user or the password"),
+        ("DATABASE_URL", stranger, "grant the role of the URL connect on the database"),
+        ("DATABASE_URL", url(&|url| url.set_path(&format!("{name}_closed"))), "the database accepts no connections"),
+        (
+            "DATABASE_URL",
+            url(&|url| url.set_query(Some("options=-c nonsense=1"))),
+            "rejected the connection; correct the URL",
+        ),
+        ("DATABASE_URL", url(&|url| url.set_query(Some("options=-c work_mem=much"))), "invalid value for parameter"),
+        ("DATABASE_URL", url(&|url| url.set_query(Some("sslmode=verify-full&sslrootcert=/no/ca.pem"))), "/no/ca.pem"),
+        ("DATABASE_URL", format!("postgres://todo@{}/todo", other_server.address), "is not a PostgreSQL server"),
+        ("DATABASE_URL", pooler.url().replace("/pooled", "/nowhere"), "PgBouncer has no such database"),
+    ] {
+        let mut setup = Setup::with_secret(Framework::ANY).set(setting, &url);
+        if setting == "DATABASE_DIRECT_URL" {
+            setup = setup.set("DATABASE_URL", database.url());
+        }
+        let begun = std::time::Instant::now();
+        let outcome = setup.run(&[]);
+        assert!(matches!(outcome.code, Some(1 | 2)), "{url}: {outcome:?}");
+        assert!(outcome.log.contains(problem) && outcome.log.contains(setting), "{url}: {outcome:?}");
+        assert!(!outcome.log.contains("retrying"), "{url}: {outcome:?}");
+        assert!(begun.elapsed().as_secs() < 8, "{url}: {:?}", begun.elapsed());
+        // Each cause once.
+        let line = outcome.log.lines().find(|line| line.contains(problem)).expect("a line");
+        assert!(line.len() < 700 && line.matches("cannot connect to").count() <= 1, "{line}");
+    }
+    execute(&mut owner, format!("drop database \"{name}_closed\"")).await;
+    database.close().await;
+}
+
+pub(crate) async fn a_read_only_database_is_ready_and_says_that_writes_fail(framework: Framework) {
+    let database = testkit::postgres::empty_database().await;
+    let server = Setup::with_secret(framework).set("DATABASE_URL", database.url()).set("METRICS_PORT", "0").serve(&[]);
+    let ann = server.user("ann");
+    ann.use_tasks().await;
+    let mut owner = PgConnection::connect(database.url()).await.expect("a connection");
+    let state = async || {
+        let probe = User::json(&ann.send(Method::GET, "/health/ready", "").await, 200);
+        let metrics = crate::metrics::Metrics::at(server.metrics_address()).await;
+        (probe["writes"].as_str().expect("a state").to_owned(), metrics.count("todo_store_writes_failing"))
+    };
+    assert_eq!(state().await, ("ok".to_owned(), 0));
+    for (value, status, writes, failing) in [("on", 503, "failing", 1), ("off", 201, "ok", 0)] {
+        let name = database.name();
+        let statements = format!(
+            "alter database \"{name}\" set default_transaction_read_only = {value};
+             select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and pid <> pg_backend_pid()"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&mut owner).await.expect("done");
+        // A read finds that the connections are dead.
+        assert_eq!(ann.all_ids().await.len(), 1);
+        let response = ann.send(Method::POST, "/api/tasks", r#"{"title":"Another"}"#).await;
+        assert_eq!(response.status(), status, "{:?}", response.body());
+        assert_eq!(state().await, (writes.to_owned(), failing));
+    }
+    drop(server);
+    drop(owner);
+    database.close().await;
+}
+
+#[test]
+fn a_file_that_the_server_creates_belongs_to_its_user_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let setup = Setup::with_secret(Framework::ANY);
+    let server = setup.serve(&[]);
+    for name in ["todo.db", "todo.db-wal", "todo.db-shm"] {
+        let mode = std::fs::metadata(setup.path().join(name)).expect(name).permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}: {mode:o}");
+    }
+    drop(server);
+}
+
 #[test]
 fn a_file_that_cannot_be_opened_is_reported_at_once() {
     let outcome = Setup::with_secret(Framework::ANY).set("DATABASE_URL", "sqlite://nowhere/todo.db").run(&[]);

@@ -116,7 +116,9 @@ pub(crate) async fn what_a_client_sends_is_short_in_the_log(framework: Framework
         let long_lines: Vec<_> = log.lines().filter(|line| line.len() > 800 || line.contains(&long()[..300])).collect();
         assert!(long_lines.is_empty(), "{level}: {} long lines, {} bytes in all", long_lines.len(), log.len());
         let count = log.lines().count();
-        assert!(count <= lines_each * requests.len() + 10, "{level}: {count} lines for {} requests", requests.len());
+        // In a minute, 20 lines say why tokens were rejected.
+        let most = lines_each * requests.len() + 20 + 10;
+        assert!(count <= most, "{level}: {count} lines for {} requests", requests.len());
     }
 }
 

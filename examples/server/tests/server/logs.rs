@@ -7,7 +7,8 @@ use testkit::http::Client;
 
 use crate::{
     Framework,
-    program::{SECRET, Setup, until},
+    metrics::Metrics,
+    program::{PATIENCE, SECRET, Setup, free_address, until},
 };
 
 const TITLE: &str = "a surprise for Bob";
@@ -171,4 +172,36 @@ pub(crate) async fn a_request_without_a_response_is_logged(framework: Framework)
         let log = server.program.log.so_far();
         log.lines().any(|line| line.contains("method=\"POST\"")).then_some(())
     });
+}
+
+/// A terminal that was stopped, a collector of logs that hangs: a pipe takes only some hundred lines.
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_nothing() {
+    const REQUESTS: usize = 1000;
+    let metrics = free_address();
+    let mut server = Setup::with_secret(Framework::ANY).set("METRICS_PORT", &metrics.port().to_string()).serve_unread();
+    for round in 0..REQUESTS / 100 {
+        let client = Client::keeping_alive(server.address);
+        for number in 0..100 {
+            let id = format!("request-{round}-{number}");
+            let request = Request::get("/api/tasks").header("x-request-id", id).body(Bytes::new()).expect("a request");
+            let status = tokio::time::timeout(PATIENCE, client.send(request)).await.expect("a response").status();
+            assert_eq!(status, 401);
+        }
+    }
+    assert_eq!(Metrics::at(metrics).await.count("todo_log_lines_dropped_total"), 0);
+    // A reader that comes late gets every line.
+    let log = server.read_until(&format!("request-{}-99 ", REQUESTS / 100 - 1));
+    assert_eq!(log.matches("response method=\"GET\"").count(), REQUESTS);
+    // And again nobody reads.
+    for _ in 0..5 {
+        let client = Client::keeping_alive(server.address);
+        for _ in 0..100 {
+            let request = Request::get("/api/tasks").body(Bytes::new()).expect("a request");
+            assert_eq!(client.send(request).await.status(), 401);
+        }
+    }
+    let begun = std::time::Instant::now();
+    assert_eq!(server.stop().0, Some(0));
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
 }

@@ -6,13 +6,15 @@
 //!
 //! | module | why it does not depend on the framework |
 //! | --- | --- |
+//! | `better_auth` (which cause the log names) | the verifier logs it |
 //! | `cloud`, `database`, `durability` | they test what is below `TodoService`; each framework has one case |
 //! | `dev`, `settings`, `docs` (the committed document) | they test what runs before the framework is mounted |
-//! | `floods`, `stopping`, `unread` and `overload` where nothing reaches the API | hyper and `todo_server::connection` do this |
+//! | `floods`, `stopping`, `unread`, `unreadable`, `uploads` and `overload` where nothing reaches the API | hyper and `todo_server::connection` do this |
 //! | `logs` (levels, request ids), `log_lines` (HTTP/2, honest traffic), `metrics` (port, dashboard, batches) | logging and counting surround the framework |
 
 #![cfg(unix)]
 
+mod better_auth;
 mod cloud;
 mod cors;
 mod database;
@@ -31,6 +33,8 @@ mod stopping;
 #[cfg(feature = "otel")]
 mod traces;
 mod unread;
+mod unreadable;
+mod uploads;
 
 /// A web framework of this build, by its name for the setting `FRAMEWORK`.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +92,7 @@ for_each_framework! {
     }
     database {
         postgresql_works_like_sqlite,
+        a_read_only_database_is_ready_and_says_that_writes_fail,
     }
     docs {
         document_and_page_are_served_at_the_root,
@@ -121,7 +126,15 @@ for_each_framework! {
         open_requests_are_finished_and_idle_connections_closed,
         a_stop_waits_no_longer_than_the_request_timeout,
         a_second_signal_stops_at_once,
+        until_its_delay_has_passed_a_stopping_server_is_not_ready_and_serves,
         http_2_works,
+    }
+    uploads {
+        over_http_1_a_body_that_is_not_needed_is_read_to_its_end,
+        over_http_2_a_body_that_is_not_needed_is_read_to_its_end,
+    }
+    unreadable {
+        a_large_head_is_431_with_all_that_a_response_has,
     }
     unread {
         unread_responses_need_little_memory_and_block_no_others,

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::Write as _,
+    net::SocketAddr,
     process::{Command, Stdio},
 };
 
@@ -28,7 +29,12 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) async fn of(server: &Server) -> Self {
-        Self::parse(&scrape(server).await)
+        Self::at(server.metrics_address()).await
+    }
+
+    /// The metrics at the address of their port.
+    pub(crate) async fn at(address: SocketAddr) -> Self {
+        Self::parse(&scrape(address).await)
     }
 
     #[track_caller]
@@ -93,9 +99,9 @@ impl Metrics {
     }
 }
 
-async fn scrape(server: &Server) -> String {
+async fn scrape(address: SocketAddr) -> String {
     let request = Request::get("/metrics").body(Bytes::new()).expect("a request");
-    let response = Client::new(server.metrics_address()).send(request).await;
+    let response = Client::new(address).send(request).await;
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     String::from_utf8(response.into_body().into()).expect("UTF-8")
@@ -135,7 +141,7 @@ pub(crate) async fn requests_rejections_pools_keys_and_the_process_are_counted(f
     // A rejected body is not a rejected token.
     assert_eq!(ann.send(Method::POST, "/api/tasks", "{").await.status(), 400);
 
-    let text = scrape(server).await;
+    let text = scrape(server.metrics_address()).await;
     for secret in ["the-user", "Buy milk", &*token, "BREW", "nothing/here"] {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
@@ -196,7 +202,7 @@ async fn on_postgres(coalesce: &str) -> (testkit::postgres::TestDatabase, Server
 async fn each_call_is_counted_as_alone_or_joined() {
     let (_database, server) = on_postgres("on").await;
     let counts = async || {
-        let text = scrape(&server).await;
+        let text = scrape(server.metrics_address()).await;
         promtool(&["check", "metrics"], &text);
         let metrics = Metrics::parse(&text);
         for name in ["todo_coalescing_waiting", "todo_coalescing_refused_total"] {
@@ -223,7 +229,7 @@ async fn each_call_is_counted_as_alone_or_joined() {
     assert!(batches * 2 <= joined, "{batches} of {joined}");
 
     let (_database, without) = on_postgres("off").await;
-    assert!(!scrape(&without).await.contains("coalescing"));
+    assert!(!scrape(without.metrics_address()).await.contains("coalescing"));
 }
 
 pub(crate) async fn a_request_whose_client_disconnects_is_counted_as_abandoned(framework: Framework) {
@@ -316,6 +322,38 @@ fn queries_of_rules(rules: &str) -> Vec<String> {
         }
     }
     queries
+}
+
+/// Strangers who invent key ids cause 503, but do not wake anyone.
+#[test]
+fn invented_key_ids_do_not_fire_the_alert_on_errors() {
+    let folder = tempfile::tempdir().expect("a directory");
+    fs::write(folder.path().join("alerts.yml"), deployed("prometheus/alerts.yml")).expect("a file");
+    // Per minute: requests that succeed, requests with 503, and of these, tokens with an invented key id.
+    for (name, failing, invented, fires) in [("strangers", 600, 600, false), ("failures", 600, 540, true)] {
+        let test = format!(
+            r#"
+rule_files: [alerts.yml]
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'http_requests_total{{job="todo",route="/api/tasks",method="GET",status="200"}}'
+        values: '0+600x30'
+      - series: 'http_requests_total{{job="todo",route="/api/tasks",method="GET",status="503"}}'
+        values: '0+{failing}x30'
+      - series: 'todo_auth_refusals_total{{job="todo",reason="key_may_be_new"}}'
+        values: '0+{invented}x30'
+    promql_expr_test:
+      - expr: 'count(ALERTS{{alertname="TodoErrors",alertstate="firing"}}) or vector(0)'
+        eval_time: 20m
+        exp_samples: [{{value: {}}}]
+"#,
+            u8::from(fires)
+        );
+        let file = folder.path().join(format!("{name}.yml"));
+        fs::write(&file, test).expect("a file");
+        promtool(&["test", "rules", file.to_str().expect("UTF-8")], "");
+    }
 }
 
 /// The names of metrics and of labels in a query.

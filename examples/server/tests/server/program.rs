@@ -69,18 +69,34 @@ impl Setup {
         fs::write(self.path().join(name), content).expect("a file");
     }
 
-    /// Starts the program without waiting for it.
-    pub(crate) fn spawn(&self, arguments: &[&str]) -> Program {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_todo-server"))
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_todo-server"));
+        command
             .args(arguments)
             .current_dir(self.path())
             .env_clear()
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts a server, and reads nothing of its log.
+    pub(crate) fn serve_unread(&self) -> Unread {
+        let address = free_address();
+        let child = self.command(&["--port", &address.port().to_string()]).spawn().expect("the program starts");
+        let mut unread = Unread { address, child, _directory: self.directory.clone() };
+        until("it listens", || {
+            assert!(unread.child.try_wait().expect("a child").is_none(), "it ended");
+            std::net::TcpStream::connect(address).ok()
+        });
+        unread
+    }
+
+    /// Starts the program without waiting for it.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Program {
+        let mut child = self.command(arguments).spawn().expect("the program starts");
         Program {
             output: Text::read(child.stdout.take().expect("piped")),
             log: Text::read(child.stderr.take().expect("piped")),
@@ -103,8 +119,7 @@ impl Setup {
 
     /// Starts a server whose log level may hide where it listens.
     pub(crate) fn serve_on_known_port(&self) -> Server {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.expect("a free port");
+        let address = free_address();
         let mut program = self.spawn(&["--port", &address.port().to_string()]);
         until("it listens", || {
             assert!(program.is_running(), "it ended: {}", program.log.so_far());
@@ -119,6 +134,11 @@ impl Setup {
         let status = program.end();
         Outcome { code: status.code(), output: program.output.whole(), log: program.log.whole() }
     }
+}
+
+pub(crate) fn free_address() -> SocketAddr {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.expect("a free port")
 }
 
 /// The exit code and the output of a program that has ended.
@@ -165,6 +185,11 @@ impl Program {
         self.signal(rustix::process::Signal::INT);
     }
 
+    /// Sends SIGHUP, like a terminal that is closed.
+    pub(crate) fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
     fn signal(&self, signal: rustix::process::Signal) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, signal).expect("it runs");
@@ -178,6 +203,42 @@ impl Program {
 }
 
 impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A running server whose log nobody reads. It is killed when this is dropped.
+pub(crate) struct Unread {
+    pub(crate) address: SocketAddr,
+    child: Child,
+    _directory: Arc<TempDir>,
+}
+
+impl Unread {
+    /// Sends SIGTERM and waits until it has ended. Returns its exit code, and what it has written to its log.
+    pub(crate) fn stop(&mut self) -> (Option<i32>, String) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it runs");
+        let code = until("the program ends", || self.child.try_wait().expect("a child")).code();
+        let mut log = String::new();
+        self.child.stderr.take().expect("piped").read_to_string(&mut log).expect("UTF-8");
+        (code, log)
+    }
+
+    /// Reads lines of its log up to one with this text.
+    pub(crate) fn read_until(&mut self, text: &str) -> String {
+        let mut reader = BufReader::new(self.child.stderr.as_mut().expect("piped"));
+        let mut log = String::new();
+        while !log.contains(text) {
+            assert!(reader.read_line(&mut log).expect("UTF-8") > 0, "the log ends: {log}");
+        }
+        log
+    }
+}
+
+impl Drop for Unread {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -149,6 +149,8 @@ fn the_health_check_fails_unless_the_server_is_ready() {
     let stopped = setup.run(&["healthcheck", "--port", &port]);
     assert_eq!(stopped.code, Some(1), "{stopped:?}");
     assert!(stopped.log.contains("not ready"), "{stopped:?}");
+    let stopped = setup.run(&["healthcheck", "--live", "--port", &port]);
+    assert!(stopped.code == Some(1) && stopped.log.contains("not alive"), "{stopped:?}");
 }
 
 #[tokio::test]
@@ -162,6 +164,8 @@ async fn a_server_without_a_key_set_is_alive_but_not_ready() {
     assert_eq!(User::json(&probe, 503)["failed"], serde_json::json!(["keys"]));
     let health = setup.run(&["healthcheck", "--port", &server.address.port().to_string()]);
     assert_eq!(health.code, Some(1), "{health:?}");
+    let live = setup.run(&["healthcheck", "--live", "--port", &server.address.port().to_string()]);
+    assert_eq!(live.code, Some(0), "{live:?}");
     // With a secret as well, it can verify some tokens.
     let server = setup.set("BETTER_AUTH_SECRET", SECRET).set("JWT_HS256", "sub").serve(&[]);
     assert_eq!(server.user("ann").send(Method::GET, "/health/ready", "").await.status(), 200);

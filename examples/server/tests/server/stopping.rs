@@ -100,6 +100,48 @@ pub(crate) async fn a_second_signal_stops_at_once(framework: Framework) {
     assert!(log.contains("no response method=\"POST\" path=\"/api/tasks\""), "{log}");
 }
 
+/// The status of the readiness probe.
+async fn readiness(server: &Server) -> (u16, String) {
+    let response = server.user("probe").send(http::Method::GET, "/health/ready", "").await;
+    (response.status().as_u16(), String::from_utf8_lossy(response.body()).into_owned())
+}
+
+pub(crate) async fn until_its_delay_has_passed_a_stopping_server_is_not_ready_and_serves(framework: Framework) {
+    let mut server = Setup::with_secret(framework).set("SHUTDOWN_DELAY_SECONDS", "3").serve(&[]);
+    assert_eq!(readiness(&server).await.0, 200);
+    let begun = Instant::now();
+    server.program.terminate();
+    until("it is stopping", || server.program.log.so_far().contains("no longer ready").then_some(()));
+    let (status, body) = readiness(&server).await;
+    assert!(status == 503 && body.contains(r#""failed":["server"]"#), "{status} {body}");
+    // New connections are accepted, and requests served, on both versions of the probe.
+    while begun.elapsed() < Duration::from_millis(2500) {
+        server.user("ann").use_tasks().await;
+        assert_eq!(server.user("ann").send(http::Method::GET, "/health", "").await.status(), 200);
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(server.program.end().code(), Some(0));
+    assert!(begun.elapsed() >= Duration::from_secs(3) && begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    let log = server.program.log.whole();
+    assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_the_delay_short_and_a_hang_up_stops_too() {
+    let mut server = Setup::with_secret(Framework::ANY).set("SHUTDOWN_DELAY_SECONDS", "300").serve(&[]);
+    let mut open = open_request(&server).await;
+    server.program.hang_up();
+    until("it is stopping", || server.program.log.so_far().contains("no longer ready").then_some(()));
+    assert!(accepts_connections(&server) && server.program.is_running());
+    server.program.terminate();
+    until("it accepts no connections", || (!accepts_connections(&server)).then_some(()));
+    // This signal ends the delay, and not the open request. Another one would.
+    open.write_all(BODY.as_bytes()).await.expect("a connection");
+    let response = read_to_end(&mut open).await;
+    assert!(response.starts_with("HTTP/1.1 201 "), "{response}");
+    assert_eq!(server.program.end().code(), Some(0));
+}
+
 /// A stop while the server retries to reach the database.
 #[test]
 fn a_server_that_is_starting_can_be_stopped() {

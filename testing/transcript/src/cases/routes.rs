@@ -201,6 +201,7 @@ impl Endpoint {
         self.ask(plan, "no credential", self.with_good_body(self.bare("ann", UNKNOWN_ID)), 401);
         self.ask(plan, "an expired token", with(expired_token("ann")), 401);
         self.ask(plan, "a token with another signature", with(foreign_token("ann")), 401);
+        self.ask(plan, "a token that is too long", with("x".repeat(16_385)), 401);
         self.ask(plan, "a token without the required scope", with(token_without_scope("ann")), 403);
         self.ask(plan, "a revoked token", self.good("disabled", UNKNOWN_ID), 401);
         self.ask(plan, "too many requests", self.good("rate-limited", UNKNOWN_ID), 429);

@@ -14,7 +14,7 @@ use super::{
         error::ApiError,
         field_errors::FieldErrors,
         json_body,
-        problem::problem,
+        problem::problem_for,
         ready,
         routes::{Operation, RESOURCES, Resource},
     },
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Error,
-    auth::{AuthError, Refusal},
+    auth::{AuthError, Credentials, Refusal},
 };
 
 /// A response to a failed request, as the document describes it: one for each status of an operation.
@@ -102,6 +102,11 @@ impl Failure {
         }
     }
 
+    /// A text of the document, for callers who present these credentials.
+    fn text(self, text: &str, credentials: &Credentials) -> String {
+        if self == Self::Unauthorized { text.replace("token", credentials.noun()) } else { text.to_owned() }
+    }
+
     fn description(self) -> &'static str {
         match self {
             Self::MalformedJson => "The body is not valid JSON, or incomplete.",
@@ -131,7 +136,7 @@ impl Failure {
             Self::Unavailable => {
                 "The store or the keys that verify tokens are unreachable or too slow. A write may have happened."
             }
-            Self::NotReady => "The parts in `failed` do not work or did not respond in time.",
+            Self::NotReady => "The parts in `failed` do not work or did not respond in time; or the server stops.",
         }
     }
 
@@ -147,6 +152,7 @@ impl Failure {
                 ("no token", AuthError::Missing.into()),
                 ("expired token", AuthError::Expired.into()),
                 ("invalid token", AuthError::Invalid(Refusal::Signature).into()),
+                ("long token", AuthError::Invalid(Refusal::TooLong).into()),
                 ("revoked token", AuthError::Revoked.into()),
             ],
             Self::Forbidden => {
@@ -194,7 +200,11 @@ impl Failure {
             ],
             Self::NotReady => {
                 let failed = |parts: &[&'static str]| ApiError::NotReady { failed: parts.to_vec() };
-                vec![("one part", failed(&ready::PARTS[..1])), ("all parts", failed(&ready::PARTS))]
+                vec![
+                    ("one part", failed(&ready::PARTS[..1])),
+                    ("all parts", failed(&ready::PARTS)),
+                    ("the server stops", failed(&[ready::SERVER])),
+                ]
             }
         }
     }
@@ -281,23 +291,24 @@ impl Failure {
         json!({"description": self.description(), "allOf": [reference("Problem"), members]})
     }
 
-    /// The response object of the document. Its examples are real responses.
-    pub(super) fn response(self) -> Value {
+    /// The response object of the document, for callers who present these credentials. Its examples are real responses.
+    pub(super) fn response(self, credentials: &Credentials) -> Value {
         let errors = self.errors();
         let mut examples = Map::new();
         let quotas = if self.has_quota() { quota_references() } else { Map::new() };
         let mut headers = quotas.clone();
-        let responses: Vec<_> = errors.into_iter().map(|(name, error)| (name, problem(error))).collect();
+        let responses: Vec<_> =
+            errors.into_iter().map(|(name, error)| (name, problem_for(error, credentials))).collect();
         let is_in_all = |name: &HeaderName| responses.iter().all(|(_, response)| response.headers().contains_key(name));
         for (name, response) in &responses {
             let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
-            examples.insert((*name).to_owned(), json!({"value": body}));
+            examples.insert(self.text(name, credentials), json!({"value": body}));
             for (name, value) in response.headers() {
                 let spelled = header_name(name);
                 if name == CONTENT_TYPE || name == CONTENT_LENGTH || quotas.contains_key(&spelled) {
                     continue;
                 }
-                let header = headers.entry(spelled).or_insert_with(|| failure_header(name));
+                let header = headers.entry(spelled).or_insert_with(|| failure_header(name, credentials));
                 if !is_in_all(name) {
                     header["required"] = false.into();
                 }
@@ -309,7 +320,7 @@ impl Failure {
             }
         }
         json!({
-            "description": self.description(),
+            "description": self.text(self.description(), credentials),
             "headers": headers,
             "content": {"application/problem+json": {"schema": reference(&self.schema_name()), "examples": examples}},
         })

@@ -12,6 +12,7 @@ use super::{
     super::routes::{DOCS, PROBES, RESOURCES},
     examples::example_quota,
 };
+use crate::auth::Credentials;
 
 /// The usual spelling of a header name, such as `WWW-Authenticate` for `www-authenticate`.
 pub(super) fn header_name(name: &HeaderName) -> String {
@@ -64,9 +65,11 @@ pub(super) fn no_store() -> Value {
     })
 }
 
-/// A header of the response to a failed request.
-pub(super) fn failure_header(name: &HeaderName) -> Value {
-    let (description, schema) = if name == WWW_AUTHENTICATE {
+/// A header of the response to a failed request, for callers who present these credentials.
+pub(super) fn failure_header(name: &HeaderName, credentials: &Credentials) -> Value {
+    let (description, schema) = if name == WWW_AUTHENTICATE && *credentials != Credentials::bearer() {
+        ("How to authenticate.", json!({"type": "string"}))
+    } else if name == WWW_AUTHENTICATE {
         (
             "Why the token was rejected (RFC 6750).",
             json!({

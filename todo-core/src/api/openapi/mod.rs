@@ -10,12 +10,14 @@ mod failures;
 mod headers;
 mod operations;
 mod schemas;
+mod security;
 mod values;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::routes::{PROBES, RESOURCES};
+use crate::auth::Credentials;
 use failures::Failure;
 use headers::quota_headers;
 use operations::path_item;
@@ -35,6 +37,22 @@ use schemas::schemas;
 /// ```
 #[must_use]
 pub fn document(mount: &str) -> String {
+    document_for(mount, &Credentials::bearer())
+}
+
+/// Returns the OpenAPI document of an API whose callers present these credentials: those of its authenticator.
+///
+/// ```
+/// use todo_core::{api::openapi::document_for, auth::Credentials};
+///
+/// let document = document_for("/api/v1", &Credentials::cookie("session"));
+/// let document: serde_json::Value = serde_json::from_str(&document)?;
+/// assert_eq!(document["components"]["securitySchemes"]["cookie"]["name"], "session");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[must_use]
+pub fn document_for(mount: &str, credentials: &Credentials) -> String {
+    let security = security::requirements(credentials);
     let mount = mount.trim_end_matches('/');
     let mounted = RESOURCES.iter().map(|resource| (format!("{mount}{}", resource.path), resource));
     let probes = PROBES.iter().map(|resource| (resource.path.to_owned(), resource));
@@ -56,18 +74,14 @@ pub fn document(mount: &str) -> String {
             {"name": "session", "description": "The caller's identity"},
             {"name": "probes", "description": "Health probes; they require no token"},
         ])),
-        paths: sorted(mounted.chain(probes).map(|(path, resource)| (path, path_item(resource))).collect()),
+        paths: sorted(mounted.chain(probes).map(|(path, resource)| (path, path_item(resource, &security))).collect()),
         components: Components {
             schemas: sorted(schemas()),
-            responses: sorted(Failure::ALL.iter().map(|failure| (failure.name(), failure.response())).collect()),
+            responses: sorted(
+                Failure::ALL.iter().map(|failure| (failure.name(), failure.response(credentials))).collect(),
+            ),
             headers: sorted(quota_headers().into_iter().collect()),
-            security_schemes: sorted(json!({"bearer": {
-                "type": "http",
-                "scheme": "bearer",
-                "bearerFormat": "JWT",
-                "description": "A JSON Web Token of the identity provider, such as the one from Better Auth's \
-                    `/api/auth/token`. It identifies the caller.",
-            }})),
+            security_schemes: sorted(security::schemes(credentials)),
         },
     };
     // Strings, numbers and maps with string keys always serialize.

@@ -20,11 +20,12 @@ use super::{
 };
 use crate::{Cursor, Limit, ListName, Sort, UserTasks};
 
-/// The path item object of a resource.
-pub(super) fn path_item(resource: &'static Resource) -> Value {
+/// The path item object of a resource, whose operations need this security, unless they are public.
+pub(super) fn path_item(resource: &'static Resource, security: &Value) -> Value {
     let operations = resource.operations.iter();
-    let mut item: Map<_, _> =
-        operations.map(|(method, operation)| (method.as_str().to_lowercase(), object(resource, *operation))).collect();
+    let described =
+        operations.map(|(method, operation)| (method.as_str().to_lowercase(), object(resource, *operation, security)));
+    let mut item: Map<_, _> = described.collect();
     let parameters: Vec<_> = resource.parameter_names().map(path_parameter).collect();
     if !parameters.is_empty() {
         item.insert("parameters".to_owned(), parameters.into());
@@ -50,7 +51,7 @@ pub(super) fn operation_id(resource: &Resource, operation: Operation) -> String 
 }
 
 /// The operation object of the document.
-fn object(resource: &'static Resource, operation: Operation) -> Value {
+fn object(resource: &'static Resource, operation: Operation, security: &Value) -> Value {
     let (tag, summary, description) = about(operation);
     let tag = if resource.names_a_user() { "tasks of a user" } else { tag };
     let success = success(resource, operation);
@@ -63,7 +64,7 @@ fn object(resource: &'static Resource, operation: Operation) -> Value {
         "operationId": operation_id(resource, operation),
         "tags": [tag],
         "summary": summary,
-        "security": if is_public(operation) { json!([]) } else { json!([{"bearer": []}]) },
+        "security": if is_public(operation) { json!([]) } else { security.clone() },
         "responses": responses,
     });
     if !description.is_empty() {
@@ -353,7 +354,7 @@ fn success(resource: &'static Resource, operation: Operation) -> Success {
             }),
         ),
         Operation::Health => Success::ok("The process runs", reference("Status"), json!(Status::OK)),
-        Operation::Ready => Success::ok("The server is ready", reference("Readiness"), json!(Readiness::READY)),
+        Operation::Ready => Success::ok("The server is ready", reference("Readiness"), json!(Readiness::ready(false))),
         Operation::GetDocument => Success::ok("The file", json!({}), Value::Null),
     }
 }

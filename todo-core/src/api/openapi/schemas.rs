@@ -113,7 +113,7 @@ pub(super) fn problem_schema() -> Value {
                 "type": "array",
                 "description": "The parts of the server that are not ready.",
                 "minItems": 1,
-                "items": {"type": "string", "enum": ready::PARTS},
+                "items": {"type": "string", "enum": ready::FAILED},
             },
         },
     })

@@ -18,7 +18,7 @@ use super::{
         routes::{Operation, PROBES, RESOURCES, Resource},
     },
     bodies::RequestBody,
-    document,
+    document, document_for,
     examples::{example_quota, example_task},
     failures::Failure,
     headers::header_name,
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     Cursor, Description, Error, Task, TaskId, Title, UserId,
-    auth::{AuthError, Quota},
+    auth::{AuthError, Credentials, Quota},
     clock::Timestamp,
     store::StoreError,
 };
@@ -138,9 +138,12 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::Auth(AuthError::ForeignOrigin) | ApiError::Forbidden => &[Failure::Forbidden],
         ApiError::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
         | ApiError::Service(Error::TooManyCalls) => &[Failure::RateLimited],
-        ApiError::Auth(AuthError::Unavailable { .. })
+        ApiError::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
         | ApiError::Service(Error::Store(
-            StoreError::Unavailable(_) | StoreError::Interrupted(_) | StoreError::Timeout(_),
+            StoreError::Unavailable(_)
+            | StoreError::NotWritable(_)
+            | StoreError::Interrupted(_)
+            | StoreError::Timeout(_),
         ))
         | ApiError::Timeout { .. } => &[Failure::Unavailable],
         ApiError::NotReady { .. } => &[Failure::NotReady],
@@ -150,6 +153,8 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::Service(Error::TaskNotFound) => &[Failure::TaskNotFound, Failure::TaskOrPathNotFound],
         ApiError::MethodNotAllowed { .. } => &[Failure::MethodNotAllowed],
         ApiError::PayloadTooLarge { .. } => &[Failure::PayloadTooLarge],
+        // A limit of the host, which may have none.
+        ApiError::HeadTooLarge { .. } => &[],
         ApiError::UnsupportedMediaType { .. } => &[Failure::UnsupportedMediaType],
         ApiError::MalformedJson { .. } | ApiError::IncompleteBody => &[Failure::MalformedJson],
         ApiError::SlowBody { .. } => &[Failure::SlowBody],
@@ -249,7 +254,7 @@ fn members_that_are_always_present_are_required() {
         ("Session", json!(["user", "expires_at"])),
         ("User", json!(["id"])),
         ("Status", json!(["status"])),
-        ("Readiness", json!(["status", "store", "keys"])),
+        ("Readiness", json!(["status", "store", "keys", "writes"])),
         ("BulkResult", json!(["matched", "changed"])),
         ("TransferResult", json!(["moved", "remaining"])),
     ] {
@@ -263,8 +268,8 @@ fn members_that_are_always_present_are_required() {
 fn failed_parts_have_the_names_of_the_readiness_schema() {
     let document = parsed();
     let mut parts = names(&document["components"]["schemas"]["Readiness"]["properties"]);
-    assert!(parts.remove("status"));
-    assert_eq!(parts, BTreeSet::from(ready::PARTS));
+    assert!(parts.remove("status") && parts.remove("writes") && parts.insert(ready::SERVER));
+    assert_eq!(parts, BTreeSet::from(ready::FAILED));
     let response = &document["components"]["responses"]["NotReady"]["content"]["application/problem+json"];
     assert_eq!(document["components"]["schemas"]["NotReadyProblem"]["allOf"][1]["required"], json!(["failed"]));
     for example in response["examples"].as_object().expect("examples").values() {
@@ -305,7 +310,7 @@ fn invalid(body: RequestBody, text: &Value) -> FieldErrors {
         RequestBody::Patch => drop(members.patch(&mut errors)),
         RequestBody::Complete => drop(members.completion(&mut errors)),
         RequestBody::Move => drop(members.place(&mut errors)),
-        RequestBody::Transfer => drop(members.from_token(&mut errors)),
+        RequestBody::Transfer => drop(members.other_token(&mut errors)),
     }
     members.reject_rest(&mut errors);
     errors
@@ -392,4 +397,27 @@ fn mounted_paths_start_with_the_mount() {
         let document: Value = serde_json::from_str(&document(mount)).expect("JSON");
         assert!(document["paths"].get(expected).is_some() && document["paths"].get("/health").is_some(), "{mount}");
     }
+}
+
+#[test]
+fn the_document_declares_the_credentials_of_the_authenticator() {
+    let session = Credentials::cookie("session").missing("Sign in at /login.");
+    let document_for = |credentials: &Credentials| -> Value {
+        serde_json::from_str(&document_for("/api", credentials)).expect("JSON")
+    };
+    let of_sessions = document_for(&session);
+    let cookie = &of_sessions["components"]["securitySchemes"]["cookie"];
+    assert_eq!((&cookie["in"], &cookie["name"]), (&json!("cookie"), &json!("session")));
+    assert_eq!(of_sessions["paths"]["/api/tasks"]["get"]["security"], json!([{"cookie": []}]));
+    assert_eq!(of_sessions["paths"]["/health"]["get"]["security"], json!([]));
+    let unauthorized = of_sessions["components"]["responses"]["Unauthorized"].to_string();
+    assert!(unauthorized.contains("Sign in at /login.") && !unauthorized.contains(" token"), "{unauthorized}");
+    let either = document_for(&Credentials::bearer().or(session));
+    assert_eq!(names(&either["components"]["securitySchemes"]), BTreeSet::from(["bearer", "cookie"]));
+    assert_eq!(either["paths"]["/api/tasks"]["get"]["security"], json!([{"bearer": []}, {"cookie": []}]));
+    assert_eq!(document_for(&Credentials::bearer()), parsed_at("/api"));
+}
+
+fn parsed_at(mount: &str) -> Value {
+    serde_json::from_str(&document(mount)).expect("JSON")
 }

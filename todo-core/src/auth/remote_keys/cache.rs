@@ -8,12 +8,14 @@
 //! a fetch behind that nobody drives. Its timeout would expire, and the next refresh would fail because of it.
 
 use std::{
+    hash::{BuildHasher as _, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
+use quick_cache::sync::Cache;
 use reqwest::header::HeaderMap;
 use tokio::{
     runtime::Handle,
@@ -23,7 +25,11 @@ use tracing::Instrument as _;
 
 use super::fetch::{Failed, FetchEnd, FetchError, FetchResult, Fetched, Fetcher};
 use crate::{
-    auth::{error::AuthError, key_set::JwkSet},
+    auth::{
+        error::{AuthError, Refusal},
+        key::Algorithm,
+        key_set::JwkSet,
+    },
     clock::{Clock, Timestamp},
 };
 
@@ -33,6 +39,9 @@ pub(super) const MAX_PAUSE: Duration = Duration::from_mins(5);
 /// For how long after its timeout a fetch may still report its end. After that it is lost: the runtime of its task was
 /// shut down or is not driven.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// The number of missing keys that are remembered, in a few KiB.
+const MISSING_KEYS: usize = 1000;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
@@ -52,6 +61,8 @@ pub(in crate::auth) struct Snapshot {
     pub(in crate::auth) keys: JwkSet,
     /// Increases when the keys change, so that tokens which were verified with older keys are verified again.
     pub(in crate::auth) generation: u64,
+    /// The number of the fetch.
+    number: u64,
     /// The document, to recognize an unchanged one.
     document: String,
     /// When the fetch started, or `None` before the first fetch.
@@ -90,8 +101,8 @@ struct FetchState {
     failures: u64,
     /// When the next fetch is allowed.
     next: Timestamp,
-    /// Whether the last fetch failed. Then requests use the old keys instead of waiting for the next fetch.
-    is_failing: bool,
+    /// Why the last fetch failed, if it did. Then requests use the old keys instead of waiting for the next fetch.
+    failure: Option<FetchError>,
     /// The headers of the next, conditional request.
     conditions: HeaderMap,
 }
@@ -118,6 +129,19 @@ pub(super) struct KeyCache {
     clock: Arc<dyn Clock>,
     snapshot: ArcSwap<Snapshot>,
     state: Mutex<FetchState>,
+    /// Keys that tokens have named and that were not in the set: by the hash of `kid` and algorithm, the number of the
+    /// last fetch that had started when the first such token arrived. A set of a later fetch would contain the key if it
+    /// existed.
+    missing: Cache<u64, u64>,
+    hasher: RandomState,
+}
+
+/// There are no usable keys.
+#[derive(Debug, thiserror::Error)]
+#[error("there are no usable keys of {url}")]
+struct NoKeys {
+    url: String,
+    source: FetchError,
 }
 
 impl KeyCache {
@@ -132,9 +156,11 @@ impl KeyCache {
                 count: 0,
                 failures: 0,
                 next: Timestamp::from_unix_micros(i64::MIN),
-                is_failing: false,
+                failure: None,
                 conditions: HeaderMap::new(),
             }),
+            missing: Cache::new(MISSING_KEYS),
+            hasher: RandomState::new(),
         }
     }
 
@@ -167,7 +193,7 @@ impl KeyCache {
             // All requests wait for the fetch if there are no keys or the keys are older than `max_age`, except that no
             // request waits for an issuer that did not respond the last time. Otherwise the request that starts the
             // fetch waits, and the others use the keys that are there.
-            let all_wait = age.is_none_or(|age| age >= self.settings.max_age && !state.is_failing);
+            let all_wait = age.is_none_or(|age| age >= self.settings.max_age && state.failure.is_none());
             all_wait || state.current.as_ref().is_none_or(|current| self.is_lost(current))
         };
         if should_wait {
@@ -178,31 +204,66 @@ impl KeyCache {
         if self.age(&snapshot).is_some_and(|age| age < self.settings.max_stale) {
             Ok(CurrentKeys { snapshot, is_fresh })
         } else {
-            Err(self.unavailable(FetchError::Stale))
+            Err(self.unavailable())
         }
     }
 
-    /// Returns newer keys than these, for a token whose key is not among them.
-    pub(super) async fn newer_than(self: &Arc<Self>, seen: &Snapshot) -> Result<CurrentKeys, AuthError> {
+    /// The last keys, which may be too old.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Returns keys that contain the key of a token, which is not in the keys that were seen. `is_fresh` says that these
+    /// were fetched after the token arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::UnknownKey`], if the key is missing in a set whose fetch started after the first token with this key
+    /// arrived. [`AuthError::KeyMayBeNew`], if there is no such set yet and no fetch is allowed now, or the fetch fails.
+    pub(super) async fn find_newer(
+        self: &Arc<Self>,
+        seen: &Snapshot,
+        is_fresh: bool,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<Arc<Snapshot>, AuthError> {
+        let key = self.hasher.hash_one((kid, algorithm));
+        if is_fresh {
+            self.missing.insert(key, seen.number.saturating_sub(1));
+            return Err(AuthError::Invalid(Refusal::UnknownKey));
+        }
+        let arrived = self.missing.get(&key).unwrap_or_else(|| {
+            let arrived = self.state().count;
+            self.missing.insert(key, arrived);
+            arrived
+        });
+        // Unless another request has fetched the keys in the meantime. An error has been logged, or is that the previous
+        // fetch was too recent.
+        if self.snapshot.load().number == seen.number {
+            let _ = self.complete_fetch().await;
+        }
         let snapshot = self.snapshot.load_full();
-        // Another request has fetched the keys in the meantime.
-        if snapshot.fetched_at != seen.fetched_at {
-            return Ok(CurrentKeys { snapshot, is_fresh: false });
+        if snapshot.keys.find(kid, algorithm).is_some() {
+            Ok(snapshot)
+        } else if snapshot.number > arrived {
+            Err(AuthError::Invalid(Refusal::UnknownKey))
+        } else {
+            Err(AuthError::KeyMayBeNew { retry_after: self.retry_after(&self.state()) })
         }
-        let is_fresh = self.complete_fetch().await.map_err(|error| self.unavailable(error))?;
-        Ok(CurrentKeys { snapshot: self.snapshot.load_full(), is_fresh })
     }
 
-    /// The error for a token whose key may be newer than the keys, and the keys cannot be fetched again yet.
-    pub(super) fn paused(&self) -> AuthError {
-        let wait = self.time_to_next(&self.state());
-        self.unavailable(FetchError::Paused(wait))
+    fn unavailable(&self) -> AuthError {
+        let state = self.state();
+        let source = state.failure.clone().unwrap_or(FetchError::Stale);
+        AuthError::Unavailable {
+            retry_after: self.retry_after(&state),
+            source: Box::new(NoKeys { url: self.fetcher.shown_url(), source }),
+        }
     }
 
-    fn unavailable(&self, error: FetchError) -> AuthError {
-        let wait = self.time_to_next(&self.state());
-        let retry_after = if wait.is_zero() { Duration::from_secs(1) } else { wait };
-        AuthError::Unavailable { retry_after, source: Box::new(error) }
+    fn retry_after(&self, state: &FetchState) -> Duration {
+        let wait = self.time_to_next(state);
+        if wait.is_zero() { Duration::from_secs(1) } else { wait }
     }
 
     /// `None` if there are no keys yet. If the clock has gone backwards, the keys count as old and are fetched.
@@ -302,8 +363,13 @@ impl KeyCache {
             if !matches!(fetch.end.peek(), Some(Some(_))) {
                 state.next = self.clock.now();
             }
-            tracing::warn!(target: "todo_core::auth", error = %FetchError::Lost, "a key set could not be fetched");
+            self.warn(&FetchError::Lost);
         }
+    }
+
+    fn warn(&self, error: &FetchError) {
+        let (url, proxy) = (self.fetcher.shown_url(), self.fetcher.proxy.as_deref());
+        tracing::warn!(target: "todo_core::auth", url, proxy, "the key set cannot be fetched: {error}");
     }
 
     /// Stores the result of a fetch, unless the fetch counts as lost.
@@ -313,12 +379,12 @@ impl KeyCache {
             return;
         }
         state.current = None;
-        state.is_failing = result.is_err();
+        state.failure = result.as_ref().err().map(|failed| failed.error.clone());
         match result {
-            Ok(fetched) => self.store(&mut state, started_at, fetched),
+            Ok(fetched) => self.store(&mut state, number, started_at, fetched),
             Err(failed) => {
                 state.failures += 1;
-                tracing::warn!(target: "todo_core::auth", error = %failed.error, "a key set could not be fetched");
+                self.warn(&failed.error);
                 if let Some(after) = failed.retry_after {
                     state.next = started_at.plus(after.clamp(self.settings.pause, MAX_PAUSE));
                 }
@@ -326,7 +392,7 @@ impl KeyCache {
         }
     }
 
-    fn store(&self, state: &mut FetchState, started_at: Timestamp, fetched: &Fetched) {
+    fn store(&self, state: &mut FetchState, number: u64, started_at: Timestamp, fetched: &Fetched) {
         let old = self.snapshot.load();
         let (document, keys) = match fetched {
             // A 304 to a request that was not conditional.
@@ -341,14 +407,21 @@ impl KeyCache {
         let is_same = old.fetched_at.is_some() && old.document == *document;
         let generation = if is_same { old.generation } else { old.generation + 1 };
         if !is_same {
-            tracing::info!(
-                target: "todo_core::auth",
-                keys = keys.len(),
-                left_out = keys.left_out(),
-                "the key set has changed"
-            );
+            let (url, proxy) = (self.fetcher.shown_url(), self.fetcher.proxy.as_deref());
+            let (count, left_out) = (keys.len(), keys.left_out());
+            if keys.is_empty() {
+                tracing::warn!(
+                    target: "todo_core::auth",
+                    url,
+                    proxy,
+                    left_out,
+                    "the key set has no usable key, so every token of its issuer is rejected"
+                );
+            } else {
+                tracing::info!(target: "todo_core::auth", url, proxy, keys = count, left_out, "the key set has changed");
+            }
         }
-        let (keys, document) = (keys.clone(), document.clone());
-        self.snapshot.store(Arc::new(Snapshot { keys, generation, document, fetched_at: Some(started_at) }));
+        let (keys, document, fetched_at) = (keys.clone(), document.clone(), Some(started_at));
+        self.snapshot.store(Arc::new(Snapshot { keys, generation, number, document, fetched_at }));
     }
 }

@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::HeaderMap;
 use tokio::task::JoinHandle;
 
-use super::error::{AuthError, InvalidSource};
+use super::{
+    error::{AuthError, InvalidSource},
+    key::Algorithm,
+};
 use crate::clock::{Clock, SystemClock};
 
 mod cache;
@@ -15,7 +18,7 @@ pub use cache::JwksStatus;
 pub(super) use cache::{CurrentKeys, Snapshot};
 use cache::{KeyCache, MAX_PAUSE, Settings};
 pub use fetch::FetchError;
-use fetch::{Fetcher, Headers};
+use fetch::{Access, Fetcher, Headers};
 
 /// The key set of an issuer, fetched over HTTP and kept up to date, for example from Better Auth.
 ///
@@ -26,15 +29,22 @@ use fetch::{Fetcher, Headers};
 /// - **New keys.** A token with an unknown `kid` causes a fetch at once, because Better Auth creates a key when it
 ///   signs the first token with it. All requests that need the key wait for the same fetch.
 /// - **Rate.** Fetches start at least 10 seconds apart, however many tokens with random `kid`s arrive. In between, a
-///   token with an unknown `kid` is rejected with 503 and `Retry-After`, because its key may be new.
+///   token with an unknown `kid` is rejected with 503 and `Retry-After`, because its key may be new. A `kid` that was
+///   missing in a set which was fetched after the first token with it had arrived is rejected with 401, until a newer
+///   set contains it. The last thousand of such `kid`s are remembered.
 /// - **Task.** A fetch runs in a tokio task of its own, which ends within the timeout. A client that disconnects does
 ///   not interrupt the fetch that its token has caused.
 /// - **Outages.** If the issuer does not respond, the last keys are used for one hour. After that, and before the first
 ///   successful fetch, requests are rejected with 503. A host can start without the issuer.
 /// - **Changes.** New keys replace the old ones completely, even if the new set is empty.
 /// - **HTTP.** Requests are conditional if the issuer sends an `ETag` or `Last-Modified`. `Retry-After` and
-///   `X-Retry-After` of a failed response are honoured. Redirects are not followed, and proxies of the environment are
-///   not used. A document of more than 1 MiB is rejected, and a fetch takes at most 5 seconds.
+///   `X-Retry-After` of a failed response are honoured. Redirects are not followed, and a proxy is used only if it is
+///   [set](RemoteJwksBuilder::proxy). A document of more than 1 MiB is rejected, and a fetch takes at most 5 seconds.
+/// - **TLS.** The root certificates are those of the platform, and those that
+///   [`add_root_certificates`](RemoteJwksBuilder::add_root_certificates) adds. (On Linux, the platform's are found as
+///   OpenSSL finds them: the variables `SSL_CERT_FILE` and `SSL_CERT_DIR` replace them.)
+/// - **Log.** A failed fetch is a warning that names the URL without credentials, the status, where a redirect leads,
+///   and the innermost cause.
 ///
 /// Clones share the keys.
 ///
@@ -54,9 +64,7 @@ pub struct RemoteJwks(Arc<KeyCache>);
 #[derive(Debug)]
 pub struct RemoteJwksBuilder {
     url: String,
-    allow_insecure_http: bool,
-    timeout: Duration,
-    headers: Headers,
+    access: Access,
     settings: Settings,
     clock: Arc<dyn Clock>,
 }
@@ -67,14 +75,14 @@ impl RemoteJwksBuilder {
     /// Anyone who can change responses on the way can replace the keys and sign tokens for every user.
     #[must_use]
     pub fn allow_insecure_http(mut self) -> Self {
-        self.allow_insecure_http = true;
+        self.access.allow_insecure_http = true;
         self
     }
 
     /// Sets the time limit of a fetch. Default: 5 seconds.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.access.timeout = timeout;
         self
     }
 
@@ -97,7 +105,31 @@ impl RemoteJwksBuilder {
     /// ```
     #[must_use]
     pub fn headers(mut self, headers: impl Fn() -> HeaderMap + Send + Sync + 'static) -> Self {
-        self.headers = Headers(Box::new(headers));
+        self.access.headers = Headers(Box::new(headers));
+        self
+    }
+
+    /// Fetches the keys through this HTTP proxy: `http://proxy.internal:3128`, also `http://user:password@..` or
+    /// `https://..`. For an `https://` key set, the proxy only forwards encrypted data (CONNECT). Default: no proxy, also
+    /// if the environment names one.
+    ///
+    /// ```
+    /// use todo_core::auth::RemoteJwks;
+    ///
+    /// let keys = RemoteJwks::builder("https://app.example.com/api/auth/jwks").proxy("http://proxy.internal:3128").build()?;
+    /// # Ok::<(), todo_core::auth::InvalidSource>(())
+    /// ```
+    #[must_use]
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.access.proxy = Some(url.into());
+        self
+    }
+
+    /// Trusts these root certificates, in PEM format, in addition to those of the platform: for a key server whose
+    /// certificate is of a private authority.
+    #[must_use]
+    pub fn add_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.access.roots.push(pem.into());
         self
     }
 
@@ -136,10 +168,11 @@ impl RemoteJwksBuilder {
     /// # Errors
     ///
     /// [`InvalidSource::Url`], if the URL is invalid, or is `http://` to another machine without
-    /// [`allow_insecure_http`](Self::allow_insecure_http). [`InvalidSource::Client`], if the HTTP client cannot be
+    /// [`allow_insecure_http`](Self::allow_insecure_http). [`InvalidSource::Proxy`] and
+    /// [`InvalidSource::RootCertificates`], if these are invalid. [`InvalidSource::Client`], if the HTTP client cannot be
     /// created.
     pub fn build(self) -> Result<RemoteJwks, InvalidSource> {
-        let fetcher = Fetcher::new(&self.url, self.allow_insecure_http, self.timeout, self.headers)?;
+        let fetcher = Fetcher::new(&self.url, self.access)?;
         Ok(RemoteJwks(Arc::new(KeyCache::new(fetcher, self.settings, self.clock))))
     }
 }
@@ -150,9 +183,13 @@ impl RemoteJwks {
     pub fn builder(url: impl Into<String>) -> RemoteJwksBuilder {
         RemoteJwksBuilder {
             url: url.into(),
-            allow_insecure_http: false,
-            timeout: Duration::from_secs(5),
-            headers: Headers(Box::new(HeaderMap::new)),
+            access: Access {
+                allow_insecure_http: false,
+                timeout: Duration::from_secs(5),
+                headers: Headers(Box::new(HeaderMap::new)),
+                proxy: None,
+                roots: Vec::new(),
+            },
             settings: Settings {
                 refresh_after: Duration::from_secs(30),
                 max_age: Duration::from_mins(1),
@@ -201,21 +238,32 @@ impl RemoteJwks {
         self.0.current().await
     }
 
-    /// Returns newer keys than these, for a token whose key is not among them.
-    pub(super) async fn newer_than(&self, seen: &Snapshot) -> Result<CurrentKeys, AuthError> {
-        self.0.newer_than(seen).await
+    /// Returns keys that contain the key of a token. See [`KeyCache::find_newer`].
+    pub(super) async fn find_newer(
+        &self,
+        seen: &Snapshot,
+        is_fresh: bool,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<Arc<Snapshot>, AuthError> {
+        self.0.find_newer(seen, is_fresh, kid, algorithm).await
     }
 
-    /// The error for a token whose key may be newer than the keys, and the keys cannot be fetched again yet.
-    pub(super) fn paused(&self) -> AuthError {
-        self.0.paused()
+    /// The last keys, for the log.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.snapshot()
+    }
+
+    /// The URL for the log.
+    pub(super) fn shown_url(&self) -> String {
+        self.0.fetcher.shown_url()
     }
 }
 
 impl fmt::Debug for RemoteJwks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteJwks")
-            .field("url", &self.0.fetcher.url.as_str())
+            .field("url", &self.shown_url())
             .field("settings", &self.0.settings)
             .finish_non_exhaustive()
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use crate::{
     UserId,
     auth::{
-        authenticator::Identity,
+        authenticator::{HostValue, Identity},
         error::{AuthError, InvalidSource, Refusal},
         token_claims::{TokenClaims, has_scope},
     },
@@ -26,6 +26,12 @@ pub enum Shape {
     CookieCache,
 }
 
+/// The maximum length of a prefix for user ids.
+const MAX_PREFIX_CHARS: usize = 100;
+
+/// From this number on, `exp` is in milliseconds: in seconds, it would be in the year 5138.
+const FIRST_MILLISECONDS: i64 = 100_000_000_000;
+
 /// The requirements of a key source for the claims of its tokens.
 #[derive(Clone)]
 pub(super) struct ClaimRules {
@@ -35,6 +41,8 @@ pub(super) struct ClaimRules {
     pub(super) audiences: Option<BTreeSet<String>>,
     /// The path to the user id.
     pub(super) subject: Vec<String>,
+    /// What is put before the subject.
+    pub(super) user_prefix: Option<Arc<str>>,
     pub(super) shape: Shape,
     /// The scopes that a token must have, separated by spaces.
     pub(super) required_scope: Option<Arc<str>>,
@@ -60,6 +68,11 @@ impl ClaimRules {
         if !has_public_keys && may_be_a_link && !lists.into_iter().all(requires) {
             return Err(InvalidSource::SubjectOfSecret);
         }
+        if let Some(prefix) = &self.user_prefix
+            && (UserId::new(prefix.clone()).is_err() || prefix.chars().count() > MAX_PREFIX_CHARS)
+        {
+            return Err(InvalidSource::UserPrefix);
+        }
         if let Some(scopes) = &self.required_scope {
             let is_scope = |scope: &str| !scope.is_empty() && scope.chars().all(is_scope_character);
             if self.shape == Shape::CookieCache || !scopes.split(' ').all(is_scope) {
@@ -78,7 +91,7 @@ impl ClaimRules {
         leeway: Duration,
     ) -> Result<VerifiedClaims, AuthError> {
         let refuse = |refusal| Err(AuthError::Invalid(refusal));
-        if !accepts(self.issuers.as_ref(), get(claims, "iss"), false) {
+        if !self.accepts_issuer(claims) {
             return refuse(Refusal::Issuer);
         }
         if !accepts(self.audiences.as_ref(), get(claims, "aud"), true) {
@@ -89,12 +102,14 @@ impl ClaimRules {
         let Some(mut expires_at) = moment(claims, "exp")? else {
             return refuse(Refusal::NoExpiry);
         };
+        if expires_at >= Timestamp::from_unix_seconds(FIRST_MILLISECONDS) {
+            return refuse(Refusal::Milliseconds);
+        }
 
-        let subject = self
-            .subject
-            .split_first()
-            .and_then(|(first, rest)| rest.iter().try_fold(get(claims, first)?, |value, name| value.get(name)));
-        let Some(user_id) = subject.and_then(Json::as_str).and_then(|id| UserId::new(id).ok()) else {
+        let Some(subject) = self.subject_in(claims).and_then(Json::as_str) else {
+            return refuse(Refusal::Subject);
+        };
+        let Some(user_id) = self.user_id(subject) else {
             return refuse(Refusal::Subject);
         };
         let profile = match self.shape {
@@ -110,7 +125,7 @@ impl ClaimRules {
                 let Some(session_expires_at) = session_expires_at else {
                     return refuse(Refusal::Session);
                 };
-                if member("userId").and_then(Json::as_str) != Some(user_id.as_str()) {
+                if member("userId").and_then(Json::as_str) != Some(subject) {
                     return refuse(Refusal::Session);
                 }
                 expires_at = expires_at.min(session_expires_at);
@@ -132,12 +147,34 @@ impl ClaimRules {
                 email: text("email"),
                 name: text("name"),
                 claims: TokenClaims::keep(claims, &self.kept, typ),
+                value: HostValue::default(),
             },
             not_before,
             expires_at,
         };
         verified.check_time(now, leeway)?;
         Ok(verified)
+    }
+
+    /// The claim with the subject.
+    pub(super) fn subject_in<'a>(&self, claims: &'a [(String, Json)]) -> Option<&'a Json> {
+        let (first, rest) = self.subject.split_first()?;
+        rest.iter().try_fold(get(claims, first)?, |value, name| value.get(name))
+    }
+
+    /// The user with this subject.
+    fn user_id(&self, subject: &str) -> Option<UserId> {
+        match &self.user_prefix {
+            // The prefix alone would be a valid id.
+            Some(_) if subject.is_empty() => None,
+            Some(prefix) => UserId::new(format!("{prefix}{subject}")).ok(),
+            None => UserId::new(subject).ok(),
+        }
+    }
+
+    /// Whether a token of this issuer may be from this source.
+    pub(super) fn accepts_issuer(&self, claims: &[(String, Json)]) -> bool {
+        accepts(self.issuers.as_ref(), get(claims, "iss"), false)
     }
 
     /// Checks the scope of a token that is valid otherwise, so that 403 is never the response to a forged token.

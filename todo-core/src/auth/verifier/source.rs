@@ -1,5 +1,7 @@
 //! Keys, with the requirements for the tokens that they sign.
 
+#[cfg(feature = "remote-jwks")]
+use std::sync::Arc;
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use jsonwebtoken::DecodingKey;
@@ -10,12 +12,13 @@ use super::{
     token::Token,
 };
 #[cfg(feature = "remote-jwks")]
-use crate::auth::remote_keys::{CurrentKeys, RemoteJwks};
+use crate::auth::remote_keys::{RemoteJwks, Snapshot};
 use crate::{
     auth::{
         error::{AuthError, InvalidSource, Refusal},
         key::Algorithm,
         key_set::JwkSet,
+        rejection_log::shown,
     },
     clock::Timestamp,
 };
@@ -108,6 +111,7 @@ impl KeySource {
             issuers: None,
             audiences: None,
             subject: vec!["sub".to_owned()],
+            user_prefix: None,
             shape: Shape::AccessToken,
             required_scope: None,
             kept: Vec::new(),
@@ -166,6 +170,32 @@ impl KeySource {
         self
     }
 
+    /// Sets a text that is put before each subject: the id of the user is the prefix and the subject. Default: none.
+    ///
+    /// Two sources may have tokens with the same subject for different people: the user `1` of one application is not
+    /// the user `1` of another. Without prefixes, they are the same user here, and see each other's tasks. Give each
+    /// source a prefix, or all but one. End the prefix with a character that no subject contains, such as `:`; otherwise
+    /// the subject `a1` without a prefix is the subject `1` with the prefix `a`.
+    ///
+    /// The prefix has 1 to 100 characters. It is a part of the ids in the database, so do not change it later.
+    ///
+    /// ```
+    /// use todo_core::auth::{InvalidSource, JwkSet, JwtVerifier, KeySource};
+    ///
+    /// # let (keys_of_shop, keys_of_forum) = (JwkSet::default(), JwkSet::default());
+    /// let source = |keys, app: &str| KeySource::jwks(keys).issuers([app]).audiences([app]);
+    /// let verifier = JwtVerifier::builder()
+    ///     .source(source(keys_of_shop, "https://shop.example").user_prefix("shop:"))
+    ///     .source(source(keys_of_forum, "https://forum.example").user_prefix("forum:"))
+    ///     .build()?;
+    /// # Ok::<(), InvalidSource>(())
+    /// ```
+    #[must_use]
+    pub fn user_prefix(mut self, prefix: &str) -> Self {
+        self.rules.user_prefix = Some(prefix.into());
+        self
+    }
+
     /// Requires these scopes, separated by spaces, in the claim `scope` of each token. A valid token without one of
     /// them is rejected with 403 `insufficient_scope` (RFC 6750, section 3.1). Default: none is required.
     ///
@@ -208,6 +238,40 @@ impl KeySource {
     /// Checks the configuration.
     pub(super) fn check(&self) -> Result<(), InvalidSource> {
         self.rules.check_config(!matches!(self.keys, Keys::Secrets(_)))
+    }
+
+    pub(super) fn has_user_prefix(&self) -> bool {
+        self.rules.user_prefix.is_some()
+    }
+
+    pub(super) fn rules(&self) -> &ClaimRules {
+        &self.rules
+    }
+
+    /// The key set for the log. `None` for secrets.
+    pub(super) fn shown_key_set(&self) -> Option<String> {
+        match &self.keys {
+            Keys::Secrets(_) => None,
+            Keys::Jwks(_) => Some("the key set".to_owned()),
+            #[cfg(feature = "remote-jwks")]
+            Keys::Remote(remote) => Some(format!("the key set at {}", remote.shown_url())),
+        }
+    }
+
+    /// The key set and the ids of its keys for the log. `None` for secrets.
+    pub(super) fn shown_keys(&self) -> Option<String> {
+        let set = self.shown_key_set()?;
+        let ids = |keys: &JwkSet| match keys.ids().join(", ") {
+            ids if ids.is_empty() => "none".to_owned(),
+            ids => shown(&ids),
+        };
+        let ids = match &self.keys {
+            Keys::Secrets(_) => return None,
+            Keys::Jwks(keys) => ids(keys),
+            #[cfg(feature = "remote-jwks")]
+            Keys::Remote(remote) => ids(&remote.snapshot().keys),
+        };
+        Some(format!("a key of {set}: {ids}"))
     }
 
     /// The keys, if they are fetched.
@@ -258,47 +322,67 @@ impl KeySource {
         is_fresh: bool,
         now: Timestamp,
         leeway: Duration,
-    ) -> Result<(VerifiedClaims, u64), AuthError> {
+    ) -> Result<(VerifiedClaims, u64), Failure> {
+        let unsigned = |error| Failure { error, is_signed: false };
         let generation = match &self.keys {
             Keys::Secrets(secrets) => {
                 if !secrets.iter().any(|secret| token.is_signed_with_secret(secret)) {
-                    return Err(AuthError::Invalid(Refusal::Signature));
+                    return Err(unsigned(AuthError::Invalid(Refusal::Signature)));
                 }
                 0
             }
             Keys::Jwks(keys) => {
-                token.check_signature(keys.find(token.kid.as_deref(), token.algorithm))?;
+                token.check_signature(keys.find(token.kid.as_deref(), token.algorithm)).map_err(unsigned)?;
                 0
             }
             #[cfg(feature = "remote-jwks")]
             Keys::Remote(remote) => {
-                let mut current = remote.current().await?;
-                current.is_fresh |= is_fresh;
-                let check = |current: &CurrentKeys| {
-                    let key = current.snapshot.keys.find(token.kid.as_deref(), token.algorithm);
-                    key.map(|key| token.check_signature(Some(key)))
-                };
-                let mut checked = check(&current);
-                if checked.is_none() && !current.is_fresh {
-                    // Keys are not fetched for a token that is invalid with any key.
-                    self.rules.check(&token.claims()?, token.typ, now, leeway)?;
-                    current = remote.newer_than(&current.snapshot).await?;
-                    checked = check(&current);
-                }
-                match checked {
-                    Some(checked) => checked?,
-                    None if current.is_fresh => return Err(AuthError::Invalid(Refusal::UnknownKey)),
-                    // The key may be newer than the keys.
-                    None => return Err(remote.paused()),
-                }
-                current.snapshot.generation
+                let snapshot = self.keys_for(remote, token, is_fresh, now, leeway).await.map_err(unsigned)?;
+                let key = snapshot.keys.find(token.kid.as_deref(), token.algorithm);
+                token.check_signature(key).map_err(unsigned)?;
+                snapshot.generation
             }
         };
-        let claims = token.claims()?;
-        let verified = self.rules.check(&claims, token.typ, now, leeway)?;
-        self.rules.check_scope(&claims)?;
+        let signed = |error| Failure { error, is_signed: true };
+        let claims = token.claims().map_err(signed)?;
+        let verified = self.rules.check(&claims, token.typ, now, leeway).map_err(signed)?;
+        self.rules.check_scope(&claims).map_err(signed)?;
         Ok((verified, generation))
     }
+
+    /// Returns keys that contain the key of this token, if there are such keys.
+    #[cfg(feature = "remote-jwks")]
+    async fn keys_for(
+        &self,
+        remote: &RemoteJwks,
+        token: &Token<'_>,
+        is_fresh: bool,
+        now: Timestamp,
+        leeway: Duration,
+    ) -> Result<Arc<Snapshot>, AuthError> {
+        // A token that is invalid with any key is not rejected because of the keys, and they are not fetched for it.
+        let check = || self.rules.check(&token.claims()?, token.typ, now, leeway);
+        let current = match remote.current().await {
+            Ok(current) => current,
+            Err(error) => {
+                check()?;
+                return Err(error);
+            }
+        };
+        let (kid, algorithm) = (token.kid.as_deref(), token.algorithm);
+        if current.snapshot.keys.find(kid, algorithm).is_some() {
+            return Ok(current.snapshot);
+        }
+        check()?;
+        remote.find_newer(&current.snapshot, is_fresh || current.is_fresh, kid, algorithm).await
+    }
+}
+
+/// Why a source does not accept a token.
+pub(super) struct Failure {
+    pub(super) error: AuthError,
+    /// Whether a key of the source has signed the token.
+    pub(super) is_signed: bool,
 }
 
 impl fmt::Debug for KeySource {
@@ -314,6 +398,7 @@ impl fmt::Debug for KeySource {
             .field("issuers", &self.rules.issuers)
             .field("audiences", &self.rules.audiences)
             .field("subject", &self.rules.subject.join("."))
+            .field("user_prefix", &self.rules.user_prefix)
             .field("shape", &self.rules.shape)
             .field("required_scope", &self.rules.required_scope)
             .finish()

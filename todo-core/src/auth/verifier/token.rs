@@ -23,6 +23,12 @@ pub(super) struct Token<'a> {
     signature: &'a str,
 }
 
+/// Header and claims of a token as far as they can be read, for the log.
+pub(super) fn readable(token: &str) -> [Vec<(String, Json)>; 2] {
+    let mut parts = token.split('.');
+    [parts.next(), parts.next()].map(|part| part.and_then(|part| object(part).ok()).unwrap_or_default())
+}
+
 impl<'a> Token<'a> {
     pub(super) fn parse(token: &'a str) -> Result<Self, Refusal> {
         let (signed, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
@@ -36,10 +42,7 @@ impl<'a> Token<'a> {
         }
         let typ = match get(&header, "typ") {
             None => None,
-            Some(Json::String(typ)) => {
-                let accepted = ["jwt", "at+jwt"].into_iter().find(|accepted| typ.eq_ignore_ascii_case(accepted));
-                Some(accepted.ok_or(Refusal::Type)?)
-            }
+            Some(Json::String(typ)) => Some(accepted_type(typ).ok_or(Refusal::Type)?),
             Some(_) => return Err(Refusal::Type),
         };
         let algorithm = get(&header, "alg").and_then(Json::as_str).and_then(Algorithm::from_name);
@@ -69,6 +72,15 @@ impl<'a> Token<'a> {
             None => Err(AuthError::Invalid(Refusal::UnknownKey)),
         }
     }
+}
+
+/// The type in lower case, if it is accepted. `application/` may be omitted before a type without another slash (RFC
+/// 7515, section 4.1.9). Media types are case-insensitive.
+fn accepted_type(typ: &str) -> Option<&'static str> {
+    const PREFIX: &str = "application/";
+    let has_prefix = typ.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    let typ = if has_prefix { &typ[PREFIX.len()..] } else { typ };
+    ["jwt", "at+jwt"].into_iter().find(|accepted| typ.eq_ignore_ascii_case(accepted))
 }
 
 fn object(part: &str) -> Result<Vec<(String, Json)>, Refusal> {

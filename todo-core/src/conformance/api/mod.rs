@@ -81,6 +81,7 @@ macro_rules! api_conformance {
             two_credentials_are_unauthenticated
             the_bearer_scheme_is_case_insensitive
             a_bad_token_is_invalid
+            a_token_that_is_too_long_is_told_the_limit
             an_expired_token_has_its_own_code
             a_token_without_a_required_scope_is_forbidden
             a_token_rejected_by_the_gate_is_revoked

@@ -22,10 +22,14 @@ async fn create(client: &Client<'_>, task: Value) -> Value {
 /// Each field is returned as it was sent, in its canonical form.
 pub async fn fields_to_plan_with_are_kept(app: &dyn App) {
     let ann = client(app, "ann");
-    let task = create(&ann, json!({
-        "title": "Plan", "due": "2026-12-01T17:00[europe/berlin]", "priority": "urgent", "list": " Home ",
-        "tags": ["b", " a "], "position": "Zz", "metadata": {"b": 1, "a": {"c": [null, 1.5]}}, "completed": true,
-    })).await;
+    let task = create(
+        &ann,
+        json!({
+            "title": "Plan", "due": "2026-12-01T17:00[europe/berlin]", "priority": "urgent", "list": " Home ",
+            "tags": ["b", " a "], "position": "Zz", "metadata": {"b": 1, "a": {"c": [null, 1.5]}}, "completed": true,
+        }),
+    )
+    .await;
     for (name, expected) in [
         ("due", json!("2026-12-01T17:00:00+01:00[Europe/Berlin]")),
         ("priority", json!("urgent")),
@@ -73,7 +77,9 @@ pub async fn a_patch_merges_metadata(app: &dyn App) {
     assert_eq!(patched["metadata"], json!({"b": {"c": 3, "d": 2}, "e": []}));
     assert_eq!((&patched["due"], &patched["version"]), (&json!("2026-12-01"), &json!(2)));
     let long = json!({"metadata": {"x": "y".repeat(4090)}});
-    ann.send("PATCH", &path(&task), &long).await.validation_failed(&[("metadata", &["must have at most 4096 bytes as JSON"])]);
+    ann.send("PATCH", &path(&task), &long)
+        .await
+        .validation_failed(&[("metadata", &["must have at most 4096 bytes as JSON"])]);
     let cleared = ann.send("PATCH", &path(&task), &json!({"metadata": null, "tags": null})).await.ok(200);
     assert_eq!((&cleared["metadata"], &cleared["version"]), (&json!({}), &json!(3)));
     ann.send("PATCH", &format!("/tasks/{UNKNOWN_ID}"), &json!({"metadata": {"a": 1}})).await.task_not_found();
@@ -92,8 +98,16 @@ pub async fn invalid_values_to_plan_with_are_reported_by_field(app: &dyn App) {
         ("due", json!("tomorrow"), due),
         ("due", json!("10000-01-01"), due),
         ("due", json!("0000-01-01"), due),
-        ("due", json!("2026-12-01T17:00[Europe/../Berlin]"), "must name a time zone of the IANA database, such as Europe/Berlin"),
-        ("due", json!("2026-12-01T17:00+05:00[Europe/Berlin]"), "must have an offset that the time zone has at that time, or none"),
+        (
+            "due",
+            json!("2026-12-01T17:00[Europe/../Berlin]"),
+            "must name a time zone of the IANA database, such as Europe/Berlin",
+        ),
+        (
+            "due",
+            json!("2026-12-01T17:00+05:00[Europe/Berlin]"),
+            "must have an offset that the time zone has at that time, or none",
+        ),
         ("priority", json!("High"), "must be low, medium, high or urgent"),
         ("priority", json!(1), "must be a string or null"),
         ("list", json!(" "), "must not be blank"),
@@ -133,7 +147,10 @@ pub async fn several_tasks_are_created_together(app: &dyn App) {
         assert_eq!(titles(&tasks), ["One", "Two"]);
         assert!(!reply.headers.contains_key("location"));
         assert!(tasks[0]["position"].as_str() < tasks[1]["position"].as_str());
-        assert_eq!(ids(&ann.get("/tasks?sort=created").await.ok(200)).split_off(if shape.is_empty() { 0 } else { 2 }), ids(&tasks));
+        assert_eq!(
+            ids(&ann.get("/tasks?sort=created").await.ok(200)).split_off(if shape.is_empty() { 0 } else { 2 }),
+            ids(&tasks)
+        );
     }
     let bad = json!([{"title": "Good"}, {"title": " "}, 5, {"title": "x", "tags": ["a", "a"], "more": 1}]);
     ann.send("POST", "/tasks", &bad).await.validation_failed(&[
@@ -144,7 +161,9 @@ pub async fn several_tasks_are_created_together(app: &dyn App) {
     ]);
     let many = |count: usize| Value::from(vec![json!({"title": "x"}); count]);
     for count in [0, 101] {
-        ann.send("POST", "/tasks", &many(count)).await.validation_failed(&[("body", &["must be an array of 1 to 100 tasks"])]);
+        ann.send("POST", "/tasks", &many(count))
+            .await
+            .validation_failed(&[("body", &["must be an array of 1 to 100 tasks"])]);
     }
     assert_eq!(ann.get("/tasks/count").await.ok(200), json!({"count": 4}));
     bob.send("POST", "/tasks", &many(100)).await.ok(201);
@@ -155,7 +174,8 @@ pub async fn several_tasks_are_created_together(app: &dyn App) {
 pub async fn lists_are_filtered_and_sorted(app: &dyn App) {
     let (ann, bob) = (client(app, "ann"), client(app, "bob"));
     for client in [&ann, &bob] {
-        create(client, json!({"title": "a", "due": "2026-12-01", "priority": "low", "list": "Home", "tags": ["x"]})).await;
+        create(client, json!({"title": "a", "due": "2026-12-01", "priority": "low", "list": "Home", "tags": ["x"]}))
+            .await;
         create(client, json!({"title": "B", "due": "2026-11-30T23:30Z", "priority": "high", "tags": ["x", "y"]})).await;
         create(client, json!({"title": "\u{c4}", "list": "W&k=", "completed": true, "description": "needle"})).await;
     }
@@ -228,7 +248,9 @@ pub async fn invalid_filters_are_reported(app: &dyn App) {
     }
     let sort = "must be one of -created, created, due, -due, priority, title, updated, -updated, position";
     ann.get("/tasks?sort=id").await.validation_failed(&[("sort", &[sort])]);
-    ann.get("/tasks/count?limit=1&sort=due").await.validation_failed(&[("limit", &["is unknown"]), ("sort", &["is unknown"])]);
+    ann.get("/tasks/count?limit=1&sort=due")
+        .await
+        .validation_failed(&[("limit", &["is unknown"]), ("sort", &["is unknown"])]);
     ann.get("/tasks/summary?completed=true").await.validation_failed(&[("completed", &["is unknown"])]);
 }
 
@@ -240,11 +262,14 @@ pub async fn the_summary_counts_the_callers_tasks(app: &dyn App) {
     create(&ann, json!({"title": "Two", "list": "Home"})).await;
     create(&ann, json!({"title": "Three"})).await;
     for path in ["/tasks/summary", "/ann/tasks/summary"] {
-        assert_eq!(ann.get(path).await.ok(200), json!({
-            "total": 3, "open": 2,
-            "lists": [{"name": "Home", "open": 1, "total": 2}],
-            "tags": [{"name": "x", "open": 0, "total": 1}],
-        }));
+        assert_eq!(
+            ann.get(path).await.ok(200),
+            json!({
+                "total": 3, "open": 2,
+                "lists": [{"name": "Home", "open": 1, "total": 2}],
+                "tags": [{"name": "x", "open": 0, "total": 1}],
+            })
+        );
     }
 }
 

@@ -128,9 +128,10 @@ pub async fn an_id_that_is_not_a_uuid_is_invalid(app: &dyn App) {
 /// Probes are at the root, for load balancers.
 pub async fn probes_require_no_credential(app: &dyn App) {
     let anonymous = anonymous(app);
-    for (path, body) in
-        [("/health", r#"{"status":"ok"}"#), ("/health/ready", r#"{"status":"ready","store":"ok","keys":"ok"}"#)]
-    {
+    for (path, body) in [
+        ("/health", r#"{"status":"ok"}"#),
+        ("/health/ready", r#"{"status":"ready","store":"ok","keys":"ok","writes":"ok"}"#),
+    ] {
         let reply = anonymous.request("GET", path, &[], b"").await;
         reply.ok(200);
         assert_eq!(reply.body, body);

@@ -135,6 +135,7 @@ impl SharedError {
         match &*self.0 {
             StoreError::Setup(mistake) => SetupError::new(mistake.to_string()).with_source(source).into(),
             StoreError::Unavailable(_) => StoreError::Unavailable(source),
+            StoreError::NotWritable(_) => StoreError::NotWritable(source),
             StoreError::Interrupted(_) => StoreError::Interrupted(source),
             StoreError::Timeout(_) => StoreError::Timeout(source),
             StoreError::Backend(_) => StoreError::Backend(source),
@@ -164,6 +165,7 @@ mod tests {
         for of_batch in [
             SetupError::new("the bucket does not exist; create it").with_source(source()).into(),
             StoreError::Unavailable(source()),
+            StoreError::NotWritable(source()),
             StoreError::Interrupted(source()),
             StoreError::Timeout(source()),
             StoreError::Backend(source()),

@@ -27,7 +27,7 @@ impl BatchError {
     /// What a failed batch of writes means.
     fn of_write(error: StoreError) -> Self {
         let is_rolled_back = match &error {
-            StoreError::Setup(_) | StoreError::Interrupted(_) => false,
+            StoreError::Setup(_) | StoreError::NotWritable(_) | StoreError::Interrupted(_) => false,
             StoreError::Timeout(_) => true,
             // The server has responded that the statement failed, and with it every write in it.
             StoreError::Backend(source) => {
@@ -45,7 +45,10 @@ impl BatchError {
     fn of_read(error: StoreError) -> Self {
         match error {
             StoreError::Backend(_) | StoreError::Timeout(_) => Self::RolledBack(error),
-            StoreError::Setup(_) | StoreError::Unavailable(_) | StoreError::Interrupted(_) => Self::Failed(error),
+            StoreError::Setup(_)
+            | StoreError::Unavailable(_)
+            | StoreError::NotWritable(_)
+            | StoreError::Interrupted(_) => Self::Failed(error),
         }
     }
 }

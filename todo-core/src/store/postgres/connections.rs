@@ -17,7 +17,7 @@ use super::{
             classify::connect_failed,
             operations::Operation,
             pool::{Lease, Network, Pool},
-            queue::{MAX_WAITING, PoolStatus, Queue, QueueSlot},
+            queue::{MAX_WAITING, NoConnection, PoolStatus, Queue, QueueSlot},
             sqlstate::{Condition, condition},
             statements::Statements,
         },
@@ -25,7 +25,7 @@ use super::{
     connecting::Connecting,
     options::PostgresOptions,
     retry::Retries,
-    session::Session,
+    session::{self, Session},
 };
 use crate::clock::Jitter;
 
@@ -124,11 +124,16 @@ impl Connections {
     /// A connection for the next attempt.
     async fn lease_for(&self, retries: &mut Retries) -> Result<PostgresLease, StoreError> {
         match self {
-            Self::Own { pool, .. } => loop {
-                match pool.lease().await {
+            Self::Own { pool, session } => loop {
+                let reason = match pool.lease().await {
                     Ok(lease) => return Ok(PostgresLease::Own(lease)),
-                    Err(reason) => retries.after_no_connection(reason).await?,
-                }
+                    Err(reason) => reason,
+                };
+                let is_connecting = matches!(reason, NoConnection::ConnectFailed(_));
+                let again = retries.after_no_connection(reason).await;
+                again.map_err(|error| {
+                    if is_connecting { error.of_attempt(|| session::attempt(&session.connect)) } else { error }
+                })?;
             },
             // How the pool connects is up to the host.
             Self::Host { pool, queue } => {
@@ -206,7 +211,7 @@ impl PostgresLease {
                 },
                 // If the call is not repeated, another connection was no better.
                 Condition::ReadOnly if is_repeated => drop(connection.detach()),
-                Condition::Disconnected => drop(connection.detach()),
+                condition if condition.is_disconnected() => drop(connection.detach()),
                 _ => {}
             },
         }

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Row as _};
 use tokio::time::timeout;
@@ -63,6 +63,8 @@ impl Operation<PgConnection> for TransferAll<'_> {
 ///
 /// - connecting;
 /// - a read whose connection was lost;
+/// - a call that was certainly not sent: the server or the pooler had closed the connection because it was idle, or the
+///   system did not take the bytes;
 /// - a statement that the server has rolled back because of a conflict (a serialization failure or a deadlock).
 ///
 /// The store repeats once, over another connection, a statement that was rejected because the server has become
@@ -218,7 +220,10 @@ impl PostgresStore {
     /// The server cannot be reached ([`StoreError::Unavailable`]); or it rejects the login, its certificate is not
     /// accepted, or its pooler mixes up the prepared statements of its clients ([`StoreError::Setup`]).
     pub async fn check(&self) -> Result<CheckReport, StoreError> {
-        let silent = |_| Err(StoreError::Unavailable("the server does not respond".into()));
+        let silent = |_| {
+            let error = io::Error::new(io::ErrorKind::TimedOut, "the server does not respond");
+            Err(StoreError::Unavailable(error.into()))
+        };
         // The time limit for two connections.
         timeout(2 * self.connections.connect_timeout(), self.look()).await.unwrap_or_else(silent)
     }

@@ -52,6 +52,7 @@ impl Retries {
     pub(super) fn allow(&self, condition: Condition, is_new: bool) -> bool {
         let may_help = match condition {
             Condition::Disconnected => self.effect == Effect::Read,
+            Condition::IdleClosed | Condition::NeverSent => true,
             // The server has rolled it back. The writes of a batch are run one by one instead: only one of them has a
             // conflict.
             Condition::Conflict => self.effect != Effect::BatchOfWrites,
@@ -70,7 +71,7 @@ impl Retries {
             return Err(self.effect.failed(error));
         }
         tracing::debug!(target: "todo_core::store", %error, "a call is repeated");
-        self.lost = condition == Condition::Disconnected;
+        self.lost = condition.is_disconnected();
         self.renewed |= matches!(condition, Condition::ReadOnly | Condition::Outdated);
         // If the connection is to blame, the next attempt need not wait.
         self.pause(condition != Condition::Conflict).await;
@@ -108,8 +109,8 @@ fn is_unreachable(error: &sqlx::Error) -> bool {
         sqlx::Error::Tls(_) => false,
         sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::TimedOut => false,
         _ => match condition(error) {
-            Condition::Disconnected => !has_rejected_certificate(error),
-            condition => condition == Condition::TooManyConnections,
+            Condition::TooManyConnections => true,
+            condition => condition.is_disconnected() && !has_rejected_certificate(error),
         },
     }
 }
@@ -144,6 +145,19 @@ mod tests {
     async fn a_write_whose_connection_was_lost_is_not_repeated() {
         for effect in [Effect::Write, Effect::BatchOfWrites] {
             assert!(matches!(retries(effect).after(lost(), false).await, Err(StoreError::Interrupted(_))));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_was_certainly_not_sent_is_repeated() {
+        for effect in [Effect::Write, Effect::BatchOfWrites] {
+            let mut retries = retries(effect);
+            let not_sent = || sqlx::Error::Io(io::ErrorKind::BrokenPipe.into());
+            for _ in 0..3 {
+                retries.after(not_sent(), false).await.expect("another attempt");
+                assert!(retries.have_lost());
+            }
+            assert!(matches!(retries.after(not_sent(), false).await, Err(StoreError::Unavailable(_))));
         }
     }
 

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Ro
 use tokio::{sync::OnceCell, time::timeout};
 
 use super::{
-    super::{error::StoreError, sql::classify::connect_failed},
+    super::{error::StoreError, sql::classify::start_failed},
     options::PostgresOptions,
 };
 use crate::clock::Jitter;
@@ -76,7 +76,14 @@ impl Session {
 pub(super) async fn connect(options: &PgConnectOptions, limit: Duration) -> Result<PgConnection, StoreError> {
     let silent = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not respond").into());
     let connected = timeout(limit, options.connect()).await.unwrap_or_else(silent);
-    connected.map_err(connect_failed)
+    connected.map_err(|error| start_failed(error).of_attempt(|| attempt(options)))
+}
+
+/// What an attempt to connect does, for its error. Without the password.
+pub(super) fn attempt(options: &PgConnectOptions) -> String {
+    let host = options.get_socket().map_or_else(|| options.get_host().into(), |path| path.to_string_lossy());
+    let database = options.get_database().unwrap_or_else(|| options.get_username());
+    format!("connect to postgres://{}@{host}:{}/{database}", options.get_username(), options.get_port())
 }
 
 /// The process of the server that serves this connection. Not prepared: behind a pooler even that name may clash.

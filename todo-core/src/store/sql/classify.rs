@@ -14,9 +14,11 @@ impl From<sqlx::Error> for StoreError {
         }
         match condition(&error) {
             Condition::Disconnected | Condition::FileError => Self::Interrupted(error.into()),
+            Condition::ReadOnly | Condition::DiskFull | Condition::FileIsReadOnly => Self::NotWritable(error.into()),
             Condition::Conflict
             | Condition::LockTimeout
-            | Condition::ReadOnly
+            | Condition::IdleClosed
+            | Condition::NeverSent
             | Condition::TooManyConnections
             | Condition::OutOfResources
             | Condition::Locked
@@ -46,6 +48,51 @@ pub(in crate::store) fn connect_failed(error: sqlx::Error) -> StoreError {
     StoreError::from(error).without_effect()
 }
 
+/// What it means that there is no connection at the start. The server may not have been reachable yet, but what it has
+/// answered does not change.
+#[cfg(feature = "postgres")]
+pub(in crate::store) fn start_failed(error: sqlx::Error) -> StoreError {
+    match refusal(&error) {
+        Some(text) => SetupError::new(text).with_source(error).into(),
+        None => connect_failed(error),
+    }
+}
+
+/// What to change if the server has refused a connection for good.
+#[cfg(feature = "postgres")]
+fn refusal(error: &sqlx::Error) -> Option<&'static str> {
+    let response = match error {
+        sqlx::Error::Protocol(text) if text.contains("unsupported authentication method") => {
+            return Some(
+                "the database server asks for a way to log in that is not supported; use scram-sha-256 in its pg_hba.conf",
+            );
+        }
+        sqlx::Error::Protocol(_) => {
+            return Some("what responds there is not a PostgreSQL server; correct the host or the port in the URL");
+        }
+        sqlx::Error::Database(response) => response,
+        _ => return None,
+    };
+    if response.message().contains("bouncer config error") {
+        return Some("PgBouncer has no such database or user; correct the URL, or PgBouncer's settings");
+    }
+    match condition(error) {
+        Condition::NoPrivilege => Some(
+            "the database server rejected the login; grant the role of the URL connect on the database, or remove a setting \
+             from the URL that this role may not change",
+        ),
+        // object_not_in_prerequisite_state.
+        Condition::Other if response.code().as_deref() == Some("55000") => Some(
+            "the database accepts no connections; name another one in the URL, or allow them: alter database .. \
+             allow_connections true",
+        ),
+        Condition::Other | Condition::NoObject | Condition::Outdated => {
+            Some("the database server rejected the connection; correct the URL")
+        }
+        _ => None,
+    }
+}
+
 /// The mistake that an error makes visible, and what to change.
 fn setup_mistake(error: &sqlx::Error) -> Option<&'static str> {
     if let sqlx::Error::Configuration(_) = error {
@@ -53,7 +100,8 @@ fn setup_mistake(error: &sqlx::Error) -> Option<&'static str> {
     }
     Some(match condition(error) {
         Condition::LoginRejected => {
-            "the database server rejected the login; correct the user or the password in the URL, or the server's pg_hba.conf"
+            "the database server rejected the login; correct the user or the password in the URL (or PGPASSWORD), or the \
+             server's pg_hba.conf"
         }
         Condition::UnknownParameter => {
             "the connection pooler rejects a parameter in the URL of the database; remove it, or add it to \
@@ -65,9 +113,6 @@ fn setup_mistake(error: &sqlx::Error) -> Option<&'static str> {
             "the role of the database connection lacks a privilege; check_tables says which, and grant_to grants it"
         }
         Condition::NotADatabase => "the file is not an SQLite database; name another file",
-        Condition::FileIsReadOnly => {
-            "the SQLite file cannot be written; let this process write the file and the folder that contains it"
-        }
         _ => return None,
     })
 }
@@ -134,6 +179,7 @@ mod tests {
         match error {
             StoreError::Setup(_) => "setup",
             StoreError::Unavailable(_) => "unavailable",
+            StoreError::NotWritable(_) => "not writable",
             StoreError::Interrupted(_) => "interrupted",
             StoreError::Timeout(_) => "timeout",
             StoreError::Backend(_) => "backend",
@@ -145,17 +191,24 @@ mod tests {
         for (code, message, write) in [
             // PostgreSQL.
             ("53300", "sorry, too many clients already", "unavailable"),
-            ("53100", "could not extend file", "unavailable"),
+            ("53100", "could not extend file", "not writable"),
+            ("53200", "out of memory", "unavailable"),
             ("40001", "could not serialize access", "unavailable"),
             ("40P01", "deadlock detected", "unavailable"),
             ("55P03", "canceling statement due to lock timeout", "unavailable"),
-            ("25006", "cannot execute INSERT in a read-only transaction", "unavailable"),
+            ("25006", "cannot execute INSERT in a read-only transaction", "not writable"),
             ("57014", "canceling statement due to statement timeout", "timeout"),
             ("57P01", "terminating connection due to administrator command", "interrupted"),
+            ("57P05", "terminating connection due to idle-session timeout", "unavailable"),
+            ("08P01", "client_idle_timeout", "unavailable"),
+            ("08P01", "query_wait_timeout", "unavailable"),
+            ("08P01", "server conn crashed?", "interrupted"),
             ("08006", "connection failure", "interrupted"),
             ("40003", "statement completion unknown", "interrupted"),
             ("08P01", "unsupported startup parameter: search_path", "setup"),
             ("08P01", "server login has been failing, try again later", "interrupted"),
+            ("08P01", "no such database: todo", "setup"),
+            ("08P01", "no such user: todo", "setup"),
             ("28P01", "password authentication failed", "setup"),
             ("28000", "no pg_hba.conf entry", "setup"),
             ("3D000", "database does not exist", "setup"),
@@ -169,13 +222,13 @@ mod tests {
             ("5", "database is locked", "unavailable"),
             ("517", "database is locked", "unavailable"),
             ("6", "database table is locked", "unavailable"),
-            ("13", "database or disk is full", "unavailable"),
+            ("13", "database or disk is full", "not writable"),
             ("14", "unable to open database file", "unavailable"),
             ("10", "disk I/O error", "interrupted"),
             ("778", "disk I/O error", "interrupted"),
             ("1", "no such table: todo_tasks", "setup"),
             ("26", "file is not a database", "setup"),
-            ("8", "attempt to write a readonly database", "setup"),
+            ("8", "attempt to write a readonly database", "not writable"),
             ("1", "near \"slect\": syntax error", "backend"),
             ("275", "CHECK constraint failed", "backend"),
         ] {

@@ -428,7 +428,10 @@ mod sqlite {
                     "CREATE BLOOM FILTER",
                 ],
             ),
-            (transfer_count.as_str(), &["SEARCH todo_tasks USING PRIMARY KEY (user_id=?)"]),
+            (
+                transfer_count.as_str(),
+                &["SEARCH todo_tasks USING COVERING INDEX todo_tasks_user_id_completed_id_idx (user_id=?)"],
+            ),
         ]
     }
 

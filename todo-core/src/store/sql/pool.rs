@@ -256,7 +256,7 @@ impl<DB: Database> Lease<DB> {
                     Self::doubt(&object, |doubts| doubts.outlived = doubts.outlived.max(Some(since)));
                     drop(Object::take(object));
                 }
-                Condition::Disconnected => {
+                condition if condition.is_disconnected() => {
                     Self::doubt(&object, |doubts| doubts.dead = Some(Instant::now()));
                     drop(Object::take(object));
                 }

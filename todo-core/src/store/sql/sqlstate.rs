@@ -5,6 +5,11 @@
 pub(in crate::store) enum Condition {
     /// The connection is lost. Whether a statement that was sent has taken effect is not known.
     Disconnected,
+    /// The server or the pooler had closed the connection before it received the statement, because the connection was
+    /// idle; or the pooler had no connection to the server for it.
+    IdleClosed,
+    /// The connection was closed before the statement was sent as a whole, so that the server cannot have committed it.
+    NeverSent,
     /// The server rejected the user, the password or the address of the client.
     LoginRejected,
     /// A pooler does not know a parameter of the connection.
@@ -28,7 +33,9 @@ pub(in crate::store) enum Condition {
     Outdated,
     /// The server has too many connections to accept another one.
     TooManyConnections,
-    /// The database lacks memory or disk space.
+    /// The disk of the database is full, or its quota is used up.
+    DiskFull,
+    /// The database lacks memory or another resource.
     OutOfResources,
     /// The statement was cancelled, usually by `statement_timeout`.
     Cancelled,
@@ -46,9 +53,19 @@ pub(in crate::store) enum Condition {
     Other,
 }
 
+impl Condition {
+    /// Whether the connection is lost.
+    pub(in crate::store) fn is_disconnected(self) -> bool {
+        matches!(self, Self::Disconnected | Self::IdleClosed | Self::NeverSent)
+    }
+}
+
 /// What this error says.
 pub(in crate::store) fn condition(error: &sqlx::Error) -> Condition {
     match error {
+        // Only writing to a connection fails like this, and only if the system has not taken the bytes. The last bytes of
+        // a statement ask the server to commit it.
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Condition::NeverSent,
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
             Condition::Disconnected
         }
@@ -68,6 +85,16 @@ fn of_postgres(code: &str, message: &str) -> Condition {
     match code {
         // protocol_violation, as PgBouncer words it.
         "08P01" if message.contains("unsupported startup parameter") => Condition::UnknownParameter,
+        "08P01" if message.contains("no such database") => Condition::NoDatabase,
+        "08P01" if message.contains("no such user") || message.contains("password authentication failed") => {
+            Condition::LoginRejected
+        }
+        // For statements that it has not passed on.
+        "08P01" if message.contains("client_idle_timeout") || message.contains("query_wait_timeout") => {
+            Condition::IdleClosed
+        }
+        // idle_session_timeout.
+        "57P05" => Condition::IdleClosed,
         // feature_not_supported ("cached plan must not change result type"), invalid_sql_statement_name.
         "0A000" | "26000" => Condition::Outdated,
         // read_only_sql_transaction.
@@ -94,6 +121,8 @@ fn of_postgres(code: &str, message: &str) -> Condition {
         _ if code.starts_with("08") || code.starts_with("57P") => Condition::Disconnected,
         // invalid_authorization_specification.
         _ if code.starts_with("28") => Condition::LoginRejected,
+        // disk_full.
+        "53100" => Condition::DiskFull,
         // insufficient_resources.
         _ if code.starts_with("53") => Condition::OutOfResources,
         _ => Condition::Other,
@@ -112,7 +141,7 @@ fn of_sqlite(code: u32, message: &str) -> Condition {
         // SQLITE_IOERR.
         10 => Condition::FileError,
         // SQLITE_FULL.
-        13 => Condition::OutOfResources,
+        13 => Condition::DiskFull,
         // SQLITE_CANTOPEN.
         14 => Condition::CannotOpen,
         // SQLITE_NOTADB.

@@ -1,7 +1,8 @@
 //! A stream with the time limits of a connection.
 
 use std::{
-    io,
+    error::Error,
+    fmt, io,
     pin::Pin,
     sync::{
         Arc,
@@ -17,7 +18,10 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::memory::{Account, OpenAccount};
+use super::{
+    memory::{Account, OpenAccount},
+    unreadable::Beginning,
+};
 use crate::connection_limit::ConnectionLimit;
 
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,8 +32,8 @@ pub(super) const SHORT_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Closes a connection whose client reads a byte now and then, or opens other requests instead of reading.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_mins(2);
-/// The maximum size of the head of a request, and of the buffer for it.
-pub(super) const MAX_HEAD: usize = 64 * 1024;
+/// The maximum size of hyper's buffer for reading, and so of a head that it parses.
+pub(super) const MAX_BUFFER: usize = 256 * 1024;
 /// What hyper reads at a time. Only a larger head is counted before it is complete.
 const SMALL_HEAD: usize = 8 * 1024;
 /// A piece of a body, and the head of its response.
@@ -43,15 +47,16 @@ const WRITE: (usize, usize) = (1, SMALL_WRITE);
 pub(super) struct Activity {
     limit: Option<ConnectionLimit>,
     account: Arc<Account>,
+    beginning: Beginning,
     begun: AtomicU64,
     ended: AtomicU64,
     is_http_2: AtomicBool,
 }
 
 impl Activity {
-    pub(super) fn new(limit: Option<ConnectionLimit>, account: Arc<Account>) -> Self {
+    pub(super) fn new(limit: Option<ConnectionLimit>, account: Arc<Account>, beginning: Beginning) -> Self {
         let (begun, ended) = Default::default();
-        Self { limit, account, begun, ended, is_http_2: AtomicBool::new(false) }
+        Self { limit, account, beginning, begun, ended, is_http_2: AtomicBool::new(false) }
     }
 
     pub(super) fn account(&self) -> &Arc<Account> {
@@ -70,7 +75,7 @@ impl Activity {
     }
 }
 
-/// A request without a response yet.
+/// A request without a response yet, or whose body is still being read.
 #[derive(Debug)]
 pub(super) struct ActiveRequest(Arc<Activity>);
 
@@ -196,16 +201,18 @@ impl<S> TimedStream<S> {
         self.begun_requests = begun;
     }
 
-    /// Bytes were received.
-    fn received(&mut self, count: usize) {
+    /// Bytes were received into a buffer that had room for `room`.
+    fn received(&mut self, count: usize, room: usize) {
         self.update();
         // HTTP/2 has frames that belong to no request: there an idle connection stays idle until a request has begun.
         if self.phase == Phase::Idle && !self.is_http_2() {
             self.enter(Phase::Head, HEAD_TIMEOUT);
         }
-        self.received = self.received.saturating_add(count).min(MAX_HEAD);
+        self.received = self.received.saturating_add(count).min(MAX_BUFFER);
         if !self.is_http_2() {
-            self.buffer_has(READ, self.received);
+            // The buffer has the whole head, but of a body only what is passed on next.
+            let is_body = self.phase == Phase::Response;
+            self.buffer_has(READ, if is_body { self.received.min(2 * room) } else { self.received });
         } else if self.received > SMALL_HEAD {
             // A head is decoded piece by piece, and the pieces are kept as well. (It may also be other frames.)
             self.hold_head(2 * self.received);
@@ -233,7 +240,10 @@ impl<S> TimedStream<S> {
             }
             let is_idle = self.phase == Phase::Idle;
             let reason = if now >= self.deadline {
-                if is_idle { "the connection was idle for too long" } else { "the head of a request took too long" }
+                if !is_idle && self.received > 0 {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, SlowHead)));
+                }
+                "the connection was idle for too long"
             } else if is_idle && now - self.began >= SHORT_IDLE_TIMEOUT && self.activity.limit_is_nearly_reached() {
                 "the connection was idle while the connection limit was nearly reached"
             } else {
@@ -285,6 +295,18 @@ impl<S> Drop for TimedStream<S> {
     }
 }
 
+/// The head of a request was begun and not finished in time.
+#[derive(Debug)]
+pub(super) struct SlowHead;
+
+impl fmt::Display for SlowHead {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the head of a request took too long")
+    }
+}
+
+impl Error for SlowHead {}
+
 fn unread() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the client did not read the response in time")
 }
@@ -298,14 +320,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         if self.account().is_closed() {
             return Poll::Ready(Err(closed()));
         }
-        let before = buf.filled().len();
+        let (before, room) = (buf.filled().len(), buf.remaining());
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(Ok(())) if buf.filled().len() > before => {
-                if self.received == 0 && self.phase == Phase::Head && buf.filled()[before..].starts_with(b"PRI ") {
-                    // The first bytes of HTTP/2.
-                    self.activity.is_http_2.store(true, Ordering::Relaxed);
+                if self.received == 0 && self.phase == Phase::Head {
+                    let bytes = &buf.filled()[before..];
+                    if bytes.starts_with(b"PRI ") {
+                        // The first bytes of HTTP/2.
+                        self.activity.is_http_2.store(true, Ordering::Relaxed);
+                    }
+                    self.activity.beginning.note(bytes);
                 }
-                self.received(buf.filled().len() - before);
+                self.received(buf.filled().len() - before, room);
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => {

@@ -16,7 +16,7 @@ fn connection() -> (TimedStream<DuplexStream>, DuplexStream, Arc<Activity>) {
 fn limited_connection(limit: Option<ConnectionLimit>) -> (TimedStream<DuplexStream>, DuplexStream, Arc<Activity>) {
     let (server, client) = duplex(64);
     let account = MemoryBudget::default().open_account();
-    let activity = Arc::new(Activity::new(limit, account.account().clone()));
+    let activity = Arc::new(Activity::new(limit, account.account().clone(), Beginning::default()));
     (TimedStream::new(server, activity.clone(), account), client, activity)
 }
 
@@ -272,9 +272,23 @@ async fn the_buffers_of_hyper_count_with_the_size_to_which_they_have_grown() {
     assert_eq!(receive(64).await, SMALL_HEAD + 64);
     drop(activity.begin(Version::HTTP_11));
     assert_eq!(receive(SMALL_HEAD).await, SMALL_HEAD + 64);
-    assert_eq!(receive(2 * MAX_HEAD).await, MAX_HEAD);
+    assert_eq!(receive(2 * MAX_BUFFER).await, MAX_BUFFER);
     drop(server);
     assert_eq!(account.held(), 0);
+}
+
+/// Of a body, hyper keeps only what it has read last.
+#[tokio::test(start_paused = true)]
+async fn a_long_body_needs_a_buffer_of_the_size_of_its_pieces() {
+    let (mut server, mut client, activity) = connection();
+    let account = activity.account();
+    let _request = activity.begin(Version::HTTP_11);
+    let mut piece = vec![0; SMALL_HEAD];
+    for _ in 0..10_000 {
+        client.write_all(&[b'x'; 64]).await.expect("a pipe");
+        assert_eq!(server.read(&mut piece).await.expect("bytes"), 64);
+    }
+    assert_eq!(account.held(), 2 * SMALL_HEAD);
 }
 
 #[tokio::test(start_paused = true)]
@@ -291,7 +305,7 @@ async fn a_long_head_of_http_2_counts_until_its_request_begins() {
     let first = activity.begin(Version::HTTP_2);
     assert_eq!(receive(SMALL_HEAD).await, 0);
     assert_eq!(receive(64).await, 2 * (SMALL_HEAD + 64));
-    assert_eq!(receive(2 * MAX_HEAD).await, 2 * MAX_HEAD);
+    assert_eq!(receive(2 * MAX_BUFFER).await, 2 * MAX_BUFFER);
     let second = activity.begin(Version::HTTP_2);
     assert_eq!(receive(64).await, 0);
     receive(2 * SMALL_HEAD).await;
