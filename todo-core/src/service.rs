@@ -440,7 +440,8 @@ impl UserTasks<'_> {
         let _slot = self.slot(Access::Many).await?;
         let now = self.service.clock.now();
         let result =
-            traced!("update_matching", self.service.store().update_matching(&self.owner, filter, &change, now))?;
+            traced!("update_matching", self.service.store().update_matching(&self.owner, filter, &change, now));
+        let result = self.service.writes.note(result, |result| result.changed > 0)?;
         if result.changed > 0 {
             self.service.hook.call(|| TaskEvent::ManyChanged { owner: self.owner.clone(), count: result.changed });
         }
