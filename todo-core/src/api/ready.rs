@@ -10,14 +10,14 @@ use std::{
 use serde::Serialize;
 use tokio::time::{error::Elapsed, timeout};
 
-use super::{error::ApiError, log::causes};
+use super::{
+    error::{ApiError, SERVER},
+    log::causes,
+};
 use crate::{TodoService, auth::Authenticator};
 
 /// The parts, as responses name them.
 pub(super) const PARTS: [&str; 2] = ["store", "keys"];
-
-/// The part that fails while the server stops.
-pub(super) const SERVER: &str = "server";
 
 /// Everything that `failed` may contain.
 #[cfg(feature = "openapi")]
