@@ -10,10 +10,7 @@ use std::{
 use serde::Serialize;
 use tokio::time::{error::Elapsed, timeout};
 
-use super::{
-    error::{ApiError, SERVER},
-    log::causes,
-};
+use super::{error::ApiError, log::causes};
 use crate::{TodoService, auth::Authenticator};
 
 /// The parts, as responses name them.
@@ -21,7 +18,7 @@ pub(super) const PARTS: [&str; 2] = ["store", "keys"];
 
 /// Everything that `failed` may contain.
 #[cfg(feature = "openapi")]
-pub(super) const FAILED: [&str; 3] = [PARTS[0], PARTS[1], SERVER];
+pub(super) const FAILED: [&str; 3] = [PARTS[0], PARTS[1], super::error::SERVER];
 
 /// How long a part may take. The clients of a probe wait little longer, and a probe that they abandon tells them
 /// nothing about the other part.
