@@ -13,7 +13,7 @@ pub enum Operation {
     CreateTask,
     /// Deletes all tasks of the caller.
     DeleteTasks,
-    /// Moves all tasks of another user to the caller, who has a credential of that user.
+    /// Moves all tasks of another user to the caller. The body contains a token of that user.
     TransferTasks,
     /// Reads a task.
     GetTask,
