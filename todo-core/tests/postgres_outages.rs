@@ -643,7 +643,7 @@ async fn a_read_only_database_is_not_writable_until_a_write_succeeds() {
         assert!(service.writes_are_failing() && service.clone().writes_are_failing());
         store.ping().await.unwrap();
     }
-    assert_eq!(tasks.list(&TaskQuery::default()).await.unwrap().tasks, [task.clone()]);
+    assert_eq!(tasks.list(&TaskQuery::default()).await.unwrap().tasks, std::slice::from_ref(&task));
     read_only("off").await;
     assert!(service.writes_are_failing(), "nothing was written yet");
     // A write that changes nothing says nothing.

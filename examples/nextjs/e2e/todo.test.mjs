@@ -578,7 +578,7 @@ scenario("the API's documentation is tried out behind a proxy, and asks nobody e
     await page.addInitScript(() => addEventListener('securitypolicyviolation', (event) => console.error(`refused: ${event.blockedURI}`)));
     await page.goto(`${here}docs`);
 
-    await page.getByRole('button', { name: 'Authorize' }).click();
+    await page.getByRole('button', { name: 'Authorize', exact: true }).click();
     await page.getByLabel('auth-bearer-value').fill(token);
     await page.locator('.auth-btn-wrapper').getByRole('button', { name: 'Apply credentials' }).click();
     await page.locator('.auth-btn-wrapper').getByRole('button', { name: 'Close' }).click();

@@ -162,8 +162,8 @@ fn user_definition() -> clap::Command {
                     "Moves all tasks of a user to another user, and prints how many there were. Tasks whose id the other \
                      user already has stay",
                 )
-                .arg(id("FROM", "The id of the user who has the tasks"))
-                .arg(id("TO", "The id of the user who gets them"))
+                .arg(id("FROM", "The id of the former owner of the tasks"))
+                .arg(id("TO", "The id of the new owner"))
                 .args(flags(MIGRATE)),
         )
 }

@@ -55,6 +55,9 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const MAX_FACTOR: f64 = 2.0;
 const MAX_MILLIS: f64 = 50.0;
 
+/// The profile in which the percentile is judged; in others it is only reported.
+const RELEASE: &str = "release";
+
 /// The number of tasks for floods that read or change more than one, and their descriptions: as long as the API allows.
 const TASKS: usize = 100;
 const LONG: &str = "🧀";
@@ -154,7 +157,8 @@ async fn flood_once(mode: Mode, options: &Options) -> Result<Row, Failure> {
     )];
     let mut failures = flooded.failures;
     let (before, after) = (percentile(&without.successes, 99), percentile(&with.successes, 99));
-    if after > MAX_MILLIS.max(before * MAX_FACTOR) {
+    // A build without optimization, on a machine that does other work too, is too slow for this.
+    if options.profile == RELEASE && after > MAX_MILLIS.max(before * MAX_FACTOR) {
         failures.push(format!("the others' 99th percentile rose from {before:.1} to {after:.1} ms"));
     }
     let mut row = finish(drill, &setup, &mut load, vec![host], None, UNDISTURBED, false).await?;

@@ -39,7 +39,7 @@ fn a_difference_is_reported_with_its_request() {
         response.headers_mut().insert("retry-after", HeaderValue::from_static("8"));
     });
     let report = format!(
-        r#"request 6, «GET /auth/session: too many requests»: the header `retry-after` of changed differs
+        r#"request 7, «GET /auth/session: too many requests»: the header `retry-after` of changed differs
     axum    says ["7"]
     changed says ["8"]
     request "GET /api/v1/auth/session HTTP/1.1\r\nhost: todo.example\r\nauthorization: Bearer {}\r\n\r\n""#,

@@ -9,6 +9,9 @@ use crate::{
     store::StoreError,
 };
 
+/// The part that is not ready after [`TodoApi::begin_stop`](super::TodoApi::begin_stop).
+pub(super) const SERVER: &str = "server";
+
 /// Why a request failed, as the API responds: a status, a code for programs and a text for people.
 ///
 /// [`problem`](super::problem) makes a response of it, and the response carries the error in its extensions as
@@ -194,10 +197,16 @@ impl ApiError {
     }
 
     /// Whether this service has failed, so that its operator should look at the log: every 5xx, except for
-    /// [`AuthError::KeyMayBeNew`], which anyone can cause with a key that does not exist.
+    /// [`AuthError::KeyMayBeNew`], which anyone can cause with a key that does not exist, and for a readiness probe of a
+    /// host that stops on purpose.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        self.status().is_server_error() && !matches!(self, Self::Auth(AuthError::KeyMayBeNew { .. }))
+        let is_expected = match self {
+            Self::Auth(AuthError::KeyMayBeNew { .. }) => true,
+            Self::NotReady { failed } => failed[..] == [SERVER],
+            _ => false,
+        };
+        self.status().is_server_error() && !is_expected
     }
 
     /// Returns a sentence for people. It does not contain the cause of a 5xx.

@@ -2,15 +2,13 @@ use std::borrow::Cow;
 
 use http::Method;
 
-use super::{error::ApiError, ready::SERVER};
+use super::error::ApiError;
 use crate::auth::{AuthError, Refusal, RejectionLog};
 
 /// Logs a failed request: a failure of the service as an error with all its causes, any other at the debug level with its
 /// code.
 pub(super) fn report(error: &ApiError) {
-    // The host stops on purpose.
-    let is_stopping = matches!(error, ApiError::NotReady { failed } if failed[..] == [SERVER]);
-    if error.is_failure() && !is_stopping {
+    if error.is_failure() {
         let causes = causes(error);
         tracing::error!(target: "todo_core::api", code = error.code(), %error, causes, "request failed");
     } else {

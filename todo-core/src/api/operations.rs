@@ -149,7 +149,7 @@ impl Call<'_> {
         checked(errors, token)
     }
 
-    /// Moves the tasks of another user to the caller, who has the credentials of both: so both users agree.
+    /// Moves the tasks of another user to the caller. The request has valid tokens of both users.
     pub(super) async fn transfer(
         self,
         service: &TodoService,

@@ -16,12 +16,9 @@ use crate::{TodoService, auth::Authenticator};
 /// The parts, as responses name them.
 pub(super) const PARTS: [&str; 2] = ["store", "keys"];
 
-/// The part that fails while the server stops.
-pub(super) const SERVER: &str = "server";
-
 /// Everything that `failed` may contain.
 #[cfg(feature = "openapi")]
-pub(super) const FAILED: [&str; 3] = [PARTS[0], PARTS[1], SERVER];
+pub(super) const FAILED: [&str; 3] = [PARTS[0], PARTS[1], super::error::SERVER];
 
 /// How long a part may take. The clients of a probe wait little longer, and a probe that they abandon tells them
 /// nothing about the other part.

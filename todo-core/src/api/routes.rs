@@ -19,7 +19,7 @@ pub enum Operation {
     CountTasks,
     /// Counts the tasks in each list and with each tag.
     SummarizeTasks,
-    /// Moves all tasks of another user to the caller, who has a credential of that user.
+    /// Moves all tasks of another user to the caller. The body contains a token of that user.
     TransferTasks,
     /// Reads a task.
     GetTask,

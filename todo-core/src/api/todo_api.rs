@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 use super::docs::Docs;
 use super::{
     body::{BoxError, read_body},
-    error::ApiError,
+    error::{ApiError, SERVER},
     input::Query,
     log::{method_name, report, report_other_user, report_rejection},
     operations::Call,
@@ -263,7 +263,7 @@ impl TodoApi {
             Operation::Health => return Ok(ok(&ready::Status::OK)),
             Operation::Ready => {
                 if self.is_stopping.load(Relaxed) {
-                    return Err(ApiError::NotReady { failed: vec![ready::SERVER] });
+                    return Err(ApiError::NotReady { failed: vec![SERVER] });
                 }
                 ready::check(&self.service, &*self.authenticator, self.timeout).await?;
                 return Ok(ok(&ready::Readiness::ready(self.service.writes_are_failing())));

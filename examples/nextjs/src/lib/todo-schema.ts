@@ -339,7 +339,7 @@ export interface components {
             /** @enum {string} */
             code?: "not_found";
         };
-        /** @description The parts in `failed` do not work or did not respond in time. */
+        /** @description The parts in `failed` do not work or did not respond in time; or the server stops. */
         NotReadyProblem: components["schemas"]["Problem"] & {
             /** @enum {string} */
             code?: "unavailable";

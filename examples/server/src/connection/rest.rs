@@ -115,7 +115,7 @@ impl State {
     fn read_on(&mut self) {
         if self.has_begun
             && let Some(mut unread) = self.unread.take()
-            // There is none if the program ends.
+            // While the program ends, there is no runtime.
             && let Ok(runtime) = Handle::try_current()
         {
             let active = self.active.take();

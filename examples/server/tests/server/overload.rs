@@ -301,8 +301,8 @@ async fn a_call_past_the_queue_limit_is_rejected(coalesce: &str, waiting: &str, 
     lock.execute(r#"lock table "todo"."tasks" in access exclusive mode"#).await.expect("a lock");
     let address = server.address;
     let waiting_calls: Vec<_> = (0..4)
-        .map(|_| {
-            let token = testkit::tokens::user_token(SECRET.as_bytes(), "ann");
+        .map(|number| {
+            let token = testkit::tokens::user_token(SECRET.as_bytes(), &format!("user {number}"));
             tokio::spawn(async move { User::new(address, &token).send(Method::GET, "/api/tasks", "").await })
         })
         .collect();

@@ -114,7 +114,7 @@ async fn what_hyper_rejects_is_logged_and_counted_by_reason() {
         let series = format!("todo_unreadable_requests_total{{reason=\"{reason}\"}}");
         assert_eq!(metrics.count(&series), count as u64, "{reason}");
     }
-    // What clients do every day is none of these: to connect and send nothing, to leave, to be reset.
+    // Nothing is counted for a client that sends nothing, or that disconnects.
     drop(connect(&server).await);
     let mut stream = connect(&server).await;
     stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a connection");

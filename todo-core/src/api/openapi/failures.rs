@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{
     super::{
         body::unsupported_media_type,
-        error::ApiError,
+        error::{ApiError, SERVER},
         field_errors::FieldErrors,
         json_body,
         problem::problem_for,
@@ -203,7 +203,7 @@ impl Failure {
                 vec![
                     ("one part", failed(&ready::PARTS[..1])),
                     ("all parts", failed(&ready::PARTS)),
-                    ("the server stops", failed(&[ready::SERVER])),
+                    ("the server stops", failed(&[SERVER])),
                 ]
             }
         }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     super::{
-        error::ApiError,
+        error::{ApiError, SERVER},
         field_errors::FieldErrors,
         input::Members,
         problem::problem,
@@ -268,7 +268,7 @@ fn members_that_are_always_present_are_required() {
 fn failed_parts_have_the_names_of_the_readiness_schema() {
     let document = parsed();
     let mut parts = names(&document["components"]["schemas"]["Readiness"]["properties"]);
-    assert!(parts.remove("status") && parts.remove("writes") && parts.insert(ready::SERVER));
+    assert!(parts.remove("status") && parts.remove("writes") && parts.insert(SERVER));
     assert_eq!(parts, BTreeSet::from(ready::FAILED));
     let response = &document["components"]["responses"]["NotReady"]["content"]["application/problem+json"];
     assert_eq!(document["components"]["schemas"]["NotReadyProblem"]["allOf"][1]["required"], json!(["failed"]));
