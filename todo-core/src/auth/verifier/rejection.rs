@@ -139,7 +139,7 @@ fn expected(
 fn expiry(claims: &[(String, Json)]) -> String {
     // The first tokens of this kind were made long after 2001.
     let is_ancient = match get(claims, "exp") {
-        Some(Json::Number(seconds)) => *seconds < 1e9,
+        Some(Json::Number(seconds)) => seconds.as_f64() < 1e9,
         _ => false,
     };
     if is_ancient {
