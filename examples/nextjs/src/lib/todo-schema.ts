@@ -33,20 +33,64 @@ export interface paths {
         };
         /**
          * List tasks
-         * @description Returns the newest tasks first, in the order of their IDs. If there are more, `Link` points to the next page. Clients that follow it miss and repeat no task, even if tasks are created or deleted meanwhile.
+         * @description Returns the newest tasks first, if `sort` does not say otherwise. If there are more, `Link` points to the next page. Clients that follow it miss and repeat no task that stays in its place, even if other tasks are created, moved or deleted meanwhile.
          */
         get: operations["list_tasks"];
         put?: never;
         /**
-         * Create a task
-         * @description Not safe to retry: each request creates a task.
+         * Create a task, or several
+         * @description The body is a task, or an array of 1 to 100, of which all or none are created; the response is then an array, and errors name the element (`3.title`). Not safe to retry: each request creates tasks.
          */
         post: operations["create_task"];
         /**
-         * Delete all tasks
-         * @description For the deletion of an account. One atomic step, and safe to retry.
+         * Delete many tasks
+         * @description Deletes all tasks that the filters mean, in one step. Without a filter, `all=true` is needed.
          */
         delete: operations["delete_tasks"];
+        options?: never;
+        head?: never;
+        /**
+         * Change many tasks
+         * @description Applies the merge patch to all tasks that the filters mean, in one step. Without a filter, `all=true` is needed. `metadata` cannot be changed in this way.
+         */
+        patch: operations["patch_tasks"];
+        trace?: never;
+    };
+    "/api/v1/tasks/count": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Count tasks
+         * @description Counts the tasks that the filters mean.
+         */
+        get: operations["count_tasks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tasks/summary": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Count tasks by list and tag
+         * @description What a sidebar needs. Tasks without a list are only in the totals.
+         */
+        get: operations["summarize_tasks"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -124,6 +168,29 @@ export interface paths {
         patch: operations["complete_task"];
         trace?: never;
     };
+    "/api/v1/tasks/{id}/move": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The ID of the task. */
+                id: components["schemas"]["TaskId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Move a task
+         * @description Gives the task a position before, after, first or last in the order `sort=position`. Where there is no room between its neighbours, the fewest of them get new positions too.
+         */
+        post: operations["move_task"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/{user_id}/tasks": {
         parameters: {
             query?: never;
@@ -136,20 +203,70 @@ export interface paths {
         };
         /**
          * List tasks
-         * @description Returns the newest tasks first, in the order of their IDs. If there are more, `Link` points to the next page. Clients that follow it miss and repeat no task, even if tasks are created or deleted meanwhile.
+         * @description Returns the newest tasks first, if `sort` does not say otherwise. If there are more, `Link` points to the next page. Clients that follow it miss and repeat no task that stays in its place, even if other tasks are created, moved or deleted meanwhile.
          */
         get: operations["list_tasks_of_user"];
         put?: never;
         /**
-         * Create a task
-         * @description Not safe to retry: each request creates a task.
+         * Create a task, or several
+         * @description The body is a task, or an array of 1 to 100, of which all or none are created; the response is then an array, and errors name the element (`3.title`). Not safe to retry: each request creates tasks.
          */
         post: operations["create_task_of_user"];
         /**
-         * Delete all tasks
-         * @description For the deletion of an account. One atomic step, and safe to retry.
+         * Delete many tasks
+         * @description Deletes all tasks that the filters mean, in one step. Without a filter, `all=true` is needed.
          */
         delete: operations["delete_tasks_of_user"];
+        options?: never;
+        head?: never;
+        /**
+         * Change many tasks
+         * @description Applies the merge patch to all tasks that the filters mean, in one step. Without a filter, `all=true` is needed. `metadata` cannot be changed in this way.
+         */
+        patch: operations["patch_tasks_of_user"];
+        trace?: never;
+    };
+    "/api/v1/{user_id}/tasks/count": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Count tasks
+         * @description Counts the tasks that the filters mean.
+         */
+        get: operations["count_tasks_of_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/{user_id}/tasks/summary": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Count tasks by list and tag
+         * @description What a sidebar needs. Tasks without a list are only in the totals.
+         */
+        get: operations["summarize_tasks_of_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -234,6 +351,31 @@ export interface paths {
         patch: operations["complete_task_of_user"];
         trace?: never;
     };
+    "/api/v1/{user_id}/tasks/{id}/move": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+                /** @description The ID of the task. */
+                id: components["schemas"]["TaskId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Move a task
+         * @description Gives the task a position before, after, first or last in the order `sort=position`. Where there is no room between its neighbours, the fewest of them get new positions too.
+         */
+        post: operations["move_task_of_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/health": {
         parameters: {
             query?: never;
@@ -278,16 +420,16 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description How many tasks a change of many tasks was about. */
+        /** @description How many tasks a change of many has found and changed. */
         BulkResult: {
             /**
              * Format: int64
-             * @description The number of tasks that were changed or deleted.
+             * @description The number of tasks that got other values, or were deleted.
              */
             changed: number;
             /**
              * Format: int64
-             * @description The number of tasks that the request selects.
+             * @description The number of tasks that the filter means.
              */
             matched: number;
         };
@@ -296,11 +438,25 @@ export interface components {
             /** @description Whether the task is done. If absent, it is toggled. */
             completed?: boolean;
         };
+        /** @description The response to a count. */
+        Count: {
+            /**
+             * Format: int64
+             * @description The number of tasks.
+             */
+            count: number;
+        };
         /**
          * @description Details of a task, stored unchanged. It may be empty.
          * @example Two bottles
          */
         Description: string;
+        /**
+         * @description When a task is due: a date (`2026-12-01`), a local date and time (`2026-12-01T17:00:00`), a date and time in a time zone (`2026-12-01T17:00:00+01:00[Europe/Berlin]`) or a moment (`2026-12-01T16:00:00Z`). Seconds and the offset of a time zone may be omitted in requests.
+         * @example 2026-12-01
+         * @example 2026-12-01T17:00:00+01:00[Europe/Berlin]
+         */
+        Due: string;
         /** @description The user in the path is not the caller; or a page of another site sent a write with a token in a cookie; or the token lacks a scope that this server requires. */
         ForbiddenProblem: components["schemas"]["Problem"] & {
             /** @enum {string} */
@@ -316,22 +472,59 @@ export interface components {
             /** @enum {string} */
             code?: "internal";
         };
+        /**
+         * @description The name of a list. White space at both ends is removed before the length is checked.
+         * @example Groceries
+         */
+        ListName: string;
         /** @description The body is not valid JSON, or incomplete. */
         MalformedJsonProblem: components["schemas"]["Problem"] & {
             /** @enum {string} */
             code?: "incomplete_body" | "malformed_json";
+        };
+        /**
+         * @description Fields of the client's or the host's own. As JSON at most 4096 bytes and 8 levels; the members are sorted by name.
+         * @example {
+         *       "color": "green"
+         *     }
+         */
+        Metadata: {
+            [key: string]: unknown;
         };
         /** @description The path does not support the method. */
         MethodNotAllowedProblem: components["schemas"]["Problem"] & {
             /** @enum {string} */
             code?: "method_not_allowed";
         };
-        /** @description A task to create. */
+        /** @description Where to move a task in the manual order: exactly one member. */
+        Move: {
+            /** @description Right after this task. */
+            after?: components["schemas"]["TaskId"];
+            /** @description Right before this task. */
+            before?: components["schemas"]["TaskId"];
+            /**
+             * @description Before all other tasks.
+             * @enum {boolean}
+             */
+            first?: true;
+            /**
+             * @description After all other tasks.
+             * @enum {boolean}
+             */
+            last?: true;
+        };
+        /** @description A task to create. `null` is treated like an absent field. */
         NewTask: {
             /** @description Whether the task is already done. If absent, it is not. */
             completed?: boolean;
             /** @description Details. `null` is treated like an absent field. */
             description?: string | null;
+            due?: components["schemas"]["Due"] | null;
+            list?: components["schemas"]["ListName"] | null;
+            metadata?: components["schemas"]["Metadata"] | null;
+            position?: components["schemas"]["Position"] | null;
+            priority?: components["schemas"]["Priority"] | null;
+            tags?: components["schemas"]["Tags"] | null;
             title: components["schemas"]["Title"];
         };
         /** @description The path does not exist: users with the ID `tasks` or `auth` have no paths of this form. */
@@ -349,6 +542,23 @@ export interface components {
             /** @enum {string} */
             code?: "payload_too_large";
         };
+        /**
+         * @description A place in the manual order: a key of the npm package `fractional-indexing`. Keys are compared byte by byte.
+         * @example a0
+         */
+        Position: string;
+        /**
+         * @description How important a task is. The order is that of the variants.
+         *
+         *     ```
+         *     use todo_core::Priority;
+         *
+         *     assert!(Priority::Urgent > Priority::High);
+         *     assert_eq!("medium".parse(), Ok(Priority::Medium));
+         *     ```
+         * @enum {string}
+         */
+        Priority: "low" | "medium" | "high" | "urgent";
         /** @description Why a request failed (RFC 9457). */
         Problem: {
             /**
@@ -402,15 +612,73 @@ export interface components {
         Status: {
             status: string;
         };
+        /** @description How many tasks the caller has. */
+        Summary: {
+            /** @description The lists, in the order of their names. Tasks without a list are not in it. */
+            lists: {
+                name: components["schemas"]["ListName"];
+                /**
+                 * Format: int64
+                 * @description The number of open tasks.
+                 */
+                open: number;
+                /**
+                 * Format: int64
+                 * @description The number of tasks.
+                 */
+                total: number;
+            }[];
+            /**
+             * Format: int64
+             * @description The number of open tasks.
+             */
+            open: number;
+            /** @description The tags, in the order of their names. */
+            tags: {
+                name: components["schemas"]["Tag"];
+                /**
+                 * Format: int64
+                 * @description The number of open tasks.
+                 */
+                open: number;
+                /**
+                 * Format: int64
+                 * @description The number of tasks.
+                 */
+                total: number;
+            }[];
+            /**
+             * Format: int64
+             * @description The number of tasks.
+             */
+            total: number;
+        };
+        /**
+         * @description A tag. White space at both ends is removed before the length is checked.
+         * @example home
+         */
+        Tag: string;
+        /** @description Different tags, in the order in which they were given. */
+        Tags: components["schemas"]["Tag"][];
         /** @description A task of a user. */
         Task: {
             /** @description Whether the task is done. */
             completed: boolean;
+            completed_at: components["schemas"]["Timestamp"] | null;
             /** @description When the task was created. */
             created_at: components["schemas"]["Timestamp"];
             description: components["schemas"]["Description"] | null;
+            due: components["schemas"]["Due"] | null;
             /** @description The ID of the task, unique among the tasks of its owner. */
             id: components["schemas"]["TaskId"];
+            list: components["schemas"]["ListName"] | null;
+            /** @description Fields of the client's or the host's own. */
+            metadata: components["schemas"]["Metadata"];
+            /** @description The place of the task in the manual order, a key of the npm package `fractional-indexing`. */
+            position: components["schemas"]["Position"];
+            priority: components["schemas"]["Priority"] | null;
+            /** @description The tags of the task, in the order in which they were given. */
+            tags: components["schemas"]["Tags"];
             /** @description What to do. */
             title: components["schemas"]["Title"];
             /** @description When the task was last changed. It is never before `created_at` and never decreases. */
@@ -439,20 +707,32 @@ export interface components {
             /** @enum {string} */
             code?: "not_found" | "task_not_found";
         };
-        /** @description Changes to some fields of a task (RFC 7396). Absent fields do not change. */
+        /** @description Changes to some fields of a task (RFC 7396). Absent fields do not change; `null` empties them. `metadata` is merged. */
         TaskPatch: {
             /** @description Whether the task is done. */
             completed?: boolean;
             /** @description Details. `null` removes the description. */
             description?: string | null;
+            due?: components["schemas"]["Due"] | null;
+            list?: components["schemas"]["ListName"] | null;
+            metadata?: components["schemas"]["Metadata"] | null;
+            position?: components["schemas"]["Position"];
+            priority?: components["schemas"]["Priority"] | null;
+            tags?: components["schemas"]["Tags"] | null;
             title?: components["schemas"]["Title"];
         };
-        /** @description The new content of a task. */
+        /** @description The new content of a task. Absent fields other than the description do not change; `null` empties them. */
         TaskReplacement: {
             /** @description Whether the task is done. If absent, this does not change. */
             completed?: boolean;
             /** @description Details. If absent or `null`, the description is removed. */
             description?: string | null;
+            due?: components["schemas"]["Due"] | null;
+            list?: components["schemas"]["ListName"] | null;
+            metadata?: components["schemas"]["Metadata"] | null;
+            position?: components["schemas"]["Position"];
+            priority?: components["schemas"]["Priority"] | null;
+            tags?: components["schemas"]["Tags"] | null;
             title: components["schemas"]["Title"];
         };
         /**
@@ -584,9 +864,9 @@ export interface components {
             headers: {
                 /**
                  * @description The methods of the path.
-                 * @example GET, HEAD, POST, DELETE, OPTIONS
+                 * @example GET, HEAD, POST, PATCH, DELETE, OPTIONS
                  */
-                Allow: "GET, HEAD, OPTIONS" | "GET, HEAD, POST, DELETE, OPTIONS" | "GET, HEAD, PUT, PATCH, DELETE, OPTIONS" | "PATCH, OPTIONS" | "POST, OPTIONS";
+                Allow: "GET, HEAD, OPTIONS" | "GET, HEAD, POST, PATCH, DELETE, OPTIONS" | "GET, HEAD, PUT, PATCH, DELETE, OPTIONS" | "PATCH, OPTIONS" | "POST, OPTIONS";
                 /** @description Caches must not store the response, because it depends on the user. */
                 "Cache-Control": "no-store";
                 [name: string]: unknown;
@@ -822,12 +1102,32 @@ export interface operations {
                 /** @description The maximum number of tasks in the page. */
                 limit?: number;
                 /**
-                 * @description Where the page starts: the cursor from the `Link` of an earlier page.
-                 * @example AZqlYtQAcACAAAAAAAAAAQ
+                 * @description Where the page starts: the cursor from the `Link` of an earlier page of the same list.
+                 * @example AAAAAAABmqVi1ABwAIAAAAAAAAABAA
                  */
                 cursor?: string;
+                /** @description The order. Tasks without the value come last. `priority` is the most urgent first, `title` sorts by the bytes of the title in lower case. */
+                sort?: "-created" | "created" | "due" | "-due" | "priority" | "title" | "updated" | "-updated" | "position";
                 /** @description `true` for tasks that are done, `false` for tasks that are open. */
                 completed?: boolean;
+                /** @description Tasks in one of these lists. An empty value means tasks without a list. */
+                list?: string[];
+                /** @description Tasks with all of these tags. */
+                tag?: components["schemas"]["Tag"][];
+                /** @description Tasks with one of these priorities. */
+                priority?: components["schemas"]["Priority"][];
+                /** @description Tasks that are due at this time or later. */
+                due_from?: components["schemas"]["Due"];
+                /** @description Tasks that are due before this time. */
+                due_before?: components["schemas"]["Due"];
+                /** @description `none` for tasks that are never due. */
+                due?: "none";
+                /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
+                time_zone?: string;
+                /** @description Tasks that were changed at this time or later. */
+                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
+                q?: string;
             };
             header?: never;
             path?: never;
@@ -842,7 +1142,7 @@ export interface operations {
                     "Cache-Control": "no-store";
                     /**
                      * @description The next page, relative to this one (RFC 8288). Absent on the last page.
-                     * @example <?cursor=AZqlYtQAcACAAAAAAAAAAQ&limit=1>; rel="next"
+                     * @example <?cursor=AAAAAAABmqVi1ABwAIAAAAAAAAABAA&limit=1>; rel="next"
                      */
                     Link?: string;
                     RateLimit: components["headers"]["RateLimit"];
@@ -854,9 +1154,18 @@ export interface operations {
                      * @example [
                      *       {
                      *         "completed": false,
+                     *         "completed_at": null,
                      *         "created_at": "2025-11-21T08:00:00.000000Z",
                      *         "description": "Two bottles",
+                     *         "due": "2026-12-01",
                      *         "id": "019aa562-d400-7000-8000-000000000001",
+                     *         "list": "Groceries",
+                     *         "metadata": {},
+                     *         "position": "i84p8bc9nU",
+                     *         "priority": "high",
+                     *         "tags": [
+                     *           "home"
+                     *         ],
                      *         "title": "Buy milk",
                      *         "updated_at": "2025-11-21T08:00:00.000000Z",
                      *         "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
@@ -885,20 +1194,20 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewTask"];
+                "application/json": components["schemas"]["NewTask"] | components["schemas"]["NewTask"][];
             };
         };
         responses: {
-            /** @description The new task */
+            /** @description The new task, or the new tasks in the order of the request */
             201: {
                 headers: {
                     /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     /**
-                     * @description The URL of the task, relative to the path of the request.
+                     * @description The URL of the task, relative to the path of the request. Absent if several were created.
                      * @example tasks/019aa562-d400-7000-8000-000000000001
                      */
-                    Location: string;
+                    Location?: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -907,16 +1216,25 @@ export interface operations {
                     /**
                      * @example {
                      *       "completed": false,
+                     *       "completed_at": null,
                      *       "created_at": "2025-11-21T08:00:00.000000Z",
                      *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
                      *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
                      *       "title": "Buy milk",
                      *       "updated_at": "2025-11-21T08:00:00.000000Z",
                      *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
                      *       "version": 1
                      *     }
                      */
-                    "application/json": components["schemas"]["Task"];
+                    "application/json": components["schemas"]["Task"] | components["schemas"]["Task"][];
                 };
             };
             400: components["responses"]["MalformedJson"];
@@ -934,9 +1252,29 @@ export interface operations {
     };
     delete_tasks: {
         parameters: {
-            query: {
-                /** @description Must be `true`, so that no task is deleted by mistake. */
-                all: true;
+            query?: {
+                /** @description `true` for tasks that are done, `false` for tasks that are open. */
+                completed?: boolean;
+                /** @description Tasks in one of these lists. An empty value means tasks without a list. */
+                list?: string[];
+                /** @description Tasks with all of these tags. */
+                tag?: components["schemas"]["Tag"][];
+                /** @description Tasks with one of these priorities. */
+                priority?: components["schemas"]["Priority"][];
+                /** @description Tasks that are due at this time or later. */
+                due_from?: components["schemas"]["Due"];
+                /** @description Tasks that are due before this time. */
+                due_before?: components["schemas"]["Due"];
+                /** @description `none` for tasks that are never due. */
+                due?: "none";
+                /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
+                time_zone?: string;
+                /** @description Tasks that were changed at this time or later. */
+                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
+                q?: string;
+                /** @description `true` means all tasks. It is needed where no filter is given. */
+                all?: "true";
             };
             header?: never;
             path?: never;
@@ -944,7 +1282,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The number of deleted tasks */
+            /** @description The numbers of tasks */
             200: {
                 headers: {
                     /** @description Caches must not store the response, because it depends on the user. */
@@ -965,6 +1303,182 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
+            405: components["responses"]["MethodNotAllowed"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    patch_tasks: {
+        parameters: {
+            query?: {
+                /** @description `true` for tasks that are done, `false` for tasks that are open. */
+                completed?: boolean;
+                /** @description Tasks in one of these lists. An empty value means tasks without a list. */
+                list?: string[];
+                /** @description Tasks with all of these tags. */
+                tag?: components["schemas"]["Tag"][];
+                /** @description Tasks with one of these priorities. */
+                priority?: components["schemas"]["Priority"][];
+                /** @description Tasks that are due at this time or later. */
+                due_from?: components["schemas"]["Due"];
+                /** @description Tasks that are due before this time. */
+                due_before?: components["schemas"]["Due"];
+                /** @description `none` for tasks that are never due. */
+                due?: "none";
+                /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
+                time_zone?: string;
+                /** @description Tasks that were changed at this time or later. */
+                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
+                q?: string;
+                /** @description `true` means all tasks. It is needed where no filter is given. */
+                all?: "true";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TaskPatch"];
+            };
+        };
+        responses: {
+            /** @description The numbers of tasks */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "changed": 2,
+                     *       "matched": 3
+                     *     }
+                     */
+                    "application/json": components["schemas"]["BulkResult"];
+                };
+            };
+            400: components["responses"]["MalformedJson"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    count_tasks: {
+        parameters: {
+            query?: {
+                /** @description `true` for tasks that are done, `false` for tasks that are open. */
+                completed?: boolean;
+                /** @description Tasks in one of these lists. An empty value means tasks without a list. */
+                list?: string[];
+                /** @description Tasks with all of these tags. */
+                tag?: components["schemas"]["Tag"][];
+                /** @description Tasks with one of these priorities. */
+                priority?: components["schemas"]["Priority"][];
+                /** @description Tasks that are due at this time or later. */
+                due_from?: components["schemas"]["Due"];
+                /** @description Tasks that are due before this time. */
+                due_before?: components["schemas"]["Due"];
+                /** @description `none` for tasks that are never due. */
+                due?: "none";
+                /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
+                time_zone?: string;
+                /** @description Tasks that were changed at this time or later. */
+                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
+                q?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The number of tasks */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "count": 3
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Count"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["InsufficientScope"];
+            405: components["responses"]["MethodNotAllowed"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    summarize_tasks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The numbers of tasks */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "lists": [
+                     *         {
+                     *           "name": "Groceries",
+                     *           "open": 2,
+                     *           "total": 3
+                     *         }
+                     *       ],
+                     *       "open": 3,
+                     *       "tags": [
+                     *         {
+                     *           "name": "home",
+                     *           "open": 1,
+                     *           "total": 1
+                     *         }
+                     *       ],
+                     *       "total": 4
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Summary"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["InsufficientScope"];
             405: components["responses"]["MethodNotAllowed"];
             422: components["responses"]["ValidationFailed"];
             429: components["responses"]["RateLimited"];
@@ -1042,9 +1556,18 @@ export interface operations {
                     /**
                      * @example {
                      *       "completed": false,
+                     *       "completed_at": null,
                      *       "created_at": "2025-11-21T08:00:00.000000Z",
                      *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
                      *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
                      *       "title": "Buy milk",
                      *       "updated_at": "2025-11-21T08:00:00.000000Z",
                      *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
@@ -1093,9 +1616,18 @@ export interface operations {
                     /**
                      * @example {
                      *       "completed": false,
+                     *       "completed_at": null,
                      *       "created_at": "2025-11-21T08:00:00.000000Z",
                      *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
                      *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
                      *       "title": "Buy milk",
                      *       "updated_at": "2025-11-21T08:00:00.000000Z",
                      *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
@@ -1181,9 +1713,18 @@ export interface operations {
                     /**
                      * @example {
                      *       "completed": false,
+                     *       "completed_at": null,
                      *       "created_at": "2025-11-21T08:00:00.000000Z",
                      *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
                      *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
                      *       "title": "Buy milk",
                      *       "updated_at": "2025-11-21T08:00:00.000000Z",
                      *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
@@ -1236,9 +1777,82 @@ export interface operations {
                     /**
                      * @example {
                      *       "completed": false,
+                     *       "completed_at": null,
                      *       "created_at": "2025-11-21T08:00:00.000000Z",
                      *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
                      *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
+                     *       "title": "Buy milk",
+                     *       "updated_at": "2025-11-21T08:00:00.000000Z",
+                     *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Task"];
+                };
+            };
+            400: components["responses"]["MalformedJson"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["TaskNotFound"];
+            405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    move_task: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The ID of the task. */
+                id: components["schemas"]["TaskId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Move"];
+            };
+        };
+        responses: {
+            /** @description The task after the change */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "completed": false,
+                     *       "completed_at": null,
+                     *       "created_at": "2025-11-21T08:00:00.000000Z",
+                     *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
+                     *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
                      *       "title": "Buy milk",
                      *       "updated_at": "2025-11-21T08:00:00.000000Z",
                      *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
@@ -1268,12 +1882,32 @@ export interface operations {
                 /** @description The maximum number of tasks in the page. */
                 limit?: number;
                 /**
-                 * @description Where the page starts: the cursor from the `Link` of an earlier page.
-                 * @example AZqlYtQAcACAAAAAAAAAAQ
+                 * @description Where the page starts: the cursor from the `Link` of an earlier page of the same list.
+                 * @example AAAAAAABmqVi1ABwAIAAAAAAAAABAA
                  */
                 cursor?: string;
+                /** @description The order. Tasks without the value come last. `priority` is the most urgent first, `title` sorts by the bytes of the title in lower case. */
+                sort?: "-created" | "created" | "due" | "-due" | "priority" | "title" | "updated" | "-updated" | "position";
                 /** @description `true` for tasks that are done, `false` for tasks that are open. */
                 completed?: boolean;
+                /** @description Tasks in one of these lists. An empty value means tasks without a list. */
+                list?: string[];
+                /** @description Tasks with all of these tags. */
+                tag?: components["schemas"]["Tag"][];
+                /** @description Tasks with one of these priorities. */
+                priority?: components["schemas"]["Priority"][];
+                /** @description Tasks that are due at this time or later. */
+                due_from?: components["schemas"]["Due"];
+                /** @description Tasks that are due before this time. */
+                due_before?: components["schemas"]["Due"];
+                /** @description `none` for tasks that are never due. */
+                due?: "none";
+                /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
+                time_zone?: string;
+                /** @description Tasks that were changed at this time or later. */
+                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
+                q?: string;
             };
             header?: never;
             path: {
@@ -1291,7 +1925,7 @@ export interface operations {
                     "Cache-Control": "no-store";
                     /**
                      * @description The next page, relative to this one (RFC 8288). Absent on the last page.
-                     * @example <?cursor=AZqlYtQAcACAAAAAAAAAAQ&limit=1>; rel="next"
+                     * @example <?cursor=AAAAAAABmqVi1ABwAIAAAAAAAAABAA&limit=1>; rel="next"
                      */
                     Link?: string;
                     RateLimit: components["headers"]["RateLimit"];
@@ -1303,9 +1937,18 @@ export interface operations {
                      * @example [
                      *       {
                      *         "completed": false,
+                     *         "completed_at": null,
                      *         "created_at": "2025-11-21T08:00:00.000000Z",
                      *         "description": "Two bottles",
+                     *         "due": "2026-12-01",
                      *         "id": "019aa562-d400-7000-8000-000000000001",
+                     *         "list": "Groceries",
+                     *         "metadata": {},
+                     *         "position": "i84p8bc9nU",
+                     *         "priority": "high",
+                     *         "tags": [
+                     *           "home"
+                     *         ],
                      *         "title": "Buy milk",
                      *         "updated_at": "2025-11-21T08:00:00.000000Z",
                      *         "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
@@ -1338,20 +1981,20 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewTask"];
+                "application/json": components["schemas"]["NewTask"] | components["schemas"]["NewTask"][];
             };
         };
         responses: {
-            /** @description The new task */
+            /** @description The new task, or the new tasks in the order of the request */
             201: {
                 headers: {
                     /** @description Caches must not store the response, because it depends on the user. */
                     "Cache-Control": "no-store";
                     /**
-                     * @description The URL of the task, relative to the path of the request.
+                     * @description The URL of the task, relative to the path of the request. Absent if several were created.
                      * @example tasks/019aa562-d400-7000-8000-000000000001
                      */
-                    Location: string;
+                    Location?: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -1360,16 +2003,25 @@ export interface operations {
                     /**
                      * @example {
                      *       "completed": false,
+                     *       "completed_at": null,
                      *       "created_at": "2025-11-21T08:00:00.000000Z",
                      *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
                      *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
                      *       "title": "Buy milk",
                      *       "updated_at": "2025-11-21T08:00:00.000000Z",
                      *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
                      *       "version": 1
                      *     }
                      */
-                    "application/json": components["schemas"]["Task"];
+                    "application/json": components["schemas"]["Task"] | components["schemas"]["Task"][];
                 };
             };
             400: components["responses"]["MalformedJson"];
@@ -1388,9 +2040,29 @@ export interface operations {
     };
     delete_tasks_of_user: {
         parameters: {
-            query: {
-                /** @description Must be `true`, so that no task is deleted by mistake. */
-                all: true;
+            query?: {
+                /** @description `true` for tasks that are done, `false` for tasks that are open. */
+                completed?: boolean;
+                /** @description Tasks in one of these lists. An empty value means tasks without a list. */
+                list?: string[];
+                /** @description Tasks with all of these tags. */
+                tag?: components["schemas"]["Tag"][];
+                /** @description Tasks with one of these priorities. */
+                priority?: components["schemas"]["Priority"][];
+                /** @description Tasks that are due at this time or later. */
+                due_from?: components["schemas"]["Due"];
+                /** @description Tasks that are due before this time. */
+                due_before?: components["schemas"]["Due"];
+                /** @description `none` for tasks that are never due. */
+                due?: "none";
+                /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
+                time_zone?: string;
+                /** @description Tasks that were changed at this time or later. */
+                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
+                q?: string;
+                /** @description `true` means all tasks. It is needed where no filter is given. */
+                all?: "true";
             };
             header?: never;
             path: {
@@ -1401,7 +2073,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The number of deleted tasks */
+            /** @description The numbers of tasks */
             200: {
                 headers: {
                     /** @description Caches must not store the response, because it depends on the user. */
@@ -1418,6 +2090,194 @@ export interface operations {
                      *     }
                      */
                     "application/json": components["schemas"]["BulkResult"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            405: components["responses"]["MethodNotAllowed"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    patch_tasks_of_user: {
+        parameters: {
+            query?: {
+                /** @description `true` for tasks that are done, `false` for tasks that are open. */
+                completed?: boolean;
+                /** @description Tasks in one of these lists. An empty value means tasks without a list. */
+                list?: string[];
+                /** @description Tasks with all of these tags. */
+                tag?: components["schemas"]["Tag"][];
+                /** @description Tasks with one of these priorities. */
+                priority?: components["schemas"]["Priority"][];
+                /** @description Tasks that are due at this time or later. */
+                due_from?: components["schemas"]["Due"];
+                /** @description Tasks that are due before this time. */
+                due_before?: components["schemas"]["Due"];
+                /** @description `none` for tasks that are never due. */
+                due?: "none";
+                /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
+                time_zone?: string;
+                /** @description Tasks that were changed at this time or later. */
+                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
+                q?: string;
+                /** @description `true` means all tasks. It is needed where no filter is given. */
+                all?: "true";
+            };
+            header?: never;
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TaskPatch"];
+            };
+        };
+        responses: {
+            /** @description The numbers of tasks */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "changed": 2,
+                     *       "matched": 3
+                     *     }
+                     */
+                    "application/json": components["schemas"]["BulkResult"];
+                };
+            };
+            400: components["responses"]["MalformedJson"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    count_tasks_of_user: {
+        parameters: {
+            query?: {
+                /** @description `true` for tasks that are done, `false` for tasks that are open. */
+                completed?: boolean;
+                /** @description Tasks in one of these lists. An empty value means tasks without a list. */
+                list?: string[];
+                /** @description Tasks with all of these tags. */
+                tag?: components["schemas"]["Tag"][];
+                /** @description Tasks with one of these priorities. */
+                priority?: components["schemas"]["Priority"][];
+                /** @description Tasks that are due at this time or later. */
+                due_from?: components["schemas"]["Due"];
+                /** @description Tasks that are due before this time. */
+                due_before?: components["schemas"]["Due"];
+                /** @description `none` for tasks that are never due. */
+                due?: "none";
+                /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
+                time_zone?: string;
+                /** @description Tasks that were changed at this time or later. */
+                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
+                q?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The number of tasks */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "count": 3
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Count"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            405: components["responses"]["MethodNotAllowed"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    summarize_tasks_of_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The numbers of tasks */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "lists": [
+                     *         {
+                     *           "name": "Groceries",
+                     *           "open": 2,
+                     *           "total": 3
+                     *         }
+                     *       ],
+                     *       "open": 3,
+                     *       "tags": [
+                     *         {
+                     *           "name": "home",
+                     *           "open": 1,
+                     *           "total": 1
+                     *         }
+                     *       ],
+                     *       "total": 4
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Summary"];
                 };
             };
             401: components["responses"]["Unauthorized"];
@@ -1506,9 +2366,18 @@ export interface operations {
                     /**
                      * @example {
                      *       "completed": false,
+                     *       "completed_at": null,
                      *       "created_at": "2025-11-21T08:00:00.000000Z",
                      *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
                      *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
                      *       "title": "Buy milk",
                      *       "updated_at": "2025-11-21T08:00:00.000000Z",
                      *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
@@ -1559,9 +2428,18 @@ export interface operations {
                     /**
                      * @example {
                      *       "completed": false,
+                     *       "completed_at": null,
                      *       "created_at": "2025-11-21T08:00:00.000000Z",
                      *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
                      *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
                      *       "title": "Buy milk",
                      *       "updated_at": "2025-11-21T08:00:00.000000Z",
                      *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
@@ -1651,9 +2529,18 @@ export interface operations {
                     /**
                      * @example {
                      *       "completed": false,
+                     *       "completed_at": null,
                      *       "created_at": "2025-11-21T08:00:00.000000Z",
                      *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
                      *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
                      *       "title": "Buy milk",
                      *       "updated_at": "2025-11-21T08:00:00.000000Z",
                      *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
@@ -1708,9 +2595,84 @@ export interface operations {
                     /**
                      * @example {
                      *       "completed": false,
+                     *       "completed_at": null,
                      *       "created_at": "2025-11-21T08:00:00.000000Z",
                      *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
                      *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
+                     *       "title": "Buy milk",
+                     *       "updated_at": "2025-11-21T08:00:00.000000Z",
+                     *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Task"];
+                };
+            };
+            400: components["responses"]["MalformedJson"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["TaskOrPathNotFound"];
+            405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["SlowBody"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    move_task_of_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+                /** @description The ID of the task. */
+                id: components["schemas"]["TaskId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Move"];
+            };
+        };
+        responses: {
+            /** @description The task after the change */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "completed": false,
+                     *       "completed_at": null,
+                     *       "created_at": "2025-11-21T08:00:00.000000Z",
+                     *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
+                     *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
                      *       "title": "Buy milk",
                      *       "updated_at": "2025-11-21T08:00:00.000000Z",
                      *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",

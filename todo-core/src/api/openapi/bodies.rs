@@ -20,7 +20,8 @@ pub(super) enum RequestBody {
 }
 
 impl RequestBody {
-    pub(super) const ALL: [Self; 5] = [Self::Create, Self::Replace, Self::Patch, Self::Complete, Self::Transfer];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Create, Self::Replace, Self::Patch, Self::Complete, Self::Move, Self::Transfer];
 
     /// The body of an operation. No wildcard arm, so that a new operation must choose.
     pub(super) fn of(operation: Operation) -> Option<Self> {
