@@ -569,7 +569,7 @@ fn plan_list(state: &mut State, sent: Moment) -> Call {
     if let Some((query, page)) = state.next.take() {
         return Call::List { page, query, sent };
     }
-    if state.random.chance(30) {
+    if state.random.chance(20) {
         // A whole list in another order.
         let sort = *state.random.one_of(&[Sort::Position, Sort::Due, Sort::Priority]).unwrap_or(&Sort::Position);
         let name = match sort {
@@ -582,7 +582,7 @@ fn plan_list(state: &mut State, sent: Moment) -> Call {
         let query = format!("?limit={ALL}&sort={name}&{}", filter_query(&filter));
         return Call::List { page: Page { limit: ALL, filter, sort, after: None }, query, sent };
     }
-    let filter = if state.random.chance(60) { Filter::default() } else { filter(state) };
+    let filter = if state.random.chance(70) { Filter::default() } else { filter(state) };
     let query = format!("?limit={PAGE}&{}", filter_query(&filter));
     Call::List { page: Page { limit: PAGE, filter, ..Page::default() }, query, sent }
 }
