@@ -98,7 +98,7 @@ fn metadata() -> impl Strategy<Value = Metadata> {
     let value = leaf.prop_recursive(5, 20, 4, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..4).prop_map(serde_json::Value::from),
-            btree_map(text(10), inner, 0..4).prop_map(|members| serde_json::Value::from_iter(members)),
+            btree_map(text(10), inner, 0..4).prop_map(serde_json::Value::from_iter),
         ]
     });
     btree_map(text(20), value, 0..5)

@@ -1,7 +1,5 @@
 //! The recipe of typed metadata.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 use recipes::metadata::{Plan, plan, planned, set_plan};
 use todo_core::{MetadataPatch, NewTask, Patch, TaskPatch, Title, TodoService, UserId, store::MemoryStore};
 

@@ -532,7 +532,11 @@ impl Shared {
                 state.model.unsent(id);
                 state.model.release(place);
             }
-            Call::ChangeAll { ids, .. } => ids.iter().for_each(|id| state.model.unsent(id)),
+            Call::ChangeAll { ids, .. } => {
+                for id in ids {
+                    state.model.unsent(id);
+                }
+            }
             Call::List { .. }
             | Call::Get { .. }
             | Call::GetForeign { .. }
@@ -553,7 +557,9 @@ impl Shared {
             }
             Call::ChangeAll { ids, .. } => {
                 let mut state = self.state(number);
-                ids.iter().for_each(|id| state.model.unknown(id));
+                for id in ids {
+                    state.model.unknown(id);
+                }
             }
             Call::List { .. }
             | Call::Get { .. }
@@ -593,7 +599,7 @@ fn filter(state: &mut State) -> Filter {
     for _ in 0..=state.random.below(2) {
         match state.random.below(4) {
             0 => filter.completed = Some(state.random.chance(50)),
-            1 => filter.list = Some(list(state)),
+            1 => filter.list = Some(list(state).unwrap_or_default()),
             2 => filter.tag = state.random.one_of(&TAGS).map(|tag| (*tag).to_owned()),
             _ => filter.priority = state.random.one_of(&PRIORITIES).map(|priority| (*priority).to_owned()),
         }
@@ -615,10 +621,9 @@ fn query(parameters: &[(&str, &str)]) -> String {
 
 fn filter_query(filter: &Filter) -> String {
     let completed = filter.completed.map(|completed| completed.to_string());
-    let list = filter.list.as_ref().map(|list| list.as_deref().unwrap_or_default());
     let given = [
         ("completed", completed.as_deref()),
-        ("list", list),
+        ("list", filter.list.as_deref()),
         ("tag", filter.tag.as_deref()),
         ("priority", filter.priority.as_deref()),
     ];

@@ -186,8 +186,8 @@ pub(crate) struct Model {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filter {
     pub(crate) completed: Option<bool>,
-    /// In this list; the inner `None` is no list.
-    pub(crate) list: Option<Option<String>>,
+    /// In the list of this name; the empty name is no list.
+    pub(crate) list: Option<String>,
     pub(crate) tag: Option<String>,
     pub(crate) priority: Option<String>,
 }
@@ -195,7 +195,7 @@ pub(crate) struct Filter {
 impl Filter {
     fn matches(&self, content: &Content) -> bool {
         self.completed.is_none_or(|completed| content.completed == completed)
-            && self.list.as_ref().is_none_or(|list| content.list == *list)
+            && self.list.as_ref().is_none_or(|list| content.list.as_deref().unwrap_or_default() == list)
             && self.tag.as_ref().is_none_or(|tag| content.tags.contains(tag))
             && self.priority.as_ref().is_none_or(|priority| content.priority.as_ref() == Some(priority))
     }
@@ -629,8 +629,9 @@ impl Model {
         {
             findings.push((Violation::WrongPage, format!("{} after {after}", first.id)));
         }
-        if let Some(pair) = shown.windows(2).find(|pair| !page.sort.is_sorted(&pair[0], &pair[1])) {
-            findings.push((Violation::WrongPage, format!("by {:?}, {:?} after {:?}", page.sort, pair[1], pair[0])));
+        let mut pairs = shown.iter().zip(shown.iter().skip(1));
+        if let Some((one, other)) = pairs.find(|(one, other)| !page.sort.is_sorted(one, other)) {
+            findings.push((Violation::WrongPage, format!("by {:?}, {other:?} after {one:?}", page.sort)));
         }
         if shown.len() > page.limit || (!is_last && shown.len() < page.limit) {
             findings.push((Violation::WrongPage, format!("{} tasks on a page of {}", shown.len(), page.limit)));
@@ -1121,7 +1122,9 @@ mod tests {
         assert_eq!(violation(model.clone().changed_all(&ids, 1, 1)), Some(Violation::Missing));
         assert_eq!(violation(model.clone().changed_all(&ids, 3, 3)), Some(Violation::Unexpected));
         let mut unknown = model.clone();
-        ids.iter().for_each(|id| unknown.unknown(id));
+        for id in &ids {
+            unknown.unknown(id);
+        }
         let sent = unknown.now();
         unknown.got("d", sent, &shown("d", &in_list("d", "old"), 1)).unwrap();
         unknown.got("d", sent, &shown("d", &in_list("d", "new"), 2)).unwrap();
@@ -1138,7 +1141,7 @@ mod tests {
         let of_home = Content { list: Some("Home".to_owned()), tags: vec!["x".to_owned()], ..content("d", true) };
         model.creating(&of_home);
         model.created("d", &shown("d", &of_home, 1)).unwrap();
-        let home = Filter { list: Some(Some("Home".to_owned())), ..Filter::default() };
+        let home = Filter { list: Some("Home".to_owned()), ..Filter::default() };
         let sent = model.now();
         let counted = |model: &Model, filter: &Filter, count| violation(model.clone().counted(filter, sent, count));
         assert_eq!(counted(&model, &Filter::default(), 3), Some(Violation::Missing));

@@ -123,7 +123,9 @@ fn read(members: &mut Members, errors: &mut FieldErrors) -> Option<Task> {
             }
             Some(_) => None,
         };
-        wrong.into_iter().for_each(|wrong| errors.add("completed_at", wrong));
+        if let Some(wrong) = wrong {
+            errors.add("completed_at", wrong);
+        }
     }
     let task = new.into_task(user_id?, id?, created_at);
     Some(Task { completed_at, updated_at, version: version?, ..task })

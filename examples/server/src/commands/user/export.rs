@@ -25,16 +25,16 @@ pub(super) async fn export(user: &UserTasks<'_>, output: impl Write) -> Result<(
             serde_json::to_writer(&mut output, task)
                 .map_err(io::Error::from)
                 .and_then(|()| output.write_all(b"\n"))
-                .map_err(unwritten)?;
+                .map_err(|error| unwritten(&error))?;
             count += 1;
         }
         progress.show(count);
         let Some(next) = page.next else { break };
         query.cursor = Some(next);
     }
-    output.flush().map_err(unwritten)
+    output.flush().map_err(|error| unwritten(&error))
 }
 
-fn unwritten(error: io::Error) -> Failure {
+fn unwritten(error: &io::Error) -> Failure {
     Failure::fatal(format!("cannot write to standard output: {error}; the output is not complete"))
 }
