@@ -1,6 +1,6 @@
 'use client';
 
-import { useState, type FormEvent, type MouseEvent, type ReactNode } from 'react';
+import { useRef, useState, type FormEvent, type MouseEvent, type ReactNode } from 'react';
 import type { Priority } from '@/lib/todo-api';
 import { elsewhereIn, hrefOf, PRIORITIES, type View } from '@/lib/view';
 import { Calendar, Chevron, Clock, Inbox, Lines, Plus } from './icons';
@@ -20,6 +20,7 @@ type Props = {
 /** Where tasks are: the places, the lists, and the tags and priorities to filter by. Narrow windows show it on demand. */
 export function Sidebar({ view, counts, placeName, goTo, refine }: Props) {
   const [open, setOpen] = useState(false);
+  const toggle = useRef<HTMLButtonElement>(null);
   const lists = namesOf(counts?.lists, view.list ? [view.list] : []).filter((name) => name !== '');
   const tags = namesOf(counts?.tags, view.tags);
   const noList = counts?.lists[''] ?? 0;
@@ -30,6 +31,7 @@ export function Sidebar({ view, counts, placeName, goTo, refine }: Props) {
     function onClick(event: MouseEvent) {
       if (event.metaKey || event.ctrlKey || event.shiftKey) return;
       event.preventDefault();
+      if (open) toggle.current?.focus();
       setOpen(false);
       goTo(place);
     }
@@ -50,8 +52,8 @@ export function Sidebar({ view, counts, placeName, goTo, refine }: Props) {
   };
 
   return (
-    <div className="side">
-      <button type="button" className="quiet side-toggle" aria-expanded={open} aria-controls="side-body" onClick={() => setOpen(!open)}>
+    <aside className="side" aria-label="Lists and filters">
+      <button ref={toggle} type="button" className="quiet side-toggle" aria-expanded={open} aria-controls="side-body" onClick={() => setOpen(!open)}>
         <Lines />
         {placeName}
         <span className="visually-hidden">: lists and filters</span>
@@ -69,21 +71,27 @@ export function Sidebar({ view, counts, placeName, goTo, refine }: Props) {
             {lists.map((name) => link(name, <Lines />, { list: name }, counts?.lists[name]))}
             {(noList > 0 || view.list === '') && lists.length > 0 && link('No list', <Lines />, { list: '' }, noList)}
           </ul>
-          <NewList onName={(list) => { setOpen(false); goTo(elsewhereIn(view, { list })); }} />
+          <NewList
+            onName={(list) => {
+              setOpen(false);
+              goTo(elsewhereIn(view, { list }));
+              document.getElementById('new-title')?.focus();
+            }}
+          />
         </nav>
         {tags.length > 0 && (
           <Chips
             name="Tags"
             all={tags}
             chosen={view.tags}
-            label={(tag) => `${tag}`}
+            label={(tag) => tag}
             counts={counts?.tags}
             onChange={(tags) => refine({ tags })}
           />
         )}
         <Chips<Priority> name="Priority" all={PRIORITIES} chosen={view.priorities} label={inWords} onChange={(priorities) => refine({ priorities })} />
       </div>
-    </div>
+    </aside>
   );
 }
 
@@ -128,17 +136,27 @@ function Chips<T extends string>({ name, all, chosen, label, counts, onChange }:
 /** A list exists while a task is in it. A new one is opened, and the first task that is written there makes it. */
 function NewList({ onName }: { onName: (name: string) => void }) {
   const [name, setName] = useState<string | null>(null);
+  const wasOpen = useRef(false);
 
   function submit(event: FormEvent) {
     event.preventDefault();
     const list = name?.trim();
-    if (list) onName(list);
+    wasOpen.current = !list; // else the focus goes on to the new task
     setName(null);
+    if (list) onName(list);
   }
 
   if (name === null) {
     return (
-      <button type="button" className="text-button new-list" onClick={() => setName('')}>
+      <button
+        type="button"
+        className="text-button new-list"
+        autoFocus={wasOpen.current}
+        onClick={() => {
+          wasOpen.current = true;
+          setName('');
+        }}
+      >
         <Plus />
         New list
       </button>

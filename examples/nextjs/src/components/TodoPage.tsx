@@ -131,7 +131,7 @@ export function TodoPage({ user, apiUrl, initialView }: Props) {
   useEffect(() => {
     function onKeyDown(event: KeyboardEvent) {
       const isTyping = (event.target as Element).matches?.('textarea, select, input:not([type=checkbox], [type=radio])');
-      if (event.key !== 'z' || !(event.ctrlKey || event.metaKey) || event.shiftKey || isTyping) return;
+      if (event.key.toLowerCase() !== 'z' || !(event.ctrlKey || event.metaKey) || event.shiftKey || isTyping) return;
       undoLast.current();
     }
     window.addEventListener('keydown', onKeyDown);

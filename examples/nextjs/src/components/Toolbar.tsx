@@ -24,6 +24,14 @@ type Props = {
 
 /** The heading of the list, and how the list is searched, filtered and sorted. */
 export function Toolbar({ view, name, selecting, refine, onSelecting }: Props) {
+  const select = useRef<HTMLButtonElement>(null);
+  const wasSelecting = useRef(selecting);
+  useEffect(() => {
+    // The bar in which the selection was ended is gone.
+    if (!selecting && wasSelecting.current && document.activeElement === document.body) select.current?.focus();
+    wasSelecting.current = selecting;
+  }, [selecting]);
+
   return (
     <div className="list-head">
       <h2 id="list-heading">{name}</h2>
@@ -40,17 +48,16 @@ export function Toolbar({ view, name, selecting, refine, onSelecting }: Props) {
       )}
       <div className="tools">
         <Search q={view.q} onSearch={(q) => refine({ q })} />
-        <label className="sort">
-          <span className="visually-hidden">Sort</span>
-          <select value={view.sort} onChange={(event) => refine({ sort: event.target.value as Sort })}>
+        <span className="sort">
+          <select aria-label="Sort" value={view.sort} onChange={(event) => refine({ sort: event.target.value as Sort })}>
             {SORTS.map(({ value, label }) => (
               <option key={value} value={value}>
                 {label}
               </option>
             ))}
           </select>
-        </label>
-        <button type="button" className="quiet" aria-pressed={selecting} onClick={() => onSelecting(!selecting)}>
+        </span>
+        <button ref={select} type="button" className="quiet" aria-pressed={selecting} onClick={() => onSelecting(!selecting)}>
           Select
         </button>
       </div>

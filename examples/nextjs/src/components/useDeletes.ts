@@ -39,12 +39,7 @@ export function useDeletes({ api, userId, onGone, onFailed }: Options) {
   useEffect(() => {
     if (!api) return;
     const ids = takeOver<string[]>(KEY, userId) ?? [];
-    setLeft(ids);
-    void atMost(4, ids, (id) => api.remove(id)).then(({ failed, error }) => {
-      setLeft([]);
-      if (failed.length > 0) now.current.onFailed(`${ofTasks(failed.length)} that you deleted could not be deleted. ${messageOf(error)}`);
-      now.current.onGone(ids.filter((id) => !failed.includes(id)), []);
-    });
+    if (ids.length > 0) void removeLeft(api, ids);
 
     function onLeave() {
       const leaving = [...now.current.left, ...now.current.deletions.flatMap(({ tasks }) => tasks.map(({ id }) => id))];
@@ -55,6 +50,15 @@ export function useDeletes({ api, userId, onGone, onFailed }: Options) {
     window.addEventListener('pagehide', onLeave);
     return () => window.removeEventListener('pagehide', onLeave);
   }, [api, userId]);
+
+  /** What an earlier page has left. */
+  async function removeLeft(api: TodoApi, ids: string[]) {
+    setLeft(ids);
+    const { failed, error } = await atMost(4, ids, (id) => api.remove(id));
+    now.current.onGone(ids.filter((id) => !failed.includes(id)), []);
+    setLeft([]);
+    if (failed.length > 0) now.current.onFailed(`Not deleted: ${ofTasks(failed.length)} of an earlier page. ${messageOf(error)}`);
+  }
 
   function start(tasks: Task[]) {
     lastKey.current += 1;
