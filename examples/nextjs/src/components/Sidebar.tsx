@@ -2,7 +2,7 @@
 
 import { useRef, useState, type FormEvent, type MouseEvent, type ReactNode } from 'react';
 import type { Priority } from '@/lib/todo-api';
-import { elsewhereIn, hrefOf, PRIORITIES, type View } from '@/lib/view';
+import { viewAt, hrefOf, PRIORITIES, type View } from '@/lib/view';
 import { Calendar, Chevron, Clock, Inbox, Lines, Plus } from './icons';
 import { inWords } from './TaskForm';
 import type { Counts } from './useCounts';
@@ -26,7 +26,7 @@ export function Sidebar({ view, counts, placeName, goTo, refine }: Props) {
   const noList = counts?.lists[''] ?? 0;
 
   const link = (name: string, icon: ReactNode, to: Pick<Partial<View>, 'due' | 'list'>, count?: number, alarm = false) => {
-    const place = elsewhereIn(view, to);
+    const place = viewAt(view, to);
     const isHere = place.due === view.due && place.list === view.list;
     function onClick(event: MouseEvent) {
       if (event.metaKey || event.ctrlKey || event.shiftKey) return;
@@ -74,7 +74,7 @@ export function Sidebar({ view, counts, placeName, goTo, refine }: Props) {
           <NewList
             onName={(list) => {
               setOpen(false);
-              goTo(elsewhereIn(view, { list }));
+              goTo(viewAt(view, { list }));
               document.getElementById('new-title')?.focus();
             }}
           />

@@ -160,8 +160,10 @@ function Due({ due, done, now, today }: { due: string; done: boolean; now: Date;
     <span className="fact due" data-when={done ? undefined : overdue ? 'overdue' : when.day === today ? 'today' : undefined}>
       <Calendar />
       <span className="visually-hidden">{overdue ? 'Overdue: ' : 'Due: '}</span>
-      <time dateTime={due.replace(/\[.*$/, '')}>{wordsOf(when, today)}</time>
-      {there !== null && <span className="elsewhere">({there})</span>}
+      <span>
+        <time dateTime={due.replace(/\[.*$/, '')}>{wordsOf(when, today)}</time>
+        {there !== null && <span className="elsewhere"> ({there})</span>}
+      </span>
     </span>
   );
 }

@@ -29,7 +29,7 @@ export const SORTS: { value: Sort; label: string }[] = [
 const EVERYTHING: View = { due: null, list: null, tags: [], priorities: [], q: '', show: 'all', sort: '-created' };
 
 /** Another place in the sidebar: the other filters end, the order stays. */
-export const elsewhereIn = (view: View, place: Pick<Partial<View>, 'due' | 'list'>): View => ({
+export const viewAt = (view: View, place: Pick<Partial<View>, 'due' | 'list'>): View => ({
   ...EVERYTHING,
   show: view.show,
   sort: view.sort,
