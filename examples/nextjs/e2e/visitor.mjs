@@ -114,7 +114,8 @@ export class Visitor {
 
   /** Deletes: the API is told six seconds later, or when the page is left. */
   async remove(title) {
-    await this.told(/is deleted\. Press Control and Z to undo\.$/, () => this.page.getByRole('button', { name: `Delete “${title}”` }).click());
+    const button = this.page.getByRole('button', { name: `Delete “${title}”` });
+    await this.told(/is deleted\. Press Control and Z to undo\.$/, () => button.click());
     await this.row(title).waitFor({ state: 'detached' });
   }
 
@@ -153,7 +154,8 @@ export class Visitor {
 
   /** Runs `action`, which asks the API for another list, and waits for it. */
   async #reloaded(action) {
-    const answer = this.page.waitForResponse((response) => response.request().method() === 'GET' && new URL(response.url()).pathname.endsWith('/tasks'));
+    const isList = (response) => response.request().method() === 'GET' && new URL(response.url()).pathname.endsWith('/tasks');
+    const answer = this.page.waitForResponse(isList);
     await action();
     await answer;
     await this.loaded();
@@ -163,7 +165,10 @@ export class Visitor {
   async counts(expected) {
     const read = async () => {
       const entries = await this.page.getByRole('navigation').getByRole('link').evaluateAll((links) =>
-        links.map((link) => [link.querySelector('.place-name').textContent, Number(link.querySelector('.badge')?.firstChild.textContent ?? 0)]),
+        links.map((link) => [
+          link.querySelector('.place-name').textContent,
+          Number(link.querySelector('.badge')?.firstChild.textContent ?? 0),
+        ]),
       );
       return Object.fromEntries(entries);
     };

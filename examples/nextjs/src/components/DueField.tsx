@@ -24,13 +24,25 @@ export function DueField({ id, due, onChange, common }: Props) {
       <div className="due-inputs">
         <div className="field">
           <label htmlFor={`${id}-due`}>Due date</label>
-          <input {...common} id={`${id}-due`} type="date" value={due.date} onChange={(event) => onChange({ ...due, date: event.target.value })} />
+          <input
+            {...common}
+            id={`${id}-due`}
+            type="date"
+            value={due.date}
+            onChange={(event) => onChange({ ...due, date: event.target.value })}
+          />
         </div>
         <div className="field">
           <label htmlFor={`${id}-time`}>
             Time <span className="optional">{meant ?? '(optional)'}</span>
           </label>
-          <input {...common} id={`${id}-time`} type="time" value={due.time} onChange={(event) => onChange({ ...due, time: event.target.value })} />
+          <input
+            {...common}
+            id={`${id}-time`}
+            type="time"
+            value={due.time}
+            onChange={(event) => onChange({ ...due, time: event.target.value })}
+          />
         </div>
       </div>
       <div className="due-days">

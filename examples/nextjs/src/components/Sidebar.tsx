@@ -36,7 +36,7 @@ export function Sidebar({ view, counts, placeName, goTo, refine }: Props) {
       goTo(place);
     }
     return (
-      <li key={name}>
+      <li key={hrefOf(place)}>
         <a href={hrefOf(place)} aria-current={isHere ? 'page' : undefined} onClick={onClick}>
           {icon}
           <span className="place-name">{name}</span>
@@ -53,7 +53,14 @@ export function Sidebar({ view, counts, placeName, goTo, refine }: Props) {
 
   return (
     <aside className="side" aria-label="Lists and filters">
-      <button ref={toggle} type="button" className="quiet side-toggle" aria-expanded={open} aria-controls="side-body" onClick={() => setOpen(!open)}>
+      <button
+        ref={toggle}
+        type="button"
+        className="quiet side-toggle"
+        aria-expanded={open}
+        aria-controls="side-body"
+        onClick={() => setOpen(!open)}
+      >
         <Lines />
         {placeName}
         <span className="visually-hidden">: lists and filters</span>
@@ -89,7 +96,13 @@ export function Sidebar({ view, counts, placeName, goTo, refine }: Props) {
             onChange={(tags) => refine({ tags })}
           />
         )}
-        <Chips<Priority> name="Priority" all={PRIORITIES} chosen={view.priorities} label={inWords} onChange={(priorities) => refine({ priorities })} />
+        <Chips
+          name="Priority"
+          all={PRIORITIES}
+          chosen={view.priorities}
+          label={inWords}
+          onChange={(priorities) => refine({ priorities })}
+        />
       </div>
     </aside>
   );

@@ -44,7 +44,14 @@ export function TaskList({ tasks, busy, view, now, today, known, selected, onMov
   if (view.sort !== 'due') {
     return (
       <>
-        <ul ref={list} className="sheet tasks" role="list" aria-labelledby="list-heading" aria-busy={busy} data-reordering={movingId !== null || undefined}>
+        <ul
+          ref={list}
+          className="sheet tasks"
+          role="list"
+          aria-labelledby="list-heading"
+          aria-busy={busy}
+          data-reordering={movingId !== null || undefined}
+        >
           {tasks.map(row)}
         </ul>
         <p id="how-to-move" hidden>

@@ -46,14 +46,11 @@ export function TodoPage({ user, apiUrl, initialView }: Props) {
   const deletes = useDeletes({
     api,
     userId: user.id,
-    onGone(ids, gone) {
-      drop(ids);
-      refresh(gone);
-    },
+    onGone: (tasks) => refresh(tasks),
     onFailed: setProblem,
   });
   const { counts, refresh } = useCounts(api, today, deletes.deleting);
-  const { list, drop, ...calls } = useTasks(api, view, today, deletes.hidden, refresh);
+  const { list, ...calls } = useTasks(api, view, today, deletes.hidden, refresh);
   const selection = useSelection(list.tasks);
   const { signingOut, signOut } = useSession(deletes.finishAll, setProblem);
 

@@ -12,8 +12,8 @@ export type Deletion = { key: number; tasks: Task[]; state: 'waiting' | 'sending
 type Options = {
   api: TodoApi | null;
   userId: string;
-  /** The tasks are deleted. Of those that an earlier page has left, only the ids are known. */
-  onGone: (ids: string[], tasks: Task[]) => void;
+  /** Tasks are deleted. Those that an earlier page has left are not among them: only their ids are known. */
+  onGone: (tasks: Task[]) => void;
   onFailed: (message: string) => void;
 };
 
@@ -26,6 +26,8 @@ const KEY = 'todo.deletions';
 export function useDeletes({ api, userId, onGone, onFailed }: Options) {
   const [deletions, setDeletions] = useState<Deletion[]>([]);
   const [left, setLeft] = useState<string[]>([]);
+  // Stay hidden: a list that was asked for before the deletion may arrive after it.
+  const [gone, setGone] = useState<string[]>([]);
   const lastKey = useRef(0);
   const now = useRef({ deletions, left, onGone, onFailed });
   now.current = { deletions, left, onGone, onFailed };
@@ -55,8 +57,9 @@ export function useDeletes({ api, userId, onGone, onFailed }: Options) {
   async function removeLeft(api: TodoApi, ids: string[]) {
     setLeft(ids);
     const { failed, error } = await atMost(4, ids, (id) => api.remove(id));
-    now.current.onGone(ids.filter((id) => !failed.includes(id)), []);
+    setGone((old) => [...old, ...ids.filter((id) => !failed.includes(id))]);
     setLeft([]);
+    now.current.onGone([]);
     if (failed.length > 0) now.current.onFailed(`Not deleted: ${ofTasks(failed.length)} of an earlier page. ${messageOf(error)}`);
   }
 
@@ -81,8 +84,9 @@ export function useDeletes({ api, userId, onGone, onFailed }: Options) {
     if (!deletion) return true;
     change((old) => old.map((other) => (other === deletion ? { ...deletion, state: 'sending' } : other)));
     const { failed, error } = await atMost(4, deletion.tasks, (task) => api!.remove(task.id));
-    const gone = deletion.tasks.filter((task) => !failed.includes(task));
-    now.current.onGone(gone.map(({ id }) => id), gone);
+    const deleted = deletion.tasks.filter((task) => !failed.includes(task));
+    setGone((old) => [...old, ...deleted.map(({ id }) => id)]);
+    now.current.onGone(deleted);
     change((old) => old.filter((other) => other.key !== key));
     const [first] = failed;
     if (first) {
@@ -95,7 +99,7 @@ export function useDeletes({ api, userId, onGone, onFailed }: Options) {
   const finishAll = async () => (await Promise.all(now.current.deletions.map(({ key }) => finish(key)))).every(Boolean);
 
   const deleting = useMemo(() => deletions.flatMap(({ tasks }) => tasks), [deletions]);
-  const hidden = useMemo(() => new Set([...left, ...deleting.map(({ id }) => id)]), [left, deleting]);
+  const hidden = useMemo(() => new Set([...left, ...gone, ...deleting.map(({ id }) => id)]), [left, gone, deleting]);
   return { waiting: deletions.filter(({ state }) => state === 'waiting'), deleting, hidden, start, undo, finish, finishAll };
 }
 

@@ -19,7 +19,7 @@ type List = {
 /** What the user did and the API has not confirmed yet. It is shown at once, and gone when the call has failed. */
 type Unconfirmed = { id: string; change: Partial<Pick<Task, 'completed' | 'position'>> };
 
-/** The tasks of the view, and what can be done with them. Failed calls reject with a `Problem`. `hidden` are being deleted. */
+/** The tasks of the view, and what can be done with them. Failed calls reject with a `Problem`. `hidden` are deleted, or will be. */
 export function useTasks(api: TodoApi | null, view: View, today: string, hidden: ReadonlySet<string>, onChanged: () => void) {
   const [list, setList] = useState<List>({ tasks: [], next: null, state: 'loading', problem: null });
   const [unconfirmed, setUnconfirmed] = useState<Unconfirmed[]>([]);
@@ -59,10 +59,6 @@ export function useTasks(api: TodoApi | null, view: View, today: string, hidden:
     });
     onChanged();
   }
-
-  const drop = useCallback((ids: string[]) => {
-    setList((old) => ({ ...old, tasks: old.tasks.filter((task) => !ids.includes(task.id)) }));
-  }, []);
 
   // Calls that depend on each other go out one after the other: those of a task's checkbox, and all moves.
   const lines = useRef(new Map<string, Promise<unknown>>());
@@ -141,7 +137,7 @@ export function useTasks(api: TodoApi | null, view: View, today: string, hidden:
     return inOrder(fresh.filter((task) => !hidden.has(task.id)), view.sort);
   }
 
-  return { list: { ...list, tasks }, reload, drop, add, edit, complete, completeEach, completeAll, move, loadMore };
+  return { list: { ...list, tasks }, reload, add, edit, complete, completeEach, completeAll, move, loadMore };
 }
 
 function withChanges(task: Task, unconfirmed: Unconfirmed[]): Task {
