@@ -91,9 +91,8 @@ fn calls() -> Vec<(&'static str, Call)> {
         let read = |text: Option<&str>| text.map(|text| text.parse::<Due>().expect("a time"));
         filter().due(DueFilter::Between { from: read(from), before: read(before) })
     };
-    let last_of = |sort: Sort, limit: u16| {
-        Call::List(TaskQuery::new().sort(sort).limit(Limit::new(limit).expect("a limit")))
-    };
+    let last_of =
+        |sort: Sort, limit: u16| Call::List(TaskQuery::new().sort(sort).limit(Limit::new(limit).expect("a limit")));
     vec![
         ("-created (default)", sorted(Sort::NewestFirst)),
         ("created", sorted(Sort::OldestFirst)),
@@ -112,7 +111,10 @@ fn calls() -> Vec<(&'static str, Call)> {
         ("tag", list(filter().tag(tag("tag 3")))),
         ("two tags", list(filter().tag(tag("tag 3")).tag(tag("tag 4")))),
         ("priority=urgent", list(filter().priority(Priority::Urgent))),
-        ("overdue, by due", Call::List(TaskQuery::new().filter(due(None, Some("2025-06-01")).completed(false)).sort(Sort::Due))),
+        (
+            "overdue, by due",
+            Call::List(TaskQuery::new().filter(due(None, Some("2025-06-01")).completed(false)).sort(Sort::Due)),
+        ),
         ("due in a week", list(due(Some("2025-06-01"), Some("2025-06-08")))),
         ("due=none", list(filter().due(DueFilter::Never))),
         ("updated_since, last day", list(filter().updated_since("2025-12-31T00:00:00Z".parse().expect("a time")))),
@@ -202,7 +204,8 @@ async fn fill(pool: &PgPool, tasks: u32) {
                 case when n % 3 = 0 then 'Before the end of the week, and not without asking Ann what she thinks of it' end as description
             ) each"#
     );
-    for statement in ["set synchronous_commit = off".to_owned(), insert, r#"vacuum analyze "todo"."tasks""#.to_owned()] {
+    for statement in ["set synchronous_commit = off".to_owned(), insert, r#"vacuum analyze "todo"."tasks""#.to_owned()]
+    {
         let done = sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(pool).await;
         done.unwrap_or_else(|error| panic!("{error}: {statement}"));
     }

@@ -257,7 +257,10 @@ async fn predicates_and_row_level_security_each_work_alone() {
             "rejects it".to_owned()
         } else {
             // The case that notices it where row-level security does not apply.
-            assert!(passes(caught, &mut admin, &store).await, "row-level security does not hide what {operation} shows");
+            assert!(
+                passes(caught, &mut admin, &store).await,
+                "row-level security does not hide what {operation} shows"
+            );
             "still hides".to_owned()
         };
         tell(operation, "predicate removed:", format!("row-level security {held}; without it caught by {caught}"));
@@ -590,11 +593,7 @@ async fn the_checks_name_every_mistake_in_roles_and_tables() {
             "not enabled and forced",
             "alter table todo.tasks enable row level security",
         ),
-        (
-            "revoke execute on function @erase from @app",
-            "lacks privileges",
-            "grant execute on function @erase to @app",
-        ),
+        ("revoke execute on function @erase from @app", "lacks privileges", "grant execute on function @erase to @app"),
         ("revoke delete on todo.tasks from @app", "lacks privileges", "grant delete on todo.tasks to @app"),
         ("revoke usage on schema todo from @app", "lacks privileges", "grant usage on schema todo to @app"),
         (
