@@ -442,15 +442,19 @@ scenario('a deletion can be undone, and is carried out when the page is left', {
   await stack.api.start();
   assert.ok((await names()).includes('Five'), 'the request was lost');
   // The list is read before this deletion, and arrives after it.
+  let listIsRead;
+  const reading = new Promise((resolve) => (listIsRead = resolve));
+  await ada.page.route(/\/tasks\/[-0-9a-f]{36}$/, (route) => reading.then(() => route.continue()));
   await ada.page.route(/\/tasks\?/, async (route) => {
     const response = await route.fetch();
+    listIsRead();
     await gone('Five');
     await sleep(500);
     await route.fulfill({ response });
   });
   await ada.page.goto(stack.appUrl);
   await ada.loaded();
-  await ada.page.unroute(/\/tasks\?/);
+  await ada.page.unrouteAll();
   assert.deepEqual(await ada.titles(), ['Seven', 'Six']);
   await gone('Five');
 
