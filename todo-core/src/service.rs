@@ -374,7 +374,9 @@ impl UserTasks<'_> {
                 self.service.hook.call(|| TaskEvent::Created { owner: self.owner.clone(), tasks: tasks.clone() });
                 return Ok(tasks);
             }
-            tasks.iter_mut().for_each(|task| task.id = self.service.ids.next(now));
+            for task in &mut tasks {
+                task.id = self.service.ids.next(now);
+            }
         }
         Err(Error::IdsExhausted)
     }
@@ -547,7 +549,9 @@ impl UserTasks<'_> {
             let now = self.service.clock.now();
             let moved = traced!("reposition", store.reposition(&self.owner, &positions, now));
             let moved = self.service.writes.note(moved, |moved| !moved.is_empty())?;
-            moved.iter().for_each(|moved| self.report_change(moved, false, now));
+            for moved in &moved {
+                self.report_change(moved, false, now);
+            }
             return moved.into_iter().find(|moved| moved.id == id).ok_or(Error::TaskNotFound);
         }
     }
