@@ -225,7 +225,11 @@ fn filter_parameters() -> Vec<Value> {
              `due_before`.",
             json!({"type": "string", "default": "UTC", "maxLength": 64, "examples": ["Europe/Berlin"]}),
         ),
-        parameter("updated_since", "Tasks that were changed at this time or later.", reference("Timestamp")),
+        parameter(
+            "updated_since",
+            "Tasks that were changed at this time (RFC 3339) or later.",
+            json!({"type": "string", "format": "date-time"}),
+        ),
         parameter(
             "q",
             "Tasks whose title or description contains this text. Upper and lower case are not distinguished.",

@@ -308,6 +308,7 @@ fn invalid(body: RequestBody, text: &Value) -> FieldErrors {
         RequestBody::Create => drop(members.new_task(&mut errors)),
         RequestBody::Replace => drop(members.replacement(&mut errors)),
         RequestBody::Patch => drop(members.patch(&mut errors)),
+        RequestBody::PatchMany => drop(members.patch_of_many(&mut errors)),
         RequestBody::Complete => drop(members.completion(&mut errors)),
         RequestBody::Move => drop(members.place(&mut errors)),
         RequestBody::Transfer => drop(members.other_token(&mut errors)),
