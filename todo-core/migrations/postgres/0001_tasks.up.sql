@@ -11,15 +11,15 @@ create table {tasks} (
     completed_at timestamptz,
     -- As Due writes it; due_at is what it is sorted by.
     due text check (char_length(due) <= 120),
-    due_at timestamptz,
+    due_at timestamptz check ((due is null) = (due_at is null)),
     -- 1 low, 2 medium, 3 high, 4 urgent.
     priority smallint check (priority between 1 and 4),
     list text check (char_length(list) between 1 and 100),
     -- Null for none.
-    tags text[] check (cardinality(tags) <= 20),
+    tags text[] check (cardinality(tags) <= 20 and array_position(tags, null) is null and '' <> all (tags)),
     position text collate "C" not null default 'a0' check (char_length(position) between 2 and 100),
     -- A JSON object, or null for none.
-    metadata text check (octet_length(metadata) <= 4096),
+    metadata text check (octet_length(metadata) <= 4096 and left(metadata, 1) = '{'),
     created_at timestamptz not null,
     updated_at timestamptz not null check (updated_at >= created_at),
     version bigint not null default 1 check (version >= 1),

@@ -12,7 +12,7 @@ create table {tasks} (
     completed_at integer,
     -- As Due writes it; due_at is what it is sorted by.
     due text check (length(due) <= 120),
-    due_at integer,
+    due_at integer check ((due is null) = (due_at is null)),
     -- 1 low, 2 medium, 3 high, 4 urgent.
     priority integer check (priority between 1 and 4),
     list text check (length(list) between 1 and 100),
@@ -20,7 +20,7 @@ create table {tasks} (
     tags text check (json_valid(tags) and json_type(tags) = 'array' and json_array_length(tags) <= 20),
     position text not null default 'a0' check (length(position) between 2 and 100),
     -- A JSON object, or null for none.
-    metadata text check (length(cast(metadata as blob)) <= 4096),
+    metadata text check (length(cast(metadata as blob)) <= 4096 and json_valid(metadata) and json_type(metadata) = 'object'),
     created_at integer not null,
     updated_at integer not null check (updated_at >= created_at),
     version integer not null default 1 check (version >= 1),

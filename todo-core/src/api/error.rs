@@ -95,9 +95,9 @@ pub enum ApiError {
     /// Fields or query parameters are invalid, missing or unknown.
     #[error("validation failed: {0}")]
     Validation(FieldErrors),
-    /// The operation failed.
+    /// The operation failed. `from` makes [`Validation`](Self::Validation) of an invalid field.
     #[error(transparent)]
-    Service(#[from] Error),
+    Service(Error),
     /// A readiness probe failed. The causes are in the log.
     #[error("not ready: {}", .failed.join(", "))]
     NotReady {
@@ -115,6 +115,19 @@ pub enum ApiError {
     /// A bug in this crate or in the host.
     #[error("internal error: {0}")]
     Internal(&'static str),
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::InvalidField { field, reason } => {
+                let mut errors = FieldErrors::default();
+                errors.add(field, reason.to_string());
+                Self::Validation(errors)
+            }
+            error => Self::Service(error),
+        }
+    }
 }
 
 impl From<FieldErrors> for ApiError {

@@ -192,7 +192,7 @@ async fn the_suite_notices_each_postgres_statement_without_its_owner() {
     }
     connected.close().await;
     database.close().await;
-    table.finish(24);
+    table.finish(23);
 }
 
 /// A store that sends each call in a batch, beside a call of another owner for a task with the same id.

@@ -1,28 +1,32 @@
 //! Tasks and the types of their fields. Every value of these types is valid, because it can only be created with
 //! checks.
 
+mod cursor;
 mod due;
 mod filter;
 mod id;
 mod invalid_value;
 mod metadata;
-mod page;
 mod position;
 mod priority;
+mod query;
+mod sort;
 mod summary;
 mod text;
 
 use serde::{Deserialize, Serialize};
 
 use crate::timestamp::Timestamp;
+pub use cursor::Cursor;
 pub use due::{Due, DueBound, DueKind, ZoneName};
-pub use filter::{DueFilter, Sort, TaskFilter, TaskQuery};
+pub use filter::{DueFilter, TaskFilter};
 pub use id::TaskId;
 pub use invalid_value::InvalidValue;
 pub use metadata::{Metadata, MetadataPatch};
-pub use page::{Cursor, Limit, Page, SortKey};
 pub use position::Position;
 pub use priority::Priority;
+pub use query::{Limit, Page, TaskQuery};
+pub use sort::{Sort, SortKey};
 pub use summary::{Group, Summary};
 pub use text::{Description, ListName, Tag, Tags, Title, UserId};
 

@@ -325,6 +325,8 @@ fn bodies_accept_exactly_the_members_of_their_schema() {
         let required: BTreeSet<_> =
             schema["required"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
         let empty = invalid(body, &json!({}));
+        // Any one of its members, which the schema says by their number.
+        let required = if body == RequestBody::Move { BTreeSet::from(["before"]) } else { required };
         assert_eq!(empty.iter().map(|(field, _)| field).collect::<BTreeSet<_>>(), required, "{body:?}");
         let task = example_task();
         for name in names(&task) {

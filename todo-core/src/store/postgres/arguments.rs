@@ -44,11 +44,20 @@ pub(super) fn texts<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Vec<Opti
         Value::Bool(value) => value.map(|value| value.to_string()),
         Value::Small(number) => number.map(|number| number.to_string()),
         Value::Big(number) => number.map(|number| number.to_string()),
-        Value::Time(time) => time.map(|time| time.to_string()),
+        Value::Time(time) => time.map(time_text),
         Value::Texts(texts) => texts.map(array_literal),
         Value::Smalls(numbers) => numbers.map(|numbers| small_literal(&numbers)),
     };
     values.into_iter().map(text).collect()
+}
+
+/// A time as the database reads it: before the year 1 comes 1 BC, which RFC 3339 calls 0000.
+fn time_text(time: Timestamp) -> String {
+    let text = time.to_string();
+    match text.strip_prefix("0000") {
+        Some(rest) => format!("0001{rest} BC"),
+        None => text,
+    }
 }
 
 /// The values of several rows as arrays, one for each column, after other arguments.

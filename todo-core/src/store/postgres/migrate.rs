@@ -187,10 +187,11 @@ async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss
     }
     migrate::migrate(&migrator, &mut *connection, Some(version)).await.map_err(failed)?;
     let mut transaction = connection.begin().await?;
-    let now = migrate::revert(&migrator, &mut *transaction, version.max(FIRST_WITH_POLICY)).await.map_err(failed)?;
     if version < FIRST_WITH_POLICY {
         drop_functions(&mut transaction, &sql.names, "true").await?;
     }
+    // Down to version 1 no task is deleted, and from there on row-level security hides none.
+    let now = migrate::revert(&migrator, &mut *transaction, version.max(1)).await.map_err(failed)?;
     if now > version {
         if loss == DataLoss::Refuse && has_tasks(&mut transaction, sql).await? {
             return Err(migrate::tasks_would_be_lost());

@@ -6,14 +6,14 @@
 
 use std::error::Error;
 
-use sqlx::{AssertSqlSafe, PgConnection, Row as _, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _, migrate::MigrateError, postgres::PgRow};
 
 use super::{
     super::{
         error::{SetupError, StoreError},
         sql::{
             functions::Functions,
-            migrate::{newer_version, newest_version},
+            migrate,
             names::{Dialect, Names},
             operations::{Effect, Operation},
             sqlstate::{Condition, condition},
@@ -135,13 +135,8 @@ impl PostgresStore {
             return Err(SetupError::new(complaint).into());
         }
         if found.is_some_and(|found| found.may_see_ledger) {
-            let version = self.run(&FindVersion).await?;
-            let newest = i64::from(newest_version(Dialect::Postgres));
-            if version > newest {
-                return Err(newer_version(Dialect::Postgres, version));
-            }
-            if version < newest {
-                let text = format!("the table {names} is at version {version}, and {newest} is needed; migrate first");
+            if !self.run(&IsNewest).await?? {
+                let text = format!("the table {names} is older than this library needs; migrate first");
                 return Err(SetupError::new(text).into());
             }
         }
@@ -161,7 +156,7 @@ const GRANT: &str = r#"
     grant usage on schema "{schema}" to {role};
     grant select, insert, update, delete on {tasks} to {role};
     grant select on "{schema}"."{table}_migrations" to {role};
-    grant execute on function "{schema}"."{table}_owner"(), {functions} to {role};
+    grant execute on function {functions} to {role};
 "#;
 
 /// Whether a role has what [`GRANT`] grants. A superuser has it, but may be none tomorrow.
@@ -184,10 +179,20 @@ impl Operation<PgConnection> for Grant<'_> {
     const EFFECT: Effect = Effect::Write;
 
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<(), sqlx::Error> {
+        // Where row-level security has never been used, there are no functions to call.
+        let existing = "select proname::text from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace \
+            where n.nspname = $1 and p.proname = any ($2::text[])";
+        let existing: Vec<String> = sqlx::query_scalar(existing)
+            .bind(sql.names.schema())
+            .bind(function_names(&sql.names))
+            .fetch_all(&mut *connection)
+            .await?;
+        let is_needed = |name: &String| sql.row_security || existing.contains(name);
+        let names: Vec<_> = function_names(&sql.names).into_iter().filter(is_needed).collect();
         let is_granted: Option<bool> = sqlx::query_scalar(IS_GRANTED)
             .bind(sql.names.schema())
             .bind(sql.names.table())
-            .bind(function_names(&sql.names))
+            .bind(names)
             .bind(self.role)
             .fetch_optional(&mut *connection)
             .await?;
@@ -195,7 +200,9 @@ impl Operation<PgConnection> for Grant<'_> {
             return Ok(());
         }
         let role = format!(r#""{}""#, self.role.replace('"', r#""""#));
-        let signatures = functions(&sql.names).0.into_iter().map(|function| function.signature);
+        let functions = functions(&sql.names).0.into_iter().filter(|function| is_needed(&function.full_name));
+        let owner = format!(r#""{}"."{}_owner"()"#, sql.names.schema(), sql.names.table());
+        let signatures = functions.map(|function| function.signature).chain([owner]);
         let functions = signatures.collect::<Vec<_>>().join(", ");
         let parts = [("role", &*role), ("functions", &*functions)];
         let grant = sql.names.resolve(Dialect::Postgres).render_with(GRANT, &parts);
@@ -333,17 +340,19 @@ impl Operation<PgConnection> for FindTable {
     }
 }
 
-/// Reads the version of the tables from the ledger.
-struct FindVersion;
+/// Whether the ledger has all migrations of this library. It fails if it has others.
+struct IsNewest;
 
-impl Operation<PgConnection> for FindVersion {
-    type Output = i64;
+impl Operation<PgConnection> for IsNewest {
+    type Output = Result<bool, StoreError>;
     const EFFECT: Effect = Effect::Read;
 
-    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<i64, sqlx::Error> {
-        let ledger = sql.names.resolve(Dialect::Postgres).ledger;
-        let version = format!("select coalesce(max(version), 0) from {ledger}");
-        sqlx::query_scalar(AssertSqlSafe(version)).fetch_one(connection).await
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Self::Output, sqlx::Error> {
+        let migrator = migrate::migrator(Dialect::Postgres, &sql.names);
+        match migrate::is_at(&migrator, connection, migrate::newest_version(Dialect::Postgres)).await {
+            Err(MigrateError::Execute(error)) => Err(error),
+            found => Ok(found.map_err(|error| migrate::migration_failed(Dialect::Postgres, error))),
+        }
     }
 }
 

@@ -83,15 +83,18 @@ where
 fn agrees(migrator: &Migrator, applied: &[AppliedMigration], version: u32) -> Result<bool, MigrateError> {
     let mut is_at = true;
     for applied in applied {
-        let mut steps = migrator.iter().filter(|step| !step.migration_type.is_down_migration());
-        let step = steps.find(|step| step.version == applied.version);
-        let step = step.ok_or(MigrateError::VersionMissing(applied.version))?;
-        if step.checksum != applied.checksum {
-            return Err(MigrateError::VersionMismatch(applied.version));
-        }
+        is_known(migrator, applied)?;
         is_at &= applied.version <= i64::from(version);
     }
     Ok(is_at && u32::try_from(applied.len()) == Ok(version))
+}
+
+/// Fails unless the migration that was applied is one of these, with the same text.
+fn is_known(migrator: &Migrator, applied: &AppliedMigration) -> Result<(), MigrateError> {
+    let mut steps = migrator.iter().filter(|step| !step.migration_type.is_down_migration());
+    let step = steps.find(|step| step.version == applied.version);
+    let step = step.ok_or(MigrateError::VersionMissing(applied.version))?;
+    if step.checksum == applied.checksum { Ok(()) } else { Err(MigrateError::VersionMismatch(applied.version)) }
 }
 
 /// Runs the migrations up to a version. It takes no lock. Boxed, because the compiler does not find out that the future
@@ -119,9 +122,7 @@ where
         let applied = connection.list_applied_migrations(ledger).await?;
         let mut version = 0;
         for applied in &applied {
-            if !migrator.version_exists(applied.version) {
-                return Err(MigrateError::VersionMissing(applied.version));
-            }
+            is_known(migrator, applied)?;
             version = version.max(u32::try_from(applied.version).unwrap_or(0));
         }
         let backwards = migrator.iter().rev().filter(|step| step.migration_type.is_down_migration());
@@ -178,8 +179,9 @@ pub(in crate::store) fn migration_failed(dialect: Dialect, error: MigrateError) 
         MigrateError::VersionMissing(version) => newer_version(dialect, version),
         MigrateError::VersionMismatch(version) => {
             let text = format!(
-                "migration {version} of the tables is not the one of this library; use the library that has created the \
-                 tables, or other names for new ones"
+                "migration {version} of the tables is not the one of this library: another version has created them, \
+                 perhaps one from before the first release; nothing was changed; use that version, or other names for new \
+                 tables"
             );
             SetupError::new(text).with_source(error).into()
         }
@@ -208,7 +210,7 @@ pub(in crate::store) struct MigrationLockHeld {
 }
 
 /// The tables were migrated by a newer version of this library.
-pub(in crate::store) fn newer_version(dialect: Dialect, version: i64) -> StoreError {
+fn newer_version(dialect: Dialect, version: i64) -> StoreError {
     let known = newest_version(dialect);
     let text = format!(
         "the tables are at version {version}, and this program knows versions up to {known}; use a newer program, or migrate \

@@ -430,7 +430,7 @@ mod sqlite {
             ),
             (
                 transfer_count.as_str(),
-                &["SEARCH todo_tasks USING COVERING INDEX todo_tasks_user_id_completed_id_idx (user_id=?)"],
+                &["SEARCH todo_tasks USING COVERING INDEX todo_tasks_user_id_position_id_idx (user_id=?)"],
             ),
         ]
     }

@@ -76,7 +76,9 @@ pub(in crate::store) struct Selections {
 const LIST: &str = "select {columns} from {tasks} where user_id = {owner}";
 const COUNT: &str = "select count(*) from {tasks} where user_id = {owner}";
 const UPDATE: &str = "update {tasks} set {assignments} where user_id = {owner}";
-const DELETE: &str = "delete from {tasks} where user_id = {owner}";
+/// Without a filter it must not have the text of another statement: connections keep prepared statements by their text,
+/// with the number of their parameters.
+const DELETE: &str = "delete from {tasks} where user_id = {owner} and true";
 
 impl Selections {
     pub(in crate::store) fn new(dialect: Dialect, names: &Resolved) -> Self {
@@ -141,7 +143,10 @@ impl Selections {
                     // Rows without the value come last; there is no position among them yet.
                     (true, false) => {
                         let rest = format!("{base}{absent} order by id{direction} limit {limit}");
-                        format!("select * from ({with_key}) as present union all select * from ({rest}) as absent")
+                        // Both databases return the first part first, and need not begin the second if the first is a page.
+                        format!(
+                            "select * from ({with_key}) as present union all select * from ({rest}) as absent limit {limit}"
+                        )
                     }
                     (false, _) => with_key,
                 }

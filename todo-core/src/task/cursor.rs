@@ -3,69 +3,12 @@ use std::{fmt, str::FromStr};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
 
-use super::{Sort, Task, TaskQuery, id::TaskId, invalid_value::InvalidValue};
+use super::{
+    id::TaskId,
+    invalid_value::InvalidValue,
+    sort::{Sort, SortKey},
+};
 use crate::timestamp::Timestamp;
-
-/// The maximum number of tasks in a page: 1 to 200, by default 100.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Limit(u16);
-
-impl Limit {
-    /// The smallest limit.
-    pub const MIN: u16 = 1;
-    /// The greatest limit.
-    pub const MAX: u16 = 200;
-
-    /// Creates a limit.
-    ///
-    /// # Errors
-    ///
-    /// The number is less than [`MIN`](Self::MIN) or greater than [`MAX`](Self::MAX).
-    pub const fn new(limit: u16) -> Result<Self, InvalidValue> {
-        if limit < Self::MIN || limit > Self::MAX {
-            return Err(InvalidValue::OutOfRange { min: Self::MIN, max: Self::MAX });
-        }
-        Ok(Self(limit))
-    }
-
-    /// Returns the number.
-    #[must_use]
-    pub const fn get(self) -> u16 {
-        self.0
-    }
-}
-
-impl Default for Limit {
-    fn default() -> Self {
-        Self(100)
-    }
-}
-
-impl FromStr for Limit {
-    type Err = InvalidValue;
-
-    fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let out_of_range = InvalidValue::OutOfRange { min: Self::MIN, max: Self::MAX };
-        // `u16::from_str` also accepts "+5".
-        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(out_of_range);
-        }
-        text.parse().map_err(|_| out_of_range).and_then(Self::new)
-    }
-}
-
-/// The value of a task by which a list is sorted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SortKey {
-    /// There is none, or the order is that of the ids.
-    None,
-    /// A time.
-    Time(Timestamp),
-    /// A number.
-    Number(i16),
-    /// A text, which is compared byte by byte.
-    Text(Box<str>),
-}
 
 /// A position in a list of a user's tasks, where a page starts.
 ///
@@ -190,56 +133,9 @@ impl FromStr for Cursor {
     }
 }
 
-impl TaskQuery {
-    /// Returns the greatest id that the page may contain, or `None` if the page is empty.
-    ///
-    /// Stores select by `id <= newest()` where the list [is simple](Self::is_simple), for the first page and for all
-    /// others.
-    #[must_use]
-    pub fn newest(&self) -> Option<TaskId> {
-        match &self.cursor {
-            None => Some(TaskId::from(Uuid::max())),
-            Some(cursor) => {
-                cursor.id.as_uuid().as_u128().checked_sub(1).map(|before| TaskId::from(Uuid::from_u128(before)))
-            }
-        }
-    }
-}
-
-/// A page of a user's tasks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
-    /// The tasks.
-    pub tasks: Vec<Task>,
-    /// Where the next page starts. `None` on the last page.
-    pub next: Option<Cursor>,
-}
-
-impl Page {
-    /// Creates a page of at most as many tasks as the query asks for, for a store that reads one more to find out
-    /// whether there is a next page.
-    #[must_use]
-    pub fn from_one_more(mut tasks: Vec<Task>, query: &TaskQuery) -> Self {
-        let limit = usize::from(query.limit.get());
-        let more = tasks.len() > limit;
-        tasks.truncate(limit);
-        let next = tasks.last().filter(|_| more).map(|task| query.cursor_after(task));
-        Self { tasks, next }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn limits_are_decimal_digits() {
-        for wrong in ["", "0", "201", "+5", "-1", "1e2", " 5", "99999999999999999999", "५"] {
-            assert!(wrong.parse::<Limit>().is_err(), "{wrong:?}");
-        }
-        assert_eq!("200".parse(), Limit::new(200));
-        assert_eq!("007".parse(), Limit::new(7));
-    }
 
     #[test]
     fn cursors_are_read_as_they_are_written() {
@@ -271,11 +167,5 @@ mod tests {
         {
             assert_eq!(wrong.parse::<Cursor>(), Err(InvalidValue::NotCursor), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn a_page_after_the_smallest_id_is_empty() {
-        let smallest = Cursor::new(Sort::NewestFirst, 0, SortKey::None, TaskId::from(Uuid::nil()));
-        assert_eq!(TaskQuery::new().cursor(smallest).newest(), None);
     }
 }
