@@ -70,10 +70,7 @@ async fn released_migrations_never_change() {
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
     let checksums = "select version, left(encode(checksum, 'hex'), 32) from todo.tasks_migrations order by version";
     let checksums: Vec<(i64, String)> = sqlx::query_as(checksums).fetch_all(&mut connection).await.unwrap();
-    let expected = [
-        (1, "94bd58d0cbb29b18f99fb75c8661b0ae"),
-        (2, "6191a501f1b7ad80c317c9fd95965efd"),
-    ];
+    let expected = [(1, "94bd58d0cbb29b18f99fb75c8661b0ae"), (2, "6191a501f1b7ad80c317c9fd95965efd")];
     assert_eq!(checksums, expected.map(|(version, checksum)| (version, checksum.to_owned())), "PostgreSQL");
 
     let directory = tempfile::tempdir().unwrap();

@@ -198,9 +198,6 @@ pub(super) fn reject_conditions(headers: &HeaderMap, errors: &mut FieldErrors) {
     }
 }
 
-/// The number of elements of an array that are looked at, so that a large body does not become a larger response.
-const MAX_ELEMENTS: usize = 100;
-
 /// The members of the JSON object in a body that were not read yet. Those left at the end are unknown, and rejected.
 pub(super) struct Members {
     members: Vec<(String, Json)>,
@@ -348,7 +345,8 @@ impl Members {
         };
         let count = elements.len();
         let mut tags = Vec::new();
-        for (index, element) in elements.into_iter().enumerate().take(MAX_ELEMENTS) {
+        // The others are too many anyway; without errors of their own, they do not make the response long.
+        for (index, element) in elements.into_iter().enumerate().take(Tags::MAX) {
             let tag = match element {
                 Json::String(text) => Tag::new(text).map_err(|error| error.to_string()),
                 _ => Err("must be a string".to_owned()),

@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_member_of_an_element_is_named() {
-        let expected = "The body is not valid JSON: expected value at byte 32 (in `list`).";
+        let expected = "The body is not valid JSON: expected value at byte 33 (in `list`).";
         assert_eq!(problem(br#"[{"title":"x"},{"a":[1],"list": x}]"#), expected);
     }
 

@@ -16,7 +16,7 @@ use super::{
     examples::{EXAMPLE_USER, example_id, example_task, example_time},
     failures::Failure,
     headers::{header_name, no_store, quota_references},
-    values::{CURSOR, WITHOUT_NUL, reference},
+    values::{CURSOR, NOT_BLANK_OR_EMPTY, WITHOUT_NUL, reference},
 };
 use crate::{Cursor, Limit, ListName, Sort, UserTasks};
 
@@ -212,7 +212,7 @@ fn filter_parameters() -> Vec<Value> {
         parameter(
             "list",
             "Tasks in one of these lists. An empty value means tasks without a list.",
-            several(json!({"type": "string", "maxLength": ListName::MAX_CHARS, "pattern": WITHOUT_NUL})),
+            several(json!({"type": "string", "maxLength": ListName::MAX_CHARS, "pattern": NOT_BLANK_OR_EMPTY})),
         ),
         parameter("tag", "Tasks with all of these tags.", several(reference("Tag"))),
         parameter("priority", "Tasks with one of these priorities.", several(reference("Priority"))),
