@@ -1287,7 +1287,7 @@ export interface operations {
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
                 /** @description `true` means all tasks. It is needed where no filter is given. */
-                all?: "true";
+                all?: true;
             };
             header?: never;
             path?: never;
@@ -1347,7 +1347,7 @@ export interface operations {
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
                 /** @description `true` means all tasks. It is needed where no filter is given. */
-                all?: "true";
+                all?: true;
             };
             header?: never;
             path?: never;
@@ -2075,7 +2075,7 @@ export interface operations {
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
                 /** @description `true` means all tasks. It is needed where no filter is given. */
-                all?: "true";
+                all?: true;
             };
             header?: never;
             path: {
@@ -2139,7 +2139,7 @@ export interface operations {
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
                 /** @description `true` means all tasks. It is needed where no filter is given. */
-                all?: "true";
+                all?: true;
             };
             header?: never;
             path: {

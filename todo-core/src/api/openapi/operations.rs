@@ -243,7 +243,7 @@ fn all_parameter() -> Value {
         "name": "all",
         "in": "query",
         "description": "`true` means all tasks. It is needed where no filter is given.",
-        "schema": {"type": "string", "enum": ["true"]},
+        "schema": {"type": "boolean", "enum": [true]},
     })
 }
 
