@@ -117,6 +117,7 @@ impl Planner<'_> {
             "2026-12-01[Europe/Berlin]",
             "2026-12-01T16:00Z[Europe/Berlin]",
             "2026-12-01T16:00Z[UTC]",
+            "2026-12-01T17:00+24:00",
             "2026-12-01T17:00+05:00[Europe/Berlin]",
             "2026-03-29T02:30+01:00[Europe/Berlin]",
             "2026-12-01T17:00[Mars/Olympus]",
@@ -165,7 +166,7 @@ impl Planner<'_> {
         }
         let (tags, many): (Vec<_>, Vec<_>) =
             ((0..20).map(|number| number.to_string()).collect(), (0..21).map(|number| number.to_string()).collect());
-        let thirty = [&many[..], &many[..8], &[String::new()]].concat();
+        let thirty = [&[String::new()], &many[..], &many[..8]].concat();
         let key = |length: usize| format!("a0{}", "V".repeat(length - 2));
         for (name, body, shown) in [
             ("a list of 100 characters", json!({"list": "ü".repeat(100)}), json!({"list": "ü".repeat(100)})),
@@ -191,7 +192,7 @@ impl Planner<'_> {
             ("tags: blank, a number and NUL", json!({"tags": ["a", "", 1, "\0"]}), &["tags.1", "tags.2", "tags.3"]),
             ("tags: 51 characters", json!({"tags": ["x".repeat(51)]}), &["tags.0"]),
             ("tags: null in them", json!({"tags": [null]}), &["tags.0"]),
-            ("tags: 30, one of them bad", json!({"tags": thirty}), &["tags", "tags.29"]),
+            ("tags: 30, one of them bad", json!({"tags": thirty}), &["tags", "tags.0"]),
             ("position: empty", json!({"position": ""}), &["position"]),
             ("position: rubbish", json!({"position": "rubbish!"}), &["position"]),
             ("position: a trailing zero", json!({"position": "a00"}), &["position"]),
