@@ -548,12 +548,13 @@ impl UserTasks<'_> {
 
     /// Changes some fields of a task.
     ///
-    /// # Errors
-    ///
-    /// [`Error::TaskNotFound`].
-    ///
     /// A patch of the metadata is merged with those that the task has. If other calls change the task each time between
     /// reading and writing, this fails after five attempts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TaskNotFound`]; [`Error::InvalidField`] `metadata`: merged, they are too large or too deep;
+    /// [`StoreError::Unavailable`] after five attempts.
     pub async fn patch(&self, id: TaskId, mut patch: TaskPatch) -> Result<Task, Error> {
         let merge = match std::mem::take(&mut patch.metadata) {
             Patch::Set(merge) => merge,

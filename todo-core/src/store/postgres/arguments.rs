@@ -37,7 +37,7 @@ pub(super) fn arguments<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Resu
 }
 
 /// Values as the texts that the database reads as them, for the function that runs a statement.
-pub(super) fn texts<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Vec<Option<String>> {
+pub(in crate::store) fn texts<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Vec<Option<String>> {
     let text = |value| match value {
         Value::Text(text) => text.map(std::borrow::Cow::into_owned),
         Value::Uuid(id) => id.map(|id| id.to_string()),

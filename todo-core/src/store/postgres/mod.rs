@@ -27,6 +27,8 @@ mod row_security;
 mod session;
 mod url;
 
+#[cfg(test)]
+pub(super) use arguments::texts;
 use arguments::{arguments, read_task};
 use bulk::list_rows;
 use connections::Connections;

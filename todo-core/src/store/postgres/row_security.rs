@@ -361,16 +361,16 @@ impl Found {
         if let Some(complaint) = self.role.complaint(names) {
             return Some(complaint);
         }
-        if !self.has_policy || usize::try_from(self.functions) != Ok(function_names(names).len()) {
-            return Some(format!(
-                "the policy and the functions of the table {names} for row-level security are missing or were changed; \
-                 migrate with row-level security, as its owner (if they were changed: to version 1 and back)"
-            ));
-        }
         if !self.is_on {
             return Some(format!(
                 "row-level security is not enabled and forced for the table {names}; migrate with row-level security, as its \
                  owner"
+            ));
+        }
+        if !self.has_policy || usize::try_from(self.functions) != Ok(function_names(names).len()) {
+            return Some(format!(
+                "the policy and the functions of the table {names} for row-level security are missing or were changed; \
+                 migrate with row-level security, as its owner (if the policy was changed: to version 1 and back)"
             ));
         }
         if self.has_others {

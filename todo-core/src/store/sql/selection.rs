@@ -56,6 +56,12 @@ const FILTER_KINDS: [Kind; 18] = [
     Kind::Time,
     Kind::Text,
 ];
+/// The types of the parameters of a list.
+#[cfg(test)]
+pub(in crate::store) fn list_kinds() -> impl Iterator<Item = Kind> {
+    FILTER_KINDS.into_iter().chain(LIST_KINDS)
+}
+
 /// Those of a list, after the filter.
 const LIST_KINDS: [Kind; 5] = [Kind::Big, Kind::Uuid, Kind::Time, Kind::Text, Kind::Small];
 
