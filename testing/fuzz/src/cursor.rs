@@ -118,7 +118,7 @@ impl World {
         }
         self.ids.0.lock().expect("no panic").push_back(id.parse().expect("an id"));
         // What is sorted and filtered by, chosen by the last digits of the id.
-        let (low, lists) = (low as usize, ["Home", "W&k="]);
+        let (low, lists) = (usize::try_from(low).expect("a byte"), ["Home", "W&k="]);
         let dues = ["2026-12-01", "2026-12-01T08:00", "2026-12-01T09:00[Europe/Berlin]", "2026-12-01T08:00Z"];
         let new = NewTask {
             completed,

@@ -212,7 +212,7 @@ impl Wanted {
                 .map(|due| (due.parse::<Due>().expect("a due time").sort_key().unix_micros(), String::new())),
             "priority" => task["priority"].as_str().map(|own| {
                 let place = ["low", "medium", "high", "urgent"].iter().position(|priority| *priority == own);
-                (place.expect("a priority") as i64 + 1, String::new())
+                (place.map_or(0, |place| i64::try_from(place).expect("small") + 1), String::new())
             }),
             "title" => Some((0, text("title").to_lowercase())),
             "updated" => Some((0, text("updated_at"))),
