@@ -59,7 +59,9 @@ pub(super) fn parse(body: &[u8]) -> Result<Parsed, String> {
     let mut repaired = text.to_owned();
     if let Some((without, positions)) = without_half_pairs(text) {
         repaired = without;
-        positions.into_iter().for_each(|at| note(text, at, HALF_A_PAIR));
+        for at in positions {
+            note(text, at, HALF_A_PAIR);
+        }
     }
     for _ in 0..MAX_REPAIRS {
         match Json::parse(repaired.as_bytes()) {

@@ -508,7 +508,7 @@ impl Planner<'_> {
     }
 
     fn add_wrong_queries(&mut self) {
-        let tags: String = (0..21).map(|number| format!("&tag={number}")).collect();
+        let tags = (0..21).map(|number| format!("tag={number}")).collect::<Vec<_>>().join("&");
         let long = |name: &str, length: usize| format!("?{name}={}", "x".repeat(length));
         for (query, fields) in [
             ("?due=none&due_from=2026-12-01", &["due"][..]),
@@ -537,7 +537,7 @@ impl Planner<'_> {
             ("?tag=", &["tag"]),
             ("?tag=%00", &["tag"]),
             (&*long("tag", 51), &["tag"]),
-            (&tags.replacen('&', "?", 1), &["tag"]),
+            (&*format!("?{tags}"), &["tag"]),
             (&*long("list", 101), &["list"]),
             ("?list=+", &["list"]),
             ("?list=a%00", &["list"]),

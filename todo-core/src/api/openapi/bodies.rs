@@ -133,11 +133,7 @@ impl RequestBody {
                 if let Some(properties) = properties.as_object_mut() {
                     properties.remove("metadata");
                 }
-                (
-                    "Changes to some fields of many tasks (RFC 7396). Absent fields do not change; `null` empties them.",
-                    required,
-                    properties,
-                )
+                ("Changes to some fields of many tasks (RFC 7396); absent ones do not change.", required, properties)
             }
             Self::Complete => (
                 "Whether a task is done. An empty object or `null` toggles it.",

@@ -365,7 +365,7 @@ pub async fn a_task_is_moved_among_many_with_the_same_position(app: &dyn App) {
         listed.extend(ids(&reply.ok(200)));
         if listed.len() < order.len() {
             let link = reply.header("link");
-            query = link.strip_prefix('<').and_then(|link| link.split_once('>')).unwrap().0.to_owned();
+            link.strip_prefix('<').and_then(|link| link.split_once('>')).unwrap().0.clone_into(&mut query);
         }
     }
     assert_eq!(listed, order);
