@@ -420,7 +420,7 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description Changes to some fields of many tasks (RFC 7396). Absent fields do not change; `null` empties them. */
+        /** @description Changes to some fields of many tasks (RFC 7396); absent ones do not change. */
         BulkPatch: {
             /** @description Whether the task is done. */
             completed?: boolean;
