@@ -1,6 +1,7 @@
 // Uses the generated types of the API against a running server.
 
 import assert from 'node:assert/strict';
+import { generateKeyBetween } from 'fractional-indexing';
 import createClient from 'openapi-fetch';
 import type { components, paths } from './schema.js';
 
@@ -57,6 +58,20 @@ const summary = await client.GET('/api/v1/tasks/summary');
 assert.deepEqual(summary.data?.lists, [{ name: 'Garden', open: 2, total: 2 }]);
 const garden = await client.DELETE('/api/v1/tasks', { params: { query: { list: ['Garden'] } } });
 assert.deepEqual(garden.data, { matched: 2, changed: 2 });
+
+// Keys of the server and of the npm package are of one kind: each continues where the other has been.
+const [first, second] = (await client.POST('/api/v1/tasks', { body: [{ title: 'First' }, { title: 'Second' }] })).data as Task[];
+assert(first && second);
+const between = generateKeyBetween(first.position, second.position);
+const third = (await client.POST('/api/v1/tasks', { body: { title: 'Third', position: between } })).data as Task;
+assert.equal(third.position, between);
+const afterFirst = { params: { path: { id: second.id } }, body: { after: first.id } };
+const secondMoved = await client.POST('/api/v1/tasks/{id}/move', afterFirst);
+assert.equal(secondMoved.data?.position, generateKeyBetween(first.position, between));
+const inOrder = await client.GET('/api/v1/tasks', { params: { query: { sort: 'position', completed: false } } });
+assert.deepEqual(inOrder.data?.map((task) => task.title), ['First', 'Second', 'Third']);
+const bulk = await client.DELETE('/api/v1/tasks', { params: { query: { completed: false } } });
+assert.deepEqual(bulk.data, { matched: 3, changed: 3 });
 
 await guest.POST('/api/v1/tasks', { body: { title: 'Of a guest' } });
 const moved = await client.POST('/api/v1/tasks/transfer', { body: { from_token: setting('TODO_GUEST') } });

@@ -374,7 +374,9 @@ impl UserTasks<'_> {
                 self.service.hook.call(|| TaskEvent::Created { owner: self.owner.clone(), tasks: tasks.clone() });
                 return Ok(tasks);
             }
-            tasks.iter_mut().for_each(|task| task.id = self.service.ids.next(now));
+            for task in &mut tasks {
+                task.id = self.service.ids.next(now);
+            }
         }
         Err(Error::IdsExhausted)
     }
@@ -383,7 +385,30 @@ impl UserTasks<'_> {
     pub const MAX_BULK: usize = 100;
 
     /// Adds tasks as they are, with their ids, times and versions, all or none: for a copy of a user's tasks. Their owner
-    /// becomes this user. Returns `false` and adds none, if this user has a task with one of the ids already.
+    /// becomes this user. Returns `false` and adds none, if this user has a task with one of the ids already, or if two
+    /// of the tasks have the same id.
+    ///
+    /// ```
+    /// use todo_core::{Limit, NewTask, Sort, TaskQuery, Title, TodoService, UserId, api::task_from_json, store::MemoryStore};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let service = TodoService::new(MemoryStore::new());
+    /// let ann = service.for_user(UserId::new("ann")?);
+    /// ann.create(NewTask::new(Title::new("Buy milk")?)).await?;
+    /// let page = ann.list(&TaskQuery::new().sort(Sort::OldestFirst).limit(Limit::new(200)?)).await?;
+    ///
+    /// // As JSON, for example in a file; a task has the same form as in the API.
+    /// let lines = page.tasks.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+    /// let read = lines.iter().map(|line| task_from_json(line.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+    ///
+    /// assert!(!ann.import(&read).await?, "she has these tasks already");
+    /// ann.erase().await?;
+    /// assert!(ann.import(&read).await?);
+    /// assert_eq!(ann.list(&TaskQuery::new()).await?, page);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -532,7 +557,9 @@ impl UserTasks<'_> {
             let now = self.service.clock.now();
             let moved = traced!("reposition", store.reposition(&self.owner, &positions, now));
             let moved = self.service.writes.note(moved, |moved| !moved.is_empty())?;
-            moved.iter().for_each(|moved| self.report_change(moved, false, now));
+            for moved in &moved {
+                self.report_change(moved, false, now);
+            }
             return moved.into_iter().find(|moved| moved.id == id).ok_or(Error::TaskNotFound);
         }
     }

@@ -76,35 +76,51 @@ export class Visitor {
     return this.checkbox(title).isChecked();
   }
 
-  async add(title, description = '') {
-    await this.page.getByLabel('New task', { exact: true }).fill(title);
-    await this.page.locator('.composer').getByLabel('Details').fill(description);
-    await this.page.getByRole('button', { name: 'Add task' }).click();
-    await this.row(title).waitFor();
+  /** `fields`: description, date, time, priority, list, tags (an array). */
+  async add(title, fields = {}) {
+    const form = this.page.locator('.composer');
+    await form.locator('#new-title').fill(title);
+    if (Object.keys(fields).length > 0) {
+      if (!(await form.getByLabel('Notes').count())) await form.getByRole('button', { name: 'Details' }).click();
+      await this.#fill(form, fields);
+    }
+    await this.told(/is added\./, () => this.page.getByRole('button', { name: 'Add task' }).click());
   }
 
   async edit(title, fields) {
     await this.page.getByRole('button', { name: `Edit “${title}”` }).click();
     const form = this.page.locator('.task-editing');
     if (fields.title !== undefined) await form.getByLabel('Title').fill(fields.title);
-    if (fields.description !== undefined) await form.getByLabel('Details').fill(fields.description);
-    await form.getByRole('button', { name: 'Save' }).click();
-    await this.row(fields.title ?? title).waitFor();
+    await this.#fill(form, fields);
+    await this.told(/is saved\./, () => form.getByRole('button', { name: 'Save' }).click());
+  }
+
+  async #fill(form, { description, date, time, priority, list, tags = [] }) {
+    if (description !== undefined) await form.getByLabel('Notes').fill(description);
+    if (date !== undefined) await form.getByLabel('Due date').fill(date);
+    if (time !== undefined) await form.getByLabel('Time').fill(time);
+    if (priority !== undefined) await form.getByLabel('Priority').selectOption(priority);
+    if (list !== undefined) await form.getByLabel('List').fill(list);
+    for (const tag of tags) {
+      await form.getByLabel('Tags').fill(tag);
+      await form.getByLabel('Tags').press('Enter');
+    }
   }
 
   /** Ticks or unticks, and waits for the API's answer to it. */
   async toggle(title) {
-    await this.#told(/is (done|open again)\.$/, () => this.checkbox(title).click());
+    await this.told(/is (done|open again)\.$/, () => this.checkbox(title).click());
   }
 
+  /** Deletes: the API is told six seconds later, or when the page is left. */
   async remove(title) {
-    await this.page.getByRole('button', { name: `Delete “${title}”` }).click();
-    await this.#told(/is deleted\.$/, () => this.page.getByRole('button', { name: 'Delete', exact: true }).click());
+    const button = this.page.getByRole('button', { name: `Delete “${title}”` });
+    await this.told(/is deleted\. Press Control and Z to undo\.$/, () => button.click());
     await this.row(title).waitFor({ state: 'detached' });
   }
 
   /** Runs `action` and waits until the page says so; a problem shown instead is the failure. */
-  async #told(pattern, action) {
+  async told(pattern, action) {
     const status = this.page.locator('p[role=status] > span');
     const before = await status.evaluate((element) => {
       element.dataset.seen = 'yes'; // replaced by a new element with the next announcement
@@ -112,15 +128,74 @@ export class Visitor {
     });
     await action();
     const fresh = this.page.locator('p[role=status] > span:not([data-seen])');
-    const problem = this.page.locator('.notice-problem');
+    const problem = this.page.locator('.notice-problem, .form-problem, .field-problem');
     await fresh.or(problem).first().waitFor({ state: 'attached' });
     assert.equal(await problem.count(), 0, `a problem is shown: ${await problem.allTextContents()}`);
     assert.match((await fresh.textContent()) ?? '', pattern, `before: ${before}`);
   }
 
   async show(filter) {
-    await this.page.getByRole('radio', { name: filter }).check();
+    await this.#reloaded(() => this.page.getByRole('radio', { name: filter }).check());
+  }
+
+  /** Opens a place of the sidebar, such as "Today" or a list. */
+  async open(place) {
+    await this.#reloaded(() => this.page.getByRole('navigation').getByRole('link', { name: place }).click());
+    await this.page.getByRole('heading', { level: 2, name: place, exact: true }).waitFor();
+  }
+
+  async sort(order) {
+    await this.#reloaded(() => this.page.getByLabel('Sort').selectOption(order));
+  }
+
+  async search(text) {
+    await this.#reloaded(() => this.page.getByLabel('Search tasks').fill(text));
+  }
+
+  /** Runs `action`, which asks the API for another list, and waits for it. */
+  async #reloaded(action) {
+    const isList = (response) => response.request().method() === 'GET' && new URL(response.url()).pathname.endsWith('/tasks');
+    const answer = this.page.waitForResponse(isList);
+    await action();
+    await answer;
     await this.loaded();
+  }
+
+  /** The count beside a place of the sidebar, once it is what is expected. */
+  async counts(expected) {
+    const read = async () => {
+      const entries = await this.page.getByRole('navigation').getByRole('link').evaluateAll((links) =>
+        links.map((link) => [
+          link.querySelector('.place-name').textContent,
+          Number(link.querySelector('.badge')?.firstChild.textContent ?? 0),
+        ]),
+      );
+      return Object.fromEntries(entries);
+    };
+    const deadline = Date.now() + 5_000;
+    let found = await read();
+    while (JSON.stringify(found) !== JSON.stringify(expected) && Date.now() < deadline) {
+      await this.page.waitForTimeout(50);
+      found = await read();
+    }
+    assert.deepEqual(found, expected);
+  }
+
+  /** Asks the API as this user, without the page. */
+  async api(method, path, body) {
+    this.token ??= (await this.page.evaluate(() => fetch('/api/auth/token').then((response) => response.json()))).token;
+    const response = await fetch(`${this.stack.apiUrl}${path}`, {
+      method,
+      headers: { Authorization: `Bearer ${this.token}`, 'Content-Type': 'application/json' },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+    return { status: response.status, body: await response.json().catch(() => null) };
+  }
+
+  /** The tasks as the API has them, by title. */
+  async stored() {
+    const { body } = await this.api('GET', '/tasks?limit=200');
+    return Object.fromEntries(body.map((task) => [task.title, task]));
   }
 
   async signOut() {
@@ -132,6 +207,10 @@ export class Visitor {
   async assertNoProblem() {
     const problems = await this.page.locator('.notice-problem, .form-problem, .field-problem').allTextContents();
     assert.deepEqual(problems, [], 'no problem is shown');
+    assert.deepEqual(this.errors, [], 'no exception on the page');
+  }
+
+  assertNoException() {
     assert.deepEqual(this.errors, [], 'no exception on the page');
   }
 

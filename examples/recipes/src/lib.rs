@@ -13,6 +13,7 @@ pub mod closed_accounts;
 pub mod cors_axum;
 pub mod cors_poem;
 pub mod cors_warp;
+pub mod metadata;
 pub mod observer;
 pub mod own_table;
 pub mod paging;

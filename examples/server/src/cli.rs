@@ -147,23 +147,48 @@ fn user_definition() -> clap::Command {
         Arg::new(name).required(true).value_parser(|id: &str| UserId::new(id)).help(help)
     };
     clap::Command::new("user")
-        .about("Changes all tasks of a user, in one atomic step")
+        .about("Deletes, moves or copies all tasks of a user")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
             clap::Command::new("erase")
-                .about("Deletes all tasks of a user, and prints how many there were")
+                .about("Deletes all tasks of a user in one atomic step, and prints how many there were")
                 .arg(id("ID", "The user's id"))
                 .args(flags(MIGRATE)),
         )
         .subcommand(
             clap::Command::new("move")
                 .about(
-                    "Moves all tasks of a user to another user, and prints how many there were. Tasks whose id the other \
-                     user already has stay",
+                    "Moves all tasks of a user to another user in one atomic step, and prints how many there were. Tasks \
+                     whose id the other user already has stay",
                 )
                 .arg(id("FROM", "The id of the former owner of the tasks"))
                 .arg(id("TO", "The id of the new owner"))
+                .args(flags(MIGRATE)),
+        )
+        .subcommand(
+            clap::Command::new("export")
+                .about("Writes all tasks of a user to standard output as JSON lines")
+                .long_about(
+                    "Writes all tasks of a user to standard output as JSON lines, the oldest first: each line is a task as the \
+                     API returns it.\n\n\
+                     The tasks are read in pages. What changes meanwhile may be in the output or not. If the exit code is \
+                     not 0, the output is not complete.",
+                )
+                .arg(id("ID", "The user's id"))
+                .args(flags(MIGRATE)),
+        )
+        .subcommand(
+            clap::Command::new("import")
+                .about("Adds tasks from standard input, as `export` writes them, and prints how many there were")
+                .long_about(
+                    "Adds tasks from standard input, as `export` writes them, and prints how many there were. Ids, times, \
+                     versions and all other fields are kept; user_id becomes ID.\n\n\
+                     The tasks are added in batches of 100, each completely or not at all. A line that is not a valid \
+                     task, or whose id the user already has, stops the import. The message says what is wrong with which \
+                     line, what was imported before, and how to go on.",
+                )
+                .arg(id("ID", "The id of the user who gets the tasks"))
                 .args(flags(MIGRATE)),
         )
 }
@@ -173,6 +198,12 @@ fn user_command(matches: &ArgMatches) -> Command {
     let id = |matches: &ArgMatches, name| matches.get_one::<UserId>(name).expect(get).clone();
     match matches.subcommand().expect("clap checks that there is a subcommand") {
         ("erase", matches) => Command::User(sources(matches, MIGRATE), UserCommand::Erase { user: id(matches, "ID") }),
+        ("export", matches) => {
+            Command::User(sources(matches, MIGRATE), UserCommand::Export { user: id(matches, "ID") })
+        }
+        ("import", matches) => {
+            Command::User(sources(matches, MIGRATE), UserCommand::Import { user: id(matches, "ID") })
+        }
         (_, matches) => {
             let (from, to) = (id(matches, "FROM"), id(matches, "TO"));
             if from == to {

@@ -7,6 +7,7 @@
 //! | `todo-server token --user alice` | prints a token of this user |
 //! | `todo-server migrate` | migrates the database to the newest version, or with `--to` to another |
 //! | `todo-server user erase ID`, `user move FROM TO` | deletes all tasks of a user, or moves them to another user |
+//! | `todo-server user export ID`, `user import ID` | writes all tasks of a user as JSON lines, or adds tasks from such lines |
 //! | `todo-server openapi` | prints the OpenAPI document |
 //! | `todo-server healthcheck` | asks the server on this machine whether it is ready; with `--live`, whether it responds |
 //!

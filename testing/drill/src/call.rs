@@ -1,11 +1,12 @@
 //! The requests of the load, and the check of their responses.
 
 use http::{HeaderMap, Method, StatusCode, header};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     client::Response,
-    model::{Content, Finding, Model, Moment, Page, Shown, Violation},
+    model::{Content, Filter, Finding, Model, Moment, Page, Place, Shown, Violation},
 };
 
 /// A request, and what is needed to check its response.
@@ -33,6 +34,23 @@ pub(crate) enum Call {
         path: String,
         body: Option<Value>,
     },
+    Move {
+        id: String,
+        place: Place,
+    },
+    /// Renames a list.
+    ChangeAll {
+        ids: Vec<String>,
+        list: String,
+        body: Value,
+    },
+    Count {
+        filter: Filter,
+        sent: Moment,
+    },
+    Summary {
+        sent: Moment,
+    },
     Delete {
         id: String,
     },
@@ -56,6 +74,25 @@ fn malformed(response: &Response, why: &str) -> Vec<Finding> {
     vec![(Violation::Malformed, format!("{}, {why}: {start}", response.status))]
 }
 
+/// How many tasks a change has found and changed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Changes {
+    matched: usize,
+    changed: usize,
+}
+
+/// The number of tasks.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Count {
+    count: usize,
+}
+
+fn read<T: DeserializeOwned>(response: &Response) -> Result<T, Vec<Finding>> {
+    serde_json::from_slice(&response.body).map_err(|error| malformed(response, &error.to_string()))
+}
+
 /// Checks a response against the model, and records it there. Sets the request for the next page, if there is one.
 pub(crate) fn check(
     model: &mut Model,
@@ -64,10 +101,12 @@ pub(crate) fn check(
     response: &Response,
 ) -> Result<Verdict, Vec<Finding>> {
     let (expected, task) = match call {
-        Call::List { .. } => (StatusCode::OK, None),
+        Call::List { .. } | Call::ChangeAll { .. } | Call::Count { .. } | Call::Summary { .. } => {
+            (StatusCode::OK, None)
+        }
         Call::GetForeign { id } => (StatusCode::NOT_FOUND, Some(id)),
         Call::Create { .. } => (StatusCode::CREATED, None),
-        Call::Get { id, .. } | Call::Change { id, .. } => (StatusCode::OK, Some(id)),
+        Call::Get { id, .. } | Call::Change { id, .. } | Call::Move { id, .. } => (StatusCode::OK, Some(id)),
         Call::Delete { id } => (StatusCode::NO_CONTENT, Some(id)),
     };
     if response.status.is_client_error() || response.status.is_server_error() {
@@ -89,13 +128,11 @@ pub(crate) fn check(
         let violation = if matches!(call, Call::GetForeign { .. }) { Violation::Foreign } else { Violation::Malformed };
         return Err(vec![(violation, malformed(response, "another status").remove(0).1)]);
     }
-    let shown =
-        || serde_json::from_slice::<Shown>(&response.body).map_err(|error| malformed(response, &error.to_string()));
+    let shown = || read::<Shown>(response);
     let one = |finding| vec![finding];
     match call {
         Call::List { page, sent, .. } => {
-            let tasks: Vec<Shown> =
-                serde_json::from_slice(&response.body).map_err(|error| malformed(response, &error.to_string()))?;
+            let tasks: Vec<Shown> = read(response)?;
             let link = next_page(&response.headers).map(str::to_owned);
             if response.headers.contains_key(header::LINK) && link.is_none() {
                 return Err(malformed(response, "a malformed Link"));
@@ -108,6 +145,16 @@ pub(crate) fn check(
         Call::GetForeign { .. } => {}
         Call::Create { content } => model.created(&content.title, &shown()?).map_err(one)?,
         Call::Change { id, .. } => model.changed(id, &shown()?).map_err(one)?,
+        Call::Move { id, place } => model.moved(id, place, &shown()?).map_err(one)?,
+        Call::ChangeAll { ids, .. } => {
+            let Changes { matched, changed } = read(response)?;
+            model.changed_all(ids, matched, changed).map_err(one)?;
+        }
+        Call::Count { filter, sent } => {
+            let Count { count } = read(response)?;
+            model.counted(filter, *sent, count).map_err(one)?;
+        }
+        Call::Summary { sent } => model.summarized(*sent, &read(response)?)?,
         Call::Delete { id } => model.deleted(id),
     }
     Ok(Verdict::Right)
@@ -138,7 +185,7 @@ mod tests {
     /// A user who has one task.
     fn model() -> Model {
         let mut model = Model::new("ann");
-        let content = Content { title: "Buy milk".to_owned(), description: None, completed: false };
+        let content = Content { title: "Buy milk".to_owned(), ..Content::default() };
         model.creating(&content);
         model.created("Buy milk", &serde_json::from_str(&task("ann", "Buy milk", 1)).unwrap()).unwrap();
         model
@@ -147,6 +194,7 @@ mod tests {
     fn task(user: &str, title: &str, version: usize) -> String {
         format!(
             r#"{{"id":"{ID}","user_id":"{user}","title":"{title}","description":null,"completed":false,
+            "completed_at":null,"due":null,"priority":null,"list":null,"tags":[],"position":"a0","metadata":{{}},
             "created_at":"2026-01-01T00:00:00.000000Z","updated_at":"2026-01-01T00:00:0{version}.000000Z","version":{version}}}"#
         )
     }

@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     call::{Call, Verdict, check, next_page},
     client::{Connections, Outcome, Response},
-    model::{Content, Model, Moment, Page},
+    model::{Content, DUES, Filter, Model, Moment, PRIORITIES, Page, Place, Sort},
     tally::{Recovery, Tally, micros},
 };
 
@@ -44,6 +44,11 @@ const ODD_TITLES: [&str; 8] = [
     "שלום\u{200f}",
     "\u{1d11e}",
 ];
+/// The list that is never renamed.
+const HOME: &str = "Home & «garden» 🧀";
+const TAGS: [&str; 4] = ["a", "A", "NULL,{}", "z\u{308}"];
+/// A page of this length has all tasks of a user.
+const ALL: usize = 200;
 
 /// One of the users.
 struct User {
@@ -57,6 +62,8 @@ struct State {
     model: Model,
     random: Random,
     next: Option<(String, Page)>,
+    /// The list that is renamed now and then. Its names are used once.
+    list: String,
 }
 
 /// Makes the token of a user.
@@ -93,7 +100,12 @@ impl Load {
             let name = user_name(prefix, number);
             User {
                 token: Mutex::new(mint(&name)),
-                state: Mutex::new(State { model: Model::new(&name), random: Random(number as u64), next: None }),
+                state: Mutex::new(State {
+                    model: Model::new(&name),
+                    random: Random(number as u64),
+                    next: None,
+                    list: "First list".to_owned(),
+                }),
                 connections: Connections::new(servers.to_vec()),
                 name,
             }
@@ -306,7 +318,17 @@ impl Shared {
     fn plan_creation(&self, number: usize) -> Call {
         let mut state = self.state(number);
         let description = state.random.chance(50).then(|| "Not the one from last time.\nThe other one.".to_owned());
-        let content = Content { title: self.title("Task"), description, completed: state.random.chance(20) };
+        let mut content = Content {
+            title: self.title("Task"),
+            description,
+            completed: state.random.chance(20),
+            ..Content::default()
+        };
+        for field in ["due", "priority", "list", "tags", "metadata"] {
+            if state.random.chance(50) {
+                change(&mut content, field, &mut state);
+            }
+        }
         state.model.creating(&content);
         Call::Create { content }
     }
@@ -318,6 +340,9 @@ impl Shared {
         let drawn = state.random.below(100);
         if drawn < 30 {
             return plan_list(&mut state, sent);
+        }
+        if drawn < 36 {
+            return if drawn < 33 { Call::Count { filter: filter(&mut state), sent } } else { Call::Summary { sent } };
         }
         if drawn < 56 {
             let State { random, model, .. } = &mut *state;
@@ -351,20 +376,48 @@ impl Shared {
             state.model.deleting(&id);
             return Call::Delete { id };
         }
+        if drawn >= 99 {
+            // Tasks that are created from now on are in the list of the new name.
+            let new = self.title("List");
+            let old = std::mem::replace(&mut state.list, new.clone());
+            if let Some(ids) = state.model.members(&old).filter(|ids| !ids.is_empty()) {
+                state.model.changing_all(&ids, |content| content.list = Some(new.clone()));
+                return Call::ChangeAll { ids, list: old, body: json!({ "list": new }) };
+            }
+        }
+        if drawn >= 94 {
+            let State { random, model, .. } = &mut *state;
+            let free: Vec<_> = model.free().into_iter().map(|(id, _)| id).filter(|other| *other != id).collect();
+            let other = random.one_of(&free).map(|id| (*id).to_owned());
+            let place = match (random.below(6), other) {
+                (0, _) => Place::First,
+                (1, _) | (_, None) => Place::Last,
+                (2 | 3, Some(other)) => Place::Before(other),
+                (_, Some(other)) => Place::After(other),
+            };
+            model.moving(&id, &place);
+            return Call::Move { id, place };
+        }
         let path = format!("/api/tasks/{id}");
         let (method, path, body, content) = match drawn {
-            74..84 if content.description.is_some() && state.random.chance(30) => {
+            74..77 if content.description.is_some() && state.random.chance(30) => {
                 (Method::PATCH, path, Some(json!({ "description": null })), Content { description: None, ..content })
             }
-            74..84 => {
-                let title = self.title("Patched");
-                (Method::PATCH, path, Some(json!({ "title": title })), Content { title, ..content })
+            74..82 => {
+                // The title always changes, so that every patch makes a version.
+                let mut content = Content { title: self.title("Patched"), ..content };
+                let mut body = json!({ "title": content.title });
+                let fields = ["due", "priority", "list", "tags", "metadata"];
+                if let Some(field) = state.random.one_of(&fields) {
+                    body[*field] = change(&mut content, field, &mut state);
+                }
+                (Method::PATCH, path, Some(body), content)
             }
-            84..89 => {
+            82..86 => {
                 let title = self.title("Replaced");
                 (Method::PUT, path, Some(json!({ "title": title })), Content { title, description: None, ..content })
             }
-            89..95 => {
+            86..90 => {
                 let content = Content { completed: !content.completed, ..content };
                 (Method::PATCH, path + "/complete", None, content)
             }
@@ -399,11 +452,22 @@ impl Shared {
         let (method, path, body) = match &call {
             Call::List { query, .. } => (Method::GET, format!("/api/tasks{query}"), None),
             Call::Get { id, .. } | Call::GetForeign { id } => (Method::GET, format!("/api/tasks/{id}"), None),
-            Call::Create { content: Content { title, description, completed } } => {
-                let body = json!({ "title": title, "description": description, "completed": completed });
-                (Method::POST, "/api/tasks".to_owned(), Some(body))
-            }
+            Call::Create { content } => (Method::POST, "/api/tasks".to_owned(), Some(json!(content))),
             Call::Change { method, path, body, .. } => (method.clone(), path.clone(), body.clone()),
+            Call::Move { id, place } => {
+                let body = match place {
+                    Place::First => json!({ "first": true }),
+                    Place::Last => json!({ "last": true }),
+                    Place::Before(other) => json!({ "before": other }),
+                    Place::After(other) => json!({ "after": other }),
+                };
+                (Method::POST, format!("/api/tasks/{id}/move"), Some(body))
+            }
+            Call::ChangeAll { list, body, .. } => {
+                (Method::PATCH, format!("/api/tasks?{}", query(&[("list", list)])), Some(body.clone()))
+            }
+            Call::Count { filter, .. } => (Method::GET, format!("/api/tasks/count?{}", filter_query(filter)), None),
+            Call::Summary { .. } => (Method::GET, "/api/tasks/summary".to_owned(), None),
             Call::Delete { id } => (Method::DELETE, format!("/api/tasks/{id}"), None),
         };
         let is_write = method != Method::GET;
@@ -464,7 +528,20 @@ impl Shared {
         match call {
             Call::Create { content } => state.model.uncreated(&content.title),
             Call::Change { id, .. } | Call::Delete { id } => state.model.unsent(id),
-            Call::List { .. } | Call::Get { .. } | Call::GetForeign { .. } => {}
+            Call::Move { id, place } => {
+                state.model.unsent(id);
+                state.model.release(place);
+            }
+            Call::ChangeAll { ids, .. } => {
+                for id in ids {
+                    state.model.unsent(id);
+                }
+            }
+            Call::List { .. }
+            | Call::Get { .. }
+            | Call::GetForeign { .. }
+            | Call::Count { .. }
+            | Call::Summary { .. } => {}
         }
     }
 
@@ -473,7 +550,22 @@ impl Shared {
         match call {
             Call::Create { .. } => {}
             Call::Change { id, .. } | Call::Delete { id } => self.state(number).model.unknown(id),
-            Call::List { .. } | Call::Get { .. } | Call::GetForeign { .. } => return,
+            Call::Move { id, place } => {
+                let mut state = self.state(number);
+                state.model.unknown(id);
+                state.model.release(place);
+            }
+            Call::ChangeAll { ids, .. } => {
+                let mut state = self.state(number);
+                for id in ids {
+                    state.model.unknown(id);
+                }
+            }
+            Call::List { .. }
+            | Call::Get { .. }
+            | Call::GetForeign { .. }
+            | Call::Count { .. }
+            | Call::Summary { .. } => return,
         }
         self.tally().unknown += 1;
     }
@@ -483,12 +575,97 @@ fn plan_list(state: &mut State, sent: Moment) -> Call {
     if let Some((query, page)) = state.next.take() {
         return Call::List { page, query, sent };
     }
-    let completed = state.random.chance(30).then(|| state.random.chance(50));
-    let query = match completed {
-        Some(completed) => format!("?limit={PAGE}&completed={completed}"),
-        None => format!("?limit={PAGE}"),
+    if state.random.chance(20) {
+        // A whole list in another order.
+        let sort = *state.random.one_of(&[Sort::Position, Sort::Due, Sort::Priority]).unwrap_or(&Sort::Position);
+        let name = match sort {
+            Sort::NewestFirst => "-created",
+            Sort::Position => "position",
+            Sort::Due => "due",
+            Sort::Priority => "priority",
+        };
+        let filter = if state.random.chance(50) { Filter::default() } else { filter(state) };
+        let query = format!("?limit={ALL}&sort={name}&{}", filter_query(&filter));
+        return Call::List { page: Page { limit: ALL, filter, sort, after: None }, query, sent };
+    }
+    let filter = if state.random.chance(70) { Filter::default() } else { filter(state) };
+    let query = format!("?limit={PAGE}&{}", filter_query(&filter));
+    Call::List { page: Page { limit: PAGE, filter, ..Page::default() }, query, sent }
+}
+
+/// A random filter, of one field or two.
+fn filter(state: &mut State) -> Filter {
+    let mut filter = Filter::default();
+    for _ in 0..=state.random.below(2) {
+        match state.random.below(4) {
+            0 => filter.completed = Some(state.random.chance(50)),
+            1 => filter.list = Some(list(state).unwrap_or_default()),
+            2 => filter.tag = state.random.one_of(&TAGS).map(|tag| (*tag).to_owned()),
+            _ => filter.priority = state.random.one_of(&PRIORITIES).map(|priority| (*priority).to_owned()),
+        }
+    }
+    filter
+}
+
+fn list(state: &mut State) -> Option<String> {
+    match state.random.below(3) {
+        0 => None,
+        1 => Some(HOME.to_owned()),
+        _ => Some(state.list.clone()),
+    }
+}
+
+fn query(parameters: &[(&str, &str)]) -> String {
+    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish()
+}
+
+fn filter_query(filter: &Filter) -> String {
+    let completed = filter.completed.map(|completed| completed.to_string());
+    let given = [
+        ("completed", completed.as_deref()),
+        ("list", filter.list.as_deref()),
+        ("tag", filter.tag.as_deref()),
+        ("priority", filter.priority.as_deref()),
+    ];
+    query(&given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect::<Vec<_>>())
+}
+
+/// Sets a field to a random value. Returns the value in the merge patch that does so.
+fn change(content: &mut Content, field: &str, state: &mut State) -> Value {
+    let one = |random: &mut Random, values: &[&str]| {
+        let value = random.one_of(values).map(|value| (*value).to_owned());
+        if random.chance(75) { value } else { None }
     };
-    Call::List { page: Page { limit: PAGE, completed, after: None }, query, sent }
+    match field {
+        "due" => {
+            content.due = one(&mut state.random, &DUES);
+            json!(content.due)
+        }
+        "priority" => {
+            content.priority = one(&mut state.random, &PRIORITIES);
+            json!(content.priority)
+        }
+        "list" => {
+            content.list = list(state);
+            json!(content.list)
+        }
+        "tags" => {
+            let count = usize::try_from(state.random.below(4)).unwrap_or(0);
+            content.tags = TAGS.iter().cycle().skip(count).take(count).map(|tag| (*tag).to_owned()).collect();
+            json!(content.tags)
+        }
+        _ => {
+            // A merge patch: one member changes, and the others stay.
+            let name = ["color", "number", "\u{e9}"][usize::try_from(state.random.below(3)).unwrap_or(0)];
+            let value = if state.random.chance(70) { json!(state.random.below(1000)) } else { Value::Null };
+            if value.is_null() {
+                content.metadata.remove(name);
+            } else {
+                content.metadata.insert(name.to_owned(), value.clone());
+            }
+            json!({ name: value })
+        }
+    }
 }
 
 /// `SplitMix64`: good enough for this, and the same on every machine.

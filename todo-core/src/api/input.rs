@@ -243,6 +243,11 @@ impl Members {
         Self::new(members, wrong.iter().map(|wrong| (wrong.member, wrong.reason)))
     }
 
+    /// The members of an object of which all values are those that were sent.
+    pub(super) fn of(members: Vec<(String, Json)>) -> Self {
+        Self::new(members, std::iter::empty())
+    }
+
     pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let parsed = json_body::parse(body).map_err(|reason| ApiError::MalformedJson { reason })?;
         let Json::Object(members) = parsed.value else { return Err(ApiError::NotAnObject { or_array: false }) };
@@ -252,12 +257,12 @@ impl Members {
     /// Parses a body that may be empty or `null`, which are treated like an empty object.
     pub(super) fn parse_or_empty(body: &[u8]) -> Result<Self, ApiError> {
         match body.trim_ascii() {
-            b"" | b"null" => Ok(Self::of_object(Vec::new(), &[])),
+            b"" | b"null" => Ok(Self::of(Vec::new())),
             _ => Self::parse(body),
         }
     }
 
-    fn take(&mut self, name: &str, errors: &mut FieldErrors) -> Option<Json> {
+    pub(super) fn take(&mut self, name: &str, errors: &mut FieldErrors) -> Option<Json> {
         let mut values = Vec::new();
         self.members.retain_mut(|(key, value)| {
             let own = key == name;
@@ -293,12 +298,38 @@ impl Members {
         }
     }
 
-    /// Reads a string that may be null.
-    fn patch_text<T>(
+    /// Reads a string that must be there.
+    pub(super) fn required<T>(
         &mut self,
         name: &str,
         errors: &mut FieldErrors,
-        read: impl Fn(String) -> Result<T, InvalidValue>,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        match self.take(name, errors) {
+            Some(Json::String(text)) => return read(&text).map_err(|error| errors.add(name, error)).ok(),
+            Some(_) => errors.add(name, "must be a string"),
+            None if errors.contains(name) => {}
+            None => errors.add(name, "is required"),
+        }
+        None
+    }
+
+    /// Reads a string that may be null or absent.
+    pub(super) fn optional<T>(
+        &mut self,
+        name: &str,
+        errors: &mut FieldErrors,
+        read: impl Fn(String) -> Result<T, String>,
+    ) -> Option<T> {
+        set(self.patch_text(name, errors, read))
+    }
+
+    /// Reads a string that may be null.
+    fn patch_text<T, E: ToString>(
+        &mut self,
+        name: &str,
+        errors: &mut FieldErrors,
+        read: impl Fn(String) -> Result<T, E>,
     ) -> Patch<T> {
         match self.take(name, errors) {
             None => Patch::Keep,

@@ -59,6 +59,7 @@ mod results;
 mod routes;
 mod session;
 mod todo_api;
+mod whole_task;
 
 pub use body::StreamBody;
 pub use error::ApiError;
@@ -68,3 +69,4 @@ pub use problem::problem;
 pub use routes::DOCS;
 pub use routes::{Operation, PROBES, RESOURCES, Resource, find_resource};
 pub use todo_api::TodoApi;
+pub use whole_task::{InvalidTask, task_from_json};

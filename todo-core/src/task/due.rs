@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use jiff::{
+    Unit,
     civil::{Date, DateTime, Time},
     fmt::temporal::{Pieces, PiecesOffset},
     tz::{OffsetConflict, TimeZone, TimeZoneDatabase},
@@ -139,9 +140,9 @@ impl Due {
                 let wall = date.to_datetime(time);
                 let resolved = match offset {
                     None => zone.to_ambiguous_zoned_datetime(wall),
-                    Some(offset) => {
-                        OffsetConflict::Reject.resolve(wall, offset, zone).map_err(|_| InvalidValue::WrongOffset)?
-                    }
+                    Some(offset) => OffsetConflict::Reject
+                        .resolve_with(wall, offset, zone, is_written_as)
+                        .map_err(|_| InvalidValue::WrongOffset)?,
                 };
                 let zoned = resolved.compatible().map_err(|_| InvalidValue::NotDue)?;
                 if offset.is_some() && zoned.datetime() != wall {
@@ -219,7 +220,7 @@ impl Due {
         // If the rules have changed, an offset that does not fit any more does not matter.
         let zoned = match pieces.to_numeric_offset() {
             None => zone.to_ambiguous_zoned_datetime(wall),
-            Some(offset) => OffsetConflict::PreferOffset.resolve(wall, offset, zone).ok()?,
+            Some(offset) => OffsetConflict::PreferOffset.resolve_with(wall, offset, zone, is_written_as).ok()?,
         };
         Some(zoned.compatible().ok()?.to_string())
     }
@@ -259,6 +260,11 @@ impl fmt::Display for Offset {
         let sign = if seconds < 0 { '-' } else { '+' };
         write!(f, "{sign}{:02}:{:02}", minutes / 60, minutes % 60)
     }
+}
+
+/// Whether an offset of a zone is written like this. One with seconds may be written in minutes, as [`Offset`] does.
+fn is_written_as(written: jiff::tz::Offset, offset: jiff::tz::Offset) -> bool {
+    written == offset || offset.round(Unit::Minute).is_ok_and(|rounded| rounded == written)
 }
 
 /// The time on the clock as if it were in UTC.
@@ -452,6 +458,26 @@ mod tests {
                 "2026-10-25T02:30:00+01:00[Europe/Berlin]",
                 DueKind::Zoned,
             ),
+            // Before there was standard time, the offset had seconds: 25 minutes and 21 seconds.
+            (
+                "1880-08-01T12:00[Europe/Dublin]",
+                "1880-08-01T12:00:00-00:25[Europe/Dublin]",
+                "1880-08-01T12:00:00[Europe/Dublin]",
+                DueKind::Zoned,
+            ),
+            (
+                "1880-08-01T12:00-00:25:21[Europe/Dublin]",
+                "1880-08-01T12:00:00-00:25[Europe/Dublin]",
+                "1880-08-01T12:00:00[Europe/Dublin]",
+                DueKind::Zoned,
+            ),
+            // The clock was set back from an offset with seconds.
+            (
+                "1883-11-18T12:01-04:56[America/New_York]",
+                "1883-11-18T12:01:00-04:56[America/New_York]",
+                "1883-11-18T12:01:00-04:56[America/New_York]",
+                DueKind::Zoned,
+            ),
             ("2026-12-01T17:00[UTC]", "2026-12-01T17:00:00+00:00[UTC]", "2026-12-01T17:00:00[UTC]", DueKind::Zoned),
         ] {
             let value = due(text);
@@ -486,6 +512,8 @@ mod tests {
             "2026-12-01T17:00-25:30",
             "2026-12-01T17:00+05:00[Europe/Berlin]",
             "2026-03-29T02:30+01:00[Europe/Berlin]",
+            "1880-08-01T12:00-00:25:20[Europe/Dublin]",
+            "1880-08-01T12:00-00:26[Europe/Dublin]",
             "2026-12-01T17:00[Mars/Olympus]",
             "2026-12-01T17:00[../etc/passwd]",
             "2026-12-01T17:00[Europe/Berlin\0]",

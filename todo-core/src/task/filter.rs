@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::{Due, DueBound, ListName, Priority, Tag, Task, ZoneName};
+use super::{Description, Due, DueBound, ListName, Priority, Tag, Task, ZoneName};
 use crate::timestamp::Timestamp;
 
 /// Which tasks are meant, by the time when they are due.
@@ -139,7 +139,7 @@ impl TaskFilter {
         let text = self.text.as_ref().map(|text| text.to_lowercase());
         move |task| {
             let contains = |text: &str| {
-                let description = task.description.as_ref().map(|description| description.as_str());
+                let description = task.description.as_ref().map(Description::as_str);
                 task.title.as_str().to_lowercase().contains(text)
                     || description.is_some_and(|description| description.to_lowercase().contains(text))
             };

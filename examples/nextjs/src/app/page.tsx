@@ -3,20 +3,21 @@ import { redirect } from 'next/navigation';
 import { TodoPage } from '@/components/TodoPage';
 import { currentUser } from '@/lib/auth';
 import { todoApi } from '@/lib/settings';
+import { parseView } from '@/lib/view';
 
 export const metadata: Metadata = { title: 'Your tasks' };
 
-type Props = { searchParams: Promise<{ show?: string | string[] }> };
+type Props = { searchParams: Promise<Record<string, string | string[] | undefined>> };
 
 export default async function Home({ searchParams }: Props) {
   const user = await currentUser();
   if (!user) redirect('/sign-in');
-  const { show } = await searchParams;
+  const address = Object.entries(await searchParams).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
   return (
     <TodoPage
       user={{ id: user.id, name: user.name, email: user.email }}
       apiUrl={todoApi()}
-      initialFilter={show === 'open' || show === 'done' ? show : 'all'}
+      initialView={parseView(new URLSearchParams(address))}
     />
   );
 }

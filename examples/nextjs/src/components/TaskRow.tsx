@@ -1,130 +1,169 @@
 'use client';
 
-import { useEffect, useRef, useState } from 'react';
+import { useEffect, useRef, useState, type ComponentProps } from 'react';
+import { elsewhere, whenOf, wordsOf } from '@/lib/due';
 import { getDraft } from '@/lib/drafts';
-import type { Task, TaskFields } from '@/lib/todo-api';
-import { Bin, Pencil, Tick } from './icons';
-import { TaskForm } from './TaskForm';
+import { fieldsOf, type FormFields } from '@/lib/fields';
+import type { Task } from '@/lib/todo-api';
+import { Bin, Calendar, Flag, Grip, Lines, Pencil, Tick } from './icons';
+import { inWords, TaskForm, type Known } from './TaskForm';
 
-type Props = {
-  task: Task;
-  onComplete: (completed: boolean) => void;
-  onEdit: (fields: TaskFields) => Promise<void>;
-  onRemove: () => Promise<boolean>;
+export type RowActions = {
+  onComplete: (task: Task, completed: boolean) => void;
+  onEdit: (task: Task, changed: Partial<FormFields>, all: FormFields) => Promise<void>;
+  onRemove: (task: Task) => void;
+  onSelect: (task: Task, selected: boolean, range: boolean) => void;
 };
 
-type Mode = 'shown' | 'editing' | 'deleting';
+type Props = RowActions & {
+  task: Task;
+  now: Date;
+  today: string;
+  known: Known;
+  /** In a list, its name would be on each row. */
+  showList: boolean;
+  /** Null: not while tasks are being selected. */
+  selected: boolean | null;
+  /** The handle with which the row is moved, in the manual order. */
+  handle?: ComponentProps<'button'>;
+  shift: number;
+  moving: boolean;
+};
 
 /** The id of a task's checkbox, to move the focus there. */
 export const checkboxId = (task: Task) => `done-${task.id}`;
 
-export function TaskRow({ task, onComplete, onEdit, onRemove }: Props) {
-  const [mode, setMode] = useState<Mode>(() => (getDraft(`edit-${task.id}`) ? 'editing' : 'shown'));
-  const before = useRef<Mode>(mode);
+export function TaskRow({ task, now, today, known, showList, selected, handle, shift, moving, ...actions }: Props) {
+  const [editing, setEditing] = useState(() => getDraft(`edit-${task.id}`) !== undefined);
+  const wasEditing = useRef(editing);
   const editButton = useRef<HTMLButtonElement>(null);
-  const deleteButton = useRef<HTMLButtonElement>(null);
 
-  // Back from editing or the question: the focus returns to where it came from.
+  // Back from editing: the focus returns to where it came from.
   useEffect(() => {
-    if (mode === 'shown' && before.current === 'editing') editButton.current?.focus();
-    if (mode === 'shown' && before.current === 'deleting') deleteButton.current?.focus();
-    before.current = mode;
-  }, [mode]);
+    if (!editing && wasEditing.current) editButton.current?.focus();
+    wasEditing.current = editing;
+  }, [editing]);
 
-  if (mode === 'editing') {
+  if (editing) {
     return (
       <li className="task task-editing">
         <TaskForm
           id={`edit-${task.id}`}
           titleLabel="Title"
-          initial={task}
+          initial={fieldsOf(task)}
+          known={known}
           submitLabel="Save"
           busyLabel="Saving…"
-          onSubmit={async (fields) => {
-            await onEdit(fields);
-            setMode('shown');
+          onSubmit={async (changed, all) => {
+            await actions.onEdit(task, changed, all);
+            setEditing(false);
           }}
-          onCancel={() => setMode('shown')}
+          onCancel={() => setEditing(false)}
         />
       </li>
     );
   }
 
   return (
-    <li className="task" data-done={task.completed} data-asking={mode === 'deleting'}>
-      <span className="check">
-        <input
-          type="checkbox"
-          id={checkboxId(task)}
-          checked={task.completed}
-          aria-describedby={task.description ? `about-${task.id}` : undefined}
-          onChange={(event) => onComplete(event.target.checked)}
-        />
+    <li
+      className="task"
+      data-done={task.completed}
+      data-selected={selected ?? undefined}
+      data-moving={moving || undefined}
+      style={shift === 0 ? undefined : { transform: `translateY(${shift}px)` }}
+    >
+      {handle && (
+        <button type="button" className="icon handle" aria-label={`Move “${task.title}”`} aria-describedby="how-to-move" {...handle}>
+          <Grip />
+        </button>
+      )}
+      <span className={selected === null ? 'check' : 'check check-select'} data-priority={task.priority ?? undefined}>
+        {selected === null ? (
+          <input
+            type="checkbox"
+            id={checkboxId(task)}
+            checked={task.completed}
+            aria-describedby={`about-${task.id}`}
+            onChange={(event) => actions.onComplete(task, event.target.checked)}
+          />
+        ) : (
+          <input
+            type="checkbox"
+            id={checkboxId(task)}
+            checked={selected}
+            aria-label={`Select “${task.title}”`}
+            aria-describedby={`about-${task.id}`}
+            onChange={(event) => actions.onSelect(task, event.target.checked, (event.nativeEvent as MouseEvent).shiftKey)}
+          />
+        )}
         <Tick />
       </span>
       <div className="task-text">
         <label htmlFor={checkboxId(task)}>
           <span className="task-title">{task.title}</span>
         </label>
-        {task.description && (
-          <p id={`about-${task.id}`} className="task-about">
-            {task.description}
-          </p>
-        )}
+        <div id={`about-${task.id}`}>
+          {task.description && <p className="task-about">{task.description}</p>}
+          <Facts task={task} now={now} today={today} showList={showList} />
+        </div>
       </div>
-      {mode === 'shown' ? (
+      {selected === null && (
         <div className="task-actions">
-          <button ref={editButton} type="button" className="icon" aria-label={`Edit “${task.title}”`} onClick={() => setMode('editing')}>
+          <button ref={editButton} type="button" className="icon" aria-label={`Edit “${task.title}”`} onClick={() => setEditing(true)}>
             <Pencil />
           </button>
-          <button
-            ref={deleteButton}
-            type="button"
-            className="icon icon-danger"
-            aria-label={`Delete “${task.title}”`}
-            onClick={() => setMode('deleting')}
-          >
+          <button type="button" className="icon icon-danger" aria-label={`Delete “${task.title}”`} onClick={() => actions.onRemove(task)}>
             <Bin />
           </button>
         </div>
-      ) : (
-        <DeleteQuestion title={task.title} onKeep={() => setMode('shown')} onDelete={onRemove} />
       )}
     </li>
   );
 }
 
-/**
- * Deleting cannot be undone, so it is asked for twice. The harmless answer has the focus, and lies where the bin was: neither
- * Enter pressed twice nor a double click deletes.
- */
-function DeleteQuestion({ title, onKeep, onDelete }: { title: string; onKeep: () => void; onDelete: () => Promise<boolean> }) {
-  const keep = useRef<HTMLButtonElement>(null);
-  const [busy, setBusy] = useState(false);
-  useEffect(() => keep.current?.focus(), []);
-
-  async function remove() {
-    if (busy) return;
-    setBusy(true);
-    if (!(await onDelete())) onKeep();
-  }
-
+/** When it is due, how urgent it is, and where it belongs. */
+function Facts({ task, now, today, showList }: { task: Task; now: Date; today: string; showList: boolean }) {
+  const list = showList ? task.list : null;
+  if (task.due === null && task.priority === null && list === null && task.tags.length === 0) return null;
   return (
-    <div
-      className="question"
-      role="group"
-      aria-label={`Delete “${title}”?`}
-      onKeyDown={(event) => {
-        if (event.key === 'Escape' && !busy) onKeep();
-      }}
-    >
-      <span aria-hidden>Delete for good?</span>
-      <button type="button" className="danger" aria-disabled={busy} onClick={remove}>
-        {busy ? 'Deleting…' : 'Delete'}
-      </button>
-      <button ref={keep} type="button" className="quiet" onClick={onKeep}>
-        Keep
-      </button>
+    <div className="facts">
+      {task.due !== null && <Due due={task.due} done={task.completed} now={now} today={today} />}
+      {task.priority !== null && (
+        <span className="fact" data-priority={task.priority}>
+          <Flag />
+          {inWords(task.priority)}
+          <span className="visually-hidden"> priority</span>
+        </span>
+      )}
+      {list !== null && (
+        <span className="fact">
+          <Lines />
+          <span className="visually-hidden">List: </span>
+          {list}
+        </span>
+      )}
+      {task.tags.map((tag) => (
+        <span key={tag} className="tag">
+          <span className="visually-hidden">Tag: </span>
+          {tag}
+        </span>
+      ))}
     </div>
+  );
+}
+
+function Due({ due, done, now, today }: { due: string; done: boolean; now: Date; today: string }) {
+  const when = whenOf(due);
+  const overdue = !done && when.over <= now.getTime();
+  const there = elsewhere(due);
+  return (
+    <span className="fact due" data-when={done ? undefined : overdue ? 'overdue' : when.day === today ? 'today' : undefined}>
+      <Calendar />
+      <span className="visually-hidden">{overdue ? 'Overdue: ' : 'Due: '}</span>
+      <span>
+        <time dateTime={due.replace(/\[.*$/, '')}>{wordsOf(when, today)}</time>
+        {there !== null && <span className="elsewhere"> ({there})</span>}
+      </span>
+    </span>
   );
 }

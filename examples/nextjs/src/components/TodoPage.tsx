@@ -1,42 +1,41 @@
 'use client';
 
 import { useCallback, useEffect, useRef, useState } from 'react';
-import { authClient, leave } from '@/lib/auth-client';
-import { dropAllDrafts, startDrafts } from '@/lib/drafts';
-import { createTodoApi, type Filter, type Task, type TodoApi } from '@/lib/todo-api';
-import { Cross, Tick, Wordmark } from './icons';
+import { leave } from '@/lib/auth-client';
+import { startDrafts } from '@/lib/drafts';
+import { dayOf } from '@/lib/due';
+import { changesOf, fieldsOf, newTaskOf } from '@/lib/fields';
+import { createTodoApi, type Task, type TodoApi } from '@/lib/todo-api';
+import { defaultsOf, filtersOf, matches, nameOf, type View } from '@/lib/view';
+import { ListState } from './ListState';
+import { Notices } from './Notices';
+import { SelectionBar } from './SelectionBar';
+import { Sidebar } from './Sidebar';
 import { TaskForm } from './TaskForm';
-import { checkboxId, TaskRow } from './TaskRow';
+import { TaskList } from './TaskList';
+import { checkboxId, type RowActions } from './TaskRow';
+import { Toolbar } from './Toolbar';
+import { Wordmark } from './icons';
+import { useCounts } from './useCounts';
+import { ofTasks, useDeletes } from './useDeletes';
+import { useNow } from './useNow';
+import { useSelection } from './useSelection';
+import { useSession } from './useSession';
 import { messageOf, useTasks } from './useTasks';
+import { useView } from './useView';
 
-const FILTERS: { value: Filter; label: string }[] = [
-  { value: 'all', label: 'All' },
-  { value: 'open', label: 'Open' },
-  { value: 'done', label: 'Done' },
-];
+type Props = { user: { id: string; name: string; email: string }; apiUrl: string; initialView: View };
 
-const EMPTY: Record<Filter, { title: string; text: string }> = {
-  all: { title: 'A clean page', text: 'Write down the first thing on your mind, above.' },
-  open: { title: 'All done', text: 'Nothing is waiting for you.' },
-  done: { title: 'Nothing done yet', text: 'What you tick off is kept here.' },
-};
-
-const CHANNEL = 'todo.session';
-
-type Props = { user: { id: string; name: string; email: string }; apiUrl: string; initialFilter: Filter };
-
-export function TodoPage({ user, apiUrl, initialFilter }: Props) {
+export function TodoPage({ user, apiUrl, initialView }: Props) {
   const [api, setApi] = useState<TodoApi | null>(null);
   const [wait, setWait] = useState<number | null>(null);
   const [problem, setProblem] = useState<string | null>(null);
   const [said, setSaid] = useState({ text: '', count: 0 });
-  const [filter, setFilter] = useState(initialFilter);
   const [loadingMore, setLoadingMore] = useState(false);
-  const [signingOut, setSigningOut] = useState(false);
-  const { list, reload, complete, add, edit, remove, loadMore } = useTasks(api, filter);
-
-  /** For screen readers: what a sighted user sees happen. */
-  const say = useCallback((text: string) => setSaid((old) => ({ text, count: old.count + 1 })), []);
+  const { view, ...address } = useView(initialView);
+  const now = useNow();
+  const today = dayOf(now);
+  const placeName = nameOf(view);
 
   useEffect(() => {
     const stopDrafts = startDrafts(user.id);
@@ -44,17 +43,19 @@ export function TodoPage({ user, apiUrl, initialFilter }: Props) {
     return stopDrafts;
   }, [apiUrl, user.id]);
 
-  // Signed out in another tab, or brought back by the back button: the session may be over.
-  useEffect(() => {
-    const channel = new BroadcastChannel(CHANNEL);
-    channel.onmessage = () => leave('signed-out');
-    const onShow = (event: PageTransitionEvent) => event.persisted && window.location.reload();
-    window.addEventListener('pageshow', onShow);
-    return () => {
-      channel.close();
-      window.removeEventListener('pageshow', onShow);
-    };
-  }, []);
+  const deletes = useDeletes({
+    api,
+    userId: user.id,
+    onGone: (tasks) => refresh(tasks),
+    onFailed: setProblem,
+  });
+  const { counts, refresh } = useCounts(api, today, deletes.deleting);
+  const { list, ...calls } = useTasks(api, view, today, deletes.hidden, refresh);
+  const selection = useSelection(list.tasks);
+  const { signingOut, signOut } = useSession(deletes.finishAll, setProblem);
+
+  /** For screen readers: what a sighted user sees happen. */
+  const say = useCallback((text: string) => setSaid((old) => ({ text, count: old.count + 1 })), []);
 
   // Where the focus goes once the list has changed: on to the neighbour of a row that left, or to the first new row.
   const focusNext = useRef<{ id: string; onlyIfLost: boolean } | null>(null);
@@ -65,36 +66,82 @@ export function TodoPage({ user, apiUrl, initialFilter }: Props) {
     focusNext.current = null;
   }, [list.tasks]);
 
-  function neighbour(task: Task) {
-    const at = list.tasks.findIndex((other) => other.id === task.id);
-    const next = list.tasks[at + 1] ?? list.tasks[at - 1];
+  function neighbour(leaving: Task[]) {
+    const ids = new Set(leaving.map(({ id }) => id));
+    const at = list.tasks.findIndex(({ id }) => ids.has(id));
+    const stays = (task: Task) => !ids.has(task.id);
+    const next = list.tasks.slice(at).find(stays) ?? list.tasks.slice(0, at).findLast(stays);
     return { id: next ? checkboxId(next) : 'new-title', onlyIfLost: true };
   }
 
-  async function onComplete(task: Task, completed: boolean) {
+  /** The place and the filters change: what was chosen is not what is shown any more. */
+  function leavesRows<T>(change: (value: T) => void) {
+    return (value: T) => {
+      setProblem(null);
+      selection.end();
+      change(value);
+    };
+  }
+  const goTo = leavesRows(address.goTo);
+  const refine = leavesRows(address.refine);
+
+  const rows: RowActions = {
+    async onComplete(task, completed) {
+      setProblem(null);
+      const next = neighbour([task]);
+      try {
+        const answer = await calls.complete(task, completed);
+        if (!matches(answer, view, today)) focusNext.current = next;
+        say(`“${answer.title}” is ${answer.completed ? 'done' : 'open again'}.`);
+      } catch (error) {
+        setProblem(`“${task.title}” was not changed. ${messageOf(error)}`);
+      }
+    },
+    async onEdit(task, changed, all) {
+      const answer = await calls.edit(task, changesOf(changed, all));
+      const belongs = matches(answer, view, today);
+      if (!belongs) focusNext.current = neighbour([task]);
+      say(`“${answer.title}” is saved.${belongs ? '' : ' It is not in this view any more.'}`);
+    },
+    onRemove: (task) => remove([task]),
+    onSelect: selection.select,
+  };
+
+  function remove(tasks: Task[]) {
     setProblem(null);
-    const next = neighbour(task);
-    try {
-      const answer = await complete(task, completed);
-      const leaves = filter !== 'all' && answer.completed !== (filter === 'done');
-      if (leaves) focusNext.current = next;
-      say(`“${answer.title}” is ${answer.completed ? 'done' : 'open again'}.`);
-    } catch (error) {
-      setProblem(`“${task.title}” was not changed. ${messageOf(error)}`);
-    }
+    focusNext.current = neighbour(tasks);
+    deletes.start(tasks);
+    const what = tasks.length === 1 ? `“${tasks[0]!.title}” is` : `${ofTasks(tasks.length)} are`;
+    say(`${what} deleted. Press Control and Z to undo.`);
   }
 
-  async function onRemove(task: Task): Promise<boolean> {
+  function undo(key?: number) {
+    const tasks = deletes.undo(key);
+    const [first] = tasks;
+    if (!first) return;
+    focusNext.current = { id: checkboxId(first), onlyIfLost: false };
+    say(tasks.length === 1 ? `“${first.title}” is back.` : `${tasks.length} tasks are back.`);
+  }
+
+  const undoLast = useRef(undo);
+  undoLast.current = undo;
+  useEffect(() => {
+    function onKeyDown(event: KeyboardEvent) {
+      const isTyping = (event.target as Element).matches?.('textarea, select, input:not([type=checkbox], [type=radio])');
+      if (event.key.toLowerCase() !== 'z' || !(event.ctrlKey || event.metaKey) || event.shiftKey || isTyping) return;
+      undoLast.current();
+    }
+    window.addEventListener('keydown', onKeyDown);
+    return () => window.removeEventListener('keydown', onKeyDown);
+  }, []);
+
+  async function onMove(task: Task, to: number) {
     setProblem(null);
-    focusNext.current = neighbour(task);
+    say(`“${task.title}” is at position ${to + 1} of ${list.tasks.length}.`);
     try {
-      await remove(task);
-      say(`“${task.title}” is deleted.`);
-      return true;
+      await calls.move(task, to);
     } catch (error) {
-      focusNext.current = null;
-      setProblem(`“${task.title}” was not deleted. ${messageOf(error)}`);
-      return false;
+      setProblem(`“${task.title}” was not moved. ${messageOf(error)}`);
     }
   }
 
@@ -103,7 +150,7 @@ export function TodoPage({ user, apiUrl, initialFilter }: Props) {
     setLoadingMore(true);
     setProblem(null);
     try {
-      const fresh = await loadMore();
+      const fresh = await calls.loadMore();
       if (fresh[0]) focusNext.current = { id: checkboxId(fresh[0]), onlyIfLost: false };
       say(fresh.length === 1 ? 'One more task.' : `${fresh.length} more tasks.`);
     } catch (error) {
@@ -113,44 +160,59 @@ export function TodoPage({ user, apiUrl, initialFilter }: Props) {
     }
   }
 
-  function onFilter(value: Filter) {
+  async function onCompleteSelected(completed: boolean) {
     setProblem(null);
-    setFilter(value);
-    window.history.replaceState(null, '', value === 'all' ? '/' : `/?show=${value}`);
+    const chosen = selection.selected;
+    focusNext.current = neighbour(chosen);
+    const { failed, error } = await calls.completeEach(chosen, completed);
+    const count = chosen.length - failed.length;
+    if (count > 0) say(`${count === 1 ? 'One task is' : `${count} tasks are`} ${completed ? 'done' : 'open again'}.`);
+    if (failed.length === 0) return selection.end();
+    setProblem(`${failed.length === 1 ? `“${failed[0]!.title}” was` : `${failed.length} tasks were`} not changed. ${messageOf(error)}`);
   }
 
-  async function onSignOut() {
-    if (signingOut) return;
-    setSigningOut(true);
-    setProblem(null);
-    const failed = await authClient.signOut().then(
-      ({ error }) => error !== null,
-      () => true,
-    );
-    if (failed) {
-      setSigningOut(false);
-      setProblem('You are still signed in: the sign-in service cannot be reached. Please try again.');
-      return;
+  async function countOpen(): Promise<number | null> {
+    // What waits for an undo would be counted, and completed.
+    if (!(await deletes.finishAll())) return null;
+    try {
+      const count = await api!.count({ ...filtersOf(view, today), completed: false });
+      if (count > 0) return count;
+      say('No task is open here.');
+    } catch (error) {
+      setProblem(messageOf(error));
     }
-    dropAllDrafts();
-    new BroadcastChannel(CHANNEL).postMessage('signed-out');
-    leave('signed-out');
+    return null;
   }
 
-  const nothing = list.state === 'ready' && list.tasks.length === 0;
-  const first = list.state === 'loading' && list.tasks.length === 0;
+  async function onCompleteAll() {
+    setProblem(null);
+    try {
+      const count = await calls.completeAll();
+      selection.end();
+      say(count === 1 ? 'One task is done.' : `${count} tasks are done.`);
+    } catch (error) {
+      setProblem(`The tasks were not changed. ${messageOf(error)}`);
+    }
+  }
+
+  const known = {
+    lists: Object.keys(counts?.lists ?? {}).filter(Boolean),
+    tags: Object.keys(counts?.tags ?? {}),
+  };
 
   return (
-    <>
+    <div className="shell">
       <header className="top">
         <Wordmark />
         <div className="who">
           <span title={user.email}>{user.name || user.email}</span>
-          <button type="button" className="quiet" aria-disabled={signingOut} onClick={onSignOut}>
+          <button type="button" className="quiet" aria-disabled={signingOut} onClick={signOut}>
             {signingOut ? 'Signing out…' : 'Sign out'}
           </button>
         </div>
       </header>
+
+      <Sidebar view={view} counts={counts} placeName={placeName} goTo={goTo} refine={refine} />
 
       <main className="page">
         <h1 className="visually-hidden">Your tasks</h1>
@@ -159,68 +221,41 @@ export function TodoPage({ user, apiUrl, initialFilter }: Props) {
           <TaskForm
             key={api ? 'ready' : 'starting'}
             id="new"
-            titleLabel="New task"
+            titleLabel={view.list ? `New task in ${view.list}` : view.due === 'today' ? 'New task for today' : 'New task'}
+            initial={fieldsOf(defaultsOf(view, today))}
+            known={known}
             submitLabel="Add task"
             busyLabel="Adding…"
-            onSubmit={async (fields) => {
-              const task = await add(fields);
-              say(`“${task.title}” is added.`);
+            onSubmit={async (_, all) => {
+              const task = await calls.add(newTaskOf(all));
+              say(`“${task.title}” is added.${matches(task, view, today) ? '' : ' It is not in this view.'}`);
             }}
           />
         </section>
 
         <section aria-labelledby="list-heading">
-          <div className="list-head">
-            <h2 id="list-heading">Tasks</h2>
-            <fieldset className="filter">
-              <legend className="visually-hidden">Show</legend>
-              {FILTERS.map(({ value, label }) => (
-                <label key={value}>
-                  <input type="radio" name="filter" value={value} checked={filter === value} onChange={() => onFilter(value)} />
-                  <span>{label}</span>
-                </label>
-              ))}
-            </fieldset>
-          </div>
-
-          {list.state === 'failed' ? (
-            <div className="sheet message" role="alert">
-              <h3>Your tasks could not be loaded</h3>
-              <p>{list.problem}</p>
-              <button type="button" className="primary" onClick={reload}>
-                Try again
-              </button>
-            </div>
-          ) : nothing ? (
-            <div className="message">
-              <span className="empty-art">
-                <Tick />
-              </span>
-              <h3>{EMPTY[filter].title}</h3>
-              <p>{EMPTY[filter].text}</p>
-            </div>
-          ) : first ? (
-            <div className="sheet skeleton">
-              <p className="visually-hidden">Loading your tasks…</p>
-              <span />
-              <span />
-              <span />
-            </div>
+          <Toolbar
+            view={view}
+            name={placeName}
+            selecting={selection.ids !== null}
+            refine={refine}
+            onSelecting={(on) => (on ? selection.selectNone() : selection.end())}
+          />
+          {list.state === 'failed' || list.tasks.length === 0 ? (
+            <ListState list={list} view={view} onRetry={calls.reload} />
           ) : (
-            <ul className="sheet tasks" role="list" aria-labelledby="list-heading" aria-busy={list.state === 'loading'}>
-              {list.tasks.map((task) => (
-                <TaskRow
-                  key={task.id}
-                  task={task}
-                  onComplete={(completed) => void onComplete(task, completed)}
-                  onEdit={async (fields) => {
-                    const answer = await edit(task, fields);
-                    say(`“${answer.title}” is saved.`);
-                  }}
-                  onRemove={() => onRemove(task)}
-                />
-              ))}
-            </ul>
+            <TaskList
+              {...rows}
+              tasks={list.tasks}
+              busy={list.state === 'loading'}
+              view={view}
+              now={now}
+              today={today}
+              known={known}
+              selected={selection.ids}
+              onMove={onMove}
+              say={say}
+            />
           )}
 
           {list.next && list.state !== 'failed' && (
@@ -228,25 +263,37 @@ export function TodoPage({ user, apiUrl, initialFilter }: Props) {
               {loadingMore ? 'Loading…' : 'Load more'}
             </button>
           )}
+
+          {selection.ids !== null && (
+            <SelectionBar
+              tasks={list.tasks}
+              selected={selection.selected}
+              onSelectAll={selection.selectAll}
+              onClear={selection.selectNone}
+              onComplete={onCompleteSelected}
+              onRemove={() => {
+                remove(selection.selected);
+                selection.end();
+              }}
+              countOpen={countOpen}
+              onCompleteAll={onCompleteAll}
+              onEnd={selection.end}
+            />
+          )}
         </section>
       </main>
 
       <p className="visually-hidden" role="status">
         <span key={said.count}>{said.text}</span>
       </p>
-      <div className="notices">
-        <div role="status">{wait !== null && <p className="notice">The task service is busy. Trying again in {wait === 1 ? 'a second' : `${wait} seconds`}…</p>}</div>
-        <div role="alert">
-          {problem && (
-            <div className="notice notice-problem">
-              <p>{problem}</p>
-              <button type="button" className="icon" aria-label="Dismiss" onClick={() => setProblem(null)}>
-                <Cross />
-              </button>
-            </div>
-          )}
-        </div>
-      </div>
-    </>
+      <Notices
+        wait={wait}
+        problem={problem}
+        onDismiss={() => setProblem(null)}
+        deletions={deletes.waiting}
+        onUndo={undo}
+        onUndoEnds={(key) => void deletes.finish(key)}
+      />
+    </div>
   );
 }

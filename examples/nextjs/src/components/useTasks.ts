@@ -1,72 +1,115 @@
 'use client';
 
-import { useCallback, useEffect, useRef, useState } from 'react';
-import { Problem, type Filter, type Task, type TaskFields, type TodoApi } from '@/lib/todo-api';
+import { useCallback, useEffect, useMemo, useRef, useState } from 'react';
+import { atMost } from '@/lib/at-most';
+import { Problem, type NewTask, type Place, type Task, type TaskChanges, type TodoApi } from '@/lib/todo-api';
+import { filtersOf, inOrder, matches, type View } from '@/lib/view';
 
-export type List = {
+/** For how a failed call is told to the user. */
+export const messageOf = (error: unknown) => (error instanceof Problem ? error.message : 'Something went wrong on this page.');
+
+type List = {
+  /** As the API has returned them. */
   tasks: Task[];
   next: URL | null;
   state: 'loading' | 'ready' | 'failed';
   problem: string | null;
 };
 
-/** For how a failed call is told to the user. */
-export const messageOf = (error: unknown) => (error instanceof Problem ? error.message : 'Something went wrong on this page.');
+/** What the user did and the API has not confirmed yet. It is shown at once, and gone when the call has failed. */
+type Unconfirmed = { id: string; change: Partial<Pick<Task, 'completed' | 'position'>> };
 
-const matches = (task: Task, filter: Filter) => filter === 'all' || task.completed === (filter === 'done');
-
-/** The list under the current filter, and what can be done with it. Failed calls reject with a `Problem`. */
-export function useTasks(api: TodoApi | null, filter: Filter) {
+/** The tasks of the view, and what can be done with them. Failed calls reject with a `Problem`. `hidden` are deleted, or will be. */
+export function useTasks(api: TodoApi | null, view: View, today: string, hidden: ReadonlySet<string>, onChanged: () => void) {
   const [list, setList] = useState<List>({ tasks: [], next: null, state: 'loading', problem: null });
+  const [unconfirmed, setUnconfirmed] = useState<Unconfirmed[]>([]);
   const [round, setRound] = useState(0);
   const reload = useCallback(() => setRound((n) => n + 1), []);
 
-  const update = (change: (tasks: Task[]) => Task[]) => setList((old) => ({ ...old, tasks: change(old.tasks) }));
-  const show = (id: string, completed: boolean) =>
-    update((tasks) => tasks.map((old) => (old.id === id ? { ...old, completed } : old)));
-  const put = (task: Task) => update((tasks) => tasks.map((old) => (old.id === task.id ? task : old)));
+  // What a response meets when it arrives.
+  const now = useRef({ view, today, unconfirmed });
+  now.current = { view, today, unconfirmed };
 
+  const filters = JSON.stringify(filtersOf(view, today));
   useEffect(() => {
     if (!api) return;
     const abort = new AbortController();
     setList((old) => ({ ...old, state: 'loading', problem: null }));
     api
-      .list(filter, abort.signal)
+      .list(JSON.parse(filters), view.sort, abort.signal)
       .then((page) => setList({ ...page, state: 'ready', problem: null }))
       .catch((error: unknown) => {
         if (abort.signal.aborted) return;
         setList({ tasks: [], next: null, state: 'failed', problem: messageOf(error) });
       });
     return () => abort.abort();
-  }, [api, filter, round]);
+  }, [api, filters, view.sort, round]);
 
-  // Switched on and off quickly, a task's calls go out one after the other, and only the last answer counts.
-  const switching = useRef(new Map<string, Promise<Task>>());
+  const tasks = useMemo(() => {
+    const shown = list.tasks.filter((task) => !hidden.has(task.id));
+    return inOrder(shown.map((task) => withChanges(task, unconfirmed)), view.sort);
+  }, [list.tasks, hidden, unconfirmed, view.sort]);
 
-  async function complete(task: Task, completed: boolean): Promise<Task> {
-    const earlier: Promise<unknown> = switching.current.get(task.id) ?? Promise.resolve();
-    const mine = earlier.catch(() => {}).then(() => api!.complete(task.id, completed));
-    switching.current.set(task.id, mine);
-    show(task.id, completed);
+  /** Puts a task, as the API has returned it, where it belongs now: in its place, or out of the list. */
+  function put(task: Task) {
+    const belongs = matches(withChanges(task, now.current.unconfirmed), now.current.view, now.current.today);
+    setList((old) => {
+      const others = old.tasks.filter((other) => other.id !== task.id);
+      return { ...old, tasks: belongs ? [...others, task] : others };
+    });
+    onChanged();
+  }
+
+  // Calls that depend on each other go out one after the other: those of a task's checkbox, and all moves.
+  const lines = useRef(new Map<string, Promise<unknown>>());
+
+  async function attempt(line: string, id: string, change: Unconfirmed['change'], call: () => Promise<Task>): Promise<Task> {
+    const entry = { id, change };
+    const earlier = lines.current.get(line) ?? Promise.resolve();
+    const mine = earlier.catch(() => {}).then(call);
+    lines.current.set(line, mine);
+    setUnconfirmed((old) => [...old, entry]);
     try {
       const answer = await mine;
-      if (switching.current.get(task.id) === mine) {
-        if (matches(answer, filter)) put(answer);
-        else update((tasks) => tasks.filter((old) => old.id !== task.id));
-      }
+      now.current.unconfirmed = now.current.unconfirmed.filter((other) => other !== entry);
+      put(answer);
       return answer;
-    } catch (error) {
-      if (switching.current.get(task.id) === mine) show(task.id, !completed);
-      throw error;
     } finally {
-      if (switching.current.get(task.id) === mine) switching.current.delete(task.id);
+      setUnconfirmed((old) => old.filter((other) => other !== entry));
+      if (lines.current.get(line) === mine) lines.current.delete(line);
     }
   }
 
-  async function add(fields: TaskFields): Promise<Task> {
+  function complete(task: Task, completed: boolean): Promise<Task> {
+    return attempt(`complete ${task.id}`, task.id, { completed }, () => api!.complete(task.id, completed));
+  }
+
+  /** Moves a task in front of the task that is shown at `to`, or behind it if it comes from above. */
+  function move(task: Task, to: number): Promise<Task> {
+    const others = tasks.filter((other) => other.id !== task.id);
+    const [above, below] = [others[to - 1], others[to]];
+    // Until the API has made a key, one that sorts right behind the task above: no key contains a "!".
+    const position = above ? `${above.position}!` : '';
+    const place: Place = above ? { after: above.id } : { before: below!.id };
+    return attempt('moves', task.id, { position }, () => api!.move(task.id, place));
+  }
+
+  /** Completes the tasks and returns those that could not be completed, with the first problem. */
+  async function completeEach(chosen: Task[], completed: boolean) {
+    return atMost(4, chosen, (task) => complete(task, completed));
+  }
+
+  async function completeAll(): Promise<number> {
+    const changed = await api!.completeAll(filtersOf(view, today));
+    reload();
+    onChanged();
+    return changed;
+  }
+
+  async function add(fields: NewTask): Promise<Task> {
     try {
       const task = await api!.add(fields);
-      if (matches(task, filter)) update((tasks) => [task, ...tasks]);
+      put(task);
       return task;
     } catch (error) {
       if (error instanceof Problem && (error.code === 'timeout' || error.code === 'no_answer')) {
@@ -77,31 +120,26 @@ export function useTasks(api: TodoApi | null, filter: Filter) {
     }
   }
 
-  async function edit(task: Task, fields: TaskFields): Promise<Task> {
-    // Only what was changed here, so that a change made elsewhere survives.
-    const changes: Partial<TaskFields> = {};
-    if (fields.title !== task.title) changes.title = fields.title;
-    if (fields.description !== task.description) changes.description = fields.description;
+  async function edit(task: Task, changes: TaskChanges): Promise<Task> {
     if (Object.keys(changes).length === 0) return task;
     const answer = await api!.edit(task.id, changes);
     put(answer);
     return answer;
   }
 
-  async function remove(task: Task): Promise<void> {
-    await api!.remove(task.id);
-    update((tasks) => tasks.filter((old) => old.id !== task.id));
-  }
-
-  /** Appends the next page and answers its tasks. */
+  /** Appends the next page and returns its tasks. */
   async function loadMore(): Promise<Task[]> {
     if (!list.next) return [];
     const page = await api!.more(list.next);
     const known = new Set(list.tasks.map((task) => task.id));
     const fresh = page.tasks.filter((task) => !known.has(task.id));
     setList((old) => (old.next === list.next ? { ...old, tasks: [...old.tasks, ...fresh], next: page.next } : old));
-    return fresh;
+    return inOrder(fresh.filter((task) => !hidden.has(task.id)), view.sort);
   }
 
-  return { list, reload, complete, add, edit, remove, loadMore };
+  return { list: { ...list, tasks }, reload, add, edit, complete, completeEach, completeAll, move, loadMore };
+}
+
+function withChanges(task: Task, unconfirmed: Unconfirmed[]): Task {
+  return unconfirmed.filter(({ id }) => id === task.id).reduce((so_far, { change }) => ({ ...so_far, ...change }), task);
 }

@@ -1,28 +1,23 @@
+import type { FormFields } from './fields';
+import { handOver, takeOver } from './handover';
+
 /**
- * What the user typed and did not yet save: per task being edited, and under `new`. Kept in memory, and handed over to the
- * next page of the same user in this tab when the page goes away (a reload, a session that ended).
+ * The fields that the user changed and did not yet save: per task being edited, and under `new`. Kept in memory, and handed over
+ * to the next page of the same user in this tab when the page goes away (a reload, a session that ended).
  */
-export type Draft = { title: string; description: string };
+export type Draft = Partial<FormFields>;
 
 const KEY = 'todo.drafts';
 const drafts = new Map<string, Draft>();
-let owner: string | null = null;
 
 export function startDrafts(userId: string): () => void {
-  owner = userId;
   drafts.clear();
-  const saved = sessionStorage.getItem(KEY);
-  sessionStorage.removeItem(KEY);
-  if (saved !== null) {
-    const { owner: savedOwner, entries } = JSON.parse(saved) as { owner: string; entries: [string, Draft][] };
-    if (savedOwner === userId) for (const [key, draft] of entries) drafts.set(key, draft);
-  }
-  window.addEventListener('pagehide', handOver);
-  return () => window.removeEventListener('pagehide', handOver);
-}
-
-function handOver() {
-  if (drafts.size > 0) sessionStorage.setItem(KEY, JSON.stringify({ owner, entries: [...drafts] }));
+  for (const [key, draft] of takeOver<[string, Draft][]>(KEY, userId) ?? []) drafts.set(key, draft);
+  const onLeave = () => {
+    if (drafts.size > 0) handOver(KEY, userId, [...drafts]);
+  };
+  window.addEventListener('pagehide', onLeave);
+  return () => window.removeEventListener('pagehide', onLeave);
 }
 
 export const getDraft = (key: string) => drafts.get(key);

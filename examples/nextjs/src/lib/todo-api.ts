@@ -6,10 +6,17 @@ type Schemas = components['schemas'];
 type ListQuery = NonNullable<operations['list_tasks']['parameters']['query']>;
 
 export type Task = Schemas['Task'];
+export type Priority = Schemas['Priority'];
+export type Summary = Schemas['Summary'];
+export type Sort = NonNullable<ListQuery['sort']>;
+export type Filters = Omit<ListQuery, 'limit' | 'cursor' | 'sort'>;
 
-export type Filter = 'all' | 'open' | 'done';
+/** What the page sets of a task. */
+export type TaskChanges = Pick<Schemas['TaskPatch'], 'title' | 'description' | 'due' | 'priority' | 'list' | 'tags'>;
+export type NewTask = TaskChanges & Pick<Schemas['NewTask'], 'title'>;
 
-export type TaskFields = Required<Pick<Schemas['NewTask'], 'title' | 'description'>>;
+/** Where a task is moved to in the manual order: next to a task that the user sees. */
+export type Place = { before: string } | { after: string };
 
 /** The API's codes, and what else can go wrong: a proxy in between answers with its status. */
 type Code = Schemas['Problem']['code'] | 'no_token' | 'no_answer' | 'unreachable' | `status_${number}`;
@@ -32,6 +39,8 @@ const PAGE_SIZE = 20;
 const ANSWER_WITHIN_MS = 20_000;
 const LONGEST_WAIT_S = 15;
 const MOST_WAITS = 2;
+/** A deletion waits 6 s for an undo, and the page may be left then. */
+const LEAVING_WITHIN_MS = 30_000;
 
 type Options = {
   baseUrl: string;
@@ -62,8 +71,10 @@ export function createTodoApi({ baseUrl, userId, onWait, onSessionEnded }: Optio
   /**
    * Sends a request with the token. A refused token is replaced and a busy service waited for, both a bounded number of
    * times. `repeatable`: doing it twice is doing it once, so it may be sent again even if it is not known to have failed.
+   * `patient`: a busy service is waited for.
    */
-  async function send(method: string, url: URL, { body, signal, repeatable = true }: SendOptions = {}): Promise<Response> {
+  async function send(method: string, url: URL, options: SendOptions = {}): Promise<Response> {
+    const { body, signal, repeatable = true, patient = true } = options;
     let renewed = false;
     let waits = 0;
     for (;;) {
@@ -89,7 +100,7 @@ export function createTodoApi({ baseUrl, userId, onWait, onSessionEnded }: Optio
         continue;
       }
       const certainlyNotDone = problem.code === 'unavailable' || problem.code === 'rate_limited';
-      if ((response.status === 503 || response.status === 429) && (repeatable || certainlyNotDone) && waits < MOST_WAITS) {
+      if ((response.status === 503 || response.status === 429) && (repeatable || certainlyNotDone) && patient && waits < MOST_WAITS) {
         const seconds = Number.parseInt(response.headers.get('Retry-After') ?? '2', 10) || 2;
         if (seconds <= LONGEST_WAIT_S) {
           waits += 1;
@@ -120,26 +131,38 @@ export function createTodoApi({ baseUrl, userId, onWait, onSessionEnded }: Optio
 
   const task = (id: string, rest = '') => new URL(`tasks/${encodeURIComponent(id)}${rest}`, base);
 
+  function tasks(path: string, query: ListQuery): URL {
+    const url = new URL(path, base);
+    for (const [name, value] of Object.entries(query)) {
+      for (const one of [value ?? []].flat()) url.searchParams.append(name, String(one));
+    }
+    return url;
+  }
+
   async function page(url: URL, signal?: AbortSignal): Promise<Page> {
     const response = await send('GET', url, { signal });
     return { tasks: (await response.json()) as Task[], next: nextPage(response.headers.get('Link'), url) };
   }
 
   return {
-    list(filter: Filter, signal?: AbortSignal): Promise<Page> {
-      const query: ListQuery = { limit: PAGE_SIZE };
-      if (filter !== 'all') query.completed = filter === 'done';
-      const url = new URL('tasks', base);
-      for (const [name, value] of Object.entries(query)) url.searchParams.set(name, String(value));
-      return page(url, signal);
+    list(filters: Filters, sort: Sort, signal?: AbortSignal): Promise<Page> {
+      return page(tasks('tasks', { ...filters, sort, limit: PAGE_SIZE }), signal);
     },
     more: page,
-    async add(fields: TaskFields): Promise<Task> {
+    async summary(signal?: AbortSignal): Promise<Summary> {
+      const response = await send('GET', new URL('tasks/summary', base), { signal, patient: false });
+      return (await response.json()) as Summary;
+    },
+    async count(filters: Filters, signal?: AbortSignal): Promise<number> {
+      const response = await send('GET', tasks('tasks/count', filters), { signal, patient: false });
+      return ((await response.json()) as Schemas['Count']).count;
+    },
+    async add(fields: NewTask): Promise<Task> {
       const body: Schemas['NewTask'] = fields;
       const response = await send('POST', new URL('tasks', base), { body, repeatable: false });
       return (await response.json()) as Task;
     },
-    async edit(id: string, changes: Partial<TaskFields>): Promise<Task> {
+    async edit(id: string, changes: TaskChanges): Promise<Task> {
       const body: Schemas['TaskPatch'] = changes;
       const response = await send('PATCH', task(id), { body });
       return (await response.json()) as Task;
@@ -149,16 +172,40 @@ export function createTodoApi({ baseUrl, userId, onWait, onSessionEnded }: Optio
       const response = await send('PATCH', task(id, '/complete'), { body });
       return (await response.json()) as Task;
     },
+    /** Completes every open task that the filters mean, in one step, and returns how many were changed. */
+    async completeAll(filters: Filters): Promise<number> {
+      const body: Schemas['TaskPatch'] = { completed: true };
+      const response = await send('PATCH', tasks('tasks', { ...filters, completed: false }), { body });
+      return ((await response.json()) as Schemas['BulkResult']).changed;
+    },
+    async move(id: string, place: Place): Promise<Task> {
+      const body: Schemas['Move'] = place;
+      const response = await send('POST', task(id, '/move'), { body });
+      return (await response.json()) as Task;
+    },
     async remove(id: string): Promise<void> {
       await send('DELETE', task(id)).catch((error: unknown) => {
         // Deleted already, by an earlier try or elsewhere: that is what was asked for.
         if (!(error instanceof Problem && error.code === 'task_not_found')) throw error;
       });
     },
+    /** Gets a token that will still be good when the page is left: there is no time for it then. */
+    prepareToLeave(): void {
+      tokens.renewIfItEndsWithin(LEAVING_WITHIN_MS).catch(() => {});
+    },
+    /** Deletes while the page is being left. The browser sends the requests after the page is gone; no response is read. */
+    removeAndLeave(ids: string[]): void {
+      const token = tokens.current();
+      if (token === null) return;
+      for (const id of ids) {
+        const options = { method: 'DELETE', keepalive: true, headers: { Authorization: `Bearer ${token}` } } as const;
+        void fetch(task(id), { ...options, cache: 'no-store', credentials: 'omit' }).catch(() => {});
+      }
+    },
   };
 }
 
-type SendOptions = { body?: unknown; signal?: AbortSignal; repeatable?: boolean };
+type SendOptions = { body?: unknown; signal?: AbortSignal; repeatable?: boolean; patient?: boolean };
 
 async function fetchOrProblem(base: URL, url: URL, init: RequestInit & { signal?: AbortSignal }): Promise<Response> {
   const patience = AbortSignal.timeout(ANSWER_WITHIN_MS);
@@ -187,8 +234,6 @@ function nextPage(header: string | null, asked: URL): URL | null {
     const [, target, parameters] = /^\s*<([^>]*)>(.*)$/.exec(link) ?? [];
     if (target === undefined || !/;\s*rel="?next"?/i.test(parameters ?? '')) continue;
     const next = new URL(target, asked);
-    const completed = asked.searchParams.get('completed');
-    if (completed !== null && !next.searchParams.has('completed')) next.searchParams.set('completed', completed);
     return next.origin === asked.origin && next.pathname === asked.pathname ? next : null;
   }
   return null;

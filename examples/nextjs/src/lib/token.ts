@@ -21,17 +21,23 @@ export function createTokenSource(userId: string) {
     if (error?.status === 401) throw new SessionEnded();
     if (error || !data) throw new TokenUnavailable('The sign-in service has a problem.');
     // Somebody may have signed in as another user in another tab. This page shows the first one's tasks.
-    if (subject(data.token) !== userId) throw new SessionEnded();
+    if (claims(data.token).sub !== userId) throw new SessionEnded();
     return data.token;
   }
 
+  function renew(): Promise<string> {
+    pending ??= request()
+      .then((fresh) => (token = fresh))
+      .finally(() => (pending = null));
+    return pending;
+  }
+
   return {
-    get(): Promise<string> {
-      if (token !== null) return Promise.resolve(token);
-      pending ??= request()
-        .then((fresh) => (token = fresh))
-        .finally(() => (pending = null));
-      return pending;
+    get: (): Promise<string> => (token === null ? renew() : Promise.resolve(token)),
+    current: () => token,
+    async renewIfItEndsWithin(ms: number): Promise<void> {
+      const ends = token === null ? 0 : Number(claims(token).exp) * 1000;
+      if (ends < Date.now() + ms) await renew();
     },
     /** Drops `used`, unless it has been replaced already. */
     forget(used: string): void {
@@ -40,9 +46,9 @@ export function createTokenSource(userId: string) {
   };
 }
 
-/** The claim `sub`, unverified: verifying is the API's business. */
-function subject(token: string): unknown {
+/** The claims of a token, unverified: verifying is the API's business. */
+function claims(token: string): { sub?: unknown; exp?: unknown } {
   const payload = token.split('.')[1] ?? '';
   const bytes = Uint8Array.from(atob(payload.replace(/-/g, '+').replace(/_/g, '/')), (c) => c.charCodeAt(0));
-  return (JSON.parse(new TextDecoder().decode(bytes)) as { sub?: unknown }).sub;
+  return JSON.parse(new TextDecoder().decode(bytes)) as { sub?: unknown; exp?: unknown };
 }

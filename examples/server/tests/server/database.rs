@@ -471,15 +471,19 @@ async fn tasks_whose_ids_are_taken_are_not_moved_but_counted() {
 #[test]
 fn a_command_about_a_user_changes_no_other_database() {
     let setup = Setup::new(Framework::ANY);
-    let outcome = setup.run(&["user", "erase", "ann"]);
-    assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(outcome.log.contains("todo.db"), "{outcome:?}");
+    for command in ["erase", "export", "import"] {
+        let outcome = setup.run(&["user", command, "ann"]);
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        assert!(outcome.log.contains("todo.db"), "{outcome:?}");
+    }
     assert_eq!(std::fs::read_dir(setup.path()).expect("a directory").count(), 0, "no file was created");
     for (arguments, text) in [
         (&["user"][..], "Usage"),
         (&["user", "erase"], "<ID>"),
         (&["user", "erase", ""], "ID"),
         (&["user", "move", "ann"], "<TO>"),
+        (&["user", "export"], "<ID>"),
+        (&["user", "import", ""], "ID"),
         (&["user", "move", "ann", "ann"], "the same user"),
     ] {
         let outcome = setup.run(arguments);

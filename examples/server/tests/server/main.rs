@@ -7,7 +7,7 @@
 //! | module | why it does not depend on the framework |
 //! | --- | --- |
 //! | `better_auth` (which cause the log names) | the verifier logs it |
-//! | `cloud`, `database`, `durability` | they test what is below `TodoService`; each framework has one case |
+//! | `cloud`, `copies`, `database`, `durability` | they test what is below `TodoService`; each framework has one case |
 //! | `dev`, `settings`, `docs` (the committed document) | they test what runs before the framework is mounted |
 //! | `floods`, `stopping`, `unread`, `unreadable`, `uploads` and `overload` where nothing reaches the API | hyper and `todo_server::connection` do this |
 //! | `logs` (levels, request ids), `log_lines` (HTTP/2, honest traffic), `metrics` (port, dashboard, batches) | logging and counting surround the framework |
@@ -16,6 +16,7 @@
 
 mod better_auth;
 mod cloud;
+mod copies;
 mod cors;
 mod database;
 mod dev;

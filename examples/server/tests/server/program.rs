@@ -2,10 +2,10 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read},
+    io::{BufRead as _, BufReader, Read, Write as _},
     net::SocketAddr,
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -69,7 +69,7 @@ impl Setup {
         fs::write(self.path().join(name), content).expect("a file");
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_todo-server"));
         command
             .args(arguments)
@@ -96,7 +96,10 @@ impl Setup {
 
     /// Starts the program without waiting for it.
     pub(crate) fn spawn(&self, arguments: &[&str]) -> Program {
-        let mut child = self.command(arguments).spawn().expect("the program starts");
+        self.program(self.command(arguments).spawn().expect("the program starts"))
+    }
+
+    fn program(&self, mut child: Child) -> Program {
         Program {
             output: Text::read(child.stdout.take().expect("piped")),
             log: Text::read(child.stderr.take().expect("piped")),
@@ -126,6 +129,25 @@ impl Setup {
             std::net::TcpStream::connect(address).ok()
         });
         Server { address, program, metrics: OnceLock::new() }
+    }
+
+    /// Starts the program with an input that the caller writes.
+    pub(crate) fn spawn_piped(&self, arguments: &[&str]) -> (Program, ChildStdin) {
+        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().expect("the program starts");
+        let input = child.stdin.take().expect("piped");
+        (self.program(child), input)
+    }
+
+    /// Runs the program to its end with this input, and returns its output byte for byte.
+    pub(crate) fn run_with(&self, arguments: &[&str], input: &[u8]) -> Outcome {
+        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().expect("the program starts");
+        let (mut writer, input) = (child.stdin.take().expect("piped"), input.to_vec());
+        // A program that ends before it has read everything closes the pipe.
+        let written = thread::spawn(move || writer.write_all(&input));
+        let output = child.wait_with_output().expect("its output");
+        let _ = written.join().expect("it writes");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        Outcome { code: output.status.code(), output: text(output.stdout), log: text(output.stderr) }
     }
 
     /// Runs the program to its end.

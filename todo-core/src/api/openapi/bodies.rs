@@ -20,6 +20,23 @@ pub(super) enum RequestBody {
     Transfer,
 }
 
+/// The schema of this name, or null.
+fn or_null(name: &str) -> Value {
+    json!({"oneOf": [reference(name), {"type": "null"}]})
+}
+
+/// The fields that an absent member leaves alone, or that are empty in a new task.
+fn planning(position: &Value) -> Value {
+    json!({
+        "due": or_null("Due"),
+        "priority": or_null("Priority"),
+        "list": or_null("ListName"),
+        "tags": or_null("Tags"),
+        "position": position,
+        "metadata": or_null("Metadata"),
+    })
+}
+
 impl RequestBody {
     pub(super) const ALL: [Self; 7] =
         [Self::Create, Self::Replace, Self::Patch, Self::PatchMany, Self::Complete, Self::Move, Self::Transfer];
@@ -71,18 +88,6 @@ impl RequestBody {
             })
         };
         let completed = |text: &str| json!({"type": "boolean", "description": text});
-        let or_null = |name: &str| json!({"oneOf": [reference(name), {"type": "null"}]});
-        // The fields that an absent member leaves alone, or that are empty in a new task.
-        let planning = |position: Value| {
-            json!({
-                "due": or_null("Due"),
-                "priority": or_null("Priority"),
-                "list": or_null("ListName"),
-                "tags": or_null("Tags"),
-                "position": position,
-                "metadata": or_null("Metadata"),
-            })
-        };
         let with = |mut properties: Value, more: Value| {
             if let (Value::Object(properties), Value::Object(more)) = (&mut properties, more) {
                 properties.extend(more);
@@ -94,7 +99,7 @@ impl RequestBody {
                 "A task to create. `null` is treated like an absent field.",
                 json!(["title"]),
                 with(
-                    planning(or_null("Position")),
+                    planning(&or_null("Position")),
                     json!({
                         "title": title,
                         "description": description("Details. `null` is treated like an absent field."),
@@ -107,7 +112,7 @@ impl RequestBody {
                 "The new content of a task. Absent fields other than the description do not change; `null` empties them.",
                 json!(["title"]),
                 with(
-                    planning(reference("Position")),
+                    planning(&reference("Position")),
                     json!({
                         "title": title,
                         "description": description("Details. If absent or `null`, the description is removed."),
@@ -120,7 +125,7 @@ impl RequestBody {
                  merged.",
                 json!([]),
                 with(
-                    planning(reference("Position")),
+                    planning(&reference("Position")),
                     json!({
                         "title": title,
                         "description": description("Details. `null` removes the description."),

@@ -215,7 +215,7 @@ pub async fn lists_are_filtered_and_sorted(app: &dyn App) {
         assert_eq!(titles(&reply.ok(200)), [expected]);
         if expected == "B" {
             let link = reply.header("link");
-            query = link.strip_prefix('<').and_then(|link| link.split_once('>')).unwrap().0.to_owned();
+            link.strip_prefix('<').and_then(|link| link.split_once('>')).unwrap().0.clone_into(&mut query);
         } else {
             assert!(!reply.headers.contains_key("link"));
         }
@@ -230,7 +230,7 @@ pub async fn lists_are_filtered_and_sorted(app: &dyn App) {
 /// Filters that contradict each other, or name what does not exist, are rejected.
 pub async fn invalid_filters_are_reported(app: &dyn App) {
     let ann = client(app, "ann");
-    let many: String = (0..21).map(|number| format!("&tag={number}")).collect();
+    let many = (0..21).fold(String::new(), |query, number| format!("{query}&tag={number}"));
     for (query, field, message) in [
         ("?due=none&due_from=2026-12-01", "due", "must not be given together with due_from or due_before"),
         ("?due=2026-12-01", "due", "must be none; for a range of time there are due_from and due_before"),

@@ -113,6 +113,7 @@ pub(super) enum Outcome {
 }
 
 /// What a batch has for one of its calls.
+#[expect(clippy::large_enum_variant, reason = "it is moved a few times; a box would be an allocation for each call")]
 pub(super) enum BatchResult {
     Done(Outcome),
     /// The batch did not apply the call. The caller runs it alone.

@@ -196,6 +196,7 @@ impl<S: BatchStore + 'static> CoalescingStore<S> {
 }
 
 /// Who runs a call.
+#[expect(clippy::large_enum_variant, reason = "it is moved a few times; a box would be an allocation for each call")]
 enum Turn {
     /// A batch has run it.
     Done(Outcome),

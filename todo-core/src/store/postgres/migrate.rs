@@ -287,7 +287,7 @@ async fn add_functions(connection: &mut PgConnection, names: &Names) -> Result<(
         let Function { signature, create, .. } = function;
         let mut statements = format!("{create}; revoke all on function {signature} from public;");
         for role in &roles {
-            statements += &format!(" grant execute on function {signature} to {role};");
+            statements = format!("{statements} grant execute on function {signature} to {role};");
         }
         sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut *connection).await?;
     }

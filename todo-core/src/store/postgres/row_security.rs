@@ -134,11 +134,9 @@ impl PostgresStore {
         if let Some(complaint) = complaint {
             return Err(SetupError::new(complaint).into());
         }
-        if found.is_some_and(|found| found.may_see_ledger) {
-            if !self.run(&IsNewest).await?? {
-                let text = format!("the table {names} is older than this library needs; migrate first");
-                return Err(SetupError::new(text).into());
-            }
+        if found.is_some_and(|found| found.may_see_ledger) && !self.run(&IsNewest).await?? {
+            let text = format!("the table {names} is older than this library needs; migrate first");
+            return Err(SetupError::new(text).into());
         }
         Ok(())
     }

@@ -108,7 +108,7 @@ fn priority(priority: Option<Priority>) -> Value<'static> {
 
 /// Null if there are none, since most tasks have none and null is the quickest to read.
 fn tags(tags: &Tags) -> Value<'_> {
-    let tags: Vec<_> = tags.iter().map(|tag| tag.as_str()).collect();
+    let tags: Vec<_> = tags.iter().map(crate::Tag::as_str).collect();
     Value::Texts(Some(tags).filter(|tags| !tags.is_empty()))
 }
 

@@ -61,7 +61,7 @@ pub(in crate::store) struct Function {
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Functions(pub(in crate::store) Vec<Function>);
 
-/// The number of digits of the digest.
+/// The number of digits of the digest, two for each byte.
 const DIGITS: usize = 10;
 
 const BODY: &str = "language plpgsql{rows} as $body$
@@ -143,10 +143,10 @@ impl Function {
             Rows::Tasks => {
                 let selected = || COLUMNS.iter().filter(|column| column.selected);
                 let columns: Vec<_> = selected().map(|column| column.name).collect();
-                let typed: Vec<_> =
+                let with_types: Vec<_> =
                     selected().map(|column| format!("\"{}\" {}", column.name, column_type(column.kind))).collect();
                 let estimate = if name.starts_with("list") { " rows 100" } else { " rows 1" };
-                (columns.join(", "), format!("table ({})", typed.join(", ")), estimate, "")
+                (columns.join(", "), format!("table ({})", with_types.join(", ")), estimate, "")
             }
             Rows::Counted => (String::new(), "setof boolean".to_owned(), "", " returning true"),
             Rows::Groups => (
@@ -179,8 +179,8 @@ impl Function {
     fn finish(names: &Resolved, name: &'static str, types: &str, rest: &str, call: &str) -> Self {
         let text = format!("({types}) {rest}");
         let digest = digest(&SHA256, text.as_bytes());
-        let digits = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let full_name = format!("{}_{name}_{}", names.table, &digits[..DIGITS]);
+        let start = digest.as_ref().iter().take(DIGITS / 2);
+        let full_name = start.fold(format!("{}_{name}_", names.table), |name, byte| format!("{name}{byte:02x}"));
         let qualified = format!("{}.\"{full_name}\"", names.render("\"{schema}\""));
         Self {
             name,

@@ -10,7 +10,9 @@ use super::{
     columns::{self, Kind, Value, cast, static_text},
     names::{Dialect, Names, Resolved},
 };
-use crate::{DueBound, DueFilter, Sort, SortKey, TaskFilter, TaskQuery, clock::Timestamp, store::TaskChange};
+use crate::{
+    DueBound, DueFilter, ListName, Sort, SortKey, Tag, TaskFilter, TaskQuery, clock::Timestamp, store::TaskChange,
+};
 
 /// The numbers of the parameters, with their types. 1 is the owner.
 mod number {
@@ -123,7 +125,7 @@ impl Selections {
     /// The statement of a list.
     pub(in crate::store) fn list(&self, query: &TaskQuery) -> SqlStr {
         let pieces = self.pieces();
-        let base = self.with_owner(&self.list, &pieces) + &pieces.filter(&query.filter);
+        let base = with_owner(&self.list, &pieces) + &pieces.filter(&query.filter);
         let (id, limit) = (pieces.parameter(number::CURSOR_ID), pieces.parameter(number::LIMIT));
         let (comparison, direction) = if query.sort.is_descending() { ("<", " desc") } else { (">", "") };
         let after_id = query.cursor.as_ref().map_or_else(String::new, |_| format!(" and id {comparison} {id}"));
@@ -185,7 +187,7 @@ impl Selections {
     /// The statement that counts tasks.
     pub(in crate::store) fn count(&self, filter: &TaskFilter) -> SqlStr {
         let pieces = self.pieces();
-        let text = self.with_owner(&self.count, &pieces) + &pieces.filter(filter);
+        let text = with_owner(&self.count, &pieces) + &pieces.filter(filter);
         self.finish(text, &|| "count bigint".to_owned())
     }
 
@@ -204,7 +206,7 @@ impl Selections {
             None => pieces.typed(number::NOW, Kind::Time),
         };
         let update = columns::update(self.dialect, "", parameter);
-        let text = self.with_owner(&self.update, &pieces).replace("{assignments}", &update.assignments);
+        let text = with_owner(&self.update, &pieces).replace("{assignments}", &update.assignments);
         text + &pieces.filter(filter) + " and " + &update.changes
     }
 
@@ -213,7 +215,7 @@ impl Selections {
     #[cfg(feature = "postgres")]
     pub(in crate::store) fn update_counted(&self, filter: &TaskFilter) -> SqlStr {
         let pieces = self.pieces();
-        let count = self.with_owner(&self.count, &pieces) + &pieces.filter(filter);
+        let count = with_owner(&self.count, &pieces) + &pieces.filter(filter);
         let text = format!(
             "with changed as ({} returning 1) select ({count}), (select count(*) from changed)",
             self.update(filter)
@@ -237,7 +239,7 @@ impl Selections {
     /// The statement that deletes tasks. With a bound owner it returns their number.
     pub(in crate::store) fn delete(&self, filter: &TaskFilter) -> SqlStr {
         let pieces = self.pieces();
-        let text = self.with_owner(&self.delete, &pieces) + &pieces.filter(filter);
+        let text = with_owner(&self.delete, &pieces) + &pieces.filter(filter);
         if self.function.is_some() {
             let text = format!("with deleted as ({text} returning 1) select count(*) from deleted");
             return self.finish(text, &|| "count bigint".to_owned());
@@ -247,10 +249,6 @@ impl Selections {
 
     fn pieces(&self) -> Pieces {
         Pieces { dialect: self.dialect, in_array: self.function.is_some() }
-    }
-
-    fn with_owner(&self, template: &str, pieces: &Pieces) -> String {
-        template.replace("{owner}", &pieces.parameter(1))
     }
 
     /// The statement, or the call of the function that runs it: with the columns of its rows.
@@ -263,6 +261,10 @@ impl Selections {
             ),
         }
     }
+}
+
+fn with_owner(template: &str, pieces: &Pieces) -> String {
+    template.replace("{owner}", &pieces.parameter(1))
 }
 
 /// The columns of a task in a row, with their types.
@@ -278,8 +280,8 @@ fn columns_of_tasks() -> String {
 }
 
 fn filter_values<'a>(owner: &'a str, filter: &'a TaskFilter) -> Vec<Value<'a>> {
-    let lists: Vec<_> = filter.lists.iter().flatten().map(|list| list.as_str()).collect();
-    let tags: Vec<_> = filter.tags.iter().map(|tag| tag.as_str()).collect();
+    let lists: Vec<_> = filter.lists.iter().flatten().map(ListName::as_str).collect();
+    let tags: Vec<_> = filter.tags.iter().map(Tag::as_str).collect();
     let priorities: Vec<_> = filter.priorities.iter().map(|priority| priority.number()).collect();
     let mut values = Vec::with_capacity(48);
     values.extend([
@@ -399,7 +401,7 @@ impl Pieces {
             };
             conditions.push(format!("({} or {})", contains("title"), contains("description")));
         }
-        conditions.into_iter().map(|condition| format!(" and {condition}")).collect()
+        conditions.iter().flat_map(|condition| [" and ", condition]).collect()
     }
 
     /// Whether a task is due from a bound on, whose first parameter has this number: see [`DueBound`].
