@@ -4,11 +4,30 @@ import os
 from uuid import uuid4
 
 from todo_client import AuthenticatedClient
-from todo_client.api.tasks import complete_task, create_task, delete_task, delete_tasks, get_task, list_tasks, patch_task, transfer_tasks
+from todo_client.api.tasks import (
+    complete_task,
+    count_tasks,
+    create_task,
+    delete_task,
+    delete_tasks,
+    get_task,
+    list_tasks,
+    move_task,
+    patch_task,
+    patch_tasks,
+    summarize_tasks,
+    transfer_tasks,
+)
 from todo_client.models import (
+    BulkPatch,
     BulkResult,
     Completion,
+    Count,
+    ListTasksSort,
+    Move,
     NewTask,
+    Priority,
+    Summary,
     Task,
     TaskNotFoundProblem,
     TaskPatch,
@@ -36,6 +55,27 @@ assert isinstance(invalid, ValidationFailedProblem) and invalid.field_errors, in
 assert invalid.field_errors.additional_properties == {"title": ["must not be blank"]}, invalid
 missing = get_task.sync(uuid4(), client=client)
 assert isinstance(missing, TaskNotFoundProblem) and missing.status == 404, missing
+
+# Several tasks at once, filters, a sort, and changes of many tasks.
+several = create_task.sync(
+    client=client,
+    body=[
+        NewTask(title="Water", due="2026-12-01T17:00[Europe/Berlin]", priority=Priority.HIGH, list_="Home", tags=["plants"]),
+        NewTask(title="Sow", due="2026-11-30", list_="Home"),
+    ],
+)
+assert isinstance(several, list) and [each.title for each in several] == ["Water", "Sow"], several
+assert several[0].due == "2026-12-01T17:00:00+01:00[Europe/Berlin]" and several[0].tags == ["plants"], several
+due = list_tasks.sync(client=client, list_=["Home"], due_before="2026-12-02", sort=ListTasksSort.DUE)
+assert isinstance(due, list) and [each.title for each in due] == ["Sow", "Water"], due
+assert count_tasks.sync(client=client, tag=["plants"], priority=[Priority.HIGH, Priority.LOW]) == Count(count=1)
+renamed = patch_tasks.sync(client=client, list_=["Home"], body=BulkPatch(list_="Garden"))
+assert renamed == BulkResult(matched=2, changed=2), renamed
+moved_task = move_task.sync(several[1].id, client=client, body=Move(before=several[0].id))
+assert isinstance(moved_task, Task) and moved_task.position < several[0].position, moved_task
+summary = summarize_tasks.sync(client=client)
+assert isinstance(summary, Summary) and [(each.name, each.total) for each in summary.lists] == [("Garden", 2)], summary
+assert delete_tasks.sync(client=client, list_=["Garden"]) == BulkResult(matched=2, changed=2)
 
 create_task.sync(client=guest, body=NewTask(title="Of a guest"))
 moved = transfer_tasks.sync(client=client, body=TransferRequest(from_token=guest_token))

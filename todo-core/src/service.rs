@@ -501,11 +501,19 @@ impl UserTasks<'_> {
         let _slot = self.slot(Access::Write(id)).await?;
         let store = self.service.store();
         let task = traced!("get", store.get(&self.owner, id))?.ok_or(Error::TaskNotFound)?;
-        let neighbours = async |sort: Sort, after: Option<&Task>, count: u16| {
-            let query = TaskQuery::new().sort(sort).limit(Limit::new(count).unwrap_or_default());
-            let cursor = after.map(|task| query.cursor_after(task));
-            let page = traced!("list", store.list(&self.owner, &query.cursor(cursor)))?;
-            Ok::<_, Error>(page.tasks.into_iter().filter(|task| task.id != id).collect::<Vec<_>>())
+        let neighbours = async |sort: Sort, after: Option<&Task>, count: usize| {
+            let limit = u16::try_from(count).unwrap_or(Limit::MAX).min(Limit::MAX);
+            let mut query = TaskQuery::new().sort(sort).limit(Limit::new(limit).unwrap_or_default());
+            query.cursor = after.map(|task| query.cursor_after(task));
+            let mut found = Vec::new();
+            loop {
+                let page = traced!("list", store.list(&self.owner, &query))?;
+                found.extend(page.tasks.into_iter().filter(|task| task.id != id));
+                query.cursor = page.next;
+                if query.cursor.is_none() || found.len() >= count {
+                    return Ok::<_, Error>(found);
+                }
+            }
         };
         let anchor = async |field: &'static str, anchor: TaskId| {
             let wrong = Error::InvalidField { field, reason: InvalidValue::NotOtherTask };
@@ -514,34 +522,34 @@ impl UserTasks<'_> {
             }
             traced!("get", store.get(&self.owner, anchor))?.ok_or(wrong)
         };
-        // One more than a page needs, since the task itself may be among them.
+        // One more than is needed, since the task itself may be among them.
         let mut window = 2;
         loop {
-            let (before, after, complete) = match place {
-                Place::First => (Vec::new(), neighbours(Sort::Position, None, window).await?, true),
-                Place::Last => (neighbours(Sort::PositionDescending, None, window).await?, Vec::new(), true),
+            let (before, after) = match place {
+                Place::First => (Vec::new(), neighbours(Sort::Position, None, window).await?),
+                Place::Last => (neighbours(Sort::PositionDescending, None, window).await?, Vec::new()),
                 Place::Before(other) => {
                     let other = anchor("before", other).await?;
                     let before = neighbours(Sort::PositionDescending, Some(&other), window).await?;
                     let mut after = vec![other];
                     after.extend(neighbours(Sort::Position, after.first(), window).await?);
-                    (before, after, false)
+                    (before, after)
                 }
                 Place::After(other) => {
                     let other = anchor("after", other).await?;
                     let after = neighbours(Sort::Position, Some(&other), window).await?;
                     let mut before = vec![other];
                     before.extend(neighbours(Sort::PositionDescending, before.first(), window).await?);
-                    (before, after, false)
+                    (before, after)
                 }
             };
-            let may_see_more = !complete || window < Limit::MAX;
-            let Some(positions) = spaced(&task, &before, &after, usize::from(window)) else {
-                if may_see_more && window < Limit::MAX {
-                    window = (window * 4).min(Limit::MAX);
-                    continue;
+            let Some(positions) = spaced(&task, &before, &after, window) else {
+                // With all tasks of the user there is always room, unless others change them all the time.
+                if before.len().max(after.len()) + 1 < window {
+                    return Err(StoreError::Unavailable("there is no room for the task at this place".into()).into());
                 }
-                return Err(StoreError::Unavailable("there is no room for the task at this place".into()).into());
+                window *= 4;
+                continue;
             };
             if positions.is_empty() {
                 return Ok(task);

@@ -15,14 +15,17 @@ use http::{HeaderValue, Request, Response, Uri, header, request::Parts};
 use http_body_util::Empty;
 use serde_json::Value;
 use todo_core::{
-    Cursor, NewTask, TaskId, TaskQuery, Title, TodoService, UserId,
+    Cursor, ListName, NewTask, Priority, Tag, Tags, TaskId, TaskQuery, Title, TodoService, UserId,
     api::{RESOURCES, TodoApi},
     auth::{AuthError, Authenticator, Identity},
     clock::{IdGenerator, Timestamp},
     store::MemoryStore,
 };
 
-use crate::input::Input;
+use crate::{
+    input::Input,
+    model::{Wanted, pairs},
+};
 
 const USERS: [&str; 2] = ["alice", "bob"];
 
@@ -107,14 +110,25 @@ impl World {
     }
 
     fn add(&mut self, owner: usize, completed: bool, id: u128) {
-        let text = format!("{id:032x}");
+        let (low, text) = (id & 0xff, format!("{id:032x}"));
         let id = [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-");
         // Ids need only be unique for each owner.
         if self.tasks.iter().any(|(own, other, _)| *own == owner && *other == id) {
             return;
         }
         self.ids.0.lock().expect("no panic").push_back(id.parse().expect("an id"));
-        let new = NewTask { completed, ..NewTask::new(Title::new(format!("{owner} {id}")).expect("a title")) };
+        // What is sorted and filtered by, chosen by the last digits of the id.
+        let (low, lists) = (usize::try_from(low).expect("a byte"), ["Home", "W&k="]);
+        let dues = ["2026-12-01", "2026-12-01T08:00", "2026-12-01T09:00[Europe/Berlin]", "2026-12-01T08:00Z"];
+        let new = NewTask {
+            completed,
+            priority: Priority::ALL.get(low % 5).copied(),
+            due: dues.get(low / 2 % 5).map(|due| due.parse().expect("a due time")),
+            list: lists.get(low % 3).map(|list| ListName::new(*list).expect("a list")),
+            tags: Tags::new(["x", "y"][..low % 3].iter().map(|tag| Tag::new(*tag).expect("a tag")).collect())
+                .expect("tags"),
+            ..NewTask::new(Title::new(format!("{owner} {id}")).expect("a title"))
+        };
         let tasks = self.api.service().for_user(UserId::new(USERS[owner]).expect("a user"));
         let task = tasks.create(new).now_or_never().expect("the memory store is never pending").expect("a new id");
         assert_eq!(task.id.to_string(), id);
@@ -130,14 +144,41 @@ impl World {
         Some(runtime.expect("a runtime").block_on(self.api.respond(&RESOURCES[0], request)))
     }
 
+    /// Checks the response to a query with filters or a sort, and those to the links of its pages.
+    fn list_filtered(&self, query: &str, mut response: Response<Bytes>) {
+        if response.status() == 422 {
+            let problem: Value = serde_json::from_slice(response.body()).expect("JSON");
+            let given: BTreeSet<_> = pairs(query).map(|(name, _)| name).collect();
+            let named = problem["field_errors"].as_object().expect("fields");
+            assert!(!named.is_empty() && named.keys().all(|name| given.contains(name)), "{query:?}: {problem}");
+            return;
+        }
+        let all = self.request("limit=200").expect("a valid query");
+        let all: Vec<Value> = serde_json::from_slice(all.body()).expect("a list");
+        let mut query = query.to_owned();
+        for page in 0.. {
+            assert!(page <= all.len(), "the links do not end: {query:?}");
+            assert_eq!(response.status(), 200, "{query:?}");
+            let listed: Vec<Value> = serde_json::from_slice(response.body()).expect("a list");
+            let (expected, more) = Wanted::parse(&query).page(&all);
+            assert_eq!(listed.iter().collect::<Vec<_>>(), expected, "{query:?}");
+            let link = response.headers().get(header::LINK).map(next_query);
+            assert_eq!(link.is_some(), more, "{query:?}");
+            let Some(next) = link else { break };
+            let repeated =
+                |query: &str| pairs(query).filter(|(name, _)| name != "cursor" && name != "limit").collect::<Vec<_>>();
+            assert_eq!(repeated(&next), repeated(&query), "a link repeats the filters");
+            response = self.request(&next).expect("a link is a valid query");
+            query = next;
+        }
+    }
+
     fn list(&mut self, query: &str, inserts_between: u8) {
-        let Some(mut response) = self.request(query) else { return };
+        let Some(response) = self.request(query) else { return };
         // A URI has no fragment: `#` ends the query.
         let query = query.split('#').next().unwrap_or_default();
-        let names = query.split('&').map(|pair| decoded(pair.split('=').next().unwrap_or_default()));
-        if names.into_iter().any(|name| FILTERS.contains(&&*name)) {
-            // What these list is compared between the stores; here they are only read.
-            assert!(matches!(response.status().as_u16(), 200 | 422), "{query:?}");
+        if pairs(query).any(|(name, _)| FILTERS.contains(&&*name)) {
+            self.list_filtered(query, response);
             return;
         }
         let wanted = match Parameters::parse(query) {
@@ -162,6 +203,7 @@ impl World {
             .collect();
         expected.sort_unstable_by(|a, b| b.cmp(a));
 
+        let mut response = response;
         let mut listed = Vec::new();
         for page in 0.. {
             assert!(page <= expected.len() + 256, "the links do not end: {query:?}");
@@ -178,9 +220,7 @@ impl World {
             }
             let Some(link) = response.headers().get(header::LINK) else { break };
             assert_eq!(tasks.len(), wanted.limit, "only a full page has a next page");
-            let link = link.to_str().expect("text");
-            let next =
-                link.strip_prefix("<?").and_then(|link| link.strip_suffix(">; rel=\"next\"")).expect(link).to_owned();
+            let next = next_query(link);
             // Tasks are inserted between two pages: the next page contains the older ones, not the newer ones.
             if page < 4 && inserts_between & (1 << page) != 0 {
                 let id = u128::from(inserts_between) << (24 * page + 8);
@@ -198,7 +238,13 @@ impl World {
     }
 }
 
-/// The parameters that this model does not know.
+/// The query of a link to the next page.
+fn next_query(link: &HeaderValue) -> String {
+    let link = link.to_str().expect("text");
+    link.strip_prefix("<?").and_then(|link| link.strip_suffix(">; rel=\"next\"")).expect(link).to_owned()
+}
+
+/// The parameters that [`Parameters`] does not know.
 const FILTERS: [&str; 10] =
     ["list", "tag", "priority", "due", "due_from", "due_before", "time_zone", "updated_since", "q", "sort"];
 
@@ -212,9 +258,8 @@ impl Parameters {
     /// The parameters of a query, or the names of the invalid ones.
     fn parse(query: &str) -> Result<Self, BTreeSet<String>> {
         let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            given.entry(decoded(name)).or_default().push(decoded(value));
+        for (name, value) in pairs(query) {
+            given.entry(name).or_default().push(value);
         }
         let mut wanted = Self { limit: 100, cursor: None, completed: None };
         let (mut wrong, mut cursor) = (BTreeSet::new(), None);
@@ -250,25 +295,4 @@ fn limit(text: &str) -> Option<usize> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.trim_start_matches('0'))?;
     let limit = if digits.len() <= 3 { digits.parse().ok()? } else { return None };
     (1..=200).contains(&limit).then_some(limit)
-}
-
-/// Decodes `application/x-www-form-urlencoded` (URL standard, section 5.1).
-fn decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = bytes.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        match (bytes[at], digits) {
-            (b'%', Some(digits)) => {
-                let digits = std::str::from_utf8(digits).expect("ASCII");
-                decoded.push(u8::from_str_radix(digits, 16).expect("hexadecimal"));
-                at += 2;
-            }
-            (b'+', _) => decoded.push(b' '),
-            (byte, _) => decoded.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
 }

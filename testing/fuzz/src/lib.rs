@@ -3,7 +3,7 @@
 //!
 //! Each module has a function `check`, which panics if one of its properties does not hold for these bytes. The crate
 //! in `targets/` gives them to libFuzzer (`scripts/fuzz`), and `tests/seeds.rs` runs them with every seed on stable
-//! Rust.
+//! Rust. `tests/random.rs` sends mostly valid requests, made from random numbers.
 //!
 //! | module | input |
 //! | --- | --- |
@@ -16,6 +16,7 @@
 pub mod cursor;
 mod input;
 pub mod jwks;
+mod model;
 pub mod respond;
 pub mod verify;
 pub mod wire;

@@ -28,7 +28,10 @@ use todo_core::{
     store::MemoryStore,
 };
 
-use crate::input::Input;
+use crate::{
+    input::Input,
+    model::{self, Wanted, Write},
+};
 
 const NOW: i64 = 1_763_712_000;
 const SECRET: &[u8] = b"a secret of more than thirty-two bytes, for these tests only";
@@ -87,6 +90,8 @@ struct World {
     tasks: [BTreeMap<String, Value>; 2],
     /// The owners and ids of all tasks, including deleted ones.
     ids: Vec<(usize, String)>,
+    /// The query of the last link to a next page.
+    next_page: Option<String>,
 }
 
 /// A request that can be sent more than once.
@@ -147,6 +152,34 @@ impl Body for Frames {
 }
 
 impl TestRequest {
+    /// A GET of this user.
+    fn read(caller: usize, path: String) -> Self {
+        Self {
+            resource: find_resource(RESOURCES, &path).expect("a path of the API"),
+            method: Method::GET,
+            path,
+            query: None,
+            headers: HeaderMap::from_iter([(header::AUTHORIZATION, bearer(&TOKENS[caller]))]),
+            frames: Vec::new(),
+            caller: Some(caller),
+            named: None,
+            named_task: None,
+        }
+    }
+
+    /// The query as the API reads it: a URI has no fragment.
+    fn read_query(&self) -> Option<String> {
+        Uri::try_from(self.target()).ok()?.query().map(str::to_owned)
+    }
+
+    /// The body, which the API has accepted.
+    fn sent(&self) -> Value {
+        match self.body() {
+            blank if matches!(blank.trim_ascii(), b"" | b"null") => json!({}),
+            sent => serde_json::from_slice(&sent).expect("an accepted body is JSON"),
+        }
+    }
+
     /// The target of the request: path and query.
     fn target(&self) -> String {
         self.query.iter().fold(self.path.clone(), |path, query| format!("{path}?{query}"))
@@ -182,7 +215,7 @@ impl World {
             .build()
             .expect("a valid source");
         let api = TodoApi::new(service, verifier).with_body_limit(BODY_LIMIT);
-        Self { api, clock, tasks: Default::default(), ids: Vec::new() }
+        Self { api, clock, tasks: Default::default(), ids: Vec::new(), next_page: None }
     }
 
     async fn step(&mut self, input: &mut Input<'_>) {
@@ -248,9 +281,9 @@ impl World {
             }
             path
         };
-        let query = query(input, &self.ids);
+        let query = query(input, &self.ids, self.next_page.as_deref());
         more_headers(input, &mut headers);
-        let frames = frames(input);
+        let frames = frames(input, &self.ids);
         Some(TestRequest { resource, method, path, query, headers, frames, caller, named, named_task })
     }
 
@@ -304,7 +337,12 @@ impl World {
             return;
         }
         check_response(request, &response);
-        if response.status().is_success() {
+        if !response.status().is_success() {
+            return;
+        }
+        if request.operation() == Some(Operation::MoveTask) {
+            self.acknowledge_move(request, &response).await;
+        } else {
             self.acknowledge(request, &response);
         }
     }
@@ -324,10 +362,26 @@ impl World {
             return;
         }
         let answer: Value = serde_json::from_slice(response.body()).expect("JSON");
+        let now = self.clock.now();
+        let wanted = || Wanted::parse(request.read_query().as_deref().unwrap_or_default());
         match operation {
             Operation::DeleteTasks => {
-                let count = std::mem::take(&mut self.tasks[caller]).len();
-                return assert_eq!(answer, json!({"matched": count, "changed": count}), "{request:?}");
+                let (wanted, tasks) = (wanted(), &mut self.tasks[caller]);
+                let before = tasks.len();
+                tasks.retain(|_, task| !wanted.includes(task));
+                let count = before - tasks.len();
+                assert_eq!(answer, json!({"matched": count, "changed": count}), "{request:?}");
+            }
+            Operation::PatchTasks => {
+                let (wanted, sent) = (wanted(), request.sent());
+                let (mut matched, mut changed) = (0, 0);
+                for task in self.tasks[caller].values_mut().filter(|task| wanted.includes(task)) {
+                    let after = model::written(Write::Patch, task, &sent, now);
+                    matched += 1;
+                    changed += i32::from(after != *task);
+                    *task = after;
+                }
+                assert_eq!(answer, json!({"matched": matched, "changed": changed}), "{request:?}");
             }
             Operation::TransferTasks => {
                 let moved = std::mem::take(&mut self.tasks[1 - caller]);
@@ -337,117 +391,115 @@ impl World {
                     self.ids.iter_mut().filter(|(_, known)| *known == id).for_each(|(owner, _)| *owner = caller);
                     self.tasks[caller].insert(id, task);
                 }
-                return;
             }
-            Operation::GetSession => return assert_eq!(answer["user"]["id"], USERS[caller]),
+            Operation::GetSession => assert_eq!(answer["user"]["id"], USERS[caller]),
+            Operation::CountTasks => {
+                let wanted = wanted();
+                let count = self.tasks[caller].values().filter(|task| wanted.includes(task)).count();
+                assert_eq!(answer, json!({"count": count}), "{request:?}");
+            }
+            Operation::SummarizeTasks => {
+                assert_eq!(answer, model::summary(self.tasks[caller].values()), "{request:?}");
+            }
             Operation::ListTasks => {
-                let listed = answer.as_array().expect("a list");
-                let mut before = None;
-                for task in listed {
-                    let id = task["id"].as_str().expect("a text");
-                    assert!(before.is_none_or(|before| id < before), "{answer}");
-                    before = Some(id);
-                    assert_eq!(Some(task), self.tasks[caller].get(id), "{request:?}");
-                }
-                if request.query.is_none() {
-                    assert_eq!(listed.len(), self.tasks[caller].len().min(100));
-                }
-                return;
+                let wanted = wanted();
+                let (expected, more) = wanted.page(self.tasks[caller].values());
+                assert_eq!(answer.as_array().expect("a list").iter().collect::<Vec<_>>(), expected, "{request:?}");
+                let link = response.headers().get(header::LINK).map(|link| link.to_str().expect("text"));
+                assert_eq!(link.is_some(), more, "{request:?}");
+                self.next_page = link.and_then(|link| Some(link.strip_prefix("<?")?.split_once('>')?.0.to_owned()));
             }
-            _ => {}
+            Operation::GetTask => {
+                let id = answer["id"].as_str().expect("a text");
+                assert_eq!(Some(&answer), self.tasks[caller].get(id), "{request:?}");
+            }
+            Operation::CreateTask => {
+                assert_eq!(response.status(), StatusCode::CREATED);
+                let (sent, answers) = match (request.sent(), answer) {
+                    (Value::Array(sent), Value::Array(answers)) => {
+                        assert!(!response.headers().contains_key(header::LOCATION), "{request:?}");
+                        (sent, answers)
+                    }
+                    (sent, answer) => {
+                        let location = format!("tasks/{}", answer["id"].as_str().expect("a text"));
+                        assert_eq!(response.headers()[header::LOCATION], location);
+                        (vec![sent], vec![answer])
+                    }
+                };
+                assert_eq!(sent.len(), answers.len(), "{request:?}");
+                for ((place, sent), answer) in (0..).zip(sent).zip(answers) {
+                    let id = answer["id"].as_str().expect("a text").to_owned();
+                    assert!(self.ids.iter().all(|(_, other)| *other != id), "a new id");
+                    let new = model::unwritten(&id, USERS[caller], place, now);
+                    assert_eq!(answer, model::written(Write::Create, &new, &sent, now), "{request:?}");
+                    self.ids.push((caller, id.clone()));
+                    self.tasks[caller].insert(id, answer);
+                }
+            }
+            operation => {
+                let id = answer["id"].as_str().expect("a text").to_owned();
+                let before = self.tasks[caller].get(&id).expect("only an existing task can be changed");
+                let write = match operation {
+                    Operation::ReplaceTask => Write::Replace,
+                    Operation::PatchTask => Write::Patch,
+                    _ => Write::Complete,
+                };
+                assert_eq!(answer, model::written(write, before, &request.sent(), now), "{request:?}");
+                self.tasks[caller].insert(id, answer);
+            }
         }
-        let id = answer["id"].as_str().expect("a text").to_owned();
-        assert_eq!(answer["user_id"], USERS[caller]);
-        let before = self.tasks[caller].get(&id).cloned();
-        if operation == Operation::GetTask {
-            return assert_eq!(Some(answer), before, "{request:?}");
+    }
+
+    /// Compares a move with the model. Which positions the API chooses is its own; the order is not.
+    async fn acknowledge_move(&mut self, request: &TestRequest, response: &Response<Bytes>) {
+        let caller = request.caller.expect("only a valid token succeeds");
+        let moved: Value = serde_json::from_slice(response.body()).expect("JSON");
+        let id = moved["id"].as_str().expect("a text");
+        let before = std::mem::take(&mut self.tasks[caller]);
+        let mut after = BTreeMap::new();
+        for id in before.keys() {
+            let get = TestRequest::read(caller, format!("/tasks/{id}"));
+            let task = self.send(&get).await.expect("a valid path");
+            after.insert(id.clone(), serde_json::from_slice::<Value>(task.body()).expect("JSON"));
         }
-        let sent: Value = match request.body() {
-            blank if blank.trim_ascii().is_empty() => json!({}),
-            sent => serde_json::from_slice(&sent).expect("an accepted body is JSON"),
+        assert_eq!(after[id], moved, "{request:?}");
+        let now = self.clock.now();
+        for (id, task) in &before {
+            let position = json!({"position": after[id]["position"]});
+            assert_eq!(after[id], model::written(Write::Patch, task, &position, now), "{request:?}");
+        }
+        let (mut order, sent) = (model::in_order(&before), request.sent());
+        order.retain(|other| *other != id);
+        let place_of = |name: &str| {
+            let anchor = sent[name].as_str().expect("a text").to_lowercase();
+            order.iter().position(|other| *other == anchor).expect("another task")
         };
-        if operation == Operation::CreateTask {
-            assert!(self.ids.iter().all(|(_, other)| *other != id), "a new id");
-            assert_eq!(response.status(), StatusCode::CREATED);
-            assert_eq!(response.headers()[header::LOCATION], format!("tasks/{id}"));
-            self.ids.push((caller, id.clone()));
-        }
-        assert_eq!(answer, expected(operation, before.as_ref(), &sent, &answer), "{request:?}");
-        self.tasks[caller].insert(id, answer);
+        let place = match sent.as_object().expect("an object").keys().next().map(String::as_str) {
+            Some("first") => 0,
+            Some("last") => order.len(),
+            Some("before") => place_of("before"),
+            _ => place_of("after") + 1,
+        };
+        order.insert(place, id);
+        assert_eq!(model::in_order(&after), order, "{request:?}");
+        self.tasks[caller] = after;
     }
 
     /// Reads all tasks: they are those of the model.
     async fn read_back(&mut self) {
         for caller in 0..2 {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::AUTHORIZATION, bearer(&TOKENS[caller]));
-            let list = TestRequest {
-                resource: &RESOURCES[0],
-                method: Method::GET,
-                path: "/tasks".to_owned(),
-                query: None,
-                headers,
-                frames: Vec::new(),
-                caller: Some(caller),
-                named: None,
-                named_task: None,
-            };
-            self.send_and_compare(&list).await;
+            for path in ["/tasks", "/tasks/count", "/tasks/summary"] {
+                self.send_and_compare(&TestRequest::read(caller, path.to_owned())).await;
+            }
             for (owner, id) in self.ids.clone() {
-                let path = format!("/tasks/{id}");
-                let get = TestRequest {
-                    resource: find_resource(RESOURCES, &path).expect("a task has a path"),
-                    path,
-                    named_task: Some((owner, id.clone())),
-                    ..list.clone()
-                };
+                let named_task = Some((owner, id.clone()));
+                let get = TestRequest { named_task, ..TestRequest::read(caller, format!("/tasks/{id}")) };
                 let found = self.send(&get).await.expect("a valid path").status() == StatusCode::OK;
                 assert_eq!(found, owner == caller && self.tasks[owner].contains_key(&id));
                 self.send_and_compare(&get).await;
             }
         }
     }
-}
-
-/// The task after this operation. Values that the server chooses are taken from its response.
-fn expected(operation: Operation, before: Option<&Value>, sent: &Value, answer: &Value) -> Value {
-    let of_before = |name: &str| before.map(|before| before[name].clone());
-    let mut task = answer.clone();
-    if operation == Operation::CompleteTask {
-        let was = of_before("completed").expect("the task existed");
-        task["completed"] = sent.get("completed").cloned().unwrap_or_else(|| json!(was != json!(true)));
-        task["title"] = of_before("title").expect("the task existed");
-        task["description"] = of_before("description").expect("the task existed");
-    } else {
-        let replaces = operation != Operation::PatchTask;
-        task["title"] = match sent.get("title") {
-            Some(title) => json!(title.as_str().expect("a text").trim()),
-            None => of_before("title").expect("the task existed"),
-        };
-        task["description"] = match (sent.get("description"), of_before("description")) {
-            (Some(sent), _) => sent.clone(),
-            (None, Some(before)) if !replaces => before,
-            (None, _) => Value::Null,
-        };
-        task["completed"] = sent.get("completed").cloned().or(of_before("completed")).unwrap_or(json!(false));
-    }
-    match before {
-        None => {
-            task["version"] = json!(1);
-            assert_eq!(task["created_at"], task["updated_at"]);
-        }
-        Some(before) => {
-            task["created_at"] = before["created_at"].clone();
-            let changed = ["title", "description", "completed"].iter().any(|name| task[*name] != before[*name]);
-            task["version"] = json!(before["version"].as_i64().expect("a number") + i64::from(changed));
-            // Both texts have the same length, so this compares the times.
-            assert!(answer["updated_at"].as_str() >= before["updated_at"].as_str(), "{answer}");
-            if !changed {
-                task["updated_at"] = before["updated_at"].clone();
-            }
-        }
-    }
-    task
 }
 
 /// Checks the properties of every response.
@@ -590,19 +642,42 @@ fn credential(input: &mut Input<'_>, headers: &mut HeaderMap) -> Option<usize> {
     }
 }
 
-fn query(input: &mut Input<'_>, ids: &[(usize, String)]) -> Option<String> {
+/// Names of parameters with values that are valid, each of which the fuzzer may also combine with others.
+const PARAMETERS: [(&str, &[&str]); 20] = [
+    ("limit", &["1", "2", "200", "007", "%31", "0", "201", "+1", ""]),
+    ("completed", &["true", "false", "TRUE", ""]),
+    ("all", &["true", "true", "false"]),
+    ("list", &["", "Home", "W%26k", "home", "+Home"]),
+    ("tag", &["x", "y", "X", ""]),
+    ("priority", &["low", "urgent", "high", "none"]),
+    ("due", &["none", "none", "2026-12-01"]),
+    ("due_from", &["2026-12-01", "2026-12-01T08:00", "2026-12-01T08:00Z", "2026-12-01T08:00[Europe/Berlin]", "x"]),
+    ("due_before", &["2026-12-02", "2026-12-01T08:01", "2026-12-01T17:00%2B01:00", "0001-01-01", "10000-01-01"]),
+    ("time_zone", &["Europe/Berlin", "utc", "America/New_York", "../x", "%00"]),
+    ("updated_since", &["2025-11-21T08:00:00Z", "2025-11-21T09:00:01.5%2B01:00", "2025-11-21"]),
+    ("q", &["x", "MILK", "%C3%84", "%25", ""]),
+    ("sort", &["due", "-due", "priority", "title", "updated", "-updated", "position", "created", "-created", "id"]),
+    ("sort", &["due", "position", "title"]),
+    ("li%6Dit", &["1", "2"]),
+    ("cursor", &["x", ""]),
+    ("limi", &["1"]),
+    ("user_id", &["alice"]),
+    ("", &["", "1"]),
+    ("dry_run", &["true"]),
+];
+
+fn query(input: &mut Input<'_>, ids: &[(usize, String)], next_page: Option<&str>) -> Option<String> {
     match input.below(8) {
-        0..5 => None,
+        0..4 => None,
+        4 => Some(next_page.unwrap_or("all=true").to_owned()),
         5 => Some(input.text().into_owned()),
         _ => {
             let mut pairs = Vec::new();
-            for _ in 0..input.below(4) {
-                let name = input.choose(&["limit", "cursor", "completed", "li%6Dit", "limi", "user_id", "", "all"]);
+            for _ in 0..input.below(5) {
+                let (name, values) = input.choose(&PARAMETERS);
                 let value = match input.below(8) {
-                    0..4 => {
-                        input.choose(&["1", "2", "200", "0", "201", "true", "false", "007", "+1", "%31", ""]).to_owned()
-                    }
-                    4 | 5 if !ids.is_empty() => {
+                    0..6 => input.choose(values).to_owned(),
+                    6 if !ids.is_empty() => {
                         let (_, id) = &ids[input.below(ids.len())];
                         todo_core::Cursor::after(id.parse().expect("an id")).to_string()
                     }
@@ -658,12 +733,16 @@ fn more_headers(input: &mut Input<'_>, headers: &mut HeaderMap) {
     }
 }
 
-fn frames(input: &mut Input<'_>) -> Vec<BodyFrame> {
+fn frames(input: &mut Input<'_>, ids: &[(usize, String)]) -> Vec<BodyFrame> {
     let body: Vec<u8> = match input.below(8) {
         0 => Vec::new(),
         1 => input.bytes().to_vec(),
         2 => input.bytes().repeat(1 + input.below(8)),
-        _ => object(input).into_bytes(),
+        3 => {
+            let objects: Vec<_> = (0..input.below(5)).map(|_| object(input, ids)).collect();
+            format!("[{}]", objects.join(",")).into_bytes()
+        }
+        _ => object(input, ids).into_bytes(),
     };
     let mut frames = Vec::new();
     match input.below(8) {
@@ -687,35 +766,62 @@ fn frames(input: &mut Input<'_>) -> Vec<BodyFrame> {
     frames
 }
 
-/// A JSON object with members that the API knows, and with values that are almost valid.
-fn object(input: &mut Input<'_>) -> String {
+/// Names of members with values that are valid or almost valid.
+const MEMBERS: [(&str, &[&str]); 20] = [
+    ("title", &["\"Buy milk\"", "\"  Buy milk\\t\"", "\"x\"", "\"\"", "\" \"", "\"\u{85}\u{3000}y\"", "\"a\\u0000b\""]),
+    ("title", &["\"\u{c4}pfel\"", "\"buy\"", "\"\\ud83d\\ude00\"", "\"\\ud800\""]),
+    ("t\\u0069tle", &["\"x\"", "null"]),
+    ("description", &["null", "\"\"", "\"More milk\"", "1"]),
+    ("completed", &["true", "false", "null"]),
+    (
+        "due",
+        &[
+            "\"2026-12-01\"",
+            "\"2026-12-01T08:00\"",
+            "\"2026-12-01T08:00[europe/berlin]\"",
+            "\"2026-12-01T09:00+01:00\"",
+            "\"2026-10-25T02:30[Europe/Berlin]\"",
+            "\"2026-10-25T02:30+01:00[Europe/Berlin]\"",
+            "null",
+            "\"2026-03-29T02:30+01:00[Europe/Berlin]\"",
+            "\"2026-12-01T08:00[../x]\"",
+        ],
+    ),
+    ("priority", &["\"low\"", "\"urgent\"", "\"high\"", "null", "\"High\""]),
+    ("list", &["\"Home\"", "\" W&k \"", "null", "\"\""]),
+    ("tags", &["[]", "[\"x\"]", "[\"x\",\" y \"]", "null", "[\"x\",\"x\"]", "[1]"]),
+    ("position", &["\"a0\"", "\"a1\"", "\"Zz\"", "\"a0V\"", "null", "\"a00\"", "\"a0\""]),
+    (
+        "metadata",
+        &["{}", "{\"b\":1,\"a\":{\"c\":null}}", "{\"b\":null}", "{\"a\":-0.0}", "{\"a\":[0]}", "null", "{\"a\":1e999}"],
+    ),
+    (
+        "metadata",
+        &["{\"a\":{\"c\":18446744073709551615}}", "{\"n\":1e2}", "[]", "{\"a\":1,\"a\":2}", "{\"\\u0000\":1}"],
+    ),
+    ("first", &["true", "true", "false"]),
+    ("last", &["true", "true", "null"]),
+    ("before", &["5"]),
+    ("after", &["\"x\""]),
+    ("from_token", &["5"]),
+    ("user_id", &["\"alice\""]),
+    ("version", &["1"]),
+    ("x", &["1", "tru", "{}"]),
+];
+
+/// A JSON object with members that the API knows.
+fn object(input: &mut Input<'_>, ids: &[(usize, String)]) -> String {
     let mut members = Vec::new();
-    for _ in 0..input.below(5) {
-        let name = input.choose(&[
-            "title",
-            "description",
-            "completed",
-            "title",
-            "t\\u0069tle",
-            "user_id",
-            "id",
-            "version",
-            "x",
-            "from_token",
-        ]);
+    for _ in 0..input.below(6) {
+        let (name, values) = input.choose(&MEMBERS);
         let value = match input.below(12) {
-            0..8 if name == "from_token" => json!(TOKENS[input.below(2)]).to_string(),
-            0..3 => {
-                json!(input.choose(&["Buy milk", "  Buy milk\t", "x", "", " ", "\u{85}\u{3000}y", "a\0b"])).to_string()
+            0..9 if name == "from_token" => json!(TOKENS[input.below(2)]).to_string(),
+            0..9 if matches!(name, "before" | "after") && !ids.is_empty() => {
+                json!(ids[input.below(ids.len())].1).to_string()
             }
-            3 => "true".to_owned(),
-            4 => "false".to_owned(),
-            5 => "null".to_owned(),
-            6 => json!("ä".repeat(input.below(256))).to_string(),
-            7 => input
-                .choose(&["1", "[]", "{}", "\"\\ud800\"", "1e999", "tru", "\"\\u0000\"", "\"\\ud83d\\ude00\""])
-                .to_owned(),
-            8 => input.text().into_owned(),
+            0..9 => input.choose(values).to_owned(),
+            9 => json!("ä".repeat(input.below(256))).to_string(),
+            10 => input.text().into_owned(),
             _ => json!(input.text()).to_string(),
         };
         members.push(format!("\"{name}\":{value}"));

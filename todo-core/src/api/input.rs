@@ -198,9 +198,6 @@ pub(super) fn reject_conditions(headers: &HeaderMap, errors: &mut FieldErrors) {
     }
 }
 
-/// The number of elements of an array that are looked at, so that a large body does not become a larger response.
-const MAX_ELEMENTS: usize = 100;
-
 /// The members of the JSON object in a body that were not read yet. Those left at the end are unknown, and rejected.
 pub(super) struct Members {
     members: Vec<(String, Json)>,
@@ -220,33 +217,41 @@ impl OneOrMany {
         let parsed = json_body::parse(body).map_err(|reason| ApiError::MalformedJson { reason })?;
         let elements = match parsed.value {
             Json::Array(elements) => elements,
-            Json::Object(members) => return Ok(Self::One(Members::new(members, &parsed.wrong))),
+            Json::Object(members) => return Ok(Self::One(Members::of_object(members, &parsed.wrong))),
             _ => return Err(ApiError::NotAnObject { or_array: true }),
         };
-        let element = |(index, element)| match (element, parsed.wrong.iter().find(|(at, _)| *at == index)) {
-            (_, Some((_, wrong))) => Err(*wrong),
-            (Json::Object(members), None) => Ok(Members::of(members)),
-            (_, None) => Err("must be an object"),
+        let element = |(index, element)| match element {
+            Json::Object(members) => {
+                let of_element = parsed.wrong.iter().filter(|wrong| wrong.member == index);
+                let wrong = of_element.filter_map(|wrong| Some((wrong.member_of_element?, wrong.reason)));
+                Ok(Members::new(members, wrong))
+            }
+            _ => Err("must be an object"),
         };
         Ok(Self::Many(elements.into_iter().enumerate().map(element).collect()))
     }
 }
 
 impl Members {
-    fn new(members: Vec<(String, Json)>, wrong: &[(usize, &'static str)]) -> Self {
-        let wrong = wrong.iter().filter_map(|(index, wrong)| Some((members.get(*index)?.0.clone(), *wrong))).collect();
+    /// `wrong` has the indices of the members whose values are not those that were sent, with what is wrong.
+    fn new(members: Vec<(String, Json)>, wrong: impl Iterator<Item = (usize, &'static str)>) -> Self {
+        let wrong = wrong.filter_map(|(index, wrong)| Some((members.get(index)?.0.clone(), wrong))).collect();
         Self { members, wrong }
+    }
+
+    fn of_object(members: Vec<(String, Json)>, wrong: &[json_body::Wrong]) -> Self {
+        Self::new(members, wrong.iter().map(|wrong| (wrong.member, wrong.reason)))
     }
 
     /// The members of an object of which all values are those that were sent.
     pub(super) fn of(members: Vec<(String, Json)>) -> Self {
-        Self::new(members, &[])
+        Self::new(members, std::iter::empty())
     }
 
     pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let parsed = json_body::parse(body).map_err(|reason| ApiError::MalformedJson { reason })?;
         let Json::Object(members) = parsed.value else { return Err(ApiError::NotAnObject { or_array: false }) };
-        Ok(Self::new(members, &parsed.wrong))
+        Ok(Self::of_object(members, &parsed.wrong))
     }
 
     /// Parses a body that may be empty or `null`, which are treated like an empty object.
@@ -369,8 +374,10 @@ impl Members {
                 return None;
             }
         };
+        let count = elements.len();
         let mut tags = Vec::new();
-        for (index, element) in elements.into_iter().enumerate().take(MAX_ELEMENTS) {
+        // The others are too many anyway; without errors of their own, they do not make the response long.
+        for (index, element) in elements.into_iter().enumerate().take(Tags::MAX) {
             let tag = match element {
                 Json::String(text) => Tag::new(text).map_err(|error| error.to_string()),
                 _ => Err("must be a string".to_owned()),
@@ -379,6 +386,11 @@ impl Members {
                 Ok(tag) => tags.push(tag),
                 Err(error) => errors.add(&format!("tags.{index}"), error),
             }
+        }
+        // Also if some of them are left out because they are invalid.
+        if count > Tags::MAX {
+            errors.add("tags", InvalidValue::TooMany { max: Tags::MAX }.to_string());
+            return None;
         }
         Tags::new(tags).map_err(|error| errors.add("tags", error.to_string())).ok()
     }
@@ -510,6 +522,14 @@ impl Members {
             position: self.position(false, errors),
             metadata: self.metadata(errors, MetadataPatch::from_json),
         }
+    }
+
+    /// Reads a change of many tasks, which cannot be one of their metadata.
+    pub(super) fn patch_of_many(&mut self, errors: &mut FieldErrors) -> TaskPatch {
+        if self.take("metadata", errors).is_some() {
+            errors.add("metadata", InvalidValue::NotInBulk.to_string());
+        }
+        self.patch(errors)
     }
 
     /// The token of the user whose tasks are moved.

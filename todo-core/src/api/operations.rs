@@ -16,7 +16,7 @@ use super::{
     session::Session,
 };
 use crate::{
-    InvalidValue, Page, Patch, Task, TaskQuery, TodoService, UserTasks,
+    Page, Task, TaskQuery, TodoService, UserTasks,
     auth::{AuthError, Identity},
     store::BulkResult,
 };
@@ -104,10 +104,7 @@ impl Call<'_> {
     pub(super) async fn patch_many(mut self, body: &[u8]) -> Result<Response<Bytes>, ApiError> {
         let mut members = Members::parse(body)?;
         let mut errors = FieldErrors::default();
-        let (filter, patch) = (self.query.bulk_filter(&mut errors), members.patch(&mut errors));
-        if patch.metadata != Patch::Keep {
-            errors.add("metadata", InvalidValue::NotInBulk.to_string());
-        }
+        let (filter, patch) = (self.query.bulk_filter(&mut errors), members.patch_of_many(&mut errors));
         members.reject_rest(&mut errors);
         reject_conditions(self.headers, &mut errors);
         self.query.reject_rest(&mut errors);

@@ -165,6 +165,10 @@ impl Due {
         if pieces.date().year() < 1 {
             return Err(InvalidValue::NotDue);
         }
+        // The parser reads offsets of more than a day, which neither RFC 3339 nor Temporal has.
+        if pieces.to_numeric_offset().is_some_and(|offset| offset.seconds().abs() >= 86_400) {
+            return Err(InvalidValue::NotDue);
+        }
         let rest = match (pieces.offset(), pieces.time_zone_annotation()) {
             (None, None) => Rest::Nothing,
             (Some(offset), None) => Rest::Offset(offset.to_numeric_offset()),
@@ -504,6 +508,8 @@ mod tests {
             "2026-12-01Z",
             "2026-12-01T16:00Z[Europe/Berlin]",
             "2026-12-01T16:00Z[UTC]",
+            "2026-12-01T17:00+24:00",
+            "2026-12-01T17:00-25:30",
             "2026-12-01T17:00+05:00[Europe/Berlin]",
             "2026-03-29T02:30+01:00[Europe/Berlin]",
             "1880-08-01T12:00-00:25:20[Europe/Dublin]",

@@ -420,6 +420,19 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description Changes to some fields of many tasks (RFC 7396); absent ones do not change. */
+        BulkPatch: {
+            /** @description Whether the task is done. */
+            completed?: boolean;
+            /** @description Details. `null` removes the description. */
+            description?: string | null;
+            due?: components["schemas"]["Due"] | null;
+            list?: components["schemas"]["ListName"] | null;
+            position?: components["schemas"]["Position"];
+            priority?: components["schemas"]["Priority"] | null;
+            tags?: components["schemas"]["Tags"] | null;
+            title?: components["schemas"]["Title"];
+        };
         /** @description How many tasks a change of many has found and changed. */
         BulkResult: {
             /**
@@ -1124,8 +1137,8 @@ export interface operations {
                 due?: "none";
                 /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
                 time_zone?: string;
-                /** @description Tasks that were changed at this time or later. */
-                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks that were changed at this time (RFC 3339) or later. */
+                updated_since?: string;
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
             };
@@ -1269,12 +1282,12 @@ export interface operations {
                 due?: "none";
                 /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
                 time_zone?: string;
-                /** @description Tasks that were changed at this time or later. */
-                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks that were changed at this time (RFC 3339) or later. */
+                updated_since?: string;
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
                 /** @description `true` means all tasks. It is needed where no filter is given. */
-                all?: "true";
+                all?: true;
             };
             header?: never;
             path?: never;
@@ -1329,12 +1342,12 @@ export interface operations {
                 due?: "none";
                 /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
                 time_zone?: string;
-                /** @description Tasks that were changed at this time or later. */
-                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks that were changed at this time (RFC 3339) or later. */
+                updated_since?: string;
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
                 /** @description `true` means all tasks. It is needed where no filter is given. */
-                all?: "true";
+                all?: true;
             };
             header?: never;
             path?: never;
@@ -1342,7 +1355,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["TaskPatch"];
+                "application/json": components["schemas"]["BulkPatch"];
             };
         };
         responses: {
@@ -1397,8 +1410,8 @@ export interface operations {
                 due?: "none";
                 /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
                 time_zone?: string;
-                /** @description Tasks that were changed at this time or later. */
-                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks that were changed at this time (RFC 3339) or later. */
+                updated_since?: string;
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
             };
@@ -1904,8 +1917,8 @@ export interface operations {
                 due?: "none";
                 /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
                 time_zone?: string;
-                /** @description Tasks that were changed at this time or later. */
-                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks that were changed at this time (RFC 3339) or later. */
+                updated_since?: string;
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
             };
@@ -2057,12 +2070,12 @@ export interface operations {
                 due?: "none";
                 /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
                 time_zone?: string;
-                /** @description Tasks that were changed at this time or later. */
-                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks that were changed at this time (RFC 3339) or later. */
+                updated_since?: string;
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
                 /** @description `true` means all tasks. It is needed where no filter is given. */
-                all?: "true";
+                all?: true;
             };
             header?: never;
             path: {
@@ -2121,12 +2134,12 @@ export interface operations {
                 due?: "none";
                 /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
                 time_zone?: string;
-                /** @description Tasks that were changed at this time or later. */
-                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks that were changed at this time (RFC 3339) or later. */
+                updated_since?: string;
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
                 /** @description `true` means all tasks. It is needed where no filter is given. */
-                all?: "true";
+                all?: true;
             };
             header?: never;
             path: {
@@ -2137,7 +2150,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["TaskPatch"];
+                "application/json": components["schemas"]["BulkPatch"];
             };
         };
         responses: {
@@ -2193,8 +2206,8 @@ export interface operations {
                 due?: "none";
                 /** @description The time zone (IANA) in which dates and local times are read, those of tasks and those of `due_from` and `due_before`. */
                 time_zone?: string;
-                /** @description Tasks that were changed at this time or later. */
-                updated_since?: components["schemas"]["Timestamp"];
+                /** @description Tasks that were changed at this time (RFC 3339) or later. */
+                updated_since?: string;
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
             };

@@ -102,7 +102,7 @@ fn add_contents(plan: &mut Plan) {
         ("a blank title", r#"{"title":" \t\u3000"}"#, 422),
         ("markup", r#"{"title":"<script>alert(1)</script>","description":" \\ \" \u007f \n"}"#, 201),
         ("every script", "{\"title\":\"日本語 🦀 e\u{301}\"}", 201),
-        ("a number that is too large", r#"{"title":"x","completed":1e999999}"#, 400),
+        ("a number that is too large", r#"{"title":"x","completed":1e999999}"#, 422),
     ] {
         plan.ask(format!("JSON: {name}"), post().json(body), status);
     }

@@ -5,6 +5,7 @@
 
 use std::{fmt, time::Duration};
 
+use serde_json::Value;
 use todo_core::api::Operation;
 
 use crate::apps::{task_id, token};
@@ -12,6 +13,7 @@ use crate::apps::{task_id, token};
 mod bodies;
 mod connections;
 mod headers;
+mod planning;
 mod routes;
 mod targets;
 
@@ -29,6 +31,19 @@ pub struct Case {
     pub followed_up: bool,
     /// The entry of the route table from which the case was generated, if any.
     pub route: Option<Route>,
+    /// What the body of the response shows, if the case says that.
+    pub shows: Option<Shows>,
+}
+
+/// What a body shows.
+#[derive(Debug)]
+pub enum Shows {
+    /// These members of an object, among others.
+    Members(Value),
+    /// The members of the tasks in an array, in order: all of them have these members, among others.
+    Tasks(Vec<Value>),
+    /// The names of the fields that are wrong.
+    Fields(Vec<String>),
 }
 
 /// An entry of the route table.
@@ -72,7 +87,14 @@ impl Case {
             expected.push(Expected { status, to_head: request.starts_with(b"HEAD ") });
             bytes.extend(request);
         }
-        Self { name: name.into(), script: vec![Step::Send(bytes)], expected, followed_up: true, route: None }
+        Self {
+            name: name.into(),
+            script: vec![Step::Send(bytes)],
+            expected,
+            followed_up: true,
+            route: None,
+            shows: None,
+        }
     }
 
     /// Adds a pause and more bytes.
@@ -128,6 +150,7 @@ pub fn all() -> Vec<Case> {
     targets::add(&mut plan);
     headers::add(&mut plan);
     bodies::add(&mut plan);
+    planning::add(&mut plan);
     connections::add(&mut plan);
     routes::add_last(&mut plan);
     plan.cases
@@ -150,6 +173,17 @@ impl Plan {
     /// Adds a case of one request.
     fn ask(&mut self, name: impl Into<String>, request: impl Into<Vec<u8>>, status: u16) {
         self.add(Case::new(name, request, status));
+    }
+
+    /// Adds a case of one request whose response shows these members of an object.
+    fn show(&mut self, name: impl Into<String>, request: impl Into<Vec<u8>>, status: u16, members: Value) {
+        self.add(Case { shows: Some(Shows::Members(members)), ..Case::new(name, request, status) });
+    }
+
+    /// Adds a case of one request that is rejected because exactly these fields are wrong.
+    fn reject(&mut self, name: impl Into<String>, request: impl Into<Vec<u8>>, fields: &[&str]) {
+        let fields = fields.iter().map(|field| (*field).to_owned()).collect();
+        self.add(Case { shows: Some(Shows::Fields(fields)), ..Case::new(name, request, 422) });
     }
 
     /// Adds a case that creates a task of this user, and returns the id of the task.

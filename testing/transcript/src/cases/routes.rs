@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use todo_core::api::{DOCS, Operation, PROBES, RESOURCES, Resource};
 
-use super::{Case, Plan, Request, Route};
+use super::{Case, Plan, Request, Route, planning::PLANNERS};
 use crate::apps::{COOKIE, FAULTY_STORES, expired_token, foreign_token, token, token_without_scope};
 
 /// The body that moves the tasks of a guest.
@@ -57,9 +57,9 @@ pub(super) fn add(plan: &mut Plan) {
         let path = format!("/api{}", concrete(resource.path, "ann", UNKNOWN_ID));
         let (method, operation) = &resource.operations[0];
         let status = match operation {
-            Operation::ListTasks | Operation::GetSession => 200,
+            Operation::ListTasks | Operation::CountTasks | Operation::SummarizeTasks | Operation::GetSession => 200,
             // Without a body.
-            Operation::TransferTasks => 400,
+            Operation::TransferTasks | Operation::MoveTask => 400,
             _ => 404,
         };
         plan.ask(format!("{method} {path}"), Request::new(method.as_str(), path).by("ann"), status);
@@ -68,7 +68,7 @@ pub(super) fn add(plan: &mut Plan) {
 
 /// Lists the remaining tasks of all users.
 pub(super) fn add_last(plan: &mut Plan) {
-    for user in ["ann", "bob", "with-quota", "v1", "tasks", "auth", "a/b", "ü"] {
+    for user in ["ann", "bob", "with-quota", "v1", "tasks", "auth", "a/b", "ü"].into_iter().chain(PLANNERS) {
         plan.ask(format!("the remaining tasks of {user}"), Request::get("/api/v1/tasks").by(user), 200);
     }
 }
@@ -114,12 +114,19 @@ impl Endpoint {
         self.resource.path.contains("{id}")
     }
 
+    /// Whether the operation needs filters, or a parameter that says that all tasks are meant.
+    fn is_about_many(self) -> bool {
+        matches!(self.operation, Operation::PatchTasks | Operation::DeleteTasks)
+    }
+
     /// A valid body, if the operation has one.
     fn good_body(self) -> Option<&'static str> {
         match self.operation {
             Operation::CreateTask => Some(r#"{"title":"New","description":"As well"}"#),
             Operation::ReplaceTask => Some(r#"{"title":"Replaced"}"#),
             Operation::PatchTask => Some(r#"{"description":"Patched"}"#),
+            Operation::PatchTasks => Some(r#"{"priority":"low"}"#),
+            Operation::MoveTask => Some(r#"{"last":true}"#),
             Operation::CompleteTask => Some(r#"{"completed":true}"#),
             Operation::TransferTasks => Some(&TRANSFER),
             _ => None,
@@ -136,13 +143,13 @@ impl Endpoint {
 
     /// A request to the path with this user and id, without a credential or a body.
     fn bare(self, user: &str, id: &str) -> Request {
-        let query = if self.operation == Operation::DeleteTasks { "?all=true" } else { "" };
+        let query = if self.is_about_many() { "?all=true" } else { "" };
         Request::new(self.method, format!("/api/v1{}{query}", concrete(self.resource.path, user, id)))
     }
 
     /// Adds a parameter that no operation has.
     fn with_unknown_parameter(self, mut request: Request) -> Request {
-        request.target.extend(if self.operation == Operation::DeleteTasks { b"&dry=run" } else { b"?dry=run" });
+        request.target.extend(if self.is_about_many() { b"&dry=run" } else { b"?dry=run" });
         request
     }
 
@@ -219,7 +226,7 @@ impl Endpoint {
             let request = self.bare("disabled", UNKNOWN_ID).header("cookie", format!("{COOKIE}={}", token("disabled")));
             self.with_good_body(request.header("origin", origin))
         };
-        let reads = matches!(self.operation, Operation::ListTasks | Operation::GetTask | Operation::GetSession);
+        let reads = matches!(self.method, "GET" | "HEAD");
         self.ask(plan, "a cookie", by_cookie("https://todo.example"), 401);
         self.ask(plan, "a cookie from another site", by_cookie("https://evil.example"), if reads { 401 } else { 403 });
         if self.has_id() {

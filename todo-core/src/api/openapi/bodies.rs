@@ -14,6 +14,7 @@ pub(super) enum RequestBody {
     Create,
     Replace,
     Patch,
+    PatchMany,
     Complete,
     Move,
     Transfer,
@@ -37,15 +38,16 @@ fn planning(position: &Value) -> Value {
 }
 
 impl RequestBody {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Create, Self::Replace, Self::Patch, Self::Complete, Self::Move, Self::Transfer];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Create, Self::Replace, Self::Patch, Self::PatchMany, Self::Complete, Self::Move, Self::Transfer];
 
     /// The body of an operation. No wildcard arm, so that a new operation must choose.
     pub(super) fn of(operation: Operation) -> Option<Self> {
         match operation {
             Operation::CreateTask => Some(Self::Create),
             Operation::ReplaceTask => Some(Self::Replace),
-            Operation::PatchTask | Operation::PatchTasks => Some(Self::Patch),
+            Operation::PatchTask => Some(Self::Patch),
+            Operation::PatchTasks => Some(Self::PatchMany),
             Operation::CompleteTask => Some(Self::Complete),
             Operation::MoveTask => Some(Self::Move),
             Operation::TransferTasks => Some(Self::Transfer),
@@ -67,14 +69,15 @@ impl RequestBody {
             Self::Create => "NewTask",
             Self::Replace => "TaskReplacement",
             Self::Patch => "TaskPatch",
+            Self::PatchMany => "BulkPatch",
             Self::Complete => "Completion",
             Self::Move => "Move",
             Self::Transfer => "TransferRequest",
         }
     }
 
-    /// The schema of what [`Members`](super::super::input::Members) reads.
-    pub(super) fn schema(self) -> Value {
+    /// The description, the required members, and the schemas of all members.
+    fn parts(self) -> (&'static str, Value, Value) {
         let title = reference("Title");
         let description = |text: &str| {
             json!({
@@ -91,7 +94,7 @@ impl RequestBody {
             }
             properties
         };
-        let (about, required, properties) = match self {
+        match self {
             Self::Create => (
                 "A task to create. `null` is treated like an absent field.",
                 json!(["title"]),
@@ -130,6 +133,13 @@ impl RequestBody {
                     }),
                 ),
             ),
+            Self::PatchMany => {
+                let (_, required, mut properties) = Self::Patch.parts();
+                if let Some(properties) = properties.as_object_mut() {
+                    properties.remove("metadata");
+                }
+                ("Changes to some fields of many tasks (RFC 7396); absent ones do not change.", required, properties)
+            }
             Self::Complete => (
                 "Whether a task is done. An empty object or `null` toggles it.",
                 json!([]),
@@ -154,7 +164,12 @@ impl RequestBody {
                     "description": "A valid token of the other user, like the caller's own in the header `Authorization`.",
                 }}),
             ),
-        };
+        }
+    }
+
+    /// The schema of what [`Members`](super::super::input::Members) reads.
+    pub(super) fn schema(self) -> Value {
+        let (about, required, properties) = self.parts();
         let mut schema = json!({
             "type": "object",
             "description": about,
@@ -195,6 +210,10 @@ impl RequestBody {
                 "no description": {"value": {"description": null}},
                 "done": {"value": {"completed": true}},
                 "due, in no list": {"value": {"due": "2026-12-01", "list": null}},
+            }),
+            Self::PatchMany => json!({
+                "rename a list": {"value": {"list": "Shopping"}},
+                "done": {"value": {"completed": true}},
             }),
             Self::Move => json!({
                 "before": {"value": {"before": "019aa562-d400-7000-8000-000000000001"}},

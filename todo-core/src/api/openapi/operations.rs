@@ -16,7 +16,7 @@ use super::{
     examples::{EXAMPLE_USER, example_id, example_task, example_time},
     failures::Failure,
     headers::{header_name, no_store, quota_references},
-    values::{CURSOR, WITHOUT_NUL, reference},
+    values::{CURSOR, NOT_BLANK_OR_EMPTY, WITHOUT_NUL, reference},
 };
 use crate::{Cursor, Limit, ListName, Sort, UserTasks};
 
@@ -212,7 +212,7 @@ fn filter_parameters() -> Vec<Value> {
         parameter(
             "list",
             "Tasks in one of these lists. An empty value means tasks without a list.",
-            several(json!({"type": "string", "maxLength": ListName::MAX_CHARS, "pattern": WITHOUT_NUL})),
+            several(json!({"type": "string", "maxLength": ListName::MAX_CHARS, "pattern": NOT_BLANK_OR_EMPTY})),
         ),
         parameter("tag", "Tasks with all of these tags.", several(reference("Tag"))),
         parameter("priority", "Tasks with one of these priorities.", several(reference("Priority"))),
@@ -225,7 +225,11 @@ fn filter_parameters() -> Vec<Value> {
              `due_before`.",
             json!({"type": "string", "default": "UTC", "maxLength": 64, "examples": ["Europe/Berlin"]}),
         ),
-        parameter("updated_since", "Tasks that were changed at this time or later.", reference("Timestamp")),
+        parameter(
+            "updated_since",
+            "Tasks that were changed at this time (RFC 3339) or later.",
+            json!({"type": "string", "format": "date-time"}),
+        ),
         parameter(
             "q",
             "Tasks whose title or description contains this text. Upper and lower case are not distinguished.",
@@ -239,7 +243,7 @@ fn all_parameter() -> Value {
         "name": "all",
         "in": "query",
         "description": "`true` means all tasks. It is needed where no filter is given.",
-        "schema": {"type": "string", "enum": ["true"]},
+        "schema": {"type": "boolean", "enum": [true]},
     })
 }
 

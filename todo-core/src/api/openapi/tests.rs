@@ -24,10 +24,10 @@ use super::{
     headers::header_name,
     operations::operation_id,
     schemas::problem_schema,
-    values::{CURSOR, NOT_BLANK, TIMESTAMP, UUID, WITHOUT_NUL},
+    values::{CURSOR, DUE, NOT_BLANK, NOT_BLANK_OR_EMPTY, TIMESTAMP, UUID, WITHOUT_NUL},
 };
 use crate::{
-    Cursor, Description, Error, Task, TaskId, Title, UserId,
+    Cursor, Description, Due, Error, ListName, Task, TaskId, Title, UserId,
     auth::{AuthError, Credentials, Quota},
     clock::Timestamp,
     store::StoreError,
@@ -308,6 +308,7 @@ fn invalid(body: RequestBody, text: &Value) -> FieldErrors {
         RequestBody::Create => drop(members.new_task(&mut errors)),
         RequestBody::Replace => drop(members.replacement(&mut errors)),
         RequestBody::Patch => drop(members.patch(&mut errors)),
+        RequestBody::PatchMany => drop(members.patch_of_many(&mut errors)),
         RequestBody::Complete => drop(members.completion(&mut errors)),
         RequestBody::Move => drop(members.place(&mut errors)),
         RequestBody::Transfer => drop(members.other_token(&mut errors)),
@@ -369,6 +370,37 @@ fn the_pattern_without_nul_accepts_the_same_texts_as_the_types() {
     for text in ["", "\0", "a\0", "\n", "a\nb\0", "ü"] {
         assert_eq!(pattern.is_match(text), Description::new(text).is_ok(), "{text:?}");
         assert_eq!(pattern.is_match(text) && !text.is_empty(), UserId::new(text).is_ok(), "{text:?}");
+    }
+}
+
+#[test]
+fn due_times_match_their_pattern() {
+    let pattern = regex(DUE);
+    for text in [
+        "0001-01-01",
+        "2026-12-01T17:00",
+        "2026-12-01T17:00:05.123456789",
+        "2026-12-01T16:00Z",
+        "2026-12-01T17:00+01:00",
+        "2026-12-01T17:00[Etc/GMT+1]",
+        "1883-11-18T12:00[America/New_York]",
+        "2026-10-25T02:30[Europe/Berlin]",
+    ] {
+        let due: Due = text.parse().expect(text);
+        assert!(pattern.is_match(text) && pattern.is_match(&due.to_string()), "{text}: {due}");
+    }
+    for text in
+        ["2026-13-01", "2026-12-32", "2026-12-01T24:00", "2026-12-01T17:00:60", "2026-12-01Z", "2026-12-01T16:00Z[UTC]"]
+    {
+        assert!(!pattern.is_match(text) && text.parse::<Due>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn the_pattern_of_the_list_parameter_accepts_names_and_nothing() {
+    let pattern = regex(NOT_BLANK_OR_EMPTY);
+    for text in ["", " ", "a", " a\n", "\0", "a\0"] {
+        assert_eq!(pattern.is_match(text), text.is_empty() || ListName::new(text).is_ok(), "{text:?}");
     }
 }
 

@@ -23,8 +23,14 @@ pub(super) const WITHOUT_NUL: &str = r"^[^\x00]*$";
 pub(super) const UUID: &str = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";
 /// Base64url.
 pub(super) const CURSOR: &str = "^[A-Za-z0-9_-]+$";
-/// What the forms of a due time have in common. The server checks the rest.
-pub(super) const DUE: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(Z|[+-][0-9:]+)?(\[[A-Za-z0-9/_+-]+\])?)?$";
+/// A text of a name, or nothing.
+pub(super) const NOT_BLANK_OR_EMPTY: &str = concat!(r"^([^\x00]*[^\x00", white_space!(), r"][^\x00]*)?$");
+/// The forms of a due time. Whether the date and the time zone exist, and whether the offset fits, is beyond a pattern.
+pub(super) const DUE: &str = concat!(
+    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])",
+    r"([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?",
+    r"(Z|([+-]([01][0-9]|2[0-3]):[0-5][0-9])?(\[[A-Za-z0-9/_+-]+\])?))?$",
+);
 pub(super) const POSITION: &str = "^[A-Za-z][0-9A-Za-z]+$";
 pub(super) const TIMESTAMP: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$";
 

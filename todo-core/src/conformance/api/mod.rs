@@ -64,6 +64,7 @@ macro_rules! api_conformance {
             the_summary_counts_the_callers_tasks
             many_tasks_are_changed_or_deleted
             tasks_are_moved_in_the_manual_order
+            a_task_is_moved_among_many_with_the_same_position
             the_session_describes_the_caller
             responses_are_not_cached
             a_list_is_an_array_newest_first

@@ -345,3 +345,28 @@ pub async fn tasks_are_moved_in_the_manual_order(app: &dyn App) {
     bob.send("POST", &format!("{}/move", path(&tasks[0])), &json!({"first": true})).await.task_not_found();
     assert_eq!(bob.get(&path(&of_bob)).await.ok(200), of_bob);
 }
+
+/// A task is moved between any number of tasks with the same position.
+pub async fn a_task_is_moved_among_many_with_the_same_position(app: &dyn App) {
+    let ann = client(app, "ann");
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        let tasks = Value::from(vec![json!({"title": "x", "position": "a0"}); 100]);
+        order.extend(ids(&ann.send("POST", "/tasks", &tasks).await.ok(201)));
+    }
+    order.sort_unstable();
+    let moved = order.remove(3);
+    let place = json!({"after": order[250]});
+    order.insert(251, moved.clone());
+    ann.send("POST", &format!("/tasks/{moved}/move"), &place).await.ok(200);
+    let (mut listed, mut query) = (Vec::new(), "?sort=position&limit=200".to_owned());
+    while listed.len() < order.len() {
+        let reply = ann.get(&format!("/tasks{query}")).await;
+        listed.extend(ids(&reply.ok(200)));
+        if listed.len() < order.len() {
+            let link = reply.header("link");
+            link.strip_prefix('<').and_then(|link| link.split_once('>')).unwrap().0.clone_into(&mut query);
+        }
+    }
+    assert_eq!(listed, order);
+}
