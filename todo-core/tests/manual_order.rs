@@ -1,8 +1,6 @@
 //! The manual order: the keys are those of the npm package `fractional-indexing`, and stay short however often tasks
 //! are moved.
 
-#![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
-
 use serde::Deserialize;
 use todo_core::{Limit, NewTask, Place, Position, Sort, TaskQuery, Title, TodoService, UserId, store::MemoryStore};
 
