@@ -337,7 +337,7 @@ async fn a_column_that_changes_fails_no_call_on_the_pool_of_the_host() {
         found.unwrap();
     }
     let before = backends(&mut admin).await;
-    sqlx::raw_sql("alter table todo.tasks alter column title type varchar(400)").execute(&mut admin).await.unwrap();
+    sqlx::raw_sql("alter table todo.tasks alter column list type varchar(400)").execute(&mut admin).await.unwrap();
     for _ in 0..20 {
         assert_eq!(tasks.get(task.id).await.unwrap(), task);
     }
@@ -356,7 +356,7 @@ async fn a_column_that_changes_under_a_running_store_fails_no_call() {
     for _ in 0..10 {
         tasks.get(task.id).await.unwrap();
     }
-    sqlx::raw_sql("alter table todo.tasks alter column title type varchar(400)").execute(&mut admin).await.unwrap();
+    sqlx::raw_sql("alter table todo.tasks alter column list type varchar(400)").execute(&mut admin).await.unwrap();
     for _ in 0..10 {
         assert_eq!(tasks.get(task.id).await.unwrap(), task);
     }

@@ -61,6 +61,7 @@ impl Metadata {
     }
 
     /// Makes metadata of what a store has kept, without checks.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(crate) fn from_stored(json: impl Into<Box<str>>) -> Self {
         Self(json.into())
     }

@@ -7,9 +7,7 @@ use super::{
         BulkResult,
         sql::{
             columns::{COLUMNS, Kind, Value, row_values},
-            operations::{
-                Count, DeleteMatching, Effect, InsertAll, Operation, Reposition, UpdateMatching, bulk_result,
-            },
+            operations::{Count, DeleteMatching, Effect, InsertAll, Operation, Reposition, UpdateMatching},
             selection::Selections,
             statements::Statements,
         },
@@ -116,4 +114,9 @@ impl Operation<PgConnection> for DeleteMatching<'_> {
         let done = sqlx::query_with(statement, arguments(values)?).execute(connection).await?;
         Ok(done.rows_affected())
     }
+}
+
+/// The counts of a change of many tasks.
+fn bulk_result(matched: i64, changed: i64) -> BulkResult {
+    BulkResult { matched: matched.unsigned_abs(), changed: changed.unsigned_abs() }
 }

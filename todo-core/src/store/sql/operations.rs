@@ -4,7 +4,7 @@
 //! `task_store!` writes the rest.
 
 use super::{
-    super::{BulkResult, TaskChange, error::StoreError},
+    super::{TaskChange, error::StoreError},
     statements::Statements,
 };
 use crate::{Group, ListName, Position, Summary, Tag, Task, TaskFilter, TaskId, TaskQuery, UserId, clock::Timestamp};
@@ -165,11 +165,6 @@ pub(in crate::store) fn page(mut tasks: Vec<Task>, query: &TaskQuery) -> crate::
         tasks = keyed.into_iter().map(|(_, task)| task).collect();
     }
     crate::Page::from_one_more(tasks, query)
-}
-
-/// The counts of a change of many tasks.
-pub(in crate::store) fn bulk_result(matched: i64, changed: i64) -> BulkResult {
-    BulkResult { matched: matched.unsigned_abs(), changed: changed.unsigned_abs() }
 }
 
 /// Reads the fields of a task from a row, from a column on. `$time` reads a time and `$texts` several texts.

@@ -8,7 +8,7 @@ use sqlx::SqlStr;
 
 use super::{
     columns::{self, Kind, Value, cast, static_text},
-    names::{Dialect, Names, Resolved},
+    names::{Dialect, Resolved},
 };
 use crate::{
     DueBound, DueFilter, ListName, Sort, SortKey, Tag, TaskFilter, TaskQuery, clock::Timestamp, store::TaskChange,
@@ -104,7 +104,7 @@ impl Selections {
 
     /// Whose statements run in a function that binds the owner.
     #[cfg(feature = "postgres")]
-    pub(in crate::store) fn in_function(names: &Names, functions: &super::functions::Functions) -> Self {
+    pub(in crate::store) fn in_function(names: &super::names::Names, functions: &super::functions::Functions) -> Self {
         let plain = Self::new(Dialect::Postgres, &names.resolve(Dialect::Postgres));
         Self { function: Some(functions.run_template().to_owned()), ..plain }
     }
@@ -248,7 +248,11 @@ impl Selections {
     }
 
     fn pieces(&self) -> Pieces {
-        Pieces { dialect: self.dialect, in_array: self.function.is_some() }
+        Pieces {
+            dialect: self.dialect,
+            #[cfg(feature = "postgres")]
+            in_array: self.function.is_some(),
+        }
     }
 
     /// The statement, or the call of the function that runs it: with the columns of its rows.
@@ -316,6 +320,7 @@ struct SortColumn {
 struct Pieces {
     dialect: Dialect,
     /// The parameters are texts in one array, which the function passes on.
+    #[cfg(feature = "postgres")]
     in_array: bool,
 }
 

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use sqlx::SqlStr;
 
 #[cfg(feature = "postgres")]
-use super::functions::{self, Definition, Functions, Rows};
 use super::{
-    columns::{self, COLUMNS, Kind, cast, static_text},
+    columns::Kind,
+    functions::{self, Definition, Functions, Rows},
+};
+use super::{
+    columns::{self, COLUMNS, cast, static_text},
     names::{Dialect, Names, Resolved},
     selection::Selections,
 };
@@ -214,6 +217,7 @@ impl Parts {
             ),
         };
         let own = format!("{}.", resolved.tasks);
+        #[cfg_attr(not(feature = "postgres"), expect(unused_mut, reason = "only PostgreSQL has batches"))]
         let mut parts = vec![
             ("all", columns::all_columns()),
             ("columns", columns::selected_columns("")),
