@@ -130,7 +130,7 @@ pub(crate) async fn options_without_a_preflight_is_an_ordinary_request(framework
         let response = send(&server, request, Bytes::new()).await;
         assert_eq!(
             (response.status().as_u16(), &response.headers()[ALLOW]),
-            (204, &"GET, HEAD, POST, DELETE, OPTIONS".parse().expect("a value"))
+            (204, &"GET, HEAD, POST, PATCH, DELETE, OPTIONS".parse().expect("a value"))
         );
     }
 }
