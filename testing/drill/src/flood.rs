@@ -312,7 +312,8 @@ async fn exchange(connection: &Http2, request: Request<Full<Bytes>>) -> Result<(
 
 impl Client {
     async fn connect(&self) -> Result<TokioIo<TcpStream>, Failure> {
-        let stream = TcpStream::connect(self.server).await?;
+        let stream = TcpStream::connect(self.server).await;
+        let stream = stream.map_err(|error| format!("the flood cannot connect to {}: {error}", self.server))?;
         stream.set_nodelay(true)?;
         Ok(TokioIo::new(stream))
     }

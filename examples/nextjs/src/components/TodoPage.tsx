@@ -115,12 +115,14 @@ export function TodoPage({ user, apiUrl, initialView }: Props) {
     say(`${what} deleted. Press Control and Z to undo.`);
   }
 
-  function undo(key?: number) {
+  /** Returns whether there was something to undo. */
+  function undo(key?: number): boolean {
     const tasks = deletes.undo(key);
     const [first] = tasks;
-    if (!first) return;
+    if (!first) return false;
     focusNext.current = { id: checkboxId(first), onlyIfLost: false };
     say(tasks.length === 1 ? `“${first.title}” is back.` : `${tasks.length} tasks are back.`);
+    return true;
   }
 
   const undoLast = useRef(undo);
@@ -129,7 +131,8 @@ export function TodoPage({ user, apiUrl, initialView }: Props) {
     function onKeyDown(event: KeyboardEvent) {
       const isTyping = (event.target as Element).matches?.('textarea, select, input:not([type=checkbox], [type=radio])');
       if (event.key.toLowerCase() !== 'z' || !(event.ctrlKey || event.metaKey) || event.shiftKey || isTyping) return;
-      undoLast.current();
+      // The browser would also take back what was last typed, and move the focus there.
+      if (undoLast.current()) event.preventDefault();
     }
     window.addEventListener('keydown', onKeyDown);
     return () => window.removeEventListener('keydown', onKeyDown);

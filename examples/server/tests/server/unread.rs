@@ -1,6 +1,6 @@
 //! Clients that read no responses, or do not finish their requests, with many connections.
 //!
-//! The memory of the server stays below 256 MiB and other clients are served, although the clients ask for more memory
+//! The memory of the server stays below 160 MiB and other clients are served, although the clients ask for more memory
 //! than that.
 
 use std::{
@@ -28,7 +28,7 @@ use crate::{
     program::{PATIENCE, SECRET, Server, Setup},
 };
 
-const MEMORY: u64 = 256 * MIB;
+const MEMORY: u64 = 160 * MIB;
 
 const PAGE: &str = "/api/tasks?limit=200";
 const DOCUMENT: &str = "/openapi.json";
@@ -207,18 +207,18 @@ async fn withstand(
 
 /// Each large response, unread on many connections. What all of them ask for is more than [`MEMORY`].
 pub(crate) async fn unread_responses_need_little_memory_and_block_no_others(framework: Framework) {
-    let server = serve(framework, 64).await;
+    let server = serve(framework, 32).await;
     let head = |path| get(path, &token());
-    // Pages are made for each request, and the budget is for about 75 of them.
+    // Pages are made for each request, and the budget is for about 37 of them.
     let page = request(PAGE);
     let pages = requests(5, END_STREAM, &head(PAGE), &[]);
-    withstand(&server, "pages", (330, 4), 200, async || {
+    withstand(&server, "pages", (220, 4), 150, async || {
         let stream = http_1(&server, &page).await;
         responded(&server).await;
         stream
     })
     .await;
-    withstand(&server, "pages over HTTP/2", (66, 1), 40, async || {
+    withstand(&server, "pages over HTTP/2", (44, 1), 26, async || {
         let stream = http_2(&server, &pages).await;
         responded(&server).await;
         stream
@@ -228,9 +228,9 @@ pub(crate) async fn unread_responses_need_little_memory_and_block_no_others(fram
     // budget.
     for path in [DOCUMENT, BUNDLE] {
         let (file, files) = (request(path), requests(5, END_STREAM, &head(path), &[]));
-        withstand(&server, path, (1000, 50), 0, async || http_1(&server, &file).await).await;
+        withstand(&server, path, (500, 50), 0, async || http_1(&server, &file).await).await;
         let what = format!("{path} over HTTP/2");
-        withstand(&server, &what, (300, 50), 0, async || http_2(&server, &files).await).await;
+        withstand(&server, &what, (150, 50), 0, async || http_2(&server, &files).await).await;
     }
     let log = server.stop().1;
     assert!(log.contains("connections hold too much memory"), "{log}");
