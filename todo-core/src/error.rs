@@ -1,4 +1,4 @@
-use crate::{InvalidValue, store::StoreError};
+use crate::{InvalidValue, Task, store::StoreError};
 
 /// Why an operation of [`TodoService`](crate::TodoService) or [`UserTasks`](crate::UserTasks) failed.
 ///
@@ -35,6 +35,25 @@ pub enum Error {
         /// What is wrong, to follow the name.
         reason: InvalidValue,
     },
+    /// The precondition of a change is not true of the task. Nothing was changed.
+    #[error("the task is not as the precondition requires")]
+    PreconditionFailed {
+        /// The task as it is.
+        current: Box<Task>,
+    },
+    /// The user would have more tasks than allowed (see [`TodoService::with_quota`](crate::TodoService::with_quota)).
+    /// Nothing was done.
+    #[error("the user may have at most {max} tasks")]
+    QuotaExceeded {
+        /// The number of tasks that a user may have.
+        max: u64,
+    },
+    /// Another request had the same idempotency key. Nothing was done.
+    #[error("another request had the same idempotency key")]
+    IdempotencyKeyReused,
+    /// The request created tasks before, one of which was deleted since. Nothing was done.
+    #[error("a task that this request has created was deleted")]
+    TaskDeleted,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -82,11 +82,11 @@ mod user_limits;
 
 pub use error::Error;
 pub use event::TaskEvent;
-pub use service::{Place, TodoService, UserTasks};
+pub use service::{Created, Place, TodoService, UserTasks};
 pub use task::{
-    Cursor, Description, Due, DueBound, DueFilter, DueKind, Group, InvalidValue, Limit, ListName, Metadata,
-    MetadataPatch, NewTask, Page, Patch, Position, Priority, Sort, SortKey, Summary, Tag, Tags, Task, TaskFilter,
-    TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, UserId, ZoneName,
+    Cursor, Description, Due, DueBound, DueFilter, DueKind, Group, IdempotencyKey, InvalidValue, Limit, ListName,
+    Metadata, MetadataPatch, NewTask, Page, Patch, Position, Priority, Sort, SortKey, Summary, Tag, Tags, Task,
+    TaskFilter, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, UserId, ZoneName,
 };
 pub use user_limits::UserLimits;
 

@@ -13,7 +13,10 @@ use crate::{
     TaskPatch, TaskQuery, TaskReplacement, UserId,
     clock::{Clock, IdGenerator, SystemClock, Timestamp, UuidV7},
     event::{Hook, TaskEvent},
-    store::{BulkResult, Completion, LONG_LIST, StoreError, TaskChange, TaskStore, Transfer},
+    store::{
+        BulkResult, Changes, Completion, Creation, Insertion, LONG_LIST, Outcome, Precondition, Read, Request,
+        Revision, StoreError, SyncPoint, TaskChange, TaskStore, Transfer,
+    },
     user_limits::{Access, NoSlot, Slot, UserLimiter, UserLimits},
 };
 
@@ -38,6 +41,7 @@ pub struct TodoService {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdGenerator>,
     limiter: Option<Arc<UserLimiter>>,
+    max_tasks: Option<u64>,
     writes: Arc<Writes>,
     hook: Hook,
 }
@@ -50,6 +54,7 @@ impl TodoService {
             clock: Arc::new(SystemClock),
             ids: Arc::new(UuidV7::shared()),
             limiter: Some(Arc::new(UserLimiter::new(UserLimits::default()))),
+            max_tasks: Some(Self::MAX_TASKS_PER_USER),
             writes: Arc::default(),
             hook: Hook::default(),
         }
@@ -165,10 +170,21 @@ impl TodoService {
         &*self.store
     }
 
+    /// The number of tasks that a user may have by default.
+    pub const MAX_TASKS_PER_USER: u64 = 10_000;
+
+    /// Sets the number of tasks that a user may have ([`MAX_TASKS_PER_USER`](Self::MAX_TASKS_PER_USER) by default), or
+    /// `None` for no limit. Tasks that are created at the same time may exceed it.
+    #[must_use]
+    pub fn with_quota(mut self, max_tasks: impl Into<Option<u64>>) -> Self {
+        self.max_tasks = max_tasks.into();
+        self
+    }
+
     /// Returns the tasks of this user. There is no other way to access tasks.
     #[must_use]
     pub fn for_user(&self, user_id: UserId) -> UserTasks<'_> {
-        UserTasks { service: self, owner: user_id }
+        UserTasks { service: self, owner: user_id, precondition: Precondition::default() }
     }
 
     /// Checks that the store responds, for a readiness probe.
@@ -218,7 +234,6 @@ impl Writes {
 /// A change of one or more tasks from a patch, with the metadata merged.
 fn patch_change(patch: TaskPatch, metadata: Option<Metadata>) -> TaskChange {
     TaskChange {
-        if_version: None,
         title: patch.title,
         description: patch.description,
         completed: patch.completed.map(Completion::Set),
@@ -228,6 +243,29 @@ fn patch_change(patch: TaskPatch, metadata: Option<Metadata>) -> TaskChange {
         tags: patch.tags,
         position: patch.position,
         metadata,
+    }
+}
+
+/// How often a change is tried that depends on what was read before.
+const ATTEMPTS: usize = 5;
+
+fn changes_all_the_time() -> Error {
+    StoreError::Unavailable("other calls change the task all the time".into()).into()
+}
+
+/// The answer of a read that knew no revision.
+fn value<T: Default>(read: Read<T>) -> T {
+    match read {
+        Read::Changed { value, .. } => value,
+        Read::Unchanged => T::default(),
+    }
+}
+
+fn done<T>(outcome: Outcome<T>) -> Result<T, Error> {
+    match outcome {
+        Outcome::Done(result) => Ok(result),
+        Outcome::Missing => Err(Error::TaskNotFound),
+        Outcome::Unmet(current) => Err(Error::PreconditionFailed { current }),
     }
 }
 
@@ -289,9 +327,45 @@ fn spaced(task: &Task, before: &[Task], after: &[Task], known: usize) -> Option<
 pub struct UserTasks<'a> {
     service: &'a TodoService,
     owner: UserId,
+    precondition: Precondition,
+}
+
+/// Tasks that were created, or that the same request has created before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// The tasks, in the order of the request. Those of an earlier request are as they are now.
+    pub tasks: Vec<Task>,
+    /// Whether an earlier request with the same key has created them.
+    pub repeated: bool,
 }
 
 impl UserTasks<'_> {
+    /// Returns the same tasks, whose single changes are made only if this is true of the task: by
+    /// [`replace`](Self::replace), [`patch`](Self::patch), [`toggle`](Self::toggle),
+    /// [`set_completed`](Self::set_completed), [`move_to`](Self::move_to) and [`delete`](Self::delete). They fail with
+    /// [`Error::PreconditionFailed`] otherwise. The condition is checked and the change made in one atomic step.
+    ///
+    /// ```
+    /// # use todo_core::{Error, NewTask, TaskPatch, Title, TodoService, UserId, store::{MemoryStore, Precondition}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let service = TodoService::new(MemoryStore::new());
+    /// let tasks = service.for_user(UserId::new("ann")?);
+    /// let task = tasks.create(NewTask::new(Title::new("Buy milk")?)).await?;
+    /// let patch = TaskPatch { completed: Some(true), ..TaskPatch::default() };
+    /// tasks.patch(task.id, patch.clone()).await?;
+    ///
+    /// let still_open = tasks.only_if(Precondition::version(task.version));
+    /// assert!(matches!(still_open.patch(task.id, patch).await, Err(Error::PreconditionFailed { current }) if current.completed));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn only_if(mut self, precondition: Precondition) -> Self {
+        self.precondition = precondition;
+        self
+    }
+
     /// Returns the user.
     #[must_use]
     pub fn owner(&self) -> &UserId {
@@ -304,12 +378,21 @@ impl UserTasks<'_> {
     ///
     /// [`Error::InvalidField`] `cursor`: the cursor belongs to another sort or other filters.
     pub async fn list(&self, query: &TaskQuery) -> Result<Page, Error> {
+        self.list_if_changed(query, None).await.map(value)
+    }
+
+    /// Returns a page of tasks, unless the user's revision is the one that is known.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`list`](Self::list).
+    pub async fn list_if_changed(&self, query: &TaskQuery, known: Option<Revision>) -> Result<Read<Page>, Error> {
         if query.cursor.as_ref().is_some_and(|cursor| !query.accepts(cursor)) {
             return Err(Error::InvalidField { field: "cursor", reason: InvalidValue::OtherQuery });
         }
         let is_long = query.limit.get() > LONG_LIST || !query.is_simple();
         let _slot = self.slot(if is_long { Access::Many } else { Access::Shared }).await?;
-        Ok(traced!("list", self.service.store().list(&self.owner, query))?)
+        Ok(traced!("list", self.service.store().list(&self.owner, query, known))?)
     }
 
     /// Returns a task.
@@ -330,18 +413,9 @@ impl UserTasks<'_> {
     pub async fn create(&self, new: NewTask) -> Result<Task, Error> {
         let _slot = self.slot(Access::Shared).await?;
         let now = self.service.clock.now();
-        let mut task = new.into_task(self.owner.clone(), self.service.ids.next(now), now);
-        // Another process may have generated the same id, which is extremely unlikely.
-        for _ in 0..3 {
-            let inserted = traced!("insert", self.service.store().insert(&self.owner, &task));
-            if self.service.writes.note(inserted, |inserted| *inserted)? {
-                let created = || TaskEvent::Created { owner: self.owner.clone(), tasks: vec![task.clone()] };
-                self.service.hook.call(created);
-                return Ok(task);
-            }
-            task.id = self.service.ids.next(now);
-        }
-        Err(Error::IdsExhausted)
+        let task = new.into_task(self.owner.clone(), self.service.ids.next(now), now);
+        let created = self.insert(vec![task], None, now).await?;
+        created.tasks.into_iter().next().ok_or(Error::IdsExhausted)
     }
 
     /// Creates several tasks, all or none, and returns them in the same order.
@@ -350,13 +424,28 @@ impl UserTasks<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidField`]: there are more than [`MAX_BULK`](Self::MAX_BULK). [`Error::IdsExhausted`] as for
-    /// [`create`](Self::create).
+    /// [`Error::InvalidField`]: there are more than [`MAX_BULK`](Self::MAX_BULK). [`Error::IdsExhausted`] and
+    /// [`Error::QuotaExceeded`] as for [`create`](Self::create).
     pub async fn create_all(&self, new: Vec<NewTask>) -> Result<Vec<Task>, Error> {
+        self.create_requested(new, None).await.map(|created| created.tasks)
+    }
+
+    /// Creates several tasks, all or none, for a request that may be sent more than once: the same request creates its
+    /// tasks once, whichever server it is sent to.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`create_all`](Self::create_all); [`Error::IdempotencyKeyReused`]: another request had the same key;
+    /// [`Error::TaskDeleted`]: one of the tasks was deleted since.
+    pub async fn create_once(&self, new: Vec<NewTask>, request: Request) -> Result<Created, Error> {
+        self.create_requested(new, Some(request)).await
+    }
+
+    async fn create_requested(&self, new: Vec<NewTask>, request: Option<Request>) -> Result<Created, Error> {
         if new.len() > Self::MAX_BULK {
             return Err(Error::InvalidField { field: "tasks", reason: InvalidValue::TooMany { max: Self::MAX_BULK } });
         }
-        let _slot = self.slot(Access::Many).await?;
+        let _slot = self.slot(if new.len() > 1 { Access::Many } else { Access::Shared }).await?;
         let now = self.service.clock.now();
         let with_place = |(place, new): (u64, NewTask)| {
             let id = self.service.ids.next(now);
@@ -364,18 +453,30 @@ impl UserTasks<'_> {
             let position = new.position.clone().unwrap_or_else(|| Position::at(at));
             NewTask { position: Some(position), ..new }.into_task(self.owner.clone(), id, now)
         };
-        let mut tasks: Vec<_> = (0..).zip(new).map(with_place).collect();
+        let tasks: Vec<_> = (0..).zip(new).map(with_place).collect();
         if tasks.is_empty() {
-            return Ok(tasks);
+            return Ok(Created { tasks, repeated: false });
         }
+        self.insert(tasks, request, now).await
+    }
+
+    async fn insert(&self, mut tasks: Vec<Task>, request: Option<Request>, now: Timestamp) -> Result<Created, Error> {
+        let creation = Creation { request, max_tasks: self.service.max_tasks };
+        // Another process may have generated the same id, which is extremely unlikely.
         for _ in 0..3 {
-            let inserted = traced!("insert_all", self.service.store().insert_all(&self.owner, &tasks));
-            if self.service.writes.note(inserted, |inserted| *inserted)? {
-                self.service.hook.call(|| TaskEvent::Created { owner: self.owner.clone(), tasks: tasks.clone() });
-                return Ok(tasks);
-            }
-            for task in &mut tasks {
-                task.id = self.service.ids.next(now);
+            let inserted = traced!("insert", self.service.store().insert(&self.owner, &tasks, &creation));
+            match self.service.writes.note(inserted, |inserted| *inserted == Insertion::Done)? {
+                Insertion::Done => {
+                    self.service.hook.call(|| TaskEvent::Created { owner: self.owner.clone(), tasks: tasks.clone() });
+                    return Ok(Created { tasks, repeated: false });
+                }
+                Insertion::Repeated(tasks) => return Ok(Created { tasks, repeated: true }),
+                Insertion::KeyTaken => return Err(Error::IdempotencyKeyReused),
+                Insertion::Deleted => return Err(Error::TaskDeleted),
+                Insertion::QuotaExceeded => {
+                    return Err(Error::QuotaExceeded { max: self.service.max_tasks.unwrap_or_default() });
+                }
+                Insertion::IdTaken => tasks.iter_mut().for_each(|task| task.id = self.service.ids.next(now)),
             }
         }
         Err(Error::IdsExhausted)
@@ -424,8 +525,13 @@ impl UserTasks<'_> {
             return Ok(tasks.is_empty());
         }
         let tasks: Vec<_> = tasks.iter().map(|task| Task { user_id: self.owner.clone(), ..task.clone() }).collect();
-        let imported = traced!("insert_all", self.service.store().insert_all(&self.owner, &tasks));
-        let imported = self.service.writes.note(imported, |imported| *imported)?;
+        let creation = Creation { request: None, max_tasks: self.service.max_tasks };
+        let imported = traced!("insert", self.service.store().insert(&self.owner, &tasks, &creation));
+        let imported = self.service.writes.note(imported, |imported| *imported == Insertion::Done)?;
+        if imported == Insertion::QuotaExceeded {
+            return Err(Error::QuotaExceeded { max: self.service.max_tasks.unwrap_or_default() });
+        }
+        let imported = imported == Insertion::Done;
         if imported {
             self.service.hook.call(|| TaskEvent::Created { owner: self.owner.clone(), tasks });
         }
@@ -438,8 +544,17 @@ impl UserTasks<'_> {
     ///
     /// No others.
     pub async fn count(&self, filter: &TaskFilter) -> Result<u64, Error> {
+        self.count_if_changed(filter, None).await.map(value)
+    }
+
+    /// Returns how many tasks the filter means, unless the user's revision is the one that is known.
+    ///
+    /// # Errors
+    ///
+    /// No others.
+    pub async fn count_if_changed(&self, filter: &TaskFilter, known: Option<Revision>) -> Result<Read<u64>, Error> {
         let _slot = self.slot(Access::Many).await?;
-        Ok(traced!("count", self.service.store().count(&self.owner, filter))?)
+        Ok(traced!("count", self.service.store().count(&self.owner, filter, known))?)
     }
 
     /// Returns how many tasks there are, in all, in each list and with each tag.
@@ -448,8 +563,17 @@ impl UserTasks<'_> {
     ///
     /// No others.
     pub async fn summary(&self) -> Result<Summary, Error> {
+        self.summary_if_changed(None).await.map(value)
+    }
+
+    /// Returns the summary, unless the user's revision is the one that is known.
+    ///
+    /// # Errors
+    ///
+    /// No others.
+    pub async fn summary_if_changed(&self, known: Option<Revision>) -> Result<Read<Summary>, Error> {
         let _slot = self.slot(Access::Many).await?;
-        Ok(traced!("summary", self.service.store().summary(&self.owner))?)
+        Ok(traced!("summary", self.service.store().summary(&self.owner, known))?)
     }
 
     /// Changes some fields of all tasks that a filter means, in one step.
@@ -499,15 +623,25 @@ impl UserTasks<'_> {
     /// task itself.
     pub async fn move_to(&self, id: TaskId, place: Place) -> Result<Task, Error> {
         let _slot = self.slot(Access::Write(id)).await?;
+        for _ in 0..ATTEMPTS {
+            if let Some(task) = self.try_to_move(id, place).await? {
+                return Ok(task);
+            }
+        }
+        Err(changes_all_the_time())
+    }
+
+    /// Moves a task. `None` if another call has changed it meanwhile.
+    async fn try_to_move(&self, id: TaskId, place: Place) -> Result<Option<Task>, Error> {
         let store = self.service.store();
-        let task = traced!("get", store.get(&self.owner, id))?.ok_or(Error::TaskNotFound)?;
+        let task = self.current(id).await?;
         let neighbours = async |sort: Sort, after: Option<&Task>, count: usize| {
             let limit = u16::try_from(count).unwrap_or(Limit::MAX).min(Limit::MAX);
             let mut query = TaskQuery::new().sort(sort).limit(Limit::new(limit).unwrap_or_default());
             query.cursor = after.map(|task| query.cursor_after(task));
             let mut found = Vec::new();
             loop {
-                let page = traced!("list", store.list(&self.owner, &query))?;
+                let page = value(traced!("list", store.list(&self.owner, &query, None))?);
                 found.extend(page.tasks.into_iter().filter(|task| task.id != id));
                 query.cursor = page.next;
                 if query.cursor.is_none() || found.len() >= count {
@@ -552,15 +686,16 @@ impl UserTasks<'_> {
                 continue;
             };
             if positions.is_empty() {
-                return Ok(task);
+                return Ok(Some(task));
             }
             let now = self.service.clock.now();
-            let moved = traced!("reposition", store.reposition(&self.owner, &positions, now));
+            let condition = (id, task.version);
+            let moved = traced!("reposition", store.reposition(&self.owner, &positions, condition, now));
             let moved = self.service.writes.note(moved, |moved| !moved.is_empty())?;
             for moved in &moved {
                 self.report_change(moved, false, now);
             }
-            return moved.into_iter().find(|moved| moved.id == id).ok_or(Error::TaskNotFound);
+            return Ok(moved.into_iter().find(|moved| moved.id == id));
         }
     }
 
@@ -589,17 +724,28 @@ impl UserTasks<'_> {
             Patch::Keep => return self.change(id, &patch_change(patch, None)).await,
         };
         let _slot = self.slot(Access::Write(id)).await?;
-        let store = self.service.store();
-        for _ in 0..5 {
-            let task = traced!("get", store.get(&self.owner, id))?.ok_or(Error::TaskNotFound)?;
+        for _ in 0..ATTEMPTS {
+            let task = self.current(id).await?;
             let merged = task.metadata.merged(&merge);
             let merged = merged.map_err(|reason| Error::InvalidField { field: "metadata", reason })?;
-            let change = TaskChange { if_version: Some(task.version), ..patch_change(patch.clone(), Some(merged)) };
-            if let Some(task) = self.update(id, &change).await? {
-                return Ok(task);
+            let change = patch_change(patch.clone(), Some(merged));
+            match self.update(id, &change, &Precondition::version(task.version)).await? {
+                Outcome::Done(task) => return Ok(task),
+                Outcome::Missing => return Err(Error::TaskNotFound),
+                Outcome::Unmet(_) => {}
             }
         }
-        Err(StoreError::Unavailable("other calls change the task all the time".into()).into())
+        Err(changes_all_the_time())
+    }
+
+    /// Returns the task, if the precondition is true of it.
+    async fn current(&self, id: TaskId) -> Result<Task, Error> {
+        let task = traced!("get", self.service.store().get(&self.owner, id))?.ok_or(Error::TaskNotFound)?;
+        if self.precondition.is_met_by(&task) {
+            Ok(task)
+        } else {
+            Err(Error::PreconditionFailed { current: Box::new(task) })
+        }
     }
 
     /// Completes an open task and reopens a completed one.
@@ -629,10 +775,8 @@ impl UserTasks<'_> {
     /// [`Error::TaskNotFound`].
     pub async fn delete(&self, id: TaskId) -> Result<(), Error> {
         let _slot = self.slot(Access::Write(id)).await?;
-        let deleted = traced!("delete", self.service.store().delete(&self.owner, id));
-        if !self.service.writes.note(deleted, |deleted| *deleted)? {
-            return Err(Error::TaskNotFound);
-        }
+        let deleted = traced!("delete", self.service.store().delete(&self.owner, id, &self.precondition));
+        done(self.service.writes.note(deleted, |deleted| *deleted == Outcome::Done(()))?)?;
         self.service.hook.call(|| TaskEvent::Deleted { owner: self.owner.clone(), id });
         Ok(())
     }
@@ -688,20 +832,36 @@ impl UserTasks<'_> {
         Ok(transfer)
     }
 
-    async fn change(&self, id: TaskId, change: &TaskChange) -> Result<Task, Error> {
-        let _slot = self.slot(Access::Write(id)).await?;
-        self.update(id, change).await?.ok_or(Error::TaskNotFound)
+    /// Returns what has changed since the client was at this point, or all tasks of the user from the beginning. `None` if
+    /// the client has to begin again.
+    ///
+    /// # Errors
+    ///
+    /// No others.
+    pub async fn changes(&self, since: Option<SyncPoint>, limit: Limit) -> Result<Option<Changes>, Error> {
+        let _slot = self.slot(Access::Many).await?;
+        Ok(traced!("changes", self.service.store().changes(&self.owner, since, limit))?)
     }
 
-    /// Changes a task, if it exists in the version that the change is for, and reports the change.
-    async fn update(&self, id: TaskId, change: &TaskChange) -> Result<Option<Task>, Error> {
+    async fn change(&self, id: TaskId, change: &TaskChange) -> Result<Task, Error> {
+        let _slot = self.slot(Access::Write(id)).await?;
+        done(self.update(id, change, &self.precondition).await?)
+    }
+
+    /// Changes a task if the precondition is true, and reports the change.
+    async fn update(
+        &self,
+        id: TaskId,
+        change: &TaskChange,
+        precondition: &Precondition,
+    ) -> Result<Outcome<Task>, Error> {
         let now = self.service.clock.now();
-        let updated = traced!("update", self.service.store().update(&self.owner, id, change, now));
-        let task = self.service.writes.note(updated, Option::is_some)?;
-        if let Some(task) = &task {
+        let updated = traced!("update", self.service.store().update(&self.owner, id, change, precondition, now));
+        let outcome = self.service.writes.note(updated, |outcome| matches!(outcome, Outcome::Done(_)))?;
+        if let Outcome::Done(task) = &outcome {
             self.report_change(task, change.completed.is_some(), now);
         }
-        Ok(task)
+        Ok(outcome)
     }
 
     /// Reports what has become of a task by an update at this time, if it has changed it.

@@ -1,7 +1,7 @@
--- The second wall, behind the predicate that every statement has: with row security turned on, the table shows and takes
+-- The second wall, behind the predicate that every statement has: with row security turned on, the tables show and take
 -- only what belongs to the owner that is bound in todo.user_id. Until then this policy has no effect. The functions that
 -- bind the owner are not here: `migrate` makes them from the statements, see store/sql/functions.rs.
--- {schema}, {table} and {tasks} are replaced by the configured names; see store/names.rs.
+-- {schema}, {table}, {tasks}, {owners} and {deleted} are replaced by the configured names; see store/names.rs.
 
 -- Who has bound no owner is to notice it, and not to see an empty table.
 create function "{schema}"."{table}_owner"() returns text language plpgsql stable parallel safe as $$
@@ -16,6 +16,10 @@ begin
 end $$;
 
 create policy "{table}_owner" on {tasks} for all
+    using (user_id = "{schema}"."{table}_owner"()) with check (user_id = "{schema}"."{table}_owner"());
+create policy "{table}_owner" on {owners} for all
+    using (user_id = "{schema}"."{table}_owner"()) with check (user_id = "{schema}"."{table}_owner"());
+create policy "{table}_owner" on {deleted} for all
     using (user_id = "{schema}"."{table}_owner"()) with check (user_id = "{schema}"."{table}_owner"());
 
 revoke all on function "{schema}"."{table}_owner"() from public;

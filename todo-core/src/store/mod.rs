@@ -9,8 +9,8 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
-    Description, Due, ListName, Metadata, Page, Patch, Position, Priority, Summary, Tags, Task, TaskFilter, TaskId,
-    TaskQuery, TaskReplacement, Title, UserId, clock::Timestamp,
+    Description, Due, Limit, ListName, Metadata, Page, Patch, Position, Priority, Summary, Tags, Task, TaskFilter,
+    TaskId, TaskQuery, TaskReplacement, Title, UserId, clock::Timestamp,
 };
 
 mod coalescing;
@@ -20,6 +20,7 @@ mod isolation;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod revision;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -30,6 +31,7 @@ pub use error::{SetupError, StoreError};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::{CheckReport, PostgresInTransaction, PostgresOptions, PostgresStore, TlsPolicy};
+pub use revision::{Change, Changes, Creation, Insertion, Outcome, Precondition, Read, Request, Revision, SyncPoint};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use sql::{
     migrate::DataLoss,
@@ -59,37 +61,40 @@ pub(crate) const LONG_LIST: u16 = 50;
 /// [`StoreError`] says why a call failed, and whether it may have been executed.
 #[async_trait]
 pub trait TaskStore: fmt::Debug + Send + Sync {
-    /// Adds a task. Returns `false`, and changes nothing, if this owner already has a task with this id.
+    /// Adds all of these tasks, or none. The ids differ from each other.
     ///
-    /// `task.user_id` equals `owner`; a store uses `owner`.
-    async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError>;
+    /// `task.user_id` equals `owner`; a store uses `owner`. A task with the id of a deleted one continues its versions. If
+    /// several conditions fail, [`Insertion::Repeated`], [`Insertion::KeyTaken`] and [`Insertion::Deleted`] come first.
+    async fn insert(&self, owner: &UserId, tasks: &[Task], creation: &Creation) -> Result<Insertion, StoreError>;
 
     /// Returns the task, or `None` if this owner has no such task.
     async fn get(&self, owner: &UserId, id: TaskId) -> Result<Option<Task>, StoreError>;
 
-    /// Adds all of these tasks, or none and returns `false` if this owner already has a task with one of the ids. The ids
-    /// differ from each other.
-    async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError>;
+    /// Returns a page of this owner's tasks, unless the owner has the revision that is known. The cursor of the query is
+    /// one of the same list.
+    async fn list(&self, owner: &UserId, query: &TaskQuery, known: Option<Revision>) -> Result<Read<Page>, StoreError>;
 
-    /// Returns a page of this owner's tasks. The cursor of the query is one of the same list.
-    async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError>;
+    /// Returns how many of this owner's tasks the filter means, unless the owner has the revision that is known.
+    async fn count(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        known: Option<Revision>,
+    ) -> Result<Read<u64>, StoreError>;
 
-    /// Returns how many of this owner's tasks the filter means.
-    async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError>;
+    /// Returns how many tasks this owner has, in all, in each list and with each tag, unless the owner has the revision
+    /// that is known. The lists and tags are in the order of the bytes of their names.
+    async fn summary(&self, owner: &UserId, known: Option<Revision>) -> Result<Read<Summary>, StoreError>;
 
-    /// Returns how many tasks this owner has, in all, in each list and with each tag. The lists and tags are in the order
-    /// of the bytes of their names.
-    async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError>;
-
-    /// Applies the change as [`TaskChange::apply`] does, and returns the changed task, or `None` if this owner has no
-    /// such task, or not in the version that the change is for ([`TaskChange::if_version`]).
+    /// Applies the change as [`TaskChange::apply`] does if the precondition is true, and returns the changed task.
     async fn update(
         &self,
         owner: &UserId,
         id: TaskId,
         change: &TaskChange,
+        precondition: &Precondition,
         now: Timestamp,
-    ) -> Result<Option<Task>, StoreError>;
+    ) -> Result<Outcome<Task>, StoreError>;
 
     /// Applies the change to all of this owner's tasks that the filter means.
     async fn update_matching(
@@ -100,22 +105,23 @@ pub trait TaskStore: fmt::Debug + Send + Sync {
         now: Timestamp,
     ) -> Result<BulkResult, StoreError>;
 
-    /// Sets the positions of some of this owner's tasks, each as a change of its own, and returns these tasks in any
-    /// order. Tasks that this owner does not have are left out.
+    /// Sets the positions of some of this owner's tasks, each as a change of its own, if the task `moved` has this version.
+    /// Returns these tasks in any order. Tasks that this owner does not have are left out.
     async fn reposition(
         &self,
         owner: &UserId,
         positions: &[(TaskId, Position)],
+        moved: (TaskId, i64),
         now: Timestamp,
     ) -> Result<Vec<Task>, StoreError>;
 
-    /// Deletes the task. Returns `false` if this owner has no such task.
-    async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError>;
+    /// Deletes the task if the precondition is true.
+    async fn delete(&self, owner: &UserId, id: TaskId, precondition: &Precondition) -> Result<Outcome<()>, StoreError>;
 
     /// Deletes all of this owner's tasks that the filter means, and returns their number.
     async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError>;
 
-    /// Deletes all tasks of this owner, and returns their number.
+    /// Deletes all tasks of this owner and what is left of deleted ones, and returns the number of tasks.
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError>;
 
     /// Moves all tasks of this owner to another one, unchanged but for their owner.
@@ -123,6 +129,24 @@ pub trait TaskStore: fmt::Debug + Send + Sync {
     /// A task whose id the new owner already has stays with the former owner, so that no task is lost; so do all tasks
     /// if the two owners are the same. A task that is created for the former owner at the same time may stay, too.
     async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError>;
+
+    /// Returns at most `limit` changes that come after `since`, or all tasks from the beginning without it.
+    ///
+    /// `None` if `since` cannot be continued: the owner never had that revision, or deletions after it are not known any
+    /// more. The caller then has to begin again.
+    async fn changes(
+        &self,
+        owner: &UserId,
+        since: Option<SyncPoint>,
+        limit: Limit,
+    ) -> Result<Option<Changes>, StoreError>;
+
+    /// Returns the revisions of these owners, in their order.
+    async fn revisions(&self, owners: &[UserId]) -> Result<Vec<Revision>, StoreError>;
+
+    /// Forgets this owner's tasks that were deleted before a time, the oldest first and at most `limit`, and returns their
+    /// number.
+    async fn purge(&self, owner: &UserId, before: Timestamp, limit: Limit) -> Result<u64, StoreError>;
 
     /// Checks that the store works, for a readiness probe. It needs the same tables and privileges as the other calls.
     async fn ping(&self) -> Result<(), StoreError>;
@@ -150,8 +174,6 @@ pub struct BulkResult {
 /// A change of a task, made in one atomic step. The default changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskChange {
-    /// The version that the task must have, if it matters.
-    pub if_version: Option<i64>,
     /// The new title, if it changes.
     pub title: Option<Title>,
     /// How the description changes.
@@ -194,8 +216,6 @@ impl TaskChange {
     /// If one did, `version` is incremented and `updated_at` becomes `now`; otherwise both stay the same. `updated_at`
     /// never becomes earlier, whatever `now` is. `completed_at` is the time of the change that completed the task, which
     /// is `updated_at` after it.
-    ///
-    /// [`if_version`](Self::if_version) is not looked at.
     pub fn apply(&self, task: &mut Task, now: Timestamp) -> bool {
         let updated_at = task.updated_at.max(now);
         let completed = match self.completed {
@@ -253,7 +273,6 @@ fn patch<T: Clone + PartialEq>(value: &mut Option<T>, patch: &Patch<T>, changed:
 impl From<TaskReplacement> for TaskChange {
     fn from(replacement: TaskReplacement) -> Self {
         Self {
-            if_version: None,
             title: Some(replacement.title),
             description: replacement.description.map_or(Patch::Clear, Patch::Set),
             completed: replacement.completed.map(Completion::Set),
@@ -269,28 +288,29 @@ impl From<TaskReplacement> for TaskChange {
 
 #[async_trait]
 impl<T: TaskStore + ?Sized> TaskStore for Arc<T> {
-    async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError> {
-        (**self).insert(owner, task).await
+    async fn insert(&self, owner: &UserId, tasks: &[Task], creation: &Creation) -> Result<Insertion, StoreError> {
+        (**self).insert(owner, tasks, creation).await
     }
 
     async fn get(&self, owner: &UserId, id: TaskId) -> Result<Option<Task>, StoreError> {
         (**self).get(owner, id).await
     }
 
-    async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
-        (**self).list(owner, query).await
+    async fn list(&self, owner: &UserId, query: &TaskQuery, known: Option<Revision>) -> Result<Read<Page>, StoreError> {
+        (**self).list(owner, query, known).await
     }
 
-    async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError> {
-        (**self).insert_all(owner, tasks).await
+    async fn count(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        known: Option<Revision>,
+    ) -> Result<Read<u64>, StoreError> {
+        (**self).count(owner, filter, known).await
     }
 
-    async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
-        (**self).count(owner, filter).await
-    }
-
-    async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError> {
-        (**self).summary(owner).await
+    async fn summary(&self, owner: &UserId, known: Option<Revision>) -> Result<Read<Summary>, StoreError> {
+        (**self).summary(owner, known).await
     }
 
     async fn update(
@@ -298,9 +318,10 @@ impl<T: TaskStore + ?Sized> TaskStore for Arc<T> {
         owner: &UserId,
         id: TaskId,
         change: &TaskChange,
+        precondition: &Precondition,
         now: Timestamp,
-    ) -> Result<Option<Task>, StoreError> {
-        (**self).update(owner, id, change, now).await
+    ) -> Result<Outcome<Task>, StoreError> {
+        (**self).update(owner, id, change, precondition, now).await
     }
 
     async fn update_matching(
@@ -317,17 +338,18 @@ impl<T: TaskStore + ?Sized> TaskStore for Arc<T> {
         &self,
         owner: &UserId,
         positions: &[(TaskId, Position)],
+        moved: (TaskId, i64),
         now: Timestamp,
     ) -> Result<Vec<Task>, StoreError> {
-        (**self).reposition(owner, positions, now).await
+        (**self).reposition(owner, positions, moved, now).await
+    }
+
+    async fn delete(&self, owner: &UserId, id: TaskId, precondition: &Precondition) -> Result<Outcome<()>, StoreError> {
+        (**self).delete(owner, id, precondition).await
     }
 
     async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
         (**self).delete_matching(owner, filter).await
-    }
-
-    async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
-        (**self).delete(owner, id).await
     }
 
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
@@ -336,6 +358,23 @@ impl<T: TaskStore + ?Sized> TaskStore for Arc<T> {
 
     async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
         (**self).transfer(owner, to).await
+    }
+
+    async fn changes(
+        &self,
+        owner: &UserId,
+        since: Option<SyncPoint>,
+        limit: Limit,
+    ) -> Result<Option<Changes>, StoreError> {
+        (**self).changes(owner, since, limit).await
+    }
+
+    async fn revisions(&self, owners: &[UserId]) -> Result<Vec<Revision>, StoreError> {
+        (**self).revisions(owners).await
+    }
+
+    async fn purge(&self, owner: &UserId, before: Timestamp, limit: Limit) -> Result<u64, StoreError> {
+        (**self).purge(owner, before, limit).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

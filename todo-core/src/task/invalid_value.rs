@@ -48,6 +48,12 @@ pub enum InvalidValue {
         /// The maximum number of characters.
         max: usize,
     },
+    /// The text cannot name a request.
+    #[error("must have 1 to {max} characters of visible ASCII")]
+    NotIdempotencyKey {
+        /// The maximum number of characters.
+        max: usize,
+    },
     /// The text is not a priority.
     #[error("must be low, medium, high or urgent")]
     NotPriority,

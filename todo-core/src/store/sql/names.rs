@@ -3,8 +3,8 @@ use std::fmt;
 /// The names of the schema and the table in the host's database.
 ///
 /// By default the table is `"todo"."tasks"` in PostgreSQL, and `"todo_tasks"` in SQLite, which has no schemas. The
-/// ledger of the migrations is a second table with the ending `_migrations`. So the host's own tables and sqlx
-/// migrations are not touched, and stores with different names are independent of each other in one database.
+/// ledger of the migrations and two more tables have the same name with the endings `_migrations`, `_owners` and
+/// `_deleted`. So the host's own tables and sqlx migrations are not touched, and stores with different names are independent of each other in one database.
 ///
 /// ```
 /// use todo_core::store::Names;
@@ -68,13 +68,16 @@ impl Names {
                 schema: self.schema.clone(),
                 table: self.table.clone(),
                 tasks: format!(r#""{}"."{}""#, self.schema, self.table),
+                owners: format!(r#""{}"."{}_owners""#, self.schema, self.table),
+                deleted: format!(r#""{}"."{}_deleted""#, self.schema, self.table),
                 ledger: format!(r#""{}"."{}_migrations""#, self.schema, self.table),
             },
             #[cfg(feature = "sqlite")]
             Dialect::Sqlite => {
                 let table = format!("{}_{}", self.schema, self.table);
-                let (tasks, ledger) = (format!(r#""{table}""#), format!(r#""{table}_migrations""#));
-                Resolved { schema: String::new(), tasks, ledger, table }
+                let of = |ending: &str| format!(r#""{table}{ending}""#);
+                let (tasks, owners, deleted, ledger) = (of(""), of("_owners"), of("_deleted"), of("_migrations"));
+                Resolved { schema: String::new(), tasks, owners, deleted, ledger, table }
             }
         }
     }
@@ -97,6 +100,10 @@ pub(in crate::store) struct Resolved {
     /// The name of the table without quotes, with which the names of indexes and functions begin.
     pub(in crate::store) table: String,
     pub(in crate::store) tasks: String,
+    /// A row for each owner, with the revision.
+    owners: String,
+    /// What is left of deleted tasks.
+    deleted: String,
     pub(in crate::store) ledger: String,
 }
 
@@ -108,7 +115,13 @@ impl Resolved {
 
     /// Puts the names and other values into a template, in one pass: a placeholder within a value stays as it is.
     pub(in crate::store) fn render_with(&self, template: &str, values: &[(&str, &str)]) -> String {
-        let names = [("tasks", &*self.tasks), ("schema", &*self.schema), ("table", &*self.table)];
+        let names = [
+            ("tasks", &*self.tasks),
+            ("owners", &*self.owners),
+            ("deleted", &*self.deleted),
+            ("schema", &*self.schema),
+            ("table", &*self.table),
+        ];
         let value = |name| values.iter().chain(&names).find(|(known, _)| *known == name).map(|(_, value)| *value);
         let mut rendered = String::with_capacity(2 * template.len());
         let mut rest = template;
