@@ -29,7 +29,7 @@ use testkit::postgres::{Source, TestDatabase};
 use todo_core::{
     Cursor, Limit, NewTask, TaskId, TaskQuery, Title, UserId,
     clock::{Clock as _, IdGenerator as _, SystemClock, UuidV7},
-    store::{PostgresOptions, PostgresStore, TaskStore as _},
+    store::{Creation, Insertion, PostgresOptions, PostgresStore, Read, TaskStore as _},
 };
 use tokio::runtime::Builder;
 
@@ -229,9 +229,9 @@ impl Size {
                 let title = Title::new("Buy the tickets for the train to the sea").expect("a title");
                 let task = NewTask::new(title).into_task(owner.clone(), UuidV7::shared().next(now), now);
                 let start = Instant::now();
-                let inserted = self.store.insert(owner, &task).await;
+                let inserted = self.store.insert(owner, std::slice::from_ref(&task), &Creation::default()).await;
                 let spent = start.elapsed();
-                assert!(inserted.is_ok_and(|inserted| inserted));
+                assert!(matches!(inserted, Ok(Insertion::Done)));
                 spent
             }
         }
@@ -240,9 +240,10 @@ impl Size {
     async fn page(&self, owner: &UserId, limit: u16, query: TaskQuery) -> Duration {
         let query = query.limit(Limit::new(limit).expect("a limit"));
         let start = Instant::now();
-        let page = self.store.list(owner, &query).await;
+        let page = self.store.list(owner, &query, None).await;
         let spent = start.elapsed();
-        assert!(page.is_ok_and(|page| page.tasks.len() == usize::from(limit)), "full pages");
+        let is_full = |page: todo_core::Page| page.tasks.len() == usize::from(limit);
+        assert!(matches!(page, Ok(Read::Changed { value, .. }) if is_full(value)), "full pages");
         spent
     }
 

@@ -129,9 +129,9 @@ fn calls() -> Vec<(&'static str, Call)> {
 
 async fn run(store: &PostgresStore, owner: &UserId, call: &Call) {
     match call {
-        Call::List(query) => drop(store.list(owner, query).await.expect("a page")),
-        Call::Count(filter) => drop(store.count(owner, filter).await.expect("a number")),
-        Call::Summary => drop(store.summary(owner).await.expect("a summary")),
+        Call::List(query) => drop(store.list(owner, query, None).await.expect("a page")),
+        Call::Count(filter) => drop(store.count(owner, filter, None).await.expect("a number")),
+        Call::Summary => drop(store.summary(owner, None).await.expect("a summary")),
     }
 }
 

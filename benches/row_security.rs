@@ -10,6 +10,7 @@
 
 use std::{
     fmt::Write as _,
+    slice,
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,9 @@ use testkit::{postgres::Source, stores::RowSecurityDatabase};
 use todo_core::{
     Limit, NewTask, Task, TaskId, TaskQuery, Title, UserId,
     clock::{Clock as _, IdGenerator as _, SystemClock, UuidV7},
-    store::{Completion, PostgresOptions, PostgresStore, TaskChange, TaskStore},
+    store::{
+        Completion, Creation, Insertion, PostgresOptions, PostgresStore, Precondition, Read, TaskChange, TaskStore,
+    },
 };
 use tokio::runtime::Builder;
 
@@ -154,12 +157,18 @@ impl Variant {
                 match CALLS[call] {
                     "get" => assert!(store.get(owner, known(owner)).await.expect("a result").is_some()),
                     "list of 20" => {
-                        assert_eq!(store.list(owner, &query).await.expect("a result").tasks.len(), 20);
+                        let read = store.list(owner, &query, None).await.expect("a result");
+                        assert!(matches!(read, Read::Changed { value, .. } if value.tasks.len() == 20));
                     }
-                    "create" => assert!(store.insert(owner, &new).await.expect("a result")),
-                    _ => assert!(
-                        store.update(owner, known(owner), &toggle, new.created_at).await.expect("a result").is_some()
-                    ),
+                    "create" => {
+                        let inserted = store.insert(owner, slice::from_ref(&new), &Creation::default()).await;
+                        assert_eq!(inserted.expect("a result"), Insertion::Done);
+                    }
+                    _ => {
+                        let always = Precondition::default();
+                        let updated = store.update(owner, known(owner), &toggle, &always, new.created_at).await;
+                        assert!(updated.expect("a result").done().is_some());
+                    }
                 }
             }
             Self::Transactions(connection) => {

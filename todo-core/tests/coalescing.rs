@@ -15,9 +15,11 @@ use async_trait::async_trait;
 use todo_core::{
     Limit, NewTask, Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, Title, TodoService, UserId,
     clock::Timestamp,
+    conformance::store::PlainCalls as _,
     store::{
-        BatchError, BatchStore, BulkResult, CoalescingOptions, CoalescingStore, Completion, MemoryStore, StoreError,
-        TaskChange, TaskStore, Transfer,
+        BatchError, BatchStore, BulkResult, Changes, CoalescingOptions, CoalescingStore, Completion, Creation,
+        Insertion, MemoryStore, Outcome, Precondition, Read, Revision, StoreError, SyncPoint, TaskChange, TaskStore,
+        Transfer,
     },
 };
 use tokio::{
@@ -116,6 +118,10 @@ impl RecordingStore {
         self.0.locked.borrow().contains(owner)
     }
 
+    async fn wait_for_lock(&self, owner: &UserId) {
+        self.0.locked.subscribe().wait_for(|locked| !locked.contains(owner)).await.unwrap();
+    }
+
     /// The statements so far, each with its owners.
     fn sent(&self) -> Vec<(&'static str, Vec<String>)> {
         let sent = self.0.sent.lock().unwrap();
@@ -159,9 +165,10 @@ impl RecordingStore {
 
 #[async_trait]
 impl TaskStore for RecordingStore {
-    async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError> {
+    async fn insert(&self, owner: &UserId, tasks: &[Task], creation: &Creation) -> Result<Insertion, StoreError> {
         self.statement("insert", vec![owner]).await;
-        self.0.memory.insert(owner, task).await
+        self.wait_for_lock(owner).await;
+        self.0.memory.insert(owner, tasks, creation).await
     }
 
     async fn get(&self, owner: &UserId, id: TaskId) -> Result<Option<Task>, StoreError> {
@@ -169,67 +176,45 @@ impl TaskStore for RecordingStore {
         self.0.memory.get(owner, id).await
     }
 
-    async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
+    async fn list(&self, owner: &UserId, query: &TaskQuery, known: Option<Revision>) -> Result<Read<Page>, StoreError> {
         self.statement("list", vec![owner]).await;
-        self.0.memory.list(owner, query).await
+        self.0.memory.list(owner, query, known).await
     }
 
-    async fn update(
-        &self,
-        owner: &UserId,
-        id: TaskId,
-        change: &TaskChange,
-        now: Timestamp,
-    ) -> Result<Option<Task>, StoreError> {
-        self.statement("update", vec![owner]).await;
-        self.0.locked.subscribe().wait_for(|locked| !locked.contains(owner)).await.unwrap();
-        self.0.memory.update(owner, id, change, now).await
-    }
-
-    async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError> {
-        self.statement("insert_all", vec![owner]).await;
-        self.0.memory.insert_all(owner, tasks).await
-    }
-
-    async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+    async fn count(&self, owner: &UserId, filter: &TaskFilter, known: Option<Revision>) -> Result<Read<u64>, StoreError> {
         self.statement("count", vec![owner]).await;
-        self.0.memory.count(owner, filter).await
+        self.0.memory.count(owner, filter, known).await
     }
 
-    async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError> {
+    async fn summary(&self, owner: &UserId, known: Option<Revision>) -> Result<Read<Summary>, StoreError> {
         self.statement("summary", vec![owner]).await;
-        self.0.memory.summary(owner).await
+        self.0.memory.summary(owner, known).await
     }
 
-    async fn update_matching(
-        &self,
-        owner: &UserId,
-        filter: &TaskFilter,
-        change: &TaskChange,
-        now: Timestamp,
-    ) -> Result<BulkResult, StoreError> {
+    async fn update(&self, owner: &UserId, id: TaskId, change: &TaskChange, precondition: &Precondition, now: Timestamp) -> Result<Outcome<Task>, StoreError> {
+        self.statement("update", vec![owner]).await;
+        self.wait_for_lock(owner).await;
+        self.0.memory.update(owner, id, change, precondition, now).await
+    }
+
+    async fn update_matching(&self, owner: &UserId, filter: &TaskFilter, change: &TaskChange, now: Timestamp) -> Result<BulkResult, StoreError> {
         self.statement("update_matching", vec![owner]).await;
         self.0.memory.update_matching(owner, filter, change, now).await
     }
 
-    async fn reposition(
-        &self,
-        owner: &UserId,
-        positions: &[(TaskId, Position)],
-        now: Timestamp,
-    ) -> Result<Vec<Task>, StoreError> {
+    async fn reposition(&self, owner: &UserId, positions: &[(TaskId, Position)], moved: (TaskId, i64), now: Timestamp) -> Result<Vec<Task>, StoreError> {
         self.statement("reposition", vec![owner]).await;
-        self.0.memory.reposition(owner, positions, now).await
+        self.0.memory.reposition(owner, positions, moved, now).await
+    }
+
+    async fn delete(&self, owner: &UserId, id: TaskId, precondition: &Precondition) -> Result<Outcome<()>, StoreError> {
+        self.statement("delete", vec![owner]).await;
+        self.0.memory.delete(owner, id, precondition).await
     }
 
     async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
         self.statement("delete_matching", vec![owner]).await;
         self.0.memory.delete_matching(owner, filter).await
-    }
-
-    async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
-        self.statement("delete", vec![owner]).await;
-        self.0.memory.delete(owner, id).await
     }
 
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
@@ -238,6 +223,18 @@ impl TaskStore for RecordingStore {
 
     async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
         self.0.memory.transfer(owner, to).await
+    }
+
+    async fn changes(&self, owner: &UserId, since: Option<SyncPoint>, limit: Limit) -> Result<Option<Changes>, StoreError> {
+        self.0.memory.changes(owner, since, limit).await
+    }
+
+    async fn revisions(&self, owners: &[UserId]) -> Result<Vec<Revision>, StoreError> {
+        self.0.memory.revisions(owners).await
+    }
+
+    async fn purge(&self, owner: &UserId, before: Timestamp, limit: Limit) -> Result<u64, StoreError> {
+        self.0.memory.purge(owner, before, limit).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -270,13 +267,21 @@ impl BatchStore for RecordingStore {
         each!(self, "get many", calls, (owner, id) => self.0.memory.get(owner, *id))
     }
 
-    async fn list_many(&self, calls: &[(&UserId, &TaskQuery)]) -> Result<Vec<Page>, BatchError> {
-        each!(self, "list many", calls, (owner, query) => self.0.memory.list(owner, query))
+    async fn list_many(
+        &self,
+        calls: &[(&UserId, &TaskQuery, Option<Revision>)],
+    ) -> Result<Vec<Read<Page>>, BatchError> {
+        each!(self, "list many", calls, (owner, query, known) => self.0.memory.list(owner, query, *known))
     }
 
-    async fn insert_many(&self, calls: &[(&UserId, &Task)]) -> Result<Vec<bool>, BatchError> {
-        assert!(calls.is_sorted_by_key(|(owner, task)| (*owner, task.id)));
-        each!(self, "insert many", calls, (owner, task) => self.0.memory.insert(owner, task))
+    async fn insert_many(&self, calls: &[(&UserId, &Task, Option<u64>)]) -> Result<Vec<bool>, BatchError> {
+        assert!(calls.is_sorted_by_key(|(owner, task, _)| (*owner, task.id)));
+        each!(self, "insert many", calls, (owner, task, max_tasks) => async {
+            let creation = Creation { max_tasks: *max_tasks, ..Creation::default() };
+            let tasks = std::slice::from_ref(*task);
+            let inserted = self.0.memory.insert(owner, tasks, &creation);
+            if self.is_locked(owner) { Ok(false) } else { inserted.await.map(|inserted| inserted == Insertion::Done) }
+        })
     }
 
     async fn update_many(
@@ -285,13 +290,13 @@ impl BatchStore for RecordingStore {
     ) -> Result<Vec<Option<Task>>, BatchError> {
         assert!(calls.is_sorted_by(|a, b| (a.0, a.1) < (b.0, b.1)), "sorted, without duplicates");
         each!(self, "update many", calls, (owner, id, change, now) => async {
-            if self.is_locked(owner) { Ok(None) } else { self.0.memory.update(owner, *id, change, *now).await }
+            if self.is_locked(owner) { Ok(None) } else { self.0.memory.change(owner, *id, change, *now).await }
         })
     }
 
     async fn delete_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<bool>, BatchError> {
         assert!(calls.is_sorted_by(|a, b| a < b), "sorted, without duplicates");
-        each!(self, "delete many", calls, (owner, id) => self.0.memory.delete(owner, *id))
+        each!(self, "delete many", calls, (owner, id) => self.0.memory.remove(owner, *id))
     }
 }
 
@@ -313,7 +318,7 @@ async fn with_tasks_and_options(users: &[&str], options: &CoalescingOptions) -> 
         let now = Timestamp::from_unix_seconds(1);
         let title = Title::new(format!("Of {name}")).unwrap();
         let task = NewTask::new(title).into_task(user(name), id, now);
-        assert!(store.inner().0.memory.insert(&user(name), &task).await.unwrap());
+        assert!(store.inner().0.memory.add(&user(name), &task).await.unwrap());
     }
     (store, id)
 }
@@ -326,13 +331,13 @@ fn get(store: &Coalescing, name: &str, id: TaskId) -> JoinHandle<Result<Option<T
 fn toggle(store: &Coalescing, name: &str, id: TaskId) -> JoinHandle<Result<Option<Task>, StoreError>> {
     let (store, owner) = (store.clone(), user(name));
     let change = TaskChange::completion(Completion::Toggle);
-    tokio::spawn(async move { store.update(&owner, id, &change, Timestamp::from_unix_seconds(2)).await })
+    tokio::spawn(async move { store.change(&owner, id, &change, Timestamp::from_unix_seconds(2)).await })
 }
 
 fn list(store: &Coalescing, name: &str, limit: u16) -> JoinHandle<Result<Page, StoreError>> {
     let (store, owner) = (store.clone(), user(name));
     let query = TaskQuery::new().limit(Limit::new(limit).unwrap());
-    tokio::spawn(async move { store.list(&owner, &query).await })
+    tokio::spawn(async move { store.page(&owner, &query).await })
 }
 
 /// Lets the other tasks run until the condition is true.
@@ -515,7 +520,7 @@ async fn a_read_only_joins_statements_that_are_sent_after_it() {
         .inner()
         .0
         .memory
-        .update(&user("ann"), id, &TaskChange::completion(Completion::Toggle), Timestamp::from_unix_seconds(3))
+        .change(&user("ann"), id, &TaskChange::completion(Completion::Toggle), Timestamp::from_unix_seconds(3))
         .await
         .unwrap();
     let late = get(&store, "ann", id);

@@ -51,12 +51,12 @@ async fn run(url: &str, statement: &'static str) {
     connection.execute(sqlx::raw_sql(statement)).await.unwrap();
 }
 
-/// The versions in the ledger, whether there are functions, and whether row-level security is enabled.
+/// The versions in the ledger, whether there are functions for row-level security, and whether it is enabled.
 async fn state(url: &str) -> (Vec<i64>, bool, bool) {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let versions = "select version from todo.tasks_migrations order by version";
     let versions = sqlx::query_scalar(versions).fetch_all(&mut connection).await.unwrap();
-    let others = "select exists (select from pg_proc where proname like 'tasks\\_%' and proname <> 'tasks_forget_lower'), \
+    let others = "select exists (select from pg_proc where proname ~ '^tasks_(owner|.*_[0-9a-f]{10})$'), \
         exists (select from pg_class where relname = 'tasks' and relrowsecurity and relforcerowsecurity)";
     let (functions, on) = sqlx::query_as(others).fetch_one(&mut connection).await.unwrap();
     (versions, functions, on)

@@ -14,11 +14,11 @@ use http::{Request, Response};
 use http_body_util::Full;
 use serde_json::json;
 use todo_core::{
-    Error, Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, TodoService, UserId,
+    Error, Limit, Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, TodoService, UserId,
     api::{ApiError, PROBES, RESOURCES, StreamBody, TodoApi, find_resource},
     auth::{AuthError, Authenticator, Identity, JwtVerifier, Refusal, RejectionLog},
     clock::{SystemClock, Timestamp},
-    store::{BulkResult, MemoryStore, StoreError, TaskChange, TaskStore, Transfer},
+    store::{BulkResult, Changes, Creation, Insertion, MemoryStore, Outcome, Precondition, Read, Revision, StoreError, SyncPoint, TaskChange, TaskStore, Transfer},
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -44,7 +44,7 @@ impl Broken {
 
 #[async_trait]
 impl TaskStore for Broken {
-    async fn insert(&self, _: &UserId, _: &Task) -> Result<bool, StoreError> {
+    async fn insert(&self, _: &UserId, _: &[Task], _: &Creation) -> Result<Insertion, StoreError> {
         self.result().await
     }
 
@@ -52,45 +52,35 @@ impl TaskStore for Broken {
         self.result().await
     }
 
-    async fn list(&self, _: &UserId, _: &TaskQuery) -> Result<Page, StoreError> {
+    async fn list(&self, _: &UserId, _: &TaskQuery, _: Option<Revision>) -> Result<Read<Page>, StoreError> {
         self.result().await
     }
 
-    async fn update(&self, _: &UserId, _: TaskId, _: &TaskChange, _: Timestamp) -> Result<Option<Task>, StoreError> {
+    async fn count(&self, _: &UserId, _: &TaskFilter, _: Option<Revision>) -> Result<Read<u64>, StoreError> {
         self.result().await
     }
 
-    async fn insert_all(&self, _: &UserId, _: &[Task]) -> Result<bool, StoreError> {
+    async fn summary(&self, _: &UserId, _: Option<Revision>) -> Result<Read<Summary>, StoreError> {
         self.result().await
     }
 
-    async fn count(&self, _: &UserId, _: &TaskFilter) -> Result<u64, StoreError> {
+    async fn update(&self, _: &UserId, _: TaskId, _: &TaskChange, _: &Precondition, _: Timestamp) -> Result<Outcome<Task>, StoreError> {
         self.result().await
     }
 
-    async fn summary(&self, _: &UserId) -> Result<Summary, StoreError> {
+    async fn update_matching(&self, _: &UserId, _: &TaskFilter, _: &TaskChange, _: Timestamp) -> Result<BulkResult, StoreError> {
         self.result().await
     }
 
-    async fn update_matching(
-        &self,
-        _: &UserId,
-        _: &TaskFilter,
-        _: &TaskChange,
-        _: Timestamp,
-    ) -> Result<BulkResult, StoreError> {
+    async fn reposition(&self, _: &UserId, _: &[(TaskId, Position)], _: (TaskId, i64), _: Timestamp) -> Result<Vec<Task>, StoreError> {
         self.result().await
     }
 
-    async fn reposition(&self, _: &UserId, _: &[(TaskId, Position)], _: Timestamp) -> Result<Vec<Task>, StoreError> {
+    async fn delete(&self, _: &UserId, _: TaskId, _: &Precondition) -> Result<Outcome<()>, StoreError> {
         self.result().await
     }
 
     async fn delete_matching(&self, _: &UserId, _: &TaskFilter) -> Result<u64, StoreError> {
-        self.result().await
-    }
-
-    async fn delete(&self, _: &UserId, _: TaskId) -> Result<bool, StoreError> {
         self.result().await
     }
 
@@ -99,6 +89,18 @@ impl TaskStore for Broken {
     }
 
     async fn transfer(&self, _: &UserId, _: &UserId) -> Result<Transfer, StoreError> {
+        self.result().await
+    }
+
+    async fn changes(&self, _: &UserId, _: Option<SyncPoint>, _: Limit) -> Result<Option<Changes>, StoreError> {
+        self.result().await
+    }
+
+    async fn revisions(&self, _: &[UserId]) -> Result<Vec<Revision>, StoreError> {
+        self.result().await
+    }
+
+    async fn purge(&self, _: &UserId, _: Timestamp, _: Limit) -> Result<u64, StoreError> {
         self.result().await
     }
 

@@ -15,10 +15,10 @@ use std::{
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use todo_core::{
-    Description, Error, NewTask, Page, Patch, Position, Summary, Task, TaskEvent, TaskFilter, TaskId, TaskPatch,
+    Description, Error, Limit, NewTask, Page, Patch, Position, Summary, Task, TaskEvent, TaskFilter, TaskId, TaskPatch,
     TaskQuery, TaskReplacement, Title, TodoService, UserId,
     clock::{Clock as _, FixedClock, Timestamp},
-    store::{BulkResult, MemoryStore, SqliteStore, StoreError, TaskChange, TaskStore, Transfer},
+    store::{BulkResult, Changes, Creation, Insertion, MemoryStore, Outcome, Precondition, Read, Revision, SqliteStore, StoreError, SyncPoint, TaskChange, TaskStore, Transfer},
 };
 
 fn user(name: &str) -> UserId {
@@ -269,8 +269,11 @@ struct Interrupted(MemoryStore);
 
 #[async_trait]
 impl TaskStore for Interrupted {
-    async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError> {
-        self.0.insert(owner, task).await?;
+    async fn insert(&self, owner: &UserId, tasks: &[Task], creation: &Creation) -> Result<Insertion, StoreError> {
+        if tasks.len() > 1 {
+            return Err(StoreError::Backend("broken".into()));
+        }
+        self.0.insert(owner, tasks, creation).await?;
         Err(StoreError::Interrupted("the connection was lost".into()))
     }
 
@@ -278,46 +281,36 @@ impl TaskStore for Interrupted {
         self.0.get(owner, id).await
     }
 
-    async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
-        self.0.list(owner, query).await
+    async fn list(&self, owner: &UserId, query: &TaskQuery, known: Option<Revision>) -> Result<Read<Page>, StoreError> {
+        self.0.list(owner, query, known).await
     }
 
-    async fn update(&self, _: &UserId, _: TaskId, _: &TaskChange, _: Timestamp) -> Result<Option<Task>, StoreError> {
+    async fn count(&self, _: &UserId, _: &TaskFilter, _: Option<Revision>) -> Result<Read<u64>, StoreError> {
+        Err(StoreError::Backend("broken".into()))
+    }
+
+    async fn summary(&self, _: &UserId, _: Option<Revision>) -> Result<Read<Summary>, StoreError> {
+        Err(StoreError::Backend("broken".into()))
+    }
+
+    async fn update(&self, _: &UserId, _: TaskId, _: &TaskChange, _: &Precondition, _: Timestamp) -> Result<Outcome<Task>, StoreError> {
         Err(StoreError::Unavailable("no connection".into()))
     }
 
-    async fn insert_all(&self, _: &UserId, _: &[Task]) -> Result<bool, StoreError> {
+    async fn update_matching(&self, _: &UserId, _: &TaskFilter, _: &TaskChange, _: Timestamp) -> Result<BulkResult, StoreError> {
         Err(StoreError::Backend("broken".into()))
     }
 
-    async fn count(&self, _: &UserId, _: &TaskFilter) -> Result<u64, StoreError> {
+    async fn reposition(&self, _: &UserId, _: &[(TaskId, Position)], _: (TaskId, i64), _: Timestamp) -> Result<Vec<Task>, StoreError> {
         Err(StoreError::Backend("broken".into()))
     }
 
-    async fn summary(&self, _: &UserId) -> Result<Summary, StoreError> {
-        Err(StoreError::Backend("broken".into()))
-    }
-
-    async fn update_matching(
-        &self,
-        _: &UserId,
-        _: &TaskFilter,
-        _: &TaskChange,
-        _: Timestamp,
-    ) -> Result<BulkResult, StoreError> {
-        Err(StoreError::Backend("broken".into()))
-    }
-
-    async fn reposition(&self, _: &UserId, _: &[(TaskId, Position)], _: Timestamp) -> Result<Vec<Task>, StoreError> {
-        Err(StoreError::Backend("broken".into()))
+    async fn delete(&self, _: &UserId, _: TaskId, _: &Precondition) -> Result<Outcome<()>, StoreError> {
+        Err(StoreError::Timeout("too slow".into()))
     }
 
     async fn delete_matching(&self, _: &UserId, _: &TaskFilter) -> Result<u64, StoreError> {
         Err(StoreError::Backend("broken".into()))
-    }
-
-    async fn delete(&self, _: &UserId, _: TaskId) -> Result<bool, StoreError> {
-        Err(StoreError::Timeout("too slow".into()))
     }
 
     async fn erase(&self, _: &UserId) -> Result<u64, StoreError> {
@@ -328,8 +321,20 @@ impl TaskStore for Interrupted {
         Err(StoreError::Backend("broken".into()))
     }
 
+    async fn changes(&self, _: &UserId, _: Option<SyncPoint>, _: Limit) -> Result<Option<Changes>, StoreError> {
+        Err(StoreError::Backend("broken".into()))
+    }
+
+    async fn revisions(&self, _: &[UserId]) -> Result<Vec<Revision>, StoreError> {
+        Err(StoreError::Backend("broken".into()))
+    }
+
+    async fn purge(&self, _: &UserId, _: Timestamp, _: Limit) -> Result<u64, StoreError> {
+        Err(StoreError::Backend("broken".into()))
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
-        Ok(())
+        self.0.ping().await
     }
 }
 

@@ -47,7 +47,7 @@ async fn fill(store: &PostgresStore, count: usize) {
     let query = TaskQuery::default();
     let owner = ann();
     while store.status().size < count {
-        for listed in futures_util::future::join_all((0..count).map(|_| store.list(&owner, &query))).await {
+        for listed in futures_util::future::join_all((0..count).map(|_| store.list(&owner, &query, None))).await {
             listed.unwrap();
         }
     }
@@ -163,7 +163,7 @@ async fn one_connection_without_a_response_is_enough_to_close_all_that_were_idle
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let begun = Instant::now();
     let (owner, query) = (ann(), TaskQuery::default());
-    for listed in futures_util::future::join_all((0..10).map(|_| store.list(&owner, &query))).await {
+    for listed in futures_util::future::join_all((0..10).map(|_| store.list(&owner, &query, None))).await {
         listed.unwrap();
     }
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
@@ -383,7 +383,7 @@ async fn calls_for_a_locked_task_leave_connections_to_other_calls() {
     let status = store.status();
     let busy = status.size - status.idle;
     assert!((1..=6).contains(&busy), "{busy} connections wait for one task");
-    coalescing.list(&ann(), &TaskQuery::default()).await.unwrap();
+    coalescing.list(&ann(), &TaskQuery::default(), None).await.unwrap();
     sqlx::raw_sql("commit").execute(&mut holder).await.unwrap();
     for call in calls {
         let _ = call.await.unwrap();

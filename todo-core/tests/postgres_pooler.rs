@@ -8,7 +8,10 @@ use sqlx::{ConnectOptions as _, PgConnection, Row as _, postgres::PgConnectOptio
 use testkit::{pgbouncer::PgBouncer, stores::RowSecurityDatabase};
 use todo_core::{
     NewTask, TaskId, TaskQuery, Title, TodoService, UserId,
-    store::{CoalescingStore, Completion, PostgresOptions, PostgresStore, StoreError, TaskChange, TaskStore},
+    store::{
+        CoalescingStore, Completion, Outcome, PostgresOptions, PostgresStore, Precondition, StoreError, TaskChange,
+        TaskStore,
+    },
 };
 
 /// Runs a case with a store behind a pooler that tracks statements, after a function has wrapped the store.
@@ -139,7 +142,7 @@ async fn tables_that_were_migrated_over_the_direct_url_work_behind_the_pooler() 
     let toggle = TaskChange::completion(Completion::Toggle);
     let now = todo_core::clock::Timestamp::from_unix_seconds(1_763_712_000);
     let nobody = TaskId::from(uuid::Uuid::nil());
-    assert_eq!(store.update(&ann, nobody, &toggle, now).await.unwrap(), None);
+    assert_eq!(store.update(&ann, nobody, &toggle, &Precondition::default(), now).await.unwrap(), Outcome::Missing);
 }
 
 #[tokio::test(flavor = "multi_thread")]

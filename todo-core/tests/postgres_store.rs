@@ -15,9 +15,10 @@ use testkit::stores::{RowSecurityDatabase, connect, todo_database};
 use todo_core::{
     Cursor, Description, Limit, NewTask, Patch, Task, TaskId, TaskQuery, Title, TodoService, UserId,
     clock::Timestamp,
+    conformance::store::PlainCalls as _,
     store::{
-        BatchStore as _, CoalescingOptions, CoalescingStore, Completion, Names, PostgresOptions, PostgresStore,
-        StoreError, TaskChange, TaskStore,
+        BatchStore as _, CoalescingOptions, CoalescingStore, Completion, Names, PostgresOptions, PostgresStore, Read,
+        Revision, StoreError, TaskChange, TaskStore,
     },
 };
 use tokio::{
@@ -518,10 +519,21 @@ async fn a_batch_returns_the_same_as_single_calls() {
                 .completed(completed.map(|completed| !completed)),
             TaskQuery::new().cursor(Cursor::after(absent)).completed(completed),
         ];
-        let calls: Vec<_> = users.iter().flat_map(|owner| queries.iter().map(move |query| (owner, query))).collect();
+        let calls: Vec<_> = users.iter().flat_map(|owner| queries.iter().map(move |query| (owner, query, None))).collect();
         let pages = store.list_many(&calls).await.unwrap();
-        for ((owner, query), page) in calls.iter().zip(pages) {
-            assert_eq!(page, store.list(owner, query).await.unwrap(), "{query:?}");
+        for ((owner, query, _), page) in calls.iter().zip(pages) {
+            assert_eq!(page, store.list(owner, query, None).await.unwrap(), "{query:?}");
+        }
+        // Calls that know the revision of their owner, of which half are right.
+        let revisions = store.revisions(&users.iter().map(|owner| (*owner).clone()).collect::<Vec<_>>()).await.unwrap();
+        let calls = users.iter().zip(&revisions).flat_map(|(owner, revision)| {
+            let known = [Some(*revision), Some(Revision::new(revision.get() - 1))];
+            known.map(|known| (owner, &queries[0], known))
+        });
+        let calls: Vec<_> = calls.collect();
+        for ((owner, query, known), page) in calls.iter().zip(store.list_many(&calls).await.unwrap()) {
+            assert_eq!(page, store.list(owner, query, *known).await.unwrap(), "{owner} {known:?}");
+            assert_eq!(page == Read::Unchanged, revisions.contains(&known.unwrap()), "{owner} {known:?}");
         }
     }
 
@@ -530,7 +542,7 @@ async fn a_batch_returns_the_same_as_single_calls() {
         .flat_map(|owner| tasks[..6].iter().map(move |task| (owner, Task { user_id: owner.clone(), ..task.clone() })))
         .collect();
     let inserted =
-        store.insert_many(&new.iter().map(|(owner, task)| (*owner, task)).collect::<Vec<_>>()).await.unwrap();
+        store.insert_many(&new.iter().map(|(owner, task)| (*owner, task, None)).collect::<Vec<_>>()).await.unwrap();
     assert_eq!(inserted, [false, false, false, false, false, true, true, true, true, true, true, false]);
 
     let now = Timestamp::from_unix_seconds(2_000_000_000);
@@ -742,19 +754,19 @@ async fn under_load_every_owner_gets_only_their_own_tasks() {
                 let id = TaskId::from(uuid::Uuid::from_u128(number.into()));
                 let title = Title::new(owner.to_string()).unwrap();
                 let task = NewTask::new(title).into_task(owner.clone(), id, now);
-                assert!(store.insert(&owner, &task).await.unwrap());
-                assert!(!store.insert(&owner, &task).await.unwrap());
+                assert!(store.add(&owner, &task).await.unwrap());
+                assert!(!store.add(&owner, &task).await.unwrap());
                 let query = TaskQuery::new().completed((number % 2 == 0).then_some(false));
-                let page = store.list(&owner, &query).await.unwrap();
+                let page = store.page(&owner, &query).await.unwrap();
                 assert!(page.tasks.iter().all(is_own));
                 assert_eq!(page.tasks[0].id, id);
                 let toggle = TaskChange::completion(Completion::Toggle);
-                let toggled = store.update(&owner, id, &toggle, now).await.unwrap().unwrap();
+                let toggled = store.change(&owner, id, &toggle, now).await.unwrap().unwrap();
                 assert!(is_own(&toggled) && toggled.completed && toggled.version == 2);
                 assert_eq!(store.get(&owner, id).await.unwrap(), Some(toggled));
                 if number % 5 == 0 {
-                    assert!(store.delete(&owner, id).await.unwrap());
-                    assert!(!store.delete(&owner, id).await.unwrap());
+                    assert!(store.remove(&owner, id).await.unwrap());
+                    assert!(!store.remove(&owner, id).await.unwrap());
                 }
             }
             assert_eq!(store.erase(&owner).await.unwrap(), 16);

@@ -20,7 +20,7 @@ use todo_core::{
     api::{ApiError, TodoApi, problem},
     auth::{Gate, GateError, Identity, JwtVerifier, KeySource, Quota, TokenCookie, Verdict},
     clock::{FixedClock, IdGenerator, Timestamp},
-    store::{BulkResult, MemoryStore, StoreError, TaskChange, TaskStore, Transfer},
+    store::{BulkResult, Changes, Creation, Insertion, MemoryStore, Outcome, Precondition, Read, Revision, StoreError, SyncPoint, TaskChange, TaskStore, Transfer},
 };
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -284,9 +284,9 @@ fn fault(owner: &UserId) -> Result<(), StoreError> {
 
 #[async_trait]
 impl TaskStore for Store {
-    async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError> {
+    async fn insert(&self, owner: &UserId, tasks: &[Task], creation: &Creation) -> Result<Insertion, StoreError> {
         fault(owner)?;
-        self.tasks.insert(owner, task).await
+        self.tasks.insert(owner, tasks, creation).await
     }
 
     async fn get(&self, owner: &UserId, id: TaskId) -> Result<Option<Task>, StoreError> {
@@ -294,69 +294,47 @@ impl TaskStore for Store {
         self.tasks.get(owner, id).await
     }
 
-    async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
+    async fn list(&self, owner: &UserId, query: &TaskQuery, known: Option<Revision>) -> Result<Read<Page>, StoreError> {
         fault(owner)?;
         if owner.as_str() == "busy" {
             pending::<()>().await;
         }
-        self.tasks.list(owner, query).await
+        self.tasks.list(owner, query, known).await
     }
 
-    async fn update(
-        &self,
-        owner: &UserId,
-        id: TaskId,
-        change: &TaskChange,
-        now: Timestamp,
-    ) -> Result<Option<Task>, StoreError> {
+    async fn count(&self, owner: &UserId, filter: &TaskFilter, known: Option<Revision>) -> Result<Read<u64>, StoreError> {
         fault(owner)?;
-        self.tasks.update(owner, id, change, now).await
+        self.tasks.count(owner, filter, known).await
     }
 
-    async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError> {
+    async fn summary(&self, owner: &UserId, known: Option<Revision>) -> Result<Read<Summary>, StoreError> {
         fault(owner)?;
-        self.tasks.insert_all(owner, tasks).await
+        self.tasks.summary(owner, known).await
     }
 
-    async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+    async fn update(&self, owner: &UserId, id: TaskId, change: &TaskChange, precondition: &Precondition, now: Timestamp) -> Result<Outcome<Task>, StoreError> {
         fault(owner)?;
-        self.tasks.count(owner, filter).await
+        self.tasks.update(owner, id, change, precondition, now).await
     }
 
-    async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError> {
-        fault(owner)?;
-        self.tasks.summary(owner).await
-    }
-
-    async fn update_matching(
-        &self,
-        owner: &UserId,
-        filter: &TaskFilter,
-        change: &TaskChange,
-        now: Timestamp,
-    ) -> Result<BulkResult, StoreError> {
+    async fn update_matching(&self, owner: &UserId, filter: &TaskFilter, change: &TaskChange, now: Timestamp) -> Result<BulkResult, StoreError> {
         fault(owner)?;
         self.tasks.update_matching(owner, filter, change, now).await
     }
 
-    async fn reposition(
-        &self,
-        owner: &UserId,
-        positions: &[(TaskId, Position)],
-        now: Timestamp,
-    ) -> Result<Vec<Task>, StoreError> {
+    async fn reposition(&self, owner: &UserId, positions: &[(TaskId, Position)], moved: (TaskId, i64), now: Timestamp) -> Result<Vec<Task>, StoreError> {
         fault(owner)?;
-        self.tasks.reposition(owner, positions, now).await
+        self.tasks.reposition(owner, positions, moved, now).await
+    }
+
+    async fn delete(&self, owner: &UserId, id: TaskId, precondition: &Precondition) -> Result<Outcome<()>, StoreError> {
+        fault(owner)?;
+        self.tasks.delete(owner, id, precondition).await
     }
 
     async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
         fault(owner)?;
         self.tasks.delete_matching(owner, filter).await
-    }
-
-    async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
-        fault(owner)?;
-        self.tasks.delete(owner, id).await
     }
 
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
@@ -367,6 +345,20 @@ impl TaskStore for Store {
     async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
         fault(owner).and_then(|()| fault(to))?;
         self.tasks.transfer(owner, to).await
+    }
+
+    async fn changes(&self, owner: &UserId, since: Option<SyncPoint>, limit: Limit) -> Result<Option<Changes>, StoreError> {
+        fault(owner)?;
+        self.tasks.changes(owner, since, limit).await
+    }
+
+    async fn revisions(&self, owners: &[UserId]) -> Result<Vec<Revision>, StoreError> {
+        self.tasks.revisions(owners).await
+    }
+
+    async fn purge(&self, owner: &UserId, before: Timestamp, limit: Limit) -> Result<u64, StoreError> {
+        fault(owner)?;
+        self.tasks.purge(owner, before, limit).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

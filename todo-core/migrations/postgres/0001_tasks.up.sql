@@ -89,11 +89,11 @@ begin
     if binds then
         perform set_config('todo.user_id', new.user_id, true);
     end if;
-    select revision into last from {owners} where user_id = new.user_id for update;
+    select revision into last from {owners} where user_id = new.user_id for no key update;
     while not found loop
         insert into {owners} (user_id, revision, tasks, purged) values (new.user_id, clock - 1, 0, clock - 1)
             on conflict do nothing;
-        select revision into last from {owners} where user_id = new.user_id for update;
+        select revision into last from {owners} where user_id = new.user_id for no key update;
     end loop;
     new.revision := greatest(last + 1, clock);
     -- A task that is created again continues its versions.
@@ -104,7 +104,7 @@ begin
     -- A request that is repeated does not bring a deleted task back.
     if new.request_key is not null then
         is_deleted := exists (select from {deleted} where user_id = new.user_id and request_key = new.request_key
-            and request_place = new.request_place and id <> new.id);
+            and request_place = new.request_place);
     end if;
     if binds then
         perform set_config('todo.user_id', coalesce(former, ''), true);

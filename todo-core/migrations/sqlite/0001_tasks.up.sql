@@ -75,18 +75,20 @@ create index "{table}_deleted_user_id_request_key_idx" on {deleted} (user_id, re
 -- A request that is repeated does not bring a deleted task back.
 create trigger "{table}_before_insert" before insert on {tasks}
     when new.request_key is not null and exists (select 1 from {deleted} where user_id = new.user_id
-        and request_key = new.request_key and request_place = new.request_place and id <> new.id)
+        and request_key = new.request_key and request_place = new.request_place)
 begin
     select raise(ignore);
 end;
 
 -- A trigger of SQLite cannot change the row that is written, so it changes it afterwards. A task that is created again
--- continues its versions.
+-- continues its versions. The clock counts milliseconds. An owner begins with the next one, later than all that an owner
+-- who was erased in this one has had.
 create trigger "{table}_after_insert" after insert on {tasks}
 begin
     insert into {owners} (user_id, revision, tasks, purged)
-        values (new.user_id, cast(unixepoch('subsec') * 1000000 as integer), 1, cast(unixepoch('subsec') * 1000000 as integer) - 1)
-        on conflict (user_id) do update set revision = max(revision + 1, excluded.revision), tasks = tasks + 1;
+        values (new.user_id, cast(unixepoch('subsec') * 1000000 as integer) + 1000, 1,
+            cast(unixepoch('subsec') * 1000000 as integer) + 999)
+        on conflict (user_id) do update set revision = max(revision + 1, excluded.revision - 1000), tasks = tasks + 1;
     update {tasks} set revision = (select revision from {owners} where user_id = new.user_id),
         version = max(version, coalesce((select version + 1 from {deleted} where user_id = new.user_id and id = new.id), 1))
         where user_id = new.user_id and id = new.id;

@@ -125,6 +125,11 @@ impl From<Error> for ApiError {
                 errors.add(field, reason.to_string());
                 Self::Validation(errors)
             }
+            Error::IdempotencyKeyReused => {
+                let mut errors = FieldErrors::default();
+                errors.add("Idempotency-Key", "was used for another body");
+                Self::Validation(errors)
+            }
             error => Self::Service(error),
         }
     }
@@ -145,9 +150,11 @@ impl ApiError {
             Self::Auth(AuthError::Missing | AuthError::Expired | AuthError::Invalid(_) | AuthError::Revoked) => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::Forbidden | Self::Auth(AuthError::InsufficientScope { .. } | AuthError::ForeignOrigin) => {
-                StatusCode::FORBIDDEN
-            }
+            Self::Forbidden
+            | Self::Auth(AuthError::InsufficientScope { .. } | AuthError::ForeignOrigin)
+            | Self::Service(Error::QuotaExceeded { .. }) => StatusCode::FORBIDDEN,
+            Self::Service(Error::PreconditionFailed { .. }) => StatusCode::PRECONDITION_FAILED,
+            Self::Service(Error::TaskDeleted) => StatusCode::GONE,
             Self::NotFound | Self::TrailingSlash | Self::Service(Error::TaskNotFound) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -155,7 +162,9 @@ impl ApiError {
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MalformedJson { .. } | Self::IncompleteBody => StatusCode::BAD_REQUEST,
             Self::SlowBody { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::NotAnObject { .. } | Self::Validation(_) | Self::Service(Error::InvalidField { .. }) => {
+            Self::NotAnObject { .. }
+            | Self::Validation(_)
+            | Self::Service(Error::InvalidField { .. } | Error::IdempotencyKeyReused) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
@@ -193,9 +202,12 @@ impl ApiError {
             Self::MalformedJson { .. } => "malformed_json",
             Self::IncompleteBody => "incomplete_body",
             Self::SlowBody { .. } => "request_timeout",
-            Self::NotAnObject { .. } | Self::Validation(_) | Self::Service(Error::InvalidField { .. }) => {
-                "validation_failed"
-            }
+            Self::NotAnObject { .. }
+            | Self::Validation(_)
+            | Self::Service(Error::InvalidField { .. } | Error::IdempotencyKeyReused) => "validation_failed",
+            Self::Service(Error::PreconditionFailed { .. }) => "precondition_failed",
+            Self::Service(Error::QuotaExceeded { .. }) => "quota_exceeded",
+            Self::Service(Error::TaskDeleted) => "task_deleted",
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
             | Self::Service(Error::TooManyCalls) => "rate_limited",
             Self::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
@@ -263,6 +275,12 @@ impl ApiError {
             Self::NotAnObject { or_array: true } => "The body must be a JSON object, or an array of them.".to_owned(),
             Self::Validation(errors) => errors.to_string(),
             Self::Service(error @ Error::InvalidField { .. }) => format!("{error}."),
+            Self::Service(Error::IdempotencyKeyReused) => "The Idempotency-Key was used for another body.".to_owned(),
+            Self::Service(Error::PreconditionFailed { .. }) => {
+                "The task is not as the precondition of the request requires.".to_owned()
+            }
+            Self::Service(Error::QuotaExceeded { max }) => format!("A user may have at most {max} tasks."),
+            Self::Service(Error::TaskDeleted) => "A task that this request has created was deleted.".to_owned(),
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
             | Self::Service(Error::TooManyCalls) => "Too many requests. Retry later.".to_owned(),
             Self::NotReady { .. } => "The service is not ready.".to_owned(),

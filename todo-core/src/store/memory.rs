@@ -43,15 +43,16 @@ struct Deleted {
     revision: i64,
     version: i64,
     request: Option<(Request, usize)>,
-    at: Timestamp,
 }
 
 impl Owner {
     /// Moves the revision on.
     fn next_revision(&mut self) -> i64 {
         let now = SystemClock.now().unix_micros();
-        let next = now.max(self.revision + 1);
+        let mut next = now.max(self.revision + 1);
         if self.revision == 0 {
+            // Later than all that an owner who was erased just now has had.
+            next += 1000;
             self.purged = next - 1;
         }
         self.revision = next;
@@ -97,7 +98,7 @@ impl Owner {
     fn remove(&mut self, id: TaskId) -> Option<Task> {
         let Kept { task, request, .. } = self.tasks.remove(&id)?;
         let revision = self.next_revision();
-        self.deleted.insert(id, Deleted { revision, version: task.version, request, at: SystemClock.now() });
+        self.deleted.insert(id, Deleted { revision, version: task.version, request });
         Some(task)
     }
 
@@ -335,7 +336,8 @@ impl TaskStore for MemoryStore {
         let mut old: Vec<_> = kept
             .deleted
             .iter()
-            .filter(|(_, deleted)| deleted.at < before)
+            // A revision is not before the time of its change.
+            .filter(|(_, deleted)| deleted.revision < before.unix_micros())
             .map(|(id, deleted)| (deleted.revision, *id))
             .collect();
         old.sort_unstable();

@@ -145,7 +145,7 @@ pub trait TaskStore: fmt::Debug + Send + Sync {
     async fn revisions(&self, owners: &[UserId]) -> Result<Vec<Revision>, StoreError>;
 
     /// Forgets this owner's tasks that were deleted before a time, the oldest first and at most `limit`, and returns their
-    /// number.
+    /// number. The time is compared with revisions, which are later than deletions if a clock has gone backwards.
     async fn purge(&self, owner: &UserId, before: Timestamp, limit: Limit) -> Result<u64, StoreError>;
 
     /// Checks that the store works, for a readiness probe. It needs the same tables and privileges as the other calls.

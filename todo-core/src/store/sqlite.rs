@@ -2,22 +2,22 @@ use std::{fmt, path::Path, str::FromStr as _, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use sqlx::{
-    Arguments as _, ConnectOptions as _, Connection as _, Row as _, Sqlite, SqliteConnection,
+    Arguments as _, ConnectOptions as _, Connection as _, Row as _, SqlStr, Sqlite, SqliteConnection,
     sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
 
 use tokio::time::{Instant, sleep};
 
 use super::{
-    BulkResult, Transfer,
+    BulkResult, Creation, Insertion, Outcome, Read, Transfer,
     error::{SetupError, StoreError},
     sql::{
         columns::{Value, json_array, static_text},
         migrate::{self, DataLoss},
         names::{Dialect, Names},
         operations::{
-            Count, DeleteMatching, Effect, HasTasks, Insert, InsertAll, Operation, Reposition, TransferAll,
-            UpdateMatching, fields, operations, task_store,
+            Count, DeleteIf, DeleteMatching, Effect, Erase, Get, HasTasks, Insert, InsertOne, Operation, Purge,
+            Repeated, Reposition, TransferAll, UpdateIf, UpdateMatching, WhyNot, fields, operations, task_store,
         },
         pool::{Connector, Opened, Pool},
         queue::{NoConnection, PoolStatus},
@@ -27,9 +27,135 @@ use super::{
         transaction::HostTransaction,
     },
 };
-use crate::{Task, TaskQuery, UserId, clock::Timestamp};
+use crate::{Task, TaskId, UserId, clock::Timestamp};
 
 operations!(SqliteConnection);
+
+impl Operation<SqliteConnection> for Insert<'_> {
+    type Output = Insertion;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<Insertion, sqlx::Error> {
+        let Self { owner, tasks, creation } = self;
+        // A savepoint, if the host has begun a transaction.
+        let mut transaction = match tasks {
+            [] => return Ok(Insertion::Done),
+            [task] => {
+                let is_done = InsertOne { owner, task, creation, place: 0 }.run(connection, sql).await?;
+                return if is_done { Ok(Insertion::Done) } else { WhyNot(self).run(connection, sql).await };
+            }
+            _ => begin(connection, sql).await?,
+        };
+        let count = tasks.len() as u64;
+        // What was created before comes before the limit.
+        let mut refused = Repeated(self).run(&mut *transaction, sql).await?;
+        if refused.is_none() {
+            // The statement for one task compares the number of tasks with one less for each that is to follow.
+            let max_tasks = creation.max_tasks.map(|max| max.saturating_add(1).saturating_sub(count));
+            for (place, task) in tasks.iter().enumerate() {
+                let max_tasks = max_tasks.map(|max| max + place as u64);
+                let creation = Creation { max_tasks, ..(*creation).clone() };
+                let one = InsertOne { owner, task, creation: &creation, place };
+                if !one.run(&mut *transaction, sql).await? {
+                    refused = Some(Insertion::IdTaken);
+                    break;
+                }
+            }
+        }
+        match refused {
+            None => {
+                transaction.commit().await?;
+                Ok(Insertion::Done)
+            }
+            Some(Insertion::IdTaken) => {
+                transaction.rollback().await?;
+                WhyNot(self).run(connection, sql).await
+            }
+            Some(repeated) => {
+                transaction.rollback().await?;
+                Ok(repeated)
+            }
+        }
+    }
+}
+
+impl Operation<SqliteConnection> for UpdateIf<'_> {
+    type Output = Outcome<Task>;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<Outcome<Task>, sqlx::Error> {
+        let Self { update, precondition } = self;
+        let mut transaction = begin(connection, sql).await?;
+        let found = Get { owner: update.owner, id: update.id }.run(&mut *transaction, sql).await?;
+        if let Some(found) = found.filter(|found| !precondition.is_met_by(found)) {
+            transaction.rollback().await?;
+            return Ok(Outcome::Unmet(Box::new(found)));
+        }
+        let updated = update.run(&mut *transaction, sql).await?;
+        transaction.commit().await?;
+        Ok(updated.map_or(Outcome::Missing, Outcome::Done))
+    }
+}
+
+impl Operation<SqliteConnection> for DeleteIf<'_> {
+    type Output = Outcome<()>;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<Outcome<()>, sqlx::Error> {
+        let Self { delete, precondition } = self;
+        let mut transaction = begin(connection, sql).await?;
+        let found = Get { owner: delete.owner, id: delete.id }.run(&mut *transaction, sql).await?;
+        if let Some(found) = found.filter(|found| !precondition.is_met_by(found)) {
+            transaction.rollback().await?;
+            return Ok(Outcome::Unmet(Box::new(found)));
+        }
+        let is_deleted = delete.run(&mut *transaction, sql).await?;
+        transaction.commit().await?;
+        Ok(if is_deleted { Outcome::Done(()) } else { Outcome::Missing })
+    }
+}
+
+impl Operation<SqliteConnection> for Erase<'_> {
+    type Output = u64;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<u64, sqlx::Error> {
+        let owner = self.owner.as_str();
+        let mut transaction = begin(connection, sql).await?;
+        // Without a row of the owner, the trigger leaves nothing of the tasks.
+        for statement in [&sql.sqlite.erase_owner, &sql.sqlite.erase_deleted] {
+            sqlx::query(statement.clone()).bind(owner).execute(&mut *transaction).await?;
+        }
+        let done = sqlx::query(sql.call.erase.clone()).bind(owner).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected())
+    }
+}
+
+impl Operation<SqliteConnection> for Purge<'_> {
+    type Output = u64;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<u64, sqlx::Error> {
+        let owner = self.owner.as_str();
+        let mut transaction = begin(connection, sql).await?;
+        let until: Option<i64> = sqlx::query_scalar(sql.sqlite.purge_until.clone())
+            .bind(owner)
+            .bind(self.before.unix_micros())
+            .bind(i64::from(self.limit.get()))
+            .fetch_one(&mut *transaction)
+            .await?;
+        let Some(until) = until else {
+            transaction.rollback().await?;
+            return Ok(0);
+        };
+        let purge = sqlx::query(sql.sqlite.purge.clone()).bind(owner).bind(until);
+        let count = purge.execute(&mut *transaction).await?.rows_affected();
+        sqlx::query(sql.sqlite.purge_owner.clone()).bind(owner).bind(until).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(count)
+    }
+}
 
 impl Operation<SqliteConnection> for TransferAll<'_> {
     type Output = Transfer;
@@ -41,12 +167,11 @@ impl Operation<SqliteConnection> for TransferAll<'_> {
         // write between the first and the second.
         let mut transaction = connection.begin().await?;
         let moved: Vec<uuid::Uuid> =
-            sqlx::query_scalar(sql.transfer.clone()).bind(owner).bind(to).fetch_all(&mut *transaction).await?;
-        let ids: Vec<_> = moved.iter().map(|id| format!("\"{:x}\"", id.simple())).collect();
-        let ids = format!("[{}]", ids.join(","));
-        sqlx::query(sql.transfer_delete.clone()).bind(owner).bind(ids).execute(&mut *transaction).await?;
+            sqlx::query_scalar(sql.call.transfer.clone()).bind(owner).bind(to).fetch_all(&mut *transaction).await?;
+        let ids = id_list(moved.iter().copied().map(TaskId::from));
+        sqlx::query(sql.sqlite.transfer_delete.clone()).bind(owner).bind(ids).execute(&mut *transaction).await?;
         let remaining: i64 =
-            sqlx::query_scalar(sql.transfer_count.clone()).bind(owner).fetch_one(&mut *transaction).await?;
+            sqlx::query_scalar(sql.sqlite.transfer_count.clone()).bind(owner).fetch_one(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(Transfer { moved: moved.len() as u64, remaining: remaining.unsigned_abs() })
     }
@@ -208,7 +333,7 @@ impl SqliteStore {
         mut transaction: sqlx::Transaction<'static, Sqlite>,
     ) -> Result<SqliteInTransaction, StoreError> {
         // A write of nothing takes the write lock, if the transaction does not have it yet.
-        sqlx::query(self.sql.lock.clone()).execute(&mut *transaction).await?;
+        sqlx::query(self.sql.sqlite.lock.clone()).execute(&mut *transaction).await?;
         Ok(SqliteInTransaction { transaction: HostTransaction::new(transaction), sql: self.sql.clone() })
     }
 
@@ -373,6 +498,7 @@ fn arguments<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Result<SqliteAr
             Value::Big(number) => arguments.add(number),
             // Microseconds since 1970.
             Value::Time(time) => arguments.add(time.map(Timestamp::unix_micros)),
+            Value::Bytes(bytes) => arguments.add(bytes.map(<[u8]>::to_vec)),
             Value::Texts(texts) => arguments.add(texts.map(|texts| json_array(&texts))),
             Value::Smalls(numbers) => arguments.add(numbers.map(|numbers| json_array(&numbers))),
         };
@@ -395,26 +521,24 @@ fn read_task(owner: &UserId, row: &SqliteRow, first: usize) -> Result<Task, sqlx
     fields!(row, first, time, texts).into_task(owner)
 }
 
-async fn list_rows(
-    connection: &mut SqliteConnection,
-    sql: &Statements,
-    owner: &UserId,
-    query: &TaskQuery,
-) -> Result<Vec<SqliteRow>, sqlx::Error> {
-    let values = arguments(Selections::list_values(owner.as_str(), query))?;
-    sqlx::query_with(sql.selections.list(query), values).fetch_all(connection).await
+/// Several ids in hexadecimal, as a JSON array.
+fn id_list(ids: impl Iterator<Item = TaskId>) -> String {
+    json_array(&ids.map(|id| format!("{:x}", id.as_uuid().simple())).collect::<Vec<_>>())
 }
 
-impl Operation<SqliteConnection> for Count<'_> {
-    type Output = u64;
-    const EFFECT: Effect = Effect::Read;
+/// Several texts as a JSON array.
+fn text_list<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    json_array(&texts.collect::<Vec<_>>())
+}
 
-    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<u64, sqlx::Error> {
-        let values = arguments(Selections::filter_values(self.owner.as_str(), self.filter))?;
-        let count: i64 =
-            sqlx::query_scalar_with(sql.selections.count(self.filter), values).fetch_one(connection).await?;
-        Ok(count.unsigned_abs())
-    }
+/// Runs a statement with filters.
+async fn selected_rows(
+    connection: &mut SqliteConnection,
+    _: &Statements,
+    statement: SqlStr,
+    values: Vec<Value<'_>>,
+) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    sqlx::query_with(statement, arguments(values)?).fetch_all(connection).await
 }
 
 /// Begins a transaction that writes, or a savepoint in that of the host. It is rolled back when it is dropped.
@@ -423,25 +547,8 @@ async fn begin<'a>(
     sql: &Statements,
 ) -> Result<sqlx::Transaction<'a, Sqlite>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
-    sqlx::query(sql.lock.clone()).execute(&mut *transaction).await?;
+    sqlx::query(sql.sqlite.lock.clone()).execute(&mut *transaction).await?;
     Ok(transaction)
-}
-
-impl Operation<SqliteConnection> for InsertAll<'_> {
-    type Output = bool;
-    const EFFECT: Effect = Effect::Write;
-
-    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<bool, sqlx::Error> {
-        let mut transaction = begin(connection, sql).await?;
-        for task in self.tasks {
-            if !(Insert { owner: self.owner, task }).run(&mut *transaction, sql).await? {
-                transaction.rollback().await?;
-                return Ok(false);
-            }
-        }
-        transaction.commit().await?;
-        Ok(true)
-    }
 }
 
 impl Operation<SqliteConnection> for UpdateMatching<'_> {
@@ -451,7 +558,10 @@ impl Operation<SqliteConnection> for UpdateMatching<'_> {
     async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<BulkResult, sqlx::Error> {
         let Self { owner, filter, change, now } = self;
         let mut transaction = begin(connection, sql).await?;
-        let matched = Count { owner, filter }.run(&mut *transaction, sql).await?;
+        let matched = match (Count { owner, filter, known: None }).run(&mut *transaction, sql).await? {
+            Read::Changed { value, .. } => value,
+            Read::Unchanged => 0,
+        };
         let values = arguments(Selections::update_values(owner.as_str(), filter, change, *now))?;
         let update = static_text(sql.selections.update(filter));
         let changed = sqlx::query_with(update, values).execute(&mut *transaction).await?.rows_affected();
@@ -475,8 +585,10 @@ impl Operation<SqliteConnection> for Reposition<'_> {
             Value::Text(Some(serde_json::Value::Object(positions).to_string().into())),
             Value::Text(None),
             Value::Time(Some(self.now)),
+            Value::Uuid(Some(self.moved.0.as_uuid())),
+            Value::Big(Some(self.moved.1)),
         ];
-        let rows = sqlx::query_with(sql.reposition.clone(), arguments(values)?).fetch_all(connection).await?;
+        let rows = sqlx::query_with(sql.call.reposition.clone(), arguments(values)?).fetch_all(connection).await?;
         rows.iter().map(|row| read_task(self.owner, row, 0)).collect()
     }
 }
@@ -545,8 +657,8 @@ task_store!(SqliteInTransaction);
 mod tests {
     use super::*;
     use crate::{
-        TaskId, UserId,
-        store::{TaskStore as _, sql::operations::Erase},
+        UserId,
+        store::TaskStore as _,
     };
 
     #[tokio::test]

@@ -74,7 +74,7 @@ async fn with_row_level_security_a_role_that_owns_nothing_can_serve() {
 
     // A statement without an owner fails, and a server with the wrong settings does not start.
     let store = testkit::stores::connect(&secured.app);
-    assert!(store.list(&UserId::new("ann").expect("an id"), &TaskQuery::default()).await.is_err());
+    assert!(store.list(&UserId::new("ann").expect("an id"), &TaskQuery::default(), None).await.is_err());
     for (url, row_security, message) in [
         (&*secured.app, "off", "set ROW_SECURITY=on"),
         (&*secured.owner, "on", "may disable row-level security"),

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::{
-    Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, TodoService, UserId,
+    Limit, Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, TodoService, UserId,
     api::TodoApi,
     auth::{Gate, GateError, Identity, JwtVerifier, KeySource, Quota, Verdict},
     clock::{Clock as _, SystemClock, Timestamp},
-    store::{BulkResult, SetupError, StoreError, TaskChange, TaskStore, Transfer},
+    store::{BulkResult, Changes, Creation, Insertion, Outcome, Precondition, Read, Revision, SetupError, StoreError, SyncPoint, TaskChange, TaskStore, Transfer},
 };
 
 const SECRET: &str = "the shared secret of the suite for adapters";
@@ -93,9 +93,9 @@ impl<S> FailingFor<S> {
 
 #[async_trait]
 impl<S: TaskStore> TaskStore for FailingFor<S> {
-    async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError> {
+    async fn insert(&self, owner: &UserId, tasks: &[Task], creation: &Creation) -> Result<Insertion, StoreError> {
         Self::fault(owner)?;
-        self.0.insert(owner, task).await
+        self.0.insert(owner, tasks, creation).await
     }
 
     async fn get(&self, owner: &UserId, id: TaskId) -> Result<Option<Task>, StoreError> {
@@ -103,69 +103,47 @@ impl<S: TaskStore> TaskStore for FailingFor<S> {
         self.0.get(owner, id).await
     }
 
-    async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
+    async fn list(&self, owner: &UserId, query: &TaskQuery, known: Option<Revision>) -> Result<Read<Page>, StoreError> {
         Self::fault(owner)?;
         if owner.as_str() == "store-stalled" {
             std::future::pending::<()>().await;
         }
-        self.0.list(owner, query).await
+        self.0.list(owner, query, known).await
     }
 
-    async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError> {
+    async fn count(&self, owner: &UserId, filter: &TaskFilter, known: Option<Revision>) -> Result<Read<u64>, StoreError> {
         Self::fault(owner)?;
-        self.0.insert_all(owner, tasks).await
+        self.0.count(owner, filter, known).await
     }
 
-    async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
+    async fn summary(&self, owner: &UserId, known: Option<Revision>) -> Result<Read<Summary>, StoreError> {
         Self::fault(owner)?;
-        self.0.count(owner, filter).await
+        self.0.summary(owner, known).await
     }
 
-    async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError> {
+    async fn update(&self, owner: &UserId, id: TaskId, change: &TaskChange, precondition: &Precondition, now: Timestamp) -> Result<Outcome<Task>, StoreError> {
         Self::fault(owner)?;
-        self.0.summary(owner).await
+        self.0.update(owner, id, change, precondition, now).await
     }
 
-    async fn update_matching(
-        &self,
-        owner: &UserId,
-        filter: &TaskFilter,
-        change: &TaskChange,
-        now: Timestamp,
-    ) -> Result<BulkResult, StoreError> {
+    async fn update_matching(&self, owner: &UserId, filter: &TaskFilter, change: &TaskChange, now: Timestamp) -> Result<BulkResult, StoreError> {
         Self::fault(owner)?;
         self.0.update_matching(owner, filter, change, now).await
     }
 
-    async fn reposition(
-        &self,
-        owner: &UserId,
-        positions: &[(TaskId, Position)],
-        now: Timestamp,
-    ) -> Result<Vec<Task>, StoreError> {
+    async fn reposition(&self, owner: &UserId, positions: &[(TaskId, Position)], moved: (TaskId, i64), now: Timestamp) -> Result<Vec<Task>, StoreError> {
         Self::fault(owner)?;
-        self.0.reposition(owner, positions, now).await
+        self.0.reposition(owner, positions, moved, now).await
+    }
+
+    async fn delete(&self, owner: &UserId, id: TaskId, precondition: &Precondition) -> Result<Outcome<()>, StoreError> {
+        Self::fault(owner)?;
+        self.0.delete(owner, id, precondition).await
     }
 
     async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
         Self::fault(owner)?;
         self.0.delete_matching(owner, filter).await
-    }
-
-    async fn update(
-        &self,
-        owner: &UserId,
-        id: TaskId,
-        change: &TaskChange,
-        now: Timestamp,
-    ) -> Result<Option<Task>, StoreError> {
-        Self::fault(owner)?;
-        self.0.update(owner, id, change, now).await
-    }
-
-    async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
-        Self::fault(owner)?;
-        self.0.delete(owner, id).await
     }
 
     async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
@@ -176,6 +154,20 @@ impl<S: TaskStore> TaskStore for FailingFor<S> {
     async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
         Self::fault(owner)?;
         self.0.transfer(owner, to).await
+    }
+
+    async fn changes(&self, owner: &UserId, since: Option<SyncPoint>, limit: Limit) -> Result<Option<Changes>, StoreError> {
+        Self::fault(owner)?;
+        self.0.changes(owner, since, limit).await
+    }
+
+    async fn revisions(&self, owners: &[UserId]) -> Result<Vec<Revision>, StoreError> {
+        self.0.revisions(owners).await
+    }
+
+    async fn purge(&self, owner: &UserId, before: Timestamp, limit: Limit) -> Result<u64, StoreError> {
+        Self::fault(owner)?;
+        self.0.purge(owner, before, limit).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::fixture::{filled, id, moment, sample, toggle, user};
+use super::{
+    fixture::{filled, id, moment, sample, toggle, user},
+    plain::PlainCalls as _,
+};
 use crate::{
     Description, Patch, Task, Title,
     store::{Completion, TaskChange, TaskStore},
@@ -43,7 +46,7 @@ pub async fn concurrent_changes_to_different_fields_are_all_kept(store: Arc<dyn 
         ];
         let running = changes.map(|change| {
             let (store, ann) = (store.clone(), ann.clone());
-            tokio::spawn(async move { store.update(&ann, id(1), &change, moment(1)).await.unwrap().unwrap() })
+            tokio::spawn(async move { store.change(&ann, id(1), &change, moment(1)).await.unwrap().unwrap() })
         });
         for change in running {
             change.await.unwrap();
@@ -58,9 +61,9 @@ pub async fn concurrent_changes_to_different_fields_are_all_kept(store: Arc<dyn 
 pub async fn absent_fields_do_not_change(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     let task = Task { description: Some(Description::new("As it was").unwrap()), completed: true, ..sample(&ann, 1) };
-    assert!(store.insert(&ann, &task).await.unwrap());
+    assert!(store.add(&ann, &task).await.unwrap());
     let change = TaskChange { title: Some(Title::new("New").unwrap()), ..TaskChange::default() };
-    let changed = store.update(&ann, task.id, &change, moment(5)).await.unwrap().unwrap();
+    let changed = store.change(&ann, task.id, &change, moment(5)).await.unwrap().unwrap();
     let expected = Task { title: Title::new("New").unwrap(), updated_at: moment(5), version: 2, ..task };
     assert_eq!(changed, expected);
     assert_eq!(store.get(&ann, expected.id).await.unwrap(), Some(expected));
@@ -81,7 +84,7 @@ pub async fn a_description_is_kept_cleared_or_set(store: Arc<dyn TaskStore>) {
     ];
     for (description, expected) in steps {
         let change = TaskChange { description, ..TaskChange::default() };
-        let task = store.update(&ann, id(1), &change, moment(1)).await.unwrap().unwrap();
+        let task = store.change(&ann, id(1), &change, moment(1)).await.unwrap().unwrap();
         assert_eq!(task.description.as_ref().map(Description::as_str), expected, "{change:?}");
         assert_eq!(store.get(&ann, id(1)).await.unwrap(), Some(task));
     }
@@ -97,7 +100,7 @@ pub async fn a_change_of_several_fields_increments_the_version_once(store: Arc<d
         completed: Some(Completion::Set(true)),
         ..TaskChange::default()
     };
-    let task = store.update(&ann, id(1), &change, moment(1)).await.unwrap().unwrap();
+    let task = store.change(&ann, id(1), &change, moment(1)).await.unwrap().unwrap();
     assert_eq!((task.version, task.updated_at, task.created_at), (2, moment(1), moment(0)));
     assert_eq!(store.get(&ann, id(2)).await.unwrap().as_ref(), Some(&tasks[1]));
 }
@@ -108,7 +111,7 @@ pub async fn a_change_without_effect_keeps_version_and_updated_at(store: Arc<dyn
     let described = Task { description: Some(Description::new("").unwrap()), completed: true, ..sample(&ann, 1) };
     let plain = sample(&ann, 2);
     for task in [described, plain] {
-        assert!(store.insert(&ann, &task).await.unwrap());
+        assert!(store.add(&ann, &task).await.unwrap());
         let same = TaskChange {
             title: Some(task.title.clone()),
             description: task.description.clone().map_or(Patch::Clear, Patch::Set),
@@ -116,7 +119,7 @@ pub async fn a_change_without_effect_keeps_version_and_updated_at(store: Arc<dyn
             ..TaskChange::default()
         };
         for change in [TaskChange::default(), TaskChange::completion(Completion::Set(task.completed)), same] {
-            let result = store.update(&ann, task.id, &change, moment(9)).await.unwrap();
+            let result = store.change(&ann, task.id, &change, moment(9)).await.unwrap();
             assert_eq!(result.as_ref(), Some(&task), "{change:?}");
             assert_eq!(store.get(&ann, task.id).await.unwrap().as_ref(), Some(&task), "{change:?}");
         }
@@ -129,7 +132,7 @@ pub async fn updated_at_never_goes_backwards(store: Arc<dyn TaskStore>) {
     filled(&*store, &ann, [1]).await;
     let toggle = TaskChange::completion(Completion::Toggle);
     for (now, expected) in [(10, 10), (5, 10), (-1_000_000, 10), (11, 11)] {
-        let task = store.update(&ann, id(1), &toggle, moment(now)).await.unwrap().unwrap();
+        let task = store.change(&ann, id(1), &toggle, moment(now)).await.unwrap().unwrap();
         assert_eq!(task.updated_at, moment(expected));
     }
     assert_eq!(store.get(&ann, id(1)).await.unwrap().unwrap().version, 5);

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::plain::PlainCalls as _;
 use crate::{
     Limit, NewTask, Task, TaskId, TaskQuery, Title, UserId,
     clock::Timestamp,
@@ -37,7 +38,7 @@ pub(super) async fn filled(
     let mut tasks = Vec::new();
     for number in numbers {
         let task = sample(owner, number);
-        assert!(store.insert(owner, &task).await.unwrap());
+        assert!(store.add(owner, &task).await.unwrap());
         tasks.push(task);
     }
     tasks
@@ -51,7 +52,7 @@ pub(super) fn limited(limit: u16) -> TaskQuery {
 pub(super) async fn all_pages(store: &dyn TaskStore, owner: &UserId, mut query: TaskQuery) -> Vec<Task> {
     let mut tasks = Vec::new();
     loop {
-        let page = store.list(owner, &query).await.unwrap();
+        let page = store.page(owner, &query).await.unwrap();
         assert!(page.tasks.len() <= usize::from(query.limit.get()));
         assert!(
             page.next.is_none() || page.tasks.len() == usize::from(query.limit.get()),
@@ -70,5 +71,5 @@ pub(super) fn ids(tasks: &[Task]) -> Vec<TaskId> {
 }
 
 pub(super) async fn toggle(store: &dyn TaskStore, owner: &UserId, id: TaskId) -> Task {
-    store.update(owner, id, &TaskChange::completion(Completion::Toggle), moment(1)).await.unwrap().unwrap()
+    store.change(owner, id, &TaskChange::completion(Completion::Toggle), moment(1)).await.unwrap().unwrap()
 }

@@ -4,14 +4,17 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use uuid::Uuid;
 
-use super::fixture::{all_pages, filled, id, ids, limited, sample, user};
+use super::{
+    fixture::{all_pages, filled, id, ids, limited, sample, user},
+    plain::PlainCalls as _,
+};
 use crate::{Cursor, Task, TaskId, TaskQuery, store::TaskStore};
 
 /// The order is that of the ids, not of the insertions.
 pub async fn lists_are_ordered_by_descending_id(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     filled(&*store, &ann, [3, 1, 5, 2, 4]).await;
-    let page = store.list(&ann, &TaskQuery::default()).await.unwrap();
+    let page = store.page(&ann, &TaskQuery::default()).await.unwrap();
     assert_eq!(ids(&page.tasks), [5, 4, 3, 2, 1].map(id));
     assert_eq!(page.next, None);
 }
@@ -21,7 +24,7 @@ pub async fn ids_are_compared_as_bytes(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     let mut numbers = [0x7f << 120, 0x80 << 120, 0xff << 120, 1, 0x80, 0xff, 0x0100, u128::MAX].map(Uuid::from_u128);
     for number in numbers {
-        assert!(store.insert(&ann, &Task { id: number.into(), ..sample(&ann, 0) }).await.unwrap());
+        assert!(store.add(&ann, &Task { id: number.into(), ..sample(&ann, 0) }).await.unwrap());
     }
     numbers.sort_unstable_by_key(|number| std::cmp::Reverse(number.as_u128()));
     for limit in [1, 3, 200] {
@@ -39,8 +42,8 @@ pub async fn pages_have_no_gaps_or_overlaps(store: Arc<dyn TaskStore>) {
         assert_eq!(ids(&all_pages(&*store, &ann, limited(limit)).await), newest_first, "pages of {limit}");
     }
     // A full last page has no cursor.
-    assert!(store.delete(&ann, id(201)).await.unwrap());
-    let page = store.list(&ann, &limited(200)).await.unwrap();
+    assert!(store.remove(&ann, id(201)).await.unwrap());
+    let page = store.page(&ann, &limited(200)).await.unwrap();
     assert_eq!((page.tasks.len(), page.next), (200, None));
 }
 
@@ -67,11 +70,11 @@ pub async fn filtered_lists_are_paged(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     for number in 1..=30 {
         let task = Task { completed: number % 3 == 0, ..sample(&ann, number) };
-        assert!(store.insert(&ann, &task).await.unwrap());
+        assert!(store.add(&ann, &task).await.unwrap());
     }
     // A task of another owner, which must not be listed.
     let bob = user("bob");
-    assert!(store.insert(&bob, &Task { completed: true, ..sample(&bob, 15) }).await.unwrap());
+    assert!(store.add(&bob, &Task { completed: true, ..sample(&bob, 15) }).await.unwrap());
     for completed in [true, false] {
         let expected: Vec<_> = (1..=30).rev().filter(|number| (number % 3 == 0) == completed).map(id).collect();
         for limit in [1, 4, 5, 10, 20, 200] {
@@ -86,7 +89,7 @@ pub async fn a_cursor_is_a_position_not_a_task(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     filled(&*store, &ann, 1..=5).await;
     let after = |number| TaskQuery::new().cursor(Cursor::after(number));
-    assert!(store.delete(&ann, id(3)).await.unwrap());
+    assert!(store.remove(&ann, id(3)).await.unwrap());
     let expect = [
         (id(3), 2),
         (id(4), 2),
@@ -97,7 +100,7 @@ pub async fn a_cursor_is_a_position_not_a_task(store: Arc<dyn TaskStore>) {
         (Uuid::max().into(), 4),
     ];
     for (position, count) in expect {
-        let page = store.list(&ann, &after(position)).await.unwrap();
+        let page = store.page(&ann, &after(position)).await.unwrap();
         assert_eq!(page.tasks.len(), count, "after {position}");
         assert!(page.tasks.iter().all(|task| task.id < position));
     }

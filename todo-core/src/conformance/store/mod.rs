@@ -6,15 +6,21 @@ use crate::store::TaskStore;
 
 mod changes;
 mod fixture;
+mod histories;
 mod lists;
 mod owners;
+mod plain;
 mod planning;
+mod revisions;
 mod tasks;
 
 pub use changes::*;
+pub use histories::*;
 pub use lists::*;
 pub use owners::*;
+pub use plain::PlainCalls;
 pub use planning::*;
+pub use revisions::*;
 pub use tasks::*;
 
 /// Generates a test for each case of the suite for stores.
@@ -64,7 +70,6 @@ macro_rules! store_conformance {
             all_fields_are_read_back_unchanged
             each_field_changes_alone
             completing_sets_the_time_and_reopening_removes_it
-            a_change_for_another_version_is_not_made
             several_tasks_are_added_together_or_not_at_all
             every_sort_is_paged_without_gaps
             filters_select_the_same_tasks_as_their_definition
@@ -72,6 +77,20 @@ macro_rules! store_conformance {
             many_tasks_change_in_one_step
             positions_are_set_together
             a_random_history_has_the_results_of_the_memory_store
+            every_change_moves_the_revision_of_its_owner_alone
+            a_change_of_nothing_keeps_the_revision
+            a_read_that_knows_the_revision_returns_nothing_new
+            a_change_is_made_only_if_its_precondition_is_true
+            of_writers_with_the_same_version_one_wins
+            a_request_creates_its_tasks_once
+            a_request_is_not_repeated_after_a_deletion
+            concurrent_repeats_of_a_request_create_its_tasks_once
+            a_quota_limits_the_tasks_of_one_owner
+            changes_lead_a_replica_to_the_tasks
+            deletions_are_forgotten_with_a_limit
+            a_sync_point_of_another_time_is_refused
+            a_task_that_is_created_again_continues_its_versions
+            an_erasure_and_a_transfer_are_noticed
         }
     };
     (@ listed; $($case:ident)+) => {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::fixture::{all_pages, filled, id, ids, limited, moment, sample, toggle, user};
+use super::{
+    fixture::{all_pages, filled, id, ids, limited, moment, sample, toggle, user},
+    plain::PlainCalls as _,
+};
 use crate::{
     Cursor, Description, Patch, Task, TaskQuery, Title, UserId,
     store::{Completion, TaskChange, TaskStore, Transfer},
@@ -15,16 +18,16 @@ pub async fn other_owners_cannot_read_or_change_a_task(store: Arc<dyn TaskStore>
     let change = TaskChange { title: Some(Title::new("Bob was here").unwrap()), ..TaskChange::default() };
     for task in &tasks {
         assert_eq!(store.get(&bob, task.id).await.unwrap(), None);
-        assert_eq!(store.update(&bob, task.id, &change, moment(1)).await.unwrap(), None);
+        assert_eq!(store.change(&bob, task.id, &change, moment(1)).await.unwrap(), None);
         assert_eq!(
-            store.update(&bob, task.id, &TaskChange::completion(Completion::Toggle), moment(1)).await.unwrap(),
+            store.change(&bob, task.id, &TaskChange::completion(Completion::Toggle), moment(1)).await.unwrap(),
             None
         );
-        assert!(!store.delete(&bob, task.id).await.unwrap());
+        assert!(!store.remove(&bob, task.id).await.unwrap());
     }
     for completed in [None, Some(true), Some(false)] {
         let query = TaskQuery::new().completed(completed);
-        assert_eq!(store.list(&bob, &query).await.unwrap().tasks, []);
+        assert_eq!(store.page(&bob, &query).await.unwrap().tasks, []);
     }
     assert_eq!(store.erase(&bob).await.unwrap(), 0);
     let seen = all_pages(&*store, &ann, TaskQuery::default()).await;
@@ -35,20 +38,20 @@ pub async fn other_owners_cannot_read_or_change_a_task(store: Arc<dyn TaskStore>
 pub async fn two_owners_may_have_the_same_id(store: Arc<dyn TaskStore>) {
     let (ann, bob) = (user("ann"), user("bob"));
     let (of_ann, of_bob) = (sample(&ann, 1), Task { title: Title::new("Of Bob").unwrap(), ..sample(&bob, 1) });
-    assert!(store.insert(&ann, &of_ann).await.unwrap());
-    assert!(store.insert(&bob, &of_bob).await.unwrap());
+    assert!(store.add(&ann, &of_ann).await.unwrap());
+    assert!(store.add(&bob, &of_bob).await.unwrap());
     assert_eq!(store.get(&bob, id(1)).await.unwrap().as_ref(), Some(&of_bob));
 
     let changed = toggle(&*store, &ann, id(1)).await;
     assert_eq!((changed.completed, &changed.title), (true, &of_ann.title));
     assert_eq!(store.get(&bob, id(1)).await.unwrap().as_ref(), Some(&of_bob));
     let done = TaskQuery::new().completed(true);
-    assert_eq!(store.list(&bob, &done).await.unwrap().tasks, []);
-    assert_eq!(store.list(&ann, &TaskQuery::default()).await.unwrap().tasks, [changed]);
+    assert_eq!(store.page(&bob, &done).await.unwrap().tasks, []);
+    assert_eq!(store.page(&ann, &TaskQuery::default()).await.unwrap().tasks, [changed]);
 
-    assert!(store.delete(&ann, id(1)).await.unwrap());
+    assert!(store.remove(&ann, id(1)).await.unwrap());
     assert_eq!(store.get(&ann, id(1)).await.unwrap(), None);
-    assert_eq!(store.list(&bob, &TaskQuery::default()).await.unwrap().tasks, [of_bob]);
+    assert_eq!(store.page(&bob, &TaskQuery::default()).await.unwrap().tasks, [of_bob]);
 }
 
 /// Owners that differ only in case, white space or Unicode normalization are different. An owner is never a pattern.
@@ -56,10 +59,10 @@ pub async fn owners_are_compared_byte_for_byte(store: Arc<dyn TaskStore>) {
     let names =
         ["ann", "Ann", "ann ", " ann", "an%", "%", "a_n", "ån", "a\u{30a}n", "1", "01", "auth0|1", "a/b", "null", "'"];
     for (number, name) in (1..).zip(names) {
-        assert!(store.insert(&user(name), &sample(&user(name), number)).await.unwrap());
+        assert!(store.add(&user(name), &sample(&user(name), number)).await.unwrap());
     }
     for (number, name) in (1..).zip(names) {
-        let page = store.list(&user(name), &TaskQuery::default()).await.unwrap();
+        let page = store.page(&user(name), &TaskQuery::default()).await.unwrap();
         assert_eq!(page.tasks, [sample(&user(name), number)], "{name:?}");
     }
     assert_eq!(store.erase(&user("%")).await.unwrap(), 1);
@@ -71,10 +74,10 @@ pub async fn a_cursor_of_another_owner_lists_only_the_callers_tasks(store: Arc<d
     let (ann, bob) = (user("ann"), user("bob"));
     filled(&*store, &ann, (1..=9).step_by(2)).await;
     filled(&*store, &bob, (2..=10).step_by(2)).await;
-    let cursor = store.list(&ann, &limited(2)).await.unwrap().next;
+    let cursor = store.page(&ann, &limited(2)).await.unwrap().next;
     assert_eq!(cursor, Some(Cursor::after(id(7))));
     for completed in [None, Some(false)] {
-        let page = store.list(&bob, &TaskQuery::new().cursor(cursor.clone()).completed(completed)).await.unwrap();
+        let page = store.page(&bob, &TaskQuery::new().cursor(cursor.clone()).completed(completed)).await.unwrap();
         assert_eq!(ids(&page.tasks), [6, 4, 2].map(id));
         assert!(page.tasks.iter().all(|task| task.user_id == bob));
     }
@@ -96,7 +99,7 @@ pub async fn a_transfer_moves_all_tasks_of_one_owner_unchanged(store: Arc<dyn Ta
         description: Patch::Set(Description::new("Two bottles").unwrap()),
         ..TaskChange::completion(Completion::Toggle)
     };
-    store.update(&guest, id(7), &change, moment(5)).await.unwrap();
+    store.change(&guest, id(7), &change, moment(5)).await.unwrap();
     let (of_guest, of_bob) = (tasks_of(&*store, &guest).await, tasks_of(&*store, &bob).await);
 
     assert_eq!(store.transfer(&guest, &ann).await.unwrap(), Transfer { moved: 120, remaining: 0 });
@@ -104,7 +107,7 @@ pub async fn a_transfer_moves_all_tasks_of_one_owner_unchanged(store: Arc<dyn Ta
     let expected: Vec<_> = of_ann.into_iter().rev().chain(moved).collect();
     assert_eq!(tasks_of(&*store, &ann).await, expected);
     let done = TaskQuery::new().completed(true);
-    assert_eq!(ids(&store.list(&ann, &done).await.unwrap().tasks), [id(7)]);
+    assert_eq!(ids(&store.page(&ann, &done).await.unwrap().tasks), [id(7)]);
     assert_eq!(tasks_of(&*store, &guest).await, []);
     assert_eq!(tasks_of(&*store, &bob).await, of_bob);
 
@@ -117,7 +120,7 @@ pub async fn a_transfer_changes_no_task_of_the_new_owner(store: Arc<dyn TaskStor
     let (guest, ann) = (user("guest"), user("ann"));
     let of_guest = filled(&*store, &guest, 1..=4).await;
     let of_ann = Task { title: Title::new("Of Ann").unwrap(), version: 9, ..sample(&ann, 2) };
-    assert!(store.insert(&ann, &of_ann).await.unwrap());
+    assert!(store.add(&ann, &of_ann).await.unwrap());
     for moved in [3, 0] {
         assert_eq!(store.transfer(&guest, &ann).await.unwrap(), Transfer { moved, remaining: 1 });
         assert_eq!(tasks_of(&*store, &guest).await, [of_guest[1].clone()]);
@@ -170,7 +173,7 @@ pub async fn a_change_during_a_transfer_is_kept(store: Arc<dyn TaskStore>) {
             tokio::spawn(async move {
                 let mut changes = 0;
                 let toggle = TaskChange::completion(Completion::Toggle);
-                while changes < 50 && store.update(&guest, id(round), &toggle, moment(1)).await.unwrap().is_some() {
+                while changes < 50 && store.change(&guest, id(round), &toggle, moment(1)).await.unwrap().is_some() {
                     changes += 1;
                 }
                 changes

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::fixture::{all_pages, filled, id, limited, moment, sample, toggle, user};
+use super::{
+    fixture::{all_pages, filled, id, limited, moment, sample, toggle, user},
+    plain::PlainCalls as _,
+};
 use crate::{
     Description, Page, Task, TaskQuery, Title, UserId,
     clock::Timestamp,
@@ -21,9 +24,9 @@ pub async fn a_stored_task_is_read_back_unchanged(store: Arc<dyn TaskStore>) {
             version: i64::MAX - 1,
             ..sample(&ann, number)
         };
-        assert!(store.insert(&ann, &task).await.unwrap());
+        assert!(store.add(&ann, &task).await.unwrap());
         assert_eq!(store.get(&ann, task.id).await.unwrap().as_ref(), Some(&task));
-        assert_eq!(store.list(&ann, &limited(1)).await.unwrap().tasks, [task]);
+        assert_eq!(store.page(&ann, &limited(1)).await.unwrap().tasks, [task]);
     }
 }
 
@@ -31,9 +34,9 @@ pub async fn a_stored_task_is_read_back_unchanged(store: Arc<dyn TaskStore>) {
 pub async fn inserting_an_existing_id_changes_nothing(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     let first = sample(&ann, 1);
-    assert!(store.insert(&ann, &first).await.unwrap());
+    assert!(store.add(&ann, &first).await.unwrap());
     let second = Task { title: Title::new("Another").unwrap(), completed: true, ..first.clone() };
-    assert!(!store.insert(&ann, &second).await.unwrap());
+    assert!(!store.add(&ann, &second).await.unwrap());
     assert_eq!(store.get(&ann, first.id).await.unwrap(), Some(first));
 }
 
@@ -43,7 +46,7 @@ pub async fn one_of_many_concurrent_inserts_of_an_id_succeeds(store: Arc<dyn Tas
     let inserts = (0..16).map(|number| {
         let (store, ann) = (store.clone(), ann.clone());
         let task = Task { title: Title::new(format!("From {number}")).unwrap(), ..sample(&ann, 1) };
-        tokio::spawn(async move { store.insert(&ann, &task).await.unwrap().then_some(task) })
+        tokio::spawn(async move { store.add(&ann, &task).await.unwrap().then_some(task) })
     });
     let mut stored = Vec::new();
     for insert in inserts.collect::<Vec<_>>() {
@@ -57,9 +60,9 @@ pub async fn one_of_many_concurrent_inserts_of_an_id_succeeds(store: Arc<dyn Tas
 pub async fn a_missing_task_is_not_an_error(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     assert_eq!(store.get(&ann, id(1)).await.unwrap(), None);
-    assert_eq!(store.list(&ann, &TaskQuery::default()).await.unwrap(), Page::default());
-    assert_eq!(store.update(&ann, id(1), &TaskChange::default(), moment(1)).await.unwrap(), None);
-    assert!(!store.delete(&ann, id(1)).await.unwrap());
+    assert_eq!(store.page(&ann, &TaskQuery::default()).await.unwrap(), Page::default());
+    assert_eq!(store.change(&ann, id(1), &TaskChange::default(), moment(1)).await.unwrap(), None);
+    assert!(!store.remove(&ann, id(1)).await.unwrap());
     assert_eq!(store.erase(&ann).await.unwrap(), 0);
 }
 
@@ -73,10 +76,10 @@ pub async fn texts_at_their_length_limits_are_stored(store: Arc<dyn TaskStore>) 
             description: Some(Description::new(letter.repeat(Description::MAX_CHARS)).unwrap()),
             ..sample(&owner, number)
         };
-        assert!(store.insert(&owner, &task).await.unwrap());
+        assert!(store.add(&owner, &task).await.unwrap());
         assert_eq!(store.get(&owner, task.id).await.unwrap().as_ref(), Some(&task));
         let change = TaskChange { title: Some(Title::new(letter).unwrap()), ..TaskChange::default() };
-        let changed = store.update(&owner, task.id, &change, moment(1)).await.unwrap().unwrap();
+        let changed = store.change(&owner, task.id, &change, moment(1)).await.unwrap().unwrap();
         assert_eq!((changed.title.as_str(), changed.description), (letter, task.description));
     }
 }
@@ -88,7 +91,7 @@ pub async fn times_are_stored_to_the_microsecond(store: Arc<dyn TaskStore>) {
     for (number, micros) in (1..).zip(micros) {
         let created_at = Timestamp::from_unix_micros(micros);
         let task = Task { created_at, updated_at: created_at, ..sample(&ann, number) };
-        assert!(store.insert(&ann, &task).await.unwrap());
+        assert!(store.add(&ann, &task).await.unwrap());
         assert_eq!(store.get(&ann, task.id).await.unwrap(), Some(task));
     }
 }
@@ -100,7 +103,7 @@ pub async fn one_of_many_concurrent_deletions_succeeds(store: Arc<dyn TaskStore>
     let deletions: Vec<_> = (0..16)
         .map(|_| {
             let (store, ann) = (store.clone(), ann.clone());
-            tokio::spawn(async move { store.delete(&ann, id(1)).await.unwrap() })
+            tokio::spawn(async move { store.remove(&ann, id(1)).await.unwrap() })
         })
         .collect();
     let mut count = 0;
@@ -110,7 +113,7 @@ pub async fn one_of_many_concurrent_deletions_succeeds(store: Arc<dyn TaskStore>
     assert_eq!(count, 1);
     assert_eq!(store.get(&ann, id(1)).await.unwrap(), None);
     assert!(store.get(&ann, id(2)).await.unwrap().is_some());
-    assert_eq!(store.update(&ann, id(1), &TaskChange::default(), moment(1)).await.unwrap(), None);
+    assert_eq!(store.change(&ann, id(1), &TaskChange::default(), moment(1)).await.unwrap(), None);
 }
 
 /// Erasing returns the number of deleted tasks and leaves the tasks of other owners.
@@ -119,11 +122,11 @@ pub async fn erase_deletes_all_tasks_of_one_owner(store: Arc<dyn TaskStore>) {
     filled(&*store, &ann, 1..=250).await;
     filled(&*store, &bob, 1..=3).await;
     assert_eq!(store.erase(&ann).await.unwrap(), 250);
-    assert_eq!(store.list(&ann, &TaskQuery::default()).await.unwrap().tasks, []);
+    assert_eq!(store.page(&ann, &TaskQuery::default()).await.unwrap().tasks, []);
     assert_eq!(store.erase(&ann).await.unwrap(), 0);
     assert_eq!(all_pages(&*store, &bob, TaskQuery::default()).await.len(), 3);
     // The owner can create tasks again, with the same ids.
-    assert!(store.insert(&ann, &sample(&ann, 1)).await.unwrap());
+    assert!(store.add(&ann, &sample(&ann, 1)).await.unwrap());
 }
 
 /// Many owners write and read at the same time, and no call fails because the store is busy.
@@ -134,11 +137,11 @@ pub async fn concurrent_writers_all_succeed(store: Arc<dyn TaskStore>) {
             tokio::spawn(async move {
                 let owner = user(&format!("owner {number}"));
                 for number in 1..=8 {
-                    assert!(store.insert(&owner, &sample(&owner, number)).await.unwrap());
+                    assert!(store.add(&owner, &sample(&owner, number)).await.unwrap());
                     toggle(&*store, &owner, id(number)).await;
-                    assert!(!store.list(&owner, &TaskQuery::default()).await.unwrap().tasks.is_empty());
+                    assert!(!store.page(&owner, &TaskQuery::default()).await.unwrap().tasks.is_empty());
                 }
-                store.delete(&owner, id(1)).await.unwrap();
+                store.remove(&owner, id(1)).await.unwrap();
                 all_pages(&*store, &owner, TaskQuery::default()).await.len()
             })
         })
@@ -156,12 +159,12 @@ pub async fn a_cancelled_call_does_not_affect_others(store: Arc<dyn TaskStore>) 
         let number = u128::from(limit % 20) + 1;
         // Some calls are dropped before they start, some halfway, and some complete.
         let limit = Duration::from_micros(limit * 25);
-        let _ = tokio::time::timeout(limit, store.list(&ann, &limited(3))).await;
+        let _ = tokio::time::timeout(limit, store.page(&ann, &limited(3))).await;
         let change = TaskChange { title: Some(Title::new("Abandoned").unwrap()), ..TaskChange::default() };
-        let _ = tokio::time::timeout(limit, store.update(&ann, id(20), &change, moment(1))).await;
+        let _ = tokio::time::timeout(limit, store.change(&ann, id(20), &change, moment(1))).await;
         let task = store.get(&ann, id(number)).await.unwrap().unwrap();
         assert_eq!(task.id, id(number));
-        assert_eq!(store.list(&ann, &limited(2)).await.unwrap().tasks.len(), 2);
+        assert_eq!(store.page(&ann, &limited(2)).await.unwrap().tasks.len(), 2);
     }
 }
 

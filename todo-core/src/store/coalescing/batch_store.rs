@@ -3,7 +3,7 @@ use async_trait::async_trait;
 use crate::{
     Page, Task, TaskId, TaskQuery, UserId,
     clock::Timestamp,
-    store::{StoreError, TaskChange, TaskStore},
+    store::{Read, Revision, StoreError, TaskChange, TaskStore},
 };
 
 /// A store that can run many calls of different owners in one statement, for
@@ -17,8 +17,8 @@ use crate::{
 ///   caller can compare the two.
 /// - A batch of writes is applied completely or not at all. It contains each `(owner, id)` at most once and is sorted
 ///   by `(owner, id)`.
-/// - A batch of writes does not wait for row locks of other transactions. A call whose row is locked is left out, and
-///   its result is [`None`] or `false`.
+/// - A batch of writes does not wait for row locks of other transactions. A call whose task or owner is locked is left
+///   out, and its result is [`None`] or `false`.
 #[async_trait]
 pub trait BatchStore: TaskStore {
     /// Whether the store can run batches. If not, [`CoalescingStore`](super::CoalescingStore) passes on every call
@@ -32,24 +32,32 @@ pub trait BatchStore: TaskStore {
 
     /// Runs many [`TaskStore::list`] calls. Either all of them have a [`completed`](TaskQuery::completed) filter or
     /// none has.
-    async fn list_many(&self, calls: &[(&UserId, &TaskQuery)]) -> Result<Vec<Page>, BatchError>;
+    async fn list_many(
+        &self,
+        calls: &[(&UserId, &TaskQuery, Option<Revision>)],
+    ) -> Result<Vec<Read<Page>>, BatchError>;
 
-    /// Runs many [`TaskStore::insert`] calls.
-    async fn insert_many(&self, calls: &[(&UserId, &Task)]) -> Result<Vec<bool>, BatchError>;
-
-    /// Runs many [`TaskStore::update`] calls.
+    /// Runs many [`TaskStore::insert`] calls, each of one task and without a request; with the number of tasks that the
+    /// owner may have.
     ///
-    /// [`None`] means that the call was not applied: the task does not exist, or another transaction has locked it. The
-    /// caller then runs [`TaskStore::update`], which waits for the lock and tells the two cases apart.
+    /// `false` means that the call was not applied: the id is taken, the owner has too many tasks or none before this
+    /// one, or another transaction has locked the owner. The caller then runs [`TaskStore::insert`], which waits for the
+    /// lock and tells the cases apart.
+    async fn insert_many(&self, calls: &[(&UserId, &Task, Option<u64>)]) -> Result<Vec<bool>, BatchError>;
+
+    /// Runs many [`TaskStore::update`] calls without a precondition.
+    ///
+    /// [`None`] means that the call was not applied: the task does not exist, or another transaction has locked it or
+    /// its owner. The caller then runs [`TaskStore::update`], which waits for the lock and tells the cases apart.
     async fn update_many(
         &self,
         calls: &[(&UserId, TaskId, &TaskChange, Timestamp)],
     ) -> Result<Vec<Option<Task>>, BatchError>;
 
-    /// Runs many [`TaskStore::delete`] calls.
+    /// Runs many [`TaskStore::delete`] calls without a precondition.
     ///
-    /// `false` means that the call was not applied: the task does not exist, or another transaction has locked it. The
-    /// caller then runs [`TaskStore::delete`], which waits for the lock and tells the two cases apart.
+    /// `false` means that the call was not applied: the task does not exist, or another transaction has locked it or its
+    /// owner. The caller then runs [`TaskStore::delete`], which waits for the lock and tells the cases apart.
     async fn delete_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<bool>, BatchError>;
 }
 

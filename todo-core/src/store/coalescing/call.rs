@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 use crate::{
     Page, Task, TaskId, TaskQuery, UserId,
     clock::Timestamp,
-    store::{LONG_LIST, SetupError, StoreError, TaskChange},
+    store::{Insertion, LONG_LIST, Read, Revision, SetupError, StoreError, TaskChange},
 };
 
 /// The kind of a call. Only calls of the same kind can be in one batch.
@@ -57,8 +57,10 @@ impl Kind {
 pub(super) enum Call {
     /// A get or a delete.
     One(TaskId),
-    List(TaskQuery),
-    Insert(Box<Task>),
+    /// With the revision that the caller knows.
+    List(TaskQuery, Option<Revision>),
+    /// With the number of tasks that the owner may have.
+    Insert(Box<Task>, Option<u64>),
     Update {
         id: TaskId,
         change: TaskChange,
@@ -71,8 +73,8 @@ impl Call {
     pub(super) fn written_task(&self, kind: Kind) -> Option<TaskId> {
         match self {
             Self::One(id) => kind.is_write().then_some(*id),
-            Self::List(_) => None,
-            Self::Insert(task) => Some(task.id),
+            Self::List(..) => None,
+            Self::Insert(task, _) => Some(task.id),
             Self::Update { id, .. } => Some(*id),
         }
     }
@@ -80,7 +82,7 @@ impl Call {
     /// The maximum number of rows that the database returns for this call.
     pub(super) fn rows(&self) -> usize {
         match self {
-            Self::List(query) => usize::from(query.limit.get()) + 1,
+            Self::List(query, _) => usize::from(query.limit.get()) + 1,
             _ => 1,
         }
     }
@@ -93,13 +95,15 @@ impl Call {
             task.user_id == *owner
                 && match self {
                     Self::One(id) | Self::Update { id, .. } => task.id == *id,
-                    Self::List(_) | Self::Insert(_) => true,
+                    Self::List(..) | Self::Insert(..) => true,
                 }
         };
         match (outcome, self) {
             (Outcome::Task(task), Self::One(_) | Self::Update { .. }) => task.iter().all(is_own),
-            (Outcome::Page(page), Self::List(_)) => page.tasks.iter().all(is_own),
-            (Outcome::Applied(_), Self::One(_) | Self::Insert(_)) => true,
+            (Outcome::Page(Read::Changed { value: page, .. }), Self::List(..)) => page.tasks.iter().all(is_own),
+            // Only a caller who knows an answer can be told that it is the same.
+            (Outcome::Page(Read::Unchanged), Self::List(_, known)) => known.is_some(),
+            (Outcome::Applied(_), Self::One(_)) | (Outcome::Inserted(_), Self::Insert(..)) => true,
             _ => false,
         }
     }
@@ -108,8 +112,9 @@ impl Call {
 /// What a call returns.
 pub(super) enum Outcome {
     Task(Option<Task>),
-    Page(Page),
+    Page(Read<Page>),
     Applied(bool),
+    Inserted(Insertion),
 }
 
 /// What a batch has for one of its calls.

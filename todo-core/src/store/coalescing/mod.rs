@@ -16,11 +16,15 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio::sync::SemaphorePermit;
 
 use crate::{
-    Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, UserId,
+    Limit, Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, UserId,
     clock::Timestamp,
-    store::{BulkResult, StoreError, TaskChange, TaskStore, Transfer},
+    store::{
+        BulkResult, Changes, Creation, Insertion, Outcome as UpdateOutcome, Precondition, Read, Revision, StoreError,
+        SyncPoint, TaskChange, TaskStore, Transfer,
+    },
 };
 
 mod batch;
@@ -50,8 +54,9 @@ pub use options::{CoalescingOptions, CoalescingStatus};
 /// - Reads and writes have separate queues. The call that has waited longest is sent next. Lists of more than 50 tasks
 ///   get at most every other statement, so that they do not delay other reads.
 /// - A read only joins a statement that is sent after the call was made: callers read their own writes.
-/// - A batch never contains two writes to the same task. It skips tasks that another transaction has locked. The calls
-///   for such tasks have a queue of their own, and at most
+/// - A batch never contains two writes to the same task. It skips tasks and owners that another transaction has locked, and
+///   the first task of an owner. The calls for these, changes with a [`Precondition`], and insertions of several tasks or
+///   with a request have a queue of their own, and at most
 ///   [`max_blocked_writes`](CoalescingOptions::max_blocked_writes) of them hold a connection while they wait for the
 ///   lock.
 /// - A call that waits longer than [`max_wait`](CoalescingOptions::max_wait) fails with [`StoreError::Unavailable`], so
@@ -256,13 +261,26 @@ impl<S: BatchStore> Shared<S> {
                 }
             }
         }
-        let _slot = self.blocked.slot().await.map_err(|no_slot| match no_slot {
+        let _slot = self.blocked_slot().await?;
+        call.await
+    }
+
+    /// Runs a write that is never batched. It may wait for a lock, so it waits outside of the lane.
+    async fn write_apart<T>(&self, call: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
+        if !self.store.is_batching() {
+            return call.await;
+        }
+        let _slot = self.blocked_slot().await?;
+        call.await
+    }
+
+    async fn blocked_slot(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        self.blocked.slot().await.map_err(|no_slot| match no_slot {
             NoSlot::Full => self.reject("too many calls are waiting for locked tasks"),
             NoSlot::TimedOut => {
                 StoreError::Unavailable("the call waited too long for other calls for locked tasks".into())
             }
-        })?;
-        call.await
+        })
     }
 
     /// Sends a batch and gives each member its result.
@@ -308,12 +326,21 @@ impl<S: BatchStore> Shared<S> {
                 tasks.into_iter().map(|task| Some(Outcome::Task(task))).collect()
             }
             Kind::List | Kind::LongList | Kind::FilteredList | Kind::LongFilteredList => {
-                let pages = store.list_many(&calls!(Call::List(query) => query)).await?;
+                let calls = members.iter().filter_map(|member| match &member.call {
+                    Call::List(query, known) => Some((&member.owner, query, *known)),
+                    _ => None,
+                });
+                let pages = store.list_many(&calls.collect::<Vec<_>>()).await?;
                 pages.into_iter().map(|page| Some(Outcome::Page(page))).collect()
             }
             Kind::Insert => {
-                let inserted = store.insert_many(&calls!(Call::Insert(task) => &**task)).await?;
-                inserted.into_iter().map(|inserted| Some(Outcome::Applied(inserted))).collect()
+                let calls = members.iter().filter_map(|member| match &member.call {
+                    Call::Insert(task, max_tasks) => Some((&member.owner, &**task, *max_tasks)),
+                    _ => None,
+                });
+                let inserted = store.insert_many(&calls.collect::<Vec<_>>()).await?;
+                let done = |inserted: bool| inserted.then_some(Outcome::Inserted(Insertion::Done));
+                inserted.into_iter().map(done).collect()
             }
             Kind::Update => {
                 let calls = members.iter().filter_map(|member| match &member.call {
@@ -352,11 +379,22 @@ fn mismatch() -> StoreError {
 
 #[async_trait]
 impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
-    async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError> {
-        match self.turn(Kind::Insert, owner, || Call::Insert(Box::new(task.clone()))).await? {
-            Turn::Alone(_alone) => self.shared.store.insert(owner, task).await,
-            Turn::Done(Outcome::Applied(inserted)) => Ok(inserted),
-            Turn::Done(_) => Err(mismatch()),
+    async fn insert(&self, owner: &UserId, tasks: &[Task], creation: &Creation) -> Result<Insertion, StoreError> {
+        let shared = &self.shared;
+        let call = async { shared.store.insert(owner, tasks, creation).await };
+        // A batch has one task of a call, and knows no requests.
+        let ([task], None) = (tasks, &creation.request) else { return shared.write_apart(call).await };
+        let copy = || Call::Insert(Box::new(task.clone()), creation.max_tasks);
+        let outcome = match self.turn(Kind::Insert, owner, copy).await? {
+            Turn::Alone(alone) => {
+                let call = async { call.await.map(Outcome::Inserted) };
+                shared.write(alone, (Kind::Insert, owner), copy, call).await?
+            }
+            Turn::Done(outcome) => outcome,
+        };
+        match outcome {
+            Outcome::Inserted(insertion) => Ok(insertion),
+            _ => Err(mismatch()),
         }
     }
 
@@ -368,14 +406,10 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
         }
     }
 
-    async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError> {
-        self.shared.store.insert_all(owner, tasks).await
-    }
-
-    async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
-        let Some(kind) = Kind::of_list(query) else { return self.shared.store.list(owner, query).await };
-        match self.turn(kind, owner, || Call::List(query.clone())).await? {
-            Turn::Alone(_alone) => self.shared.store.list(owner, query).await,
+    async fn list(&self, owner: &UserId, query: &TaskQuery, known: Option<Revision>) -> Result<Read<Page>, StoreError> {
+        let Some(kind) = Kind::of_list(query) else { return self.shared.store.list(owner, query, known).await };
+        match self.turn(kind, owner, || Call::List(query.clone(), known)).await? {
+            Turn::Alone(_alone) => self.shared.store.list(owner, query, known).await,
             Turn::Done(Outcome::Page(page)) => Ok(page),
             Turn::Done(_) => Err(mismatch()),
         }
@@ -386,28 +420,39 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
         owner: &UserId,
         id: TaskId,
         change: &TaskChange,
+        precondition: &Precondition,
         now: Timestamp,
-    ) -> Result<Option<Task>, StoreError> {
-        let (shared, copy) = (&self.shared, || Call::Update { id, change: change.clone(), now });
+    ) -> Result<UpdateOutcome<Task>, StoreError> {
+        let shared = &self.shared;
+        let call = async { shared.store.update(owner, id, change, precondition, now).await };
+        if !precondition.is_always_met() {
+            return shared.write_apart(call).await;
+        }
+        let copy = || Call::Update { id, change: change.clone(), now };
         let outcome = match self.turn(Kind::Update, owner, copy).await? {
             Turn::Alone(alone) => {
-                let call = async { shared.store.update(owner, id, change, now).await.map(Outcome::Task) };
+                let call = async { call.await.map(|outcome| Outcome::Task(outcome.done())) };
                 shared.write(alone, (Kind::Update, owner), copy, call).await?
             }
             Turn::Done(outcome) => outcome,
         };
         match outcome {
-            Outcome::Task(task) => Ok(task),
+            Outcome::Task(task) => Ok(task.map_or(UpdateOutcome::Missing, UpdateOutcome::Done)),
             _ => Err(mismatch()),
         }
     }
 
-    async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
-        self.shared.store.count(owner, filter).await
+    async fn count(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        known: Option<Revision>,
+    ) -> Result<Read<u64>, StoreError> {
+        self.shared.store.count(owner, filter, known).await
     }
 
-    async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError> {
-        self.shared.store.summary(owner).await
+    async fn summary(&self, owner: &UserId, known: Option<Revision>) -> Result<Read<Summary>, StoreError> {
+        self.shared.store.summary(owner, known).await
     }
 
     async fn update_matching(
@@ -424,26 +469,38 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
         &self,
         owner: &UserId,
         positions: &[(TaskId, Position)],
+        moved: (TaskId, i64),
         now: Timestamp,
     ) -> Result<Vec<Task>, StoreError> {
-        self.shared.store.reposition(owner, positions, now).await
+        self.shared.store.reposition(owner, positions, moved, now).await
     }
 
     async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
         self.shared.store.delete_matching(owner, filter).await
     }
 
-    async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
-        let (shared, copy) = (&self.shared, || Call::One(id));
+    async fn delete(
+        &self,
+        owner: &UserId,
+        id: TaskId,
+        precondition: &Precondition,
+    ) -> Result<UpdateOutcome<()>, StoreError> {
+        let shared = &self.shared;
+        let call = async { shared.store.delete(owner, id, precondition).await };
+        if !precondition.is_always_met() {
+            return shared.write_apart(call).await;
+        }
+        let copy = || Call::One(id);
         let outcome = match self.turn(Kind::Delete, owner, copy).await? {
             Turn::Alone(alone) => {
-                let call = async { shared.store.delete(owner, id).await.map(Outcome::Applied) };
+                let call = async { call.await.map(|outcome| Outcome::Applied(outcome.done().is_some())) };
                 shared.write(alone, (Kind::Delete, owner), copy, call).await?
             }
             Turn::Done(outcome) => outcome,
         };
         match outcome {
-            Outcome::Applied(deleted) => Ok(deleted),
+            Outcome::Applied(true) => Ok(UpdateOutcome::Done(())),
+            Outcome::Applied(false) => Ok(UpdateOutcome::Missing),
             _ => Err(mismatch()),
         }
     }
@@ -454,6 +511,23 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
 
     async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
         self.shared.store.transfer(owner, to).await
+    }
+
+    async fn changes(
+        &self,
+        owner: &UserId,
+        since: Option<SyncPoint>,
+        limit: Limit,
+    ) -> Result<Option<Changes>, StoreError> {
+        self.shared.store.changes(owner, since, limit).await
+    }
+
+    async fn revisions(&self, owners: &[UserId]) -> Result<Vec<Revision>, StoreError> {
+        self.shared.store.revisions(owners).await
+    }
+
+    async fn purge(&self, owner: &UserId, before: Timestamp, limit: Limit) -> Result<u64, StoreError> {
+        self.shared.store.purge(owner, before, limit).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -20,6 +20,15 @@ fn small_literal(numbers: &[i16]) -> String {
 /// Values as arguments of a statement.
 pub(super) fn arguments<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Result<PgArguments, sqlx::Error> {
     let mut arguments = PgArguments::default();
+    add_arguments(&mut arguments, values)?;
+    Ok(arguments)
+}
+
+/// Adds values to the arguments of a statement.
+pub(super) fn add_arguments<'a>(
+    arguments: &mut PgArguments,
+    values: impl IntoIterator<Item = Value<'a>>,
+) -> Result<(), sqlx::Error> {
     for value in values {
         let added = match value {
             Value::Text(text) => arguments.add(text.as_deref()),
@@ -28,12 +37,13 @@ pub(super) fn arguments<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Resu
             Value::Small(number) => arguments.add(number),
             Value::Big(number) => arguments.add(number),
             Value::Time(time) => arguments.add(time.map(OffsetDateTime::from)),
+            Value::Bytes(bytes) => arguments.add(bytes),
             Value::Texts(texts) => arguments.add(texts.map(array_literal)),
             Value::Smalls(numbers) => arguments.add(numbers.map(|numbers| small_literal(&numbers))),
         };
         added.map_err(sqlx::Error::Encode)?;
     }
-    Ok(arguments)
+    Ok(())
 }
 
 /// Values as the texts that the database reads as them, for the function that runs a statement.
@@ -45,6 +55,8 @@ pub(in crate::store) fn texts<'a>(values: impl IntoIterator<Item = Value<'a>>) -
         Value::Small(number) => number.map(|number| number.to_string()),
         Value::Big(number) => number.map(|number| number.to_string()),
         Value::Time(time) => time.map(time_text),
+        // No statement with filters has any.
+        Value::Bytes(_) => None,
         Value::Texts(texts) => texts.map(array_literal),
         Value::Smalls(numbers) => numbers.map(|numbers| small_literal(&numbers)),
     };

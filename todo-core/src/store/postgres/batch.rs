@@ -8,12 +8,12 @@ use sqlx::{
 
 use super::{
     super::{
-        TaskChange,
+        Read, Revision, TaskChange,
         coalescing::{BatchError, BatchStore},
         error::StoreError,
         sql::{
             columns::{COLUMNS, Kind, Value, change_parameters, change_values, row_values},
-            operations::{Effect, Operation},
+            operations::{Effect, Operation, page, read},
             sqlstate::{Condition, condition},
             statements::Statements,
         },
@@ -64,11 +64,14 @@ impl BatchStore for PostgresStore {
         self.run(&GetMany(calls)).await.map_err(BatchError::of_read)
     }
 
-    async fn list_many(&self, calls: &[(&UserId, &TaskQuery)]) -> Result<Vec<Page>, BatchError> {
+    async fn list_many(
+        &self,
+        calls: &[(&UserId, &TaskQuery, Option<Revision>)],
+    ) -> Result<Vec<Read<Page>>, BatchError> {
         self.run(&ListMany(calls)).await.map_err(BatchError::of_read)
     }
 
-    async fn insert_many(&self, calls: &[(&UserId, &Task)]) -> Result<Vec<bool>, BatchError> {
+    async fn insert_many(&self, calls: &[(&UserId, &Task, Option<u64>)]) -> Result<Vec<bool>, BatchError> {
         self.run(&InsertMany(calls)).await.map_err(BatchError::of_write)
     }
 
@@ -92,52 +95,56 @@ impl Operation<PgConnection> for GetMany<'_> {
 
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Vec<Option<Task>>, sqlx::Error> {
         let calls = self.0;
-        let rows = sqlx::query(sql.batch.get.clone())
+        let rows = sqlx::query(sql.batch.get_many.clone())
             .bind(column(calls, |(owner, _)| owner.as_str()))
             .bind(column(calls, |(_, id)| id.as_uuid()))
             .fetch_all(connection)
             .await?;
-        one_each(calls, &rows, |(owner, _), row| task(owner, row))
+        one_each(calls, &rows, |(owner, _), row| task(owner, row, 1))
     }
 }
 
-struct ListMany<'a>(&'a [(&'a UserId, &'a TaskQuery)]);
+struct ListMany<'a>(&'a [(&'a UserId, &'a TaskQuery, Option<Revision>)]);
 
 impl Operation<PgConnection> for ListMany<'_> {
-    type Output = Vec<Page>;
+    type Output = Vec<Read<Page>>;
     const EFFECT: Effect = Effect::Read;
 
-    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Vec<Page>, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Self::Output, sqlx::Error> {
         let calls = self.0;
-        let filter: Vec<bool> = calls.iter().filter_map(|(_, query)| query.filter.completed).collect();
-        let statement = if filter.is_empty() { &sql.batch.list } else { &sql.batch.list_completed };
+        let filter: Vec<bool> = calls.iter().filter_map(|(_, query, _)| query.filter.completed).collect();
+        let statement = if filter.is_empty() { &sql.batch.list_many } else { &sql.batch.list_completed_many };
         let mut statement = sqlx::query(statement.clone())
-            .bind(column(calls, |(owner, _)| owner.as_str()))
+            .bind(column(calls, |(owner, ..)| owner.as_str()))
             // A query that matches nothing asks for 0 rows from the nil UUID on.
-            .bind(column(calls, |(_, query)| query.newest().map_or(uuid::Uuid::nil(), TaskId::as_uuid)))
-            .bind(column(calls, |(_, query)| query.newest().map_or(0, |_| i64::from(query.limit.get()) + 1)));
+            .bind(column(calls, |(_, query, _)| query.newest().map_or(uuid::Uuid::nil(), TaskId::as_uuid)))
+            .bind(column(calls, |(_, query, _)| query.newest().map_or(0, |_| i64::from(query.limit.get()) + 1)))
+            .bind(column(calls, |(.., known)| known.map(Revision::get)));
         if !filter.is_empty() {
             statement = statement.bind(filter);
         }
         let rows = statement.fetch_all(connection).await?;
-        let mut pages: Vec<Vec<Task>> =
-            calls.iter().map(|(_, query)| Vec::with_capacity(usize::from(query.limit.get().min(50)) + 1)).collect();
+        let mut pages: Vec<(Option<i64>, Vec<Task>)> = calls
+            .iter()
+            .map(|(_, query, _)| (None, Vec::with_capacity(usize::from(query.limit.get().min(50)) + 1)))
+            .collect();
         for row in &rows {
             let position = position(row, calls.len())?;
-            pages[position].push(task(calls[position].0, row)?);
-        }
-        let pages = pages.into_iter().zip(calls).map(|(mut tasks, (_, query))| {
-            // In practice the rows are in order; SQL promises this only for each list by itself.
-            if !tasks.is_sorted_by(|one, next| one.id > next.id) {
-                tasks.sort_by_key(|task| std::cmp::Reverse(task.id));
+            let (revision, tasks) = &mut pages[position];
+            *revision = Some(row.try_get(1)?);
+            if row.try_get::<Option<&str>, _>(2)?.is_some() {
+                tasks.push(task(calls[position].0, row, 2)?);
             }
-            Page::from_one_more(tasks, query)
+        }
+        let pages = pages.into_iter().zip(calls).map(|((revision, tasks), (_, query, known))| {
+            // Each call has at least one row.
+            Ok(read(revision.ok_or(sqlx::Error::RowNotFound)?, *known, page(tasks, query)))
         });
-        Ok(pages.collect())
+        pages.collect()
     }
 }
 
-struct InsertMany<'a>(&'a [(&'a UserId, &'a Task)]);
+struct InsertMany<'a>(&'a [(&'a UserId, &'a Task, Option<u64>)]);
 
 impl<'a> Operation<PgConnection> for InsertMany<'a> {
     type Output = Vec<bool>;
@@ -145,21 +152,22 @@ impl<'a> Operation<PgConnection> for InsertMany<'a> {
 
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Vec<bool>, sqlx::Error> {
         let calls = self.0;
-        let kinds: Vec<_> = COLUMNS.iter().map(|column| column.kind).collect();
-        let row = |(owner, task): &(&'a UserId, &'a Task)| {
+        let kinds: Vec<_> = COLUMNS.iter().map(|column| column.kind).chain([Kind::Big]).collect();
+        let row = |(owner, task, max): &(&'a UserId, &'a Task, Option<u64>)| {
             // The owner of the call, whatever the task says.
             let owner = Value::Text(Some(owner.as_str().into()));
-            std::iter::once(owner).chain(row_values(task).skip(1)).collect()
+            let max = Value::Big(max.map(|max| i64::try_from(max).unwrap_or(i64::MAX)));
+            std::iter::once(owner).chain(row_values(task).skip(1)).chain([max]).collect()
         };
         let values = arrays(PgArguments::default(), calls.iter().map(row).collect(), &kinds)?;
-        let rows = sqlx::query_with(sql.batch.insert.clone(), values).fetch_all(connection).await?;
+        let rows = sqlx::query_with(sql.batch.insert_many.clone(), values).fetch_all(connection).await?;
         // The rows have the order of the calls, with some left out. A row of no call is an error.
         let mut inserted = vec![false; calls.len()];
         let mut next = 0;
         for row in &rows {
             let (owner, id): (&str, uuid::Uuid) = (row.try_get(0)?, row.try_get(1)?);
             let is_it =
-                |&(call_owner, task): &(&UserId, &Task)| call_owner.as_str() == owner && task.id.as_uuid() == id;
+                |&(call_owner, task, _): &(&UserId, &Task, _)| call_owner.as_str() == owner && task.id.as_uuid() == id;
             let ahead = calls[next..].iter().position(is_it).map(|ahead| next + ahead);
             let Some(position) = ahead.or_else(|| calls.iter().position(is_it)) else {
                 return Err(sqlx::Error::Decode("a row was inserted that belongs to no call".into()));
@@ -179,20 +187,19 @@ impl<'a> Operation<PgConnection> for UpdateMany<'a> {
 
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Vec<Option<Task>>, sqlx::Error> {
         let calls = self.0;
-        let fixed = [Kind::Text, Kind::Uuid, Kind::Time, Kind::Big];
+        let fixed = [Kind::Text, Kind::Uuid, Kind::Time];
         let kinds: Vec<_> = fixed.into_iter().chain(change_parameters().into_iter().map(|(_, kind)| kind)).collect();
         let row = |(owner, id, change, now): &(&'a UserId, TaskId, &'a TaskChange, Timestamp)| {
             let fixed = [
                 Value::Text(Some(owner.as_str().into())),
                 Value::Uuid(Some(id.as_uuid())),
                 Value::Time(Some(*now)),
-                Value::Big(change.if_version),
             ];
             fixed.into_iter().chain(change_values(change)).collect()
         };
         let values = arrays(PgArguments::default(), calls.iter().map(row).collect(), &kinds)?;
-        let rows = sqlx::query_with(sql.batch.update.clone(), values).fetch_all(connection).await?;
-        one_each(calls, &rows, |(owner, ..), row| task(owner, row))
+        let rows = sqlx::query_with(sql.batch.update_many.clone(), values).fetch_all(connection).await?;
+        one_each(calls, &rows, |(owner, ..), row| task(owner, row, 1))
     }
 }
 
@@ -204,7 +211,7 @@ impl Operation<PgConnection> for DeleteMany<'_> {
 
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Vec<bool>, sqlx::Error> {
         let calls = self.0;
-        let rows = sqlx::query(sql.batch.delete.clone())
+        let rows = sqlx::query(sql.batch.delete_many.clone())
             .bind(column(calls, |(owner, _)| owner.as_str()))
             .bind(column(calls, |(_, id)| id.as_uuid()))
             .fetch_all(connection)
@@ -249,11 +256,11 @@ fn one_each<C, T>(
     Ok(results)
 }
 
-/// The task in a row, with the owner that the row contains.
-fn task(owner: &UserId, row: &PgRow) -> Result<Task, sqlx::Error> {
-    let read: &str = row.try_get(1)?;
+/// The task in a row, from the column on that contains its owner.
+fn task(owner: &UserId, row: &PgRow, first: usize) -> Result<Task, sqlx::Error> {
+    let read: &str = row.try_get(first)?;
     let is_own = read == owner.as_str();
     let owner =
         if is_own { owner.clone() } else { UserId::new(read).map_err(|error| sqlx::Error::Decode(Box::new(error)))? };
-    read_task(&owner, row, 2)
+    read_task(&owner, row, first + 1)
 }

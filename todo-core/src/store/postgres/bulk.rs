@@ -1,23 +1,29 @@
-//! Calls with filters, and calls that change many tasks.
+//! The calls that each database runs in its own way.
 
-use sqlx::{PgConnection, Row as _, SqlStr, postgres::PgRow};
+use sqlx::{
+    Arguments as _, Connection as _, PgConnection, Row as _, SqlStr,
+    postgres::{PgArguments, PgRow},
+};
 
 use super::{
     super::{
-        BulkResult,
+        BulkResult, Insertion, Outcome, Precondition, Transfer,
         sql::{
-            columns::{COLUMNS, Kind, Value, row_values},
-            operations::{Count, DeleteMatching, Effect, InsertAll, Operation, Reposition, UpdateMatching},
+            columns::{COLUMNS, Kind, Value, change_values, row_values},
+            operations::{
+                DeleteIf, DeleteMatching, Effect, Erase, Insert, InsertOne, Operation, Purge, Reposition, TransferAll,
+                UpdateIf, UpdateMatching, WhyNot, outcome,
+            },
             selection::Selections,
             statements::Statements,
         },
     },
-    arguments::{arguments, arrays, read_task, texts},
+    arguments::{add_arguments, arguments, arrays, read_task, texts},
 };
-use crate::{Task, TaskQuery, UserId};
+use crate::{Task, TaskId, UserId};
 
 /// Runs a statement with filters, with row-level security in the function that binds the owner.
-async fn rows(
+pub(super) async fn selected_rows(
     connection: &mut PgConnection,
     sql: &Statements,
     statement: SqlStr,
@@ -36,38 +42,153 @@ fn number(rows: &[PgRow], column: usize) -> Result<i64, sqlx::Error> {
     rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(column)
 }
 
-pub(super) async fn list_rows(
-    connection: &mut PgConnection,
-    sql: &Statements,
-    owner: &UserId,
-    query: &TaskQuery,
-) -> Result<Vec<PgRow>, sqlx::Error> {
-    rows(connection, sql, sql.selections.list(query), Selections::list_values(owner.as_str(), query)).await
+/// Several ids as one parameter.
+pub(super) fn id_list(ids: impl Iterator<Item = TaskId>) -> Vec<uuid::Uuid> {
+    ids.map(TaskId::as_uuid).collect()
 }
 
-impl Operation<PgConnection> for Count<'_> {
-    type Output = u64;
-    const EFFECT: Effect = Effect::Read;
+/// Several texts as one parameter.
+pub(super) fn text_list<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    texts.collect()
+}
 
-    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<u64, sqlx::Error> {
-        let values = Selections::filter_values(self.owner.as_str(), self.filter);
-        let rows = rows(connection, sql, sql.selections.count(self.filter), values).await?;
-        Ok(number(&rows, 0)?.unsigned_abs())
+impl Operation<PgConnection> for Insert<'_> {
+    type Output = Insertion;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Insertion, sqlx::Error> {
+        let Self { owner, tasks, creation } = self;
+        let is_done = match tasks {
+            [] => return Ok(Insertion::Done),
+            [task] => InsertOne { owner, task, creation, place: 0 }.run(&mut *connection, sql).await?,
+            _ => {
+                // The owner once, and the other columns as arrays.
+                let kinds: Vec<Kind> = COLUMNS.iter().skip(1).map(|column| column.kind).collect();
+                let rows = tasks.iter().map(|task| row_values(task).skip(1).collect()).collect();
+                let of_owner = arguments([Value::Text(Some(owner.as_str().into()))])?;
+                let mut all = arrays(of_owner, rows, &kinds)?;
+                let request = creation.request.as_ref();
+                let max_tasks = creation.max_tasks.map(|max| i64::try_from(max).unwrap_or(i64::MAX));
+                add_arguments(
+                    &mut all,
+                    [
+                        Value::Text(request.map(|request| request.key.as_str().into())),
+                        Value::Bytes(request.map(|request| &request.digest[..])),
+                        Value::Big(max_tasks),
+                    ],
+                )?;
+                // Tasks that other calls have added meanwhile are left out, and then none is kept. In a transaction of
+                // the host this is a savepoint.
+                let mut transaction = connection.begin().await?;
+                let statement = sqlx::query_with(sql.postgres.insert_all.clone(), all);
+                let done = statement.execute(&mut *transaction).await?;
+                let is_done = usize::try_from(done.rows_affected()) == Ok(tasks.len());
+                if is_done { transaction.commit().await? } else { transaction.rollback().await? }
+                is_done
+            }
+        };
+        if is_done { Ok(Insertion::Done) } else { WhyNot(self).run(connection, sql).await }
     }
 }
 
-impl Operation<PgConnection> for InsertAll<'_> {
-    type Output = bool;
+/// The values of the parameters of a precondition.
+fn add_precondition(arguments: &mut PgArguments, precondition: &Precondition) -> Result<(), sqlx::Error> {
+    let before = precondition.updated_before.map(time::OffsetDateTime::from);
+    let added = arguments
+        .add(precondition.version_in.as_ref())
+        .and_then(|()| arguments.add(&precondition.version_not_in))
+        .and_then(|()| arguments.add(before));
+    added.map_err(sqlx::Error::Encode)
+}
+
+/// Whether a change was made, and the task.
+fn found(owner: &UserId, rows: &[PgRow]) -> Result<Option<(bool, Task)>, sqlx::Error> {
+    rows.first().map(|row| Ok((row.try_get(0)?, read_task(owner, row, 1)?))).transpose()
+}
+
+impl Operation<PgConnection> for UpdateIf<'_> {
+    type Output = Outcome<Task>;
     const EFFECT: Effect = Effect::Write;
 
-    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<bool, sqlx::Error> {
-        // The owner once, and the other columns as arrays.
-        let kinds: Vec<Kind> = COLUMNS.iter().skip(1).map(|column| column.kind).collect();
-        let rows = self.tasks.iter().map(|task| row_values(task).skip(1).collect()).collect();
-        let owner = arguments([Value::Text(Some(self.owner.as_str().into()))])?;
-        let all = arrays(owner, rows, &kinds)?;
-        let done = sqlx::query_with(sql.insert_all.clone(), all).execute(connection).await?;
-        Ok(usize::try_from(done.rows_affected()) == Ok(self.tasks.len()))
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Outcome<Task>, sqlx::Error> {
+        let Self { update, precondition } = self;
+        let mut values = arguments(update.fixed_values().into_iter().chain(change_values(update.change)))?;
+        add_precondition(&mut values, precondition)?;
+        let rows = sqlx::query_with(sql.postgres.update_if.clone(), values).fetch_all(connection).await?;
+        Ok(outcome(found(update.owner, &rows)?, |task| task))
+    }
+}
+
+impl Operation<PgConnection> for DeleteIf<'_> {
+    type Output = Outcome<()>;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Outcome<()>, sqlx::Error> {
+        let Self { delete, precondition } = self;
+        let key = [Value::Text(Some(delete.owner.as_str().into())), Value::Uuid(Some(delete.id.as_uuid()))];
+        let mut values = arguments(key)?;
+        add_precondition(&mut values, precondition)?;
+        let rows = sqlx::query_with(sql.postgres.delete_if.clone(), values).fetch_all(connection).await?;
+        Ok(outcome(found(delete.owner, &rows)?, |_| ()))
+    }
+}
+
+impl Operation<PgConnection> for Erase<'_> {
+    type Output = u64;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<u64, sqlx::Error> {
+        let owner = self.owner.as_str();
+        if sql.row_security {
+            let erased: i64 = sqlx::query_scalar(sql.call.erase.clone()).bind(owner).fetch_one(connection).await?;
+            return Ok(erased.unsigned_abs());
+        }
+        let mut transaction = connection.begin().await?;
+        let locked = sqlx::query(sql.postgres.erase_lock.clone()).bind(owner).fetch_optional(&mut *transaction).await?;
+        // Who has no row has no task that was committed before.
+        if locked.is_none() {
+            transaction.rollback().await?;
+            return Ok(0);
+        }
+        let done = sqlx::query(sql.call.erase.clone()).bind(owner).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected())
+    }
+}
+
+impl Operation<PgConnection> for TransferAll<'_> {
+    type Output = Transfer;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Transfer, sqlx::Error> {
+        let (owner, to) = (self.owner.as_str(), self.to.as_str());
+        let transfer = sqlx::query_as(sql.call.transfer.clone()).bind(owner).bind(to);
+        let (moved, remaining): (i64, i64) = if sql.row_security {
+            transfer.fetch_one(connection).await?
+        } else {
+            let mut transaction = connection.begin().await?;
+            let lock = sqlx::query(sql.postgres.transfer_lock.clone()).bind(owner).bind(to);
+            lock.execute(&mut *transaction).await?;
+            let numbers = transfer.fetch_one(&mut *transaction).await?;
+            transaction.commit().await?;
+            numbers
+        };
+        Ok(Transfer { moved: moved.unsigned_abs(), remaining: remaining.unsigned_abs() })
+    }
+}
+
+impl Operation<PgConnection> for Purge<'_> {
+    type Output = u64;
+    const EFFECT: Effect = Effect::Write;
+
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<u64, sqlx::Error> {
+        let count: i64 = sqlx::query_scalar(sql.postgres.purge.clone())
+            .bind(self.owner.as_str())
+            .bind(self.before.unix_micros())
+            .bind(i64::from(self.limit.get()))
+            .fetch_one(connection)
+            .await?;
+        Ok(count.unsigned_abs())
     }
 }
 
@@ -78,7 +199,7 @@ impl Operation<PgConnection> for UpdateMatching<'_> {
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<BulkResult, sqlx::Error> {
         let Self { owner, filter, change, now } = self;
         let values = Selections::update_values(owner.as_str(), filter, change, *now);
-        let rows = rows(connection, sql, sql.selections.update_counted(filter), values).await?;
+        let rows = selected_rows(connection, sql, sql.selections.update_counted(filter), values).await?;
         Ok(bulk_result(number(&rows, 0)?, number(&rows, 1)?))
     }
 }
@@ -90,11 +211,13 @@ impl Operation<PgConnection> for Reposition<'_> {
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Vec<Task>, sqlx::Error> {
         let ids: Vec<_> = self.positions.iter().map(|(id, _)| id.as_uuid()).collect();
         let positions: Vec<_> = self.positions.iter().map(|(_, position)| position.as_str()).collect();
-        let rows = sqlx::query(sql.reposition.clone())
+        let rows = sqlx::query(sql.call.reposition.clone())
             .bind(self.owner.as_str())
             .bind(ids)
             .bind(positions)
             .bind(time::OffsetDateTime::from(self.now))
+            .bind(self.moved.0.as_uuid())
+            .bind(self.moved.1)
             .fetch_all(connection)
             .await?;
         rows.iter().map(|row| read_task(self.owner, row, 0)).collect()
@@ -107,12 +230,8 @@ impl Operation<PgConnection> for DeleteMatching<'_> {
 
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<u64, sqlx::Error> {
         let values = Selections::filter_values(self.owner.as_str(), self.filter);
-        let statement = sql.selections.delete(self.filter);
-        if sql.selections.is_in_function() {
-            return Ok(number(&rows(connection, sql, statement, values).await?, 0)?.unsigned_abs());
-        }
-        let done = sqlx::query_with(statement, arguments(values)?).execute(connection).await?;
-        Ok(done.rows_affected())
+        let rows = selected_rows(connection, sql, sql.selections.delete(self.filter), values).await?;
+        Ok(number(&rows, 0)?.unsigned_abs())
     }
 }
 

@@ -199,8 +199,10 @@ async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss
         migrate::revert(&migrator, &mut *transaction, version).await.map_err(failed)?;
     }
     if sql.row_security && is_row_security_off(&mut transaction, &sql.names).await? {
-        let enable = "alter table {tasks} enable row level security, force row level security";
-        execute(&mut transaction, &sql.names, enable).await?;
+        for table in ["{tasks}", "{owners}", "{deleted}"] {
+            let enable = format!("alter table {table} enable row level security, force row level security");
+            execute(&mut transaction, &sql.names, &enable).await?;
+        }
     }
     if sql.row_security && version >= FIRST_WITH_POLICY {
         add_functions(&mut transaction, &sql.names).await?;
@@ -351,14 +353,15 @@ async fn has_tasks(transaction: &mut PgConnection, sql: &Statements) -> Result<b
     HasTasks.run(transaction, sql).await
 }
 
-/// Whether row-level security is not in force for all roles, the owner of the table included, although there is a
-/// policy.
+/// Whether row-level security of one of the tables is not in force for all roles, the owner of the table included, although
+/// there is a policy.
 async fn is_row_security_off(connection: &mut PgConnection, names: &Names) -> Result<bool, sqlx::Error> {
-    let is_off = "select not (c.relrowsecurity and c.relforcerowsecurity) \
-        and exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = $2 || '_owner') \
-        from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2";
+    let is_off = "select bool_or(not (c.relrowsecurity and c.relforcerowsecurity) \
+        and exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = $2 || '_owner')) \
+        from pg_class as c join pg_namespace as n on n.oid = c.relnamespace \
+        where n.nspname = $1 and c.relname in ($2, $2 || '_owners', $2 || '_deleted')";
     let is_off: Option<bool> =
-        sqlx::query_scalar(is_off).bind(names.schema()).bind(names.table()).fetch_optional(connection).await?;
+        sqlx::query_scalar(is_off).bind(names.schema()).bind(names.table()).fetch_one(connection).await?;
     Ok(is_off == Some(true))
 }
 

@@ -4,11 +4,10 @@ use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Row as _};
 use tokio::time::timeout;
 
 use super::{
-    Transfer,
     error::{SetupError, StoreError},
     sql::{
         names::{Dialect, Names},
-        operations::{Effect, Operation, TransferAll, operations, task_store},
+        operations::{Operation, operations, task_store},
         queue::PoolStatus,
         statements::Statements,
         transaction::HostTransaction,
@@ -30,23 +29,11 @@ mod url;
 #[cfg(test)]
 pub(super) use arguments::texts;
 use arguments::{arguments, read_task};
-use bulk::list_rows;
+use bulk::{id_list, selected_rows, text_list};
 use connections::Connections;
 pub use options::{PostgresOptions, TlsPolicy};
 
 operations!(PgConnection);
-
-impl Operation<PgConnection> for TransferAll<'_> {
-    type Output = Transfer;
-    const EFFECT: Effect = Effect::Write;
-
-    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Transfer, sqlx::Error> {
-        let statement = sqlx::query_as(sql.transfer.clone());
-        let (moved, remaining): (i64, i64) =
-            statement.bind(self.owner.as_str()).bind(self.to.as_str()).fetch_one(connection).await?;
-        Ok(Transfer { moved: moved.unsigned_abs(), remaining: remaining.unsigned_abs() })
-    }
-}
 
 /// Keeps tasks in PostgreSQL (14 or later), in a schema of their own.
 ///
@@ -129,6 +116,11 @@ impl PostgresStore {
     #[cfg(all(test, feature = "conformance", feature = "postgres", feature = "sqlite"))]
     pub(super) fn with_statements(self, statements: Statements) -> Self {
         Self { sql: Arc::new(statements), ..self }
+    }
+
+    #[cfg(all(test, feature = "conformance", feature = "postgres", feature = "sqlite"))]
+    pub(super) fn names(&self) -> &Names {
+        &self.sql.names
     }
 
     /// Makes a store on the host's pool, with the default [`Names`].
@@ -339,7 +331,7 @@ mod tests {
             let names = Names::new(format!("customer_{number}"), "tasks").expect("names");
             let store = host.clone().with_names(names);
             let secure = store.clone().with_row_security();
-            assert!(secure.sql.insert.as_str().contains(&format!(r#""customer_{number}"."tasks_insert_"#)));
+            assert!(secure.sql.call.insert.as_str().contains(&format!(r#""customer_{number}"."tasks_insert_"#)));
             statements.extend([Arc::downgrade(&store.sql), Arc::downgrade(&secure.sql)]);
         }
         assert!(statements.iter().all(|statements| statements.upgrade().is_none()));

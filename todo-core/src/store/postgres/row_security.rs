@@ -63,7 +63,7 @@ impl PostgresStore {
         Self { sql, ..self }
     }
 
-    /// Grants a role what a store needs, and nothing else: the schema, the table, the functions, and reading the ledger
+    /// Grants a role what a store needs, and nothing else: the schema, the tables, the functions, and reading the ledger
     /// of migrations.
     ///
     /// The connections of this store must be those of the table's owner. It is safe to call this in many processes at
@@ -152,21 +152,42 @@ fn is_of(error: &(dyn Error + 'static), expected: Condition) -> bool {
 const GRANT: &str = r#"
     select pg_advisory_xact_lock(hashtextextended('todo-core grants in {schema}', 0));
     grant usage on schema "{schema}" to {role};
-    grant select, insert, update, delete on {tasks} to {role};
+    grant select, insert, update, delete on {tasks}, {owners} to {role};
+    grant select, delete on {deleted} to {role};
     grant select on "{schema}"."{table}_migrations" to {role};
     grant execute on function {functions} to {role};
 "#;
 
+/// Whether a role has what [`GRANT`] grants on the tables of the schema `n`. `$role` is its oid with a comma, or nothing for
+/// the current one.
+macro_rules! may_use_tables {
+    ($role:literal) => {
+        concat!(
+            "(select count(*) = 3 and bool_and(t.relname = $2 || '_deleted' or has_table_privilege(",
+            $role,
+            "t.oid, 'insert') and has_table_privilege(",
+            $role,
+            "t.oid, 'update')) and bool_and(has_table_privilege(",
+            $role,
+            "t.oid, 'select') and has_table_privilege(",
+            $role,
+            "t.oid, 'delete')) from pg_class as t where t.relnamespace = n.oid \
+            and t.relname in ($2, $2 || '_owners', $2 || '_deleted'))"
+        )
+    };
+}
+
 /// Whether a role has what [`GRANT`] grants. A superuser has it, but may be none tomorrow.
-const IS_GRANTED: &str = "select not r.rolsuper and has_schema_privilege(r.oid, n.oid, 'usage') \
-        and has_table_privilege(r.oid, c.oid, 'select') and has_table_privilege(r.oid, c.oid, 'insert') \
-        and has_table_privilege(r.oid, c.oid, 'update') and has_table_privilege(r.oid, c.oid, 'delete') \
-        and has_table_privilege(r.oid, l.oid, 'select') \
+const IS_GRANTED: &str = concat!(
+    "select not r.rolsuper and has_schema_privilege(r.oid, n.oid, 'usage') and ",
+    may_use_tables!("r.oid, "),
+    " and has_table_privilege(r.oid, l.oid, 'select') \
         and (select count(*) = cardinality($3::text[]) and bool_and(has_function_privilege(r.oid, p.oid, 'execute')) \
             from pg_proc as p where p.pronamespace = n.oid and p.proname = any ($3::text[])) \
     from pg_roles as r, pg_namespace as n join pg_class as c on c.relnamespace = n.oid \
         join pg_class as l on l.relnamespace = n.oid and l.relname = $2 || '_migrations' \
-    where r.rolname = $4 and n.nspname = $1 and c.relname = $2";
+    where r.rolname = $4 and n.nspname = $1 and c.relname = $2"
+);
 
 struct Grant<'a> {
     role: &'a str,
@@ -296,25 +317,31 @@ impl Operation<PgConnection> for FindTable {
     const EFFECT: Effect = Effect::Read;
 
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Option<Found>, sqlx::Error> {
-        const FIND: &str = "select current_user::text, r.rolsuper, r.rolbypassrls, pg_has_role(c.relowner, 'member'), \
-                c.relrowsecurity and c.relforcerowsecurity, row_security_active(c.oid), \
-                exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = $2 || '_owner' and p.polcmd = '*' \
-                    and p.polroles = '{0}' and pg_get_expr(p.polqual, c.oid) ~ f.expected and pg_get_expr(p.polwithcheck, c.oid) ~ f.expected), \
-                exists (select from pg_policy as p where p.polrelid = c.oid and p.polname <> $2 || '_owner' and p.polpermissive), \
-                coalesce(f.count, 0), \
-                coalesce(f.may, false) and has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
-                    and has_table_privilege(c.oid, 'insert') and has_table_privilege(c.oid, 'update') \
-                    and has_table_privilege(c.oid, 'delete') and coalesce(has_table_privilege(l.oid, 'select'), false), \
+        const FIND: &str = concat!(
+            "select current_user::text, r.rolsuper, r.rolbypassrls, pg_has_role(c.relowner, 'member'), \
+                a.is_on, a.is_active, a.has_policy, a.has_others, coalesce(f.count, 0), \
+                coalesce(f.may, false) and has_schema_privilege(n.oid, 'usage') and ",
+            may_use_tables!(""),
+            " and coalesce(has_table_privilege(l.oid, 'select'), false), \
                 has_schema_privilege(n.oid, 'usage') and coalesce(has_table_privilege(l.oid, 'select'), false), \
-                has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
-                    and has_table_privilege(c.oid, 'insert') and has_table_privilege(c.oid, 'update') \
-                    and has_table_privilege(c.oid, 'delete') \
-            from pg_class as c join pg_namespace as n on n.oid = c.relnamespace join pg_roles as r on r.rolname = current_user \
+                has_schema_privilege(n.oid, 'usage') and ",
+            may_use_tables!(""),
+            " from pg_class as c join pg_namespace as n on n.oid = c.relnamespace join pg_roles as r on r.rolname = current_user \
             left join pg_class as l on l.relnamespace = n.oid and l.relname = $2 || '_migrations' \
             left join lateral (select count(*), bool_and(has_function_privilege(p.oid, 'execute')) as may, \
                     '^[(]user_id = (\"?' || $1 || '\"?[.])?\"?' || $2 || '_owner\"?[(][)][)]$' as expected from pg_proc as p \
                 where p.pronamespace = n.oid and p.proname = any ($3::text[])) as f on true \
-            where n.nspname = $1 and c.relname = $2";
+            left join lateral (select count(*) = 3 and bool_and(t.relrowsecurity and t.relforcerowsecurity) as is_on, \
+                    bool_or(row_security_active(t.oid)) as is_active, \
+                    bool_and(exists (select from pg_policy as p where p.polrelid = t.oid and p.polname = $2 || '_owner' \
+                        and p.polcmd = '*' and p.polroles = '{0}' and pg_get_expr(p.polqual, t.oid) ~ f.expected \
+                        and pg_get_expr(p.polwithcheck, t.oid) ~ f.expected)) as has_policy, \
+                    bool_or(exists (select from pg_policy as p \
+                        where p.polrelid = t.oid and p.polname <> $2 || '_owner' and p.polpermissive)) as has_others \
+                from pg_class as t \
+                where t.relnamespace = n.oid and t.relname in ($2, $2 || '_owners', $2 || '_deleted')) as a on true \
+            where n.nspname = $1 and c.relname = $2"
+        );
         let row = sqlx::query(FIND)
             .bind(sql.names.schema())
             .bind(sql.names.table())
@@ -396,8 +423,9 @@ impl Found {
         (!self.may_change).then(|| {
             let role = &self.role.name;
             format!(
-                "the role {role:?} may not read and change the table {names}; as its owner, grant usage on its schema, and \
-                 select, insert, update and delete on the table (grant_to does)"
+                "the role {role:?} may not read and change the table {names} and those beside it; as its owner, grant usage \
+                 on its schema, select, insert, update and delete on {names} and {names}_owners, and select and delete on \
+                 {names}_deleted (grant_to does)"
             )
         })
     }

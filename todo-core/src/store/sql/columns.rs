@@ -37,6 +37,8 @@ pub(in crate::store) enum Value<'a> {
     Small(Option<i16>),
     Big(Option<i64>),
     Time(Option<Timestamp>),
+    /// Of no column that a task has.
+    Bytes(Option<&'a [u8]>),
     Texts(Option<Vec<&'a str>>),
     Smalls(Option<Vec<i16>>),
 }
@@ -316,6 +318,26 @@ pub(in crate::store) fn selected_columns(prefix: &str) -> String {
     let columns = COLUMNS.iter().filter(|column| column.selected);
     columns.map(|column| format!("{prefix}{}", column.name)).collect::<Vec<_>>().join(", ")
 }
+
+/// No value for each column of a task in a row except the id, which comes first.
+pub(in crate::store) fn no_columns(dialect: Dialect) -> String {
+    let columns = COLUMNS.iter().filter(|column| column.selected).skip(1);
+    let nothing = columns.map(|column| match dialect {
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => format!("null::{}", super::functions::column_type(column.kind)),
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => format!("null as {}", column.name),
+    });
+    nothing.collect::<Vec<_>>().join(", ")
+}
+
+/// The condition that makes a statement of PostgreSQL lock the row of the owner before it does anything else.
+#[cfg(feature = "postgres")]
+pub(in crate::store) const IS_LOCKED: &str = " and (select count(*) from locked) is not null";
+
+/// The revision of an owner, of whom there may be no row, at the beginning of a statement.
+pub(in crate::store) const OWNER: &str = "with owner as materialized (\
+    select coalesce((select revision from {owners} where user_id = $1), 0) as revision) ";
 
 /// The part of an update that sets the columns, and the condition that is true if one of them gets another value.
 pub(in crate::store) struct Update {

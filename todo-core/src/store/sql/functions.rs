@@ -30,10 +30,54 @@ pub(in crate::store) fn column_type(kind: Kind) -> &'static str {
 pub(in crate::store) enum Rows {
     /// A task.
     Tasks,
+    /// The revision of the owner, and a task of a list.
+    Listed,
+    /// Whether a change was made, and the task.
+    Outcomes,
+    /// A change.
+    Changes,
+    /// A task that a request has created.
+    Requested,
+    /// Whether an id exists, and the number of tasks.
+    Taken,
     /// Nothing that matters: the number of rows counts.
     Counted,
+    /// One number.
+    Number,
     /// A group of a summary.
     Groups,
+}
+
+impl Rows {
+    /// The columns with their types.
+    fn columns(self) -> Vec<(&'static str, &'static str)> {
+        let before: &[_] = match self {
+            Self::Tasks => &[],
+            Self::Listed => &[("revision", "bigint")],
+            Self::Outcomes => &[("done", "boolean")],
+            Self::Changes => {
+                &[("current", "bigint"), ("purged", "bigint"), ("revision", "bigint"), ("gone", "boolean")]
+            }
+            Self::Requested => &[("request_digest", "bytea"), ("request_place", "smallint")],
+            Self::Taken => return vec![("taken", "boolean"), ("tasks", "bigint")],
+            Self::Counted => return vec![("done", "boolean")],
+            Self::Number => return vec![("number", "bigint")],
+            Self::Groups => {
+                return vec![("kind", "bigint"), ("name", "text"), ("total", "bigint"), ("open", "bigint")];
+            }
+        };
+        let selected = COLUMNS.iter().filter(|column| column.selected);
+        before.iter().copied().chain(selected.map(|column| (column.name, column_type(column.kind)))).collect()
+    }
+
+    /// How many rows the planner expects.
+    fn estimate(self) -> usize {
+        match self {
+            Self::Listed | Self::Changes => 100,
+            Self::Groups => 20,
+            _ => 1,
+        }
+    }
 }
 
 /// A function: what it is for, the types of its arguments, and the statement that it runs.
@@ -74,14 +118,18 @@ begin
     perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
 end $body$";
 
-// Moves all tasks of $1 to $2, as the statement does. Each step binds the owner whose rows it reads or writes. The tasks are
-// locked first, so that the copies contain the last change of a concurrent transaction.
+// Moves all tasks of $1 to $2, as the statement does. Each step binds the owner whose rows it reads or writes. The owners are
+// locked in the order of their names.
 const TRANSFER: &str = "returns table (moved bigint, remaining bigint) language plpgsql rows 1 as $body$
 declare
     former constant text := pg_catalog.current_setting('todo.user_id', true);
     source {tasks}[];
     copies uuid[];
 begin
+    perform pg_catalog.set_config('todo.user_id', least($1 collate \"C\", $2 collate \"C\"), true);
+    perform from {owners} where user_id = least($1 collate \"C\", $2 collate \"C\") for update;
+    perform pg_catalog.set_config('todo.user_id', greatest($1 collate \"C\", $2 collate \"C\"), true);
+    perform from {owners} where user_id = greatest($1 collate \"C\", $2 collate \"C\") for update;
     perform pg_catalog.set_config('todo.user_id', $1, true);
     source := array(select t from {tasks} as t where user_id = $1 order by id for update);
     perform pg_catalog.set_config('todo.user_id', $2, true);
@@ -98,14 +146,60 @@ begin
     return next;
 end $body$";
 
+// Deletes all of $1, as the statements do.
+const ERASE: &str = "returns table (erased bigint) language plpgsql rows 1 as $body$
+declare
+    former constant text := pg_catalog.current_setting('todo.user_id', true);
+begin
+    perform pg_catalog.set_config('todo.user_id', $1, true);
+    erased := 0;
+    perform from {owners} where user_id = $1 for update;
+    if found then
+        delete from {owners} where user_id = $1;
+        delete from {deleted} where user_id = $1;
+        delete from {tasks} where user_id = $1;
+        get diagnostics erased = row_count;
+    end if;
+    perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
+    return next;
+end $body$";
+
+// The revisions of several owners, each of whom is bound in turn.
+const REVISIONS: &str = "returns setof bigint language plpgsql as $body$
+#variable_conflict use_column
+declare
+    former constant text := pg_catalog.current_setting('todo.user_id', true);
+    one text;
+begin
+    foreach one in array $1 loop
+        perform pg_catalog.set_config('todo.user_id', one, true);
+        return query select coalesce((select revision from {owners} where user_id = one), 0);
+    end loop;
+    perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
+end $body$";
+
 impl Functions {
-    /// Makes the functions; and two more, one that runs any statement ([`run_template`](Self::run_template)) and one that
-    /// moves tasks to another owner, which is the only one that binds two owners.
+    /// Makes the functions; and four more: one that runs any statement ([`run_template`](Self::run_template)), those that
+    /// need several statements, and the one that binds many owners.
     pub(in crate::store) fn new<'a>(names: &Resolved, definitions: impl IntoIterator<Item = Definition<'a>>) -> Self {
         let mut functions: Vec<_> =
             definitions.into_iter().map(|definition| Function::new(names, &definition)).collect();
         functions.push(Function::runner(names));
         functions.push(Function::transfer(names));
+        functions.push(Function::finish(
+            names,
+            "erase",
+            "text",
+            &names.render(ERASE),
+            "select erased from {function}($1)",
+        ));
+        functions.push(Function::finish(
+            names,
+            "revisions",
+            "text[]",
+            &names.render(REVISIONS),
+            "select * from {function}($1)",
+        ));
         Self(functions)
     }
 
@@ -139,24 +233,15 @@ impl Function {
     fn new(names: &Resolved, definition: &Definition<'_>) -> Self {
         let Definition { name, arguments, rows, statement } = definition;
         let types = arguments.join(", ");
-        let (columns, returns, estimate, returning) = match rows {
-            Rows::Tasks => {
-                let selected = || COLUMNS.iter().filter(|column| column.selected);
-                let columns: Vec<_> = selected().map(|column| column.name).collect();
-                let with_types: Vec<_> =
-                    selected().map(|column| format!("\"{}\" {}", column.name, column_type(column.kind))).collect();
-                let estimate = if name.starts_with("list") { " rows 100" } else { " rows 1" };
-                (columns.join(", "), format!("table ({})", with_types.join(", ")), estimate, "")
-            }
-            Rows::Counted => (String::new(), "setof boolean".to_owned(), "", " returning true"),
-            Rows::Groups => (
-                "kind, name, total, open".to_owned(),
-                "table (kind bigint, name text, total bigint, open bigint)".to_owned(),
-                " rows 20",
-                "",
-            ),
+        let columns = rows.columns();
+        let with_types: Vec<_> = columns.iter().map(|(name, kind)| format!("\"{name}\" {kind}")).collect();
+        let columns = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let (returns, estimate, returning) = match rows {
+            Rows::Counted => ("setof boolean".to_owned(), String::new(), " returning true"),
+            _ => (format!("table ({})", with_types.join(", ")), format!(" rows {}", rows.estimate()), ""),
         };
-        let body = BODY.replace("{rows}", estimate).replace("{statement}", &format!("{statement}{returning}"));
+        let columns = if matches!(rows, Rows::Counted) { String::new() } else { columns };
+        let body = BODY.replace("{rows}", &estimate).replace("{statement}", &format!("{statement}{returning}"));
         let numbers: Vec<_> = (1..=arguments.len()).map(|number| format!("${number}")).collect();
         let call = format!("select {columns} from {{function}}({})", numbers.join(", "));
         Self::finish(names, name, &types, &format!("returns {returns} {body}"), &call)

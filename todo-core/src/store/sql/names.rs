@@ -4,7 +4,8 @@ use std::fmt;
 ///
 /// By default the table is `"todo"."tasks"` in PostgreSQL, and `"todo_tasks"` in SQLite, which has no schemas. The
 /// ledger of the migrations and two more tables have the same name with the endings `_migrations`, `_owners` and
-/// `_deleted`. So the host's own tables and sqlx migrations are not touched, and stores with different names are independent of each other in one database.
+/// `_deleted`. So the host's own tables and sqlx migrations are not touched, and stores with different names are
+/// independent of each other in one database.
 ///
 /// ```
 /// use todo_core::store::Names;

@@ -4,10 +4,16 @@
 //! `task_store!` writes the rest.
 
 use super::{
-    super::{TaskChange, error::StoreError},
+    super::{
+        Change, Changes, Creation, Insertion, Outcome, Precondition, Read, Revision, SyncPoint, TaskChange,
+        error::StoreError,
+    },
+    columns::Value,
     statements::Statements,
 };
-use crate::{Group, ListName, Position, Summary, Tag, Task, TaskFilter, TaskId, TaskQuery, UserId, clock::Timestamp};
+use crate::{
+    Group, Limit, ListName, Position, Summary, Tag, Task, TaskFilter, TaskId, TaskQuery, UserId, clock::Timestamp,
+};
 
 /// What running an operation twice does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,23 +55,36 @@ pub(in crate::store) trait Operation<C>: Sync {
     ) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
 }
 
+/// Each database adds several tasks in its own way.
 pub(in crate::store) struct Insert<'a> {
     pub(in crate::store) owner: &'a UserId,
-    pub(in crate::store) task: &'a Task,
+    pub(in crate::store) tasks: &'a [Task],
+    pub(in crate::store) creation: &'a Creation,
 }
 
-pub(in crate::store) struct InsertAll<'a> {
+/// Adds one task, as the one in this place of its request. Returns whether it was added.
+pub(in crate::store) struct InsertOne<'a> {
     pub(in crate::store) owner: &'a UserId,
-    pub(in crate::store) tasks: &'a [Task],
+    pub(in crate::store) task: &'a Task,
+    pub(in crate::store) creation: &'a Creation,
+    pub(in crate::store) place: usize,
 }
+
+/// What a request has created before, if anything.
+pub(in crate::store) struct Repeated<'a>(pub(in crate::store) &'a Insert<'a>);
+
+/// Why tasks were not added.
+pub(in crate::store) struct WhyNot<'a>(pub(in crate::store) &'a Insert<'a>);
 
 pub(in crate::store) struct Count<'a> {
     pub(in crate::store) owner: &'a UserId,
     pub(in crate::store) filter: &'a TaskFilter,
+    pub(in crate::store) known: Option<Revision>,
 }
 
 pub(in crate::store) struct Summarize<'a> {
     pub(in crate::store) owner: &'a UserId,
+    pub(in crate::store) known: Option<Revision>,
 }
 
 pub(in crate::store) struct UpdateMatching<'a> {
@@ -78,6 +97,7 @@ pub(in crate::store) struct UpdateMatching<'a> {
 pub(in crate::store) struct Reposition<'a> {
     pub(in crate::store) owner: &'a UserId,
     pub(in crate::store) positions: &'a [(TaskId, Position)],
+    pub(in crate::store) moved: (TaskId, i64),
     pub(in crate::store) now: Timestamp,
 }
 
@@ -94,6 +114,7 @@ pub(in crate::store) struct Get<'a> {
 pub(in crate::store) struct List<'a> {
     pub(in crate::store) owner: &'a UserId,
     pub(in crate::store) query: &'a TaskQuery,
+    pub(in crate::store) known: Option<Revision>,
 }
 
 pub(in crate::store) struct Update<'a> {
@@ -108,11 +129,35 @@ pub(in crate::store) struct Delete<'a> {
     pub(in crate::store) id: TaskId,
 }
 
+/// Each database has its own way of the following, too.
+pub(in crate::store) struct UpdateIf<'a> {
+    pub(in crate::store) update: Update<'a>,
+    pub(in crate::store) precondition: &'a Precondition,
+}
+
+pub(in crate::store) struct DeleteIf<'a> {
+    pub(in crate::store) delete: Delete<'a>,
+    pub(in crate::store) precondition: &'a Precondition,
+}
+
+pub(in crate::store) struct Purge<'a> {
+    pub(in crate::store) owner: &'a UserId,
+    pub(in crate::store) before: Timestamp,
+    pub(in crate::store) limit: Limit,
+}
+
+pub(in crate::store) struct Revisions<'a>(pub(in crate::store) &'a [UserId]);
+
+pub(in crate::store) struct ChangesSince<'a> {
+    pub(in crate::store) owner: &'a UserId,
+    pub(in crate::store) since: Option<SyncPoint>,
+    pub(in crate::store) limit: Limit,
+}
+
 pub(in crate::store) struct Erase<'a> {
     pub(in crate::store) owner: &'a UserId,
 }
 
-/// Each database has its own way; see `sqlite.rs` and `postgres/mod.rs`.
 pub(in crate::store) struct TransferAll<'a> {
     pub(in crate::store) owner: &'a UserId,
     pub(in crate::store) to: &'a UserId,
@@ -123,13 +168,74 @@ pub(in crate::store) struct Ping;
 /// Whether any owner has a task: for migrations.
 pub(in crate::store) struct HasTasks;
 
+impl Update<'_> {
+    /// The values of the parameters before those of the change.
+    pub(in crate::store) fn fixed_values(&self) -> [Value<'_>; 3] {
+        [
+            Value::Text(Some(self.owner.as_str().into())),
+            Value::Uuid(Some(self.id.as_uuid())),
+            Value::Time(Some(self.now)),
+        ]
+    }
+}
+
 /// The rows of a summary: the kind of the group, its name, and the numbers of its tasks and of the open ones.
 pub(in crate::store) type GroupRow = (i64, Option<String>, i64, i64);
 
-/// The summary that the rows make.
-pub(in crate::store) fn summary(rows: Vec<GroupRow>) -> Result<Summary, sqlx::Error> {
-    let mut summary = Summary::default();
+/// The answer of a read, unless the owner has the revision that is known.
+pub(in crate::store) fn read<T>(revision: i64, known: Option<Revision>, value: T) -> Read<T> {
+    let revision = Revision::new(revision);
+    if known == Some(revision) { Read::Unchanged } else { Read::Changed { revision, value } }
+}
+
+/// The result of a change with a precondition: whether it was made, and the task.
+pub(in crate::store) fn outcome<T>(found: Option<(bool, Task)>, done: impl FnOnce(Task) -> T) -> Outcome<T> {
+    match found {
+        None => Outcome::Missing,
+        Some((true, task)) => Outcome::Done(done(task)),
+        Some((false, task)) => Outcome::Unmet(Box::new(task)),
+    }
+}
+
+/// What a request has created before: digests, places, and tasks, or nothing for those that were deleted.
+pub(in crate::store) fn repeated(
+    mut found: Vec<(Vec<u8>, i16, Option<Task>)>,
+    creation: &Creation,
+) -> Option<Insertion> {
+    let request = creation.request.as_ref()?;
+    found.sort_by_key(|(_, place, _)| *place);
+    let (digest, ..) = found.first()?;
+    if *digest != request.digest {
+        return Some(Insertion::KeyTaken);
+    }
+    let tasks: Option<Vec<_>> = found.into_iter().map(|(.., task)| task).collect();
+    Some(tasks.map_or(Insertion::Deleted, Insertion::Repeated))
+}
+
+/// A page of the changes that were found, one more than fits if there is one more.
+pub(in crate::store) fn changes(
+    call: &ChangesSince<'_>,
+    (revision, purged): (i64, i64),
+    mut found: Vec<(Revision, TaskId, Change)>,
+) -> Option<Changes> {
+    let (revision, purged) = (Revision::new(revision), Revision::new(purged));
+    let from = call.since.unwrap_or(SyncPoint { begun: revision, ..SyncPoint::default() });
+    if call.since.is_some() && !from.is_within(revision, purged) {
+        return None;
+    }
+    // In practice they are in order.
+    found.sort_by_key(|(revision, id, _)| (*revision, *id));
+    Some(Changes::from_one_more(found, from, revision, call.limit))
+}
+
+/// The summary that the rows make, and the revision of the owner.
+pub(in crate::store) fn summary(rows: Vec<GroupRow>) -> Result<(i64, Summary), sqlx::Error> {
+    let (mut summary, mut revision) = (Summary::default(), 0);
     for (kind, name, total, open) in rows {
+        if kind == 2 {
+            revision = total;
+            continue;
+        }
         let (total, open) = (total.unsigned_abs(), open.unsigned_abs());
         let decode = |error: crate::InvalidValue| sqlx::Error::Decode(Box::new(error));
         match (kind, name) {
@@ -147,14 +253,18 @@ pub(in crate::store) fn summary(rows: Vec<GroupRow>) -> Result<Summary, sqlx::Er
     }
     summary.lists.sort_by(|one, other| one.name.cmp(&other.name));
     summary.tags.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(summary)
+    Ok((revision, summary))
 }
 
 /// A page of the rows that a list has returned. In practice they are in order; SQL promises this for each of the two parts
 /// of a list by itself.
 pub(in crate::store) fn page(mut tasks: Vec<Task>, query: &TaskQuery) -> crate::Page {
     let sort = query.sort;
-    if tasks.len() > 1 && !query.is_simple() {
+    if query.is_simple() {
+        if !tasks.is_sorted_by(|one, next| one.id > next.id) {
+            tasks.sort_by_key(|task| std::cmp::Reverse(task.id));
+        }
+    } else if tasks.len() > 1 {
         let mut keyed: Vec<_> = tasks.into_iter().map(|task| (sort.key(&task), task)).collect();
         let compare = |(key, task): &(_, Task), (other_key, other): &(_, Task)| {
             sort.compare((key, task.id), (other_key, other.id))
@@ -197,33 +307,90 @@ macro_rules! fields {
 pub(in crate::store) use fields;
 
 /// Writes the operations for the connections of one database, which differ only in types, over which sqlx can be generic
-/// only with a page of bounds. `$database` is that of sqlx; a function `arguments` makes its arguments of values, and a
-/// function `read_task` makes a task of its rows.
+/// only with a page of bounds. These functions are its own: `arguments` makes arguments of values, `read_task` a task of a
+/// row, `id_list` and `text_list` one parameter of several values, and `selected_rows` runs a statement with filters.
 macro_rules! operations {
     ($connection:ty) => {
         const _: () = {
             use $crate::{
-                Page, Summary, Task,
-                store::sql::{
-                    columns::{Value, change_values, row_values},
-                    operations::{
-                        Delete, Effect, Erase, Get, HasTasks, Insert, List, Operation, Ping, Summarize, Update, page,
-                        summary,
+                Page, Summary, Task, TaskId, UserId,
+                store::{
+                    Change, Changes, Insertion, Read, Revision, SyncPoint,
+                    sql::{
+                        columns::{Value, change_values, row_values},
+                        operations::{
+                            ChangesSince, Count, Delete, Effect, Get, HasTasks, Insert, InsertOne, List, Operation, Ping,
+                            Repeated, Revisions, Summarize, Update, WhyNot, changes, page, read, repeated, summary,
+                        },
+                        selection::Selections,
+                        statements::Statements,
                     },
-                    statements::Statements,
                 },
             };
 
-            impl Operation<$connection> for Insert<'_> {
+            impl Operation<$connection> for InsertOne<'_> {
                 type Output = bool;
                 const EFFECT: Effect = Effect::Write;
 
                 async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<bool, sqlx::Error> {
                     // The owner of the call, whatever the task says.
                     let owner = Value::Text(Some(self.owner.as_str().into()));
-                    let values = std::iter::once(owner).chain(row_values(self.task).skip(1));
-                    let done = sqlx::query_with(sql.insert.clone(), arguments(values)?).execute(connection).await?;
-                    Ok(done.rows_affected() == 1)
+                    let request = self.creation.request.as_ref();
+                    let values = std::iter::once(owner).chain(row_values(self.task).skip(1)).chain([
+                        Value::Text(request.map(|request| request.key.as_str().into())),
+                        Value::Small(request.and_then(|_| i16::try_from(self.place).ok())),
+                        Value::Bytes(request.map(|request| &request.digest[..])),
+                        Value::Big(self.creation.max_tasks.map(|max| i64::try_from(max).unwrap_or(i64::MAX))),
+                    ]);
+                    let statement = sqlx::query_with(sql.call.insert.clone(), arguments(values)?);
+                    Ok(statement.execute(connection).await?.rows_affected() == 1)
+                }
+            }
+
+            impl Operation<$connection> for Repeated<'_> {
+                type Output = Option<Insertion>;
+                const EFFECT: Effect = Effect::Read;
+
+                async fn run(
+                    &self,
+                    connection: &mut $connection,
+                    sql: &Statements,
+                ) -> Result<Option<Insertion>, sqlx::Error> {
+                    let Self(Insert { owner, creation, .. }) = self;
+                    let Some(request) = &creation.request else { return Ok(None) };
+                    let rows = sqlx::query(sql.call.requested.clone())
+                        .bind(owner.as_str())
+                        .bind(request.key.as_str())
+                        .fetch_all(connection)
+                        .await?;
+                    let mut found = Vec::with_capacity(rows.len());
+                    for row in &rows {
+                        let is_deleted = row.try_get::<Option<&str>, _>(3)?.is_none();
+                        let task = if is_deleted { None } else { Some(read_task(owner, row, 2)?) };
+                        found.push((row.try_get(0)?, row.try_get(1)?, task));
+                    }
+                    Ok(repeated(found, creation))
+                }
+            }
+
+            impl Operation<$connection> for WhyNot<'_> {
+                type Output = Insertion;
+                const EFFECT: Effect = Effect::Read;
+
+                async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<Insertion, sqlx::Error> {
+                    if let Some(repeated) = Repeated(self.0).run(&mut *connection, sql).await? {
+                        return Ok(repeated);
+                    }
+                    let Self(Insert { owner, tasks, creation }) = self;
+                    let (is_taken, count): (bool, i64) = sqlx::query_as(sql.call.taken.clone())
+                        .bind(owner.as_str())
+                        .bind(id_list(tasks.iter().map(|task| task.id)))
+                        .fetch_one(connection)
+                        .await?;
+                    let would_be = count.unsigned_abs() + tasks.len() as u64;
+                    let is_too_many = creation.max_tasks.is_some_and(|max| would_be > max);
+                    // If neither is true any more, new ids are as good as another attempt.
+                    Ok(if is_too_many && !is_taken { Insertion::QuotaExceeded } else { Insertion::IdTaken })
                 }
             }
 
@@ -236,7 +403,7 @@ macro_rules! operations {
                     connection: &mut $connection,
                     sql: &Statements,
                 ) -> Result<Option<Task>, sqlx::Error> {
-                    let row = sqlx::query(sql.get.clone())
+                    let row = sqlx::query(sql.call.get.clone())
                         .bind(self.owner.as_str())
                         .bind(self.id.as_uuid())
                         .fetch_optional(connection)
@@ -246,41 +413,71 @@ macro_rules! operations {
             }
 
             impl Operation<$connection> for List<'_> {
-                type Output = Page;
+                type Output = Read<Page>;
                 const EFFECT: Effect = Effect::Read;
 
-                async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<Page, sqlx::Error> {
-                    let Self { owner, query } = self;
+                async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<Read<Page>, sqlx::Error> {
+                    let Self { owner, query, known } = self;
                     let rows = if query.is_simple() {
-                        let Some(newest) = query.newest() else {
-                            return Ok(Page::default());
-                        };
+                        // A query that matches nothing asks for 0 rows from the nil UUID on.
+                        let newest = query.newest();
                         let completed = query.filter.completed;
-                        let statement = if completed.is_some() { &sql.list_completed } else { &sql.list };
+                        let statement = if completed.is_some() { &sql.call.list_completed } else { &sql.call.list };
                         let mut statement = sqlx::query(statement.clone())
                             .bind(owner.as_str())
-                            .bind(newest.as_uuid())
-                            .bind(i64::from(query.limit.get()) + 1);
+                            .bind(newest.map_or(uuid::Uuid::nil(), TaskId::as_uuid))
+                            .bind(newest.map_or(0, |_| i64::from(query.limit.get()) + 1))
+                            .bind(known.map(Revision::get));
                         if let Some(completed) = completed {
                             statement = statement.bind(completed);
                         }
                         statement.fetch_all(connection).await?
                     } else {
-                        list_rows(connection, sql, owner, query).await?
+                        let values = Selections::list_values(owner.as_str(), query, *known);
+                        selected_rows(connection, sql, sql.selections.list(query), values).await?
                     };
-                    let tasks = rows.iter().map(|row| read_task(owner, row, 0)).collect::<Result<_, _>>()?;
-                    Ok(page(tasks, query))
+                    let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+                    let revision = first.try_get(0)?;
+                    let mut tasks = Vec::with_capacity(rows.len());
+                    for row in &rows {
+                        if row.try_get::<Option<uuid::Uuid>, _>(1)?.is_some() {
+                            tasks.push(read_task(owner, row, 1)?);
+                        }
+                    }
+                    Ok(read(revision, *known, page(tasks, query)))
+                }
+            }
+
+            impl Operation<$connection> for Count<'_> {
+                type Output = Read<u64>;
+                const EFFECT: Effect = Effect::Read;
+
+                async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<Read<u64>, sqlx::Error> {
+                    let Self { owner, filter, known } = self;
+                    let values = Selections::count_values(owner.as_str(), filter, *known);
+                    let rows = selected_rows(connection, sql, sql.selections.count(filter), values).await?;
+                    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+                    let count: Option<i64> = row.try_get(1)?;
+                    Ok(read(row.try_get(0)?, *known, count.unwrap_or_default().unsigned_abs()))
                 }
             }
 
             impl Operation<$connection> for Summarize<'_> {
-                type Output = Summary;
+                type Output = Read<Summary>;
                 const EFFECT: Effect = Effect::Read;
 
-                async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<Summary, sqlx::Error> {
-                    let rows =
-                        sqlx::query_as(sql.summary.clone()).bind(self.owner.as_str()).fetch_all(connection).await?;
-                    summary(rows)
+                async fn run(
+                    &self,
+                    connection: &mut $connection,
+                    sql: &Statements,
+                ) -> Result<Read<Summary>, sqlx::Error> {
+                    let rows = sqlx::query_as(sql.call.summary.clone())
+                        .bind(self.owner.as_str())
+                        .bind(self.known.map(Revision::get))
+                        .fetch_all(connection)
+                        .await?;
+                    let (revision, summary) = summary(rows)?;
+                    Ok(read(revision, self.known, summary))
                 }
             }
 
@@ -293,16 +490,11 @@ macro_rules! operations {
                     connection: &mut $connection,
                     sql: &Statements,
                 ) -> Result<Option<Task>, sqlx::Error> {
-                    let values = [
-                        Value::Text(Some(self.owner.as_str().into())),
-                        Value::Uuid(Some(self.id.as_uuid())),
-                        Value::Time(Some(self.now)),
-                        Value::Big(self.change.if_version),
-                    ];
-                    let values = values.into_iter().chain(change_values(self.change));
+                    let values = self.fixed_values().into_iter().chain(change_values(self.change));
                     // Not `fetch_optional`: on SQLite it returns with the first row, and the statement commits only
                     // when it has been read to its end.
-                    let rows = sqlx::query_with(sql.update.clone(), arguments(values)?).fetch_all(connection).await?;
+                    let rows =
+                        sqlx::query_with(sql.call.update.clone(), arguments(values)?).fetch_all(connection).await?;
                     rows.first().map(|row| read_task(self.owner, row, 0)).transpose()
                 }
             }
@@ -312,7 +504,7 @@ macro_rules! operations {
                 const EFFECT: Effect = Effect::Write;
 
                 async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<bool, sqlx::Error> {
-                    let done = sqlx::query(sql.delete.clone())
+                    let done = sqlx::query(sql.call.delete.clone())
                         .bind(self.owner.as_str())
                         .bind(self.id.as_uuid())
                         .execute(connection)
@@ -321,13 +513,61 @@ macro_rules! operations {
                 }
             }
 
-            impl Operation<$connection> for Erase<'_> {
-                type Output = u64;
-                const EFFECT: Effect = Effect::Write;
+            impl Operation<$connection> for ChangesSince<'_> {
+                type Output = Option<Changes>;
+                const EFFECT: Effect = Effect::Read;
 
-                async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<u64, sqlx::Error> {
-                    let done = sqlx::query(sql.erase.clone()).bind(self.owner.as_str()).execute(connection).await?;
-                    Ok(done.rows_affected())
+                async fn run(
+                    &self,
+                    connection: &mut $connection,
+                    sql: &Statements,
+                ) -> Result<Option<Changes>, sqlx::Error> {
+                    let SyncPoint { revision, id, .. } = self.since.unwrap_or_default();
+                    let rows = sqlx::query(sql.call.changes.clone())
+                        .bind(self.owner.as_str())
+                        .bind(revision.get())
+                        // After the greatest id with this revision there is none.
+                        .bind(id.map_or(uuid::Uuid::max(), TaskId::as_uuid))
+                        .bind(i64::from(self.limit.get()) + 1)
+                        // A client that begins with nothing needs no deletions.
+                        .bind(self.since.map(|since| since.begun.get()))
+                        .fetch_all(connection)
+                        .await?;
+                    let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+                    let (revision, purged) = (first.try_get(0)?, first.try_get(1)?);
+                    let mut found = Vec::with_capacity(rows.len());
+                    for row in &rows {
+                        let (Some(revision), Some(is_gone)) = (row.try_get(2)?, row.try_get::<Option<bool>, _>(3)?) else {
+                            continue;
+                        };
+                        let id = TaskId::from(row.try_get::<uuid::Uuid, _>(4)?);
+                        let change = if is_gone {
+                            Change::Deleted(id)
+                        } else {
+                            Change::Task(Box::new(read_task(self.owner, row, 4)?))
+                        };
+                        found.push((Revision::new(revision), id, change));
+                    }
+                    Ok(changes(self, (revision, purged), found))
+                }
+            }
+
+            impl Operation<$connection> for Revisions<'_> {
+                type Output = Vec<Revision>;
+                const EFFECT: Effect = Effect::Read;
+
+                async fn run(
+                    &self,
+                    connection: &mut $connection,
+                    sql: &Statements,
+                ) -> Result<Vec<Revision>, sqlx::Error> {
+                    let owners = text_list(self.0.iter().map(UserId::as_str));
+                    let revisions: Vec<i64> =
+                        sqlx::query_scalar(sql.call.revisions.clone()).bind(owners).fetch_all(connection).await?;
+                    if revisions.len() != self.0.len() {
+                        return Err(sqlx::Error::Decode("there is not one revision for each owner".into()));
+                    }
+                    Ok(revisions.into_iter().map(Revision::new).collect())
                 }
             }
 
@@ -336,7 +576,7 @@ macro_rules! operations {
                 const EFFECT: Effect = Effect::Read;
 
                 async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<(), sqlx::Error> {
-                    sqlx::query(sql.ping.clone()).execute(connection).await.map(|_| ())
+                    sqlx::query(sql.call.ping.clone()).execute(connection).await.map(|_| ())
                 }
             }
 
@@ -345,7 +585,7 @@ macro_rules! operations {
                 const EFFECT: Effect = Effect::Read;
 
                 async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<bool, sqlx::Error> {
-                    sqlx::query_scalar(sql.has_tasks.clone()).fetch_one(connection).await
+                    sqlx::query_scalar(sql.call.has_tasks.clone()).fetch_one(connection).await
                 }
             }
         };
@@ -358,41 +598,68 @@ macro_rules! task_store {
     ($store:ty) => {
         const _: () = {
             use $crate::{
-                Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, UserId,
+                Limit, Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, UserId,
                 clock::Timestamp,
                 store::{
-                    BulkResult, StoreError, TaskChange, TaskStore, Transfer,
+                    BulkResult, Changes, Creation, Insertion, Outcome, Precondition, Read, Revision, StoreError,
+                    SyncPoint, TaskChange, TaskStore, Transfer,
                     sql::operations::{
-                        Count, Delete, DeleteMatching, Erase, Get, Insert, InsertAll, List, Ping, Reposition,
-                        Summarize, TransferAll, Update, UpdateMatching,
+                        ChangesSince, Count, Delete, DeleteIf, DeleteMatching, Erase, Get, Insert, List, Ping, Purge,
+                        Reposition, Revisions, Summarize, TransferAll, Update, UpdateIf, UpdateMatching,
                     },
                 },
             };
 
             #[async_trait::async_trait]
             impl TaskStore for $store {
-                async fn insert(&self, owner: &UserId, task: &Task) -> Result<bool, StoreError> {
-                    self.run(&Insert { owner, task }).await
+                async fn insert(
+                    &self,
+                    owner: &UserId,
+                    tasks: &[Task],
+                    creation: &Creation,
+                ) -> Result<Insertion, StoreError> {
+                    self.run(&Insert { owner, tasks, creation }).await
                 }
 
                 async fn get(&self, owner: &UserId, id: TaskId) -> Result<Option<Task>, StoreError> {
                     self.run(&Get { owner, id }).await
                 }
 
-                async fn insert_all(&self, owner: &UserId, tasks: &[Task]) -> Result<bool, StoreError> {
-                    self.run(&InsertAll { owner, tasks }).await
+                async fn list(
+                    &self,
+                    owner: &UserId,
+                    query: &TaskQuery,
+                    known: Option<Revision>,
+                ) -> Result<Read<Page>, StoreError> {
+                    self.run(&List { owner, query, known }).await
                 }
 
-                async fn list(&self, owner: &UserId, query: &TaskQuery) -> Result<Page, StoreError> {
-                    self.run(&List { owner, query }).await
+                async fn count(
+                    &self,
+                    owner: &UserId,
+                    filter: &TaskFilter,
+                    known: Option<Revision>,
+                ) -> Result<Read<u64>, StoreError> {
+                    self.run(&Count { owner, filter, known }).await
                 }
 
-                async fn count(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
-                    self.run(&Count { owner, filter }).await
+                async fn summary(&self, owner: &UserId, known: Option<Revision>) -> Result<Read<Summary>, StoreError> {
+                    self.run(&Summarize { owner, known }).await
                 }
 
-                async fn summary(&self, owner: &UserId) -> Result<Summary, StoreError> {
-                    self.run(&Summarize { owner }).await
+                async fn update(
+                    &self,
+                    owner: &UserId,
+                    id: TaskId,
+                    change: &TaskChange,
+                    precondition: &Precondition,
+                    now: Timestamp,
+                ) -> Result<Outcome<Task>, StoreError> {
+                    let update = Update { owner, id, change, now };
+                    if precondition.is_always_met() {
+                        return Ok(self.run(&update).await?.map_or(Outcome::Missing, Outcome::Done));
+                    }
+                    self.run(&UpdateIf { update, precondition }).await
                 }
 
                 async fn update_matching(
@@ -409,27 +676,27 @@ macro_rules! task_store {
                     &self,
                     owner: &UserId,
                     positions: &[(TaskId, Position)],
+                    moved: (TaskId, i64),
                     now: Timestamp,
                 ) -> Result<Vec<Task>, StoreError> {
-                    self.run(&Reposition { owner, positions, now }).await
+                    self.run(&Reposition { owner, positions, moved, now }).await
+                }
+
+                async fn delete(
+                    &self,
+                    owner: &UserId,
+                    id: TaskId,
+                    precondition: &Precondition,
+                ) -> Result<Outcome<()>, StoreError> {
+                    let delete = Delete { owner, id };
+                    if precondition.is_always_met() {
+                        return Ok(if self.run(&delete).await? { Outcome::Done(()) } else { Outcome::Missing });
+                    }
+                    self.run(&DeleteIf { delete, precondition }).await
                 }
 
                 async fn delete_matching(&self, owner: &UserId, filter: &TaskFilter) -> Result<u64, StoreError> {
                     self.run(&DeleteMatching { owner, filter }).await
-                }
-
-                async fn update(
-                    &self,
-                    owner: &UserId,
-                    id: TaskId,
-                    change: &TaskChange,
-                    now: Timestamp,
-                ) -> Result<Option<Task>, StoreError> {
-                    self.run(&Update { owner, id, change, now }).await
-                }
-
-                async fn delete(&self, owner: &UserId, id: TaskId) -> Result<bool, StoreError> {
-                    self.run(&Delete { owner, id }).await
                 }
 
                 async fn erase(&self, owner: &UserId) -> Result<u64, StoreError> {
@@ -438,6 +705,23 @@ macro_rules! task_store {
 
                 async fn transfer(&self, owner: &UserId, to: &UserId) -> Result<Transfer, StoreError> {
                     self.run(&TransferAll { owner, to }).await
+                }
+
+                async fn changes(
+                    &self,
+                    owner: &UserId,
+                    since: Option<SyncPoint>,
+                    limit: Limit,
+                ) -> Result<Option<Changes>, StoreError> {
+                    self.run(&ChangesSince { owner, since, limit }).await
+                }
+
+                async fn revisions(&self, owners: &[UserId]) -> Result<Vec<Revision>, StoreError> {
+                    self.run(&Revisions(owners)).await
+                }
+
+                async fn purge(&self, owner: &UserId, before: Timestamp, limit: Limit) -> Result<u64, StoreError> {
+                    self.run(&Purge { owner, before, limit }).await
                 }
 
                 async fn ping(&self) -> Result<(), StoreError> {

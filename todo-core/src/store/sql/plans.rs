@@ -24,7 +24,7 @@ mod postgres {
             sql::{
                 columns::{self, COLUMNS, Kind},
                 selection::{self, Selections},
-                statements::Batches,
+                statements::{Batches, Calls, OfPostgres},
             },
         },
     };
@@ -55,14 +55,29 @@ mod postgres {
     const SEARCH: usize = 5;
     /// The pages for writing a row: a search, its page, an entry in each index, and sometimes a page that is split.
     const WRITE: usize = 25;
+    /// What the triggers of a write read and write: the row of the owner, and what is left of deleted tasks.
+    const TRIGGER: usize = 30;
     /// Additional pages for the first write of a session.
-    const FIRST: usize = 30;
+    const FIRST: usize = 60;
+    /// The revision of Ann.
+    const REVISION: i64 = 4_000_000_000_000_000_000;
 
     fn cases(sql: &Statements) -> Vec<Case> {
         let Statements {
             names: _,
             row_security: _,
+            call,
+            // See `the_sorts_of_an_index_read_their_page_and_the_others_the_tasks_of_the_caller`.
+            selections: _,
+            #[cfg(feature = "sqlite")]
+                sqlite: _,
+            postgres,
+            batch,
+        } = sql;
+        let Calls {
             insert,
+            requested,
+            taken,
             get,
             list,
             list_completed,
@@ -72,25 +87,20 @@ mod postgres {
             delete,
             erase,
             transfer,
+            changes,
+            revisions,
             ping,
-            // See `the_sorts_of_an_index_read_their_page_and_the_others_the_tasks_of_the_caller`.
-            selections: _,
-            insert_all: _,
             // It stops at the first row of any owner, and no call runs it.
             has_tasks: _,
-            #[cfg(feature = "sqlite")]
-            lock,
-            // Of SQLite.
-            #[cfg(feature = "sqlite")]
-                transfer_delete: _,
-            #[cfg(feature = "sqlite")]
-                transfer_count: _,
-            batch,
-        } = sql;
+        } = call;
+        let OfPostgres { insert_all: _, update_if, delete_if, erase_lock, transfer_lock, purge } = postgres;
+        let owner = &["user_id"][..];
+        let by_revision = &["user_id", "ROW(revision,"][..];
         let key = &["user_id", "id"][..];
         let completed = &["user_id", "completed", "id"][..];
         let (ann, some, all) = ("'ann'::text", &*id(30_000), "'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid");
-        let (page, yes) = ("101::bigint", "true::boolean");
+        let (page, yes, unknown) = ("101::bigint", "true::boolean", "null::bigint");
+        let known = "9223372036854775807::bigint";
         // A row, and a change of every column that changes.
         let row = COLUMNS.iter().map(|column| match (column.name, column.kind) {
             ("user_id", _) => ann.to_owned(),
@@ -98,38 +108,56 @@ mod postgres {
             (name, kind) => sample(name, kind),
         });
         let row: Vec<_> = row.collect();
-        let row: Vec<_> = row.iter().map(String::as_str).collect();
+        let of_row: Vec<_> = row.iter().map(String::as_str).collect();
+        let none = ["null::text", "null::smallint", "null::bytea", "20000::bigint"];
+        let row: Vec<_> = of_row.iter().copied().chain(none).collect();
         let change: Vec<_> = columns::change_parameters().iter().map(|(name, kind)| sample(name, *kind)).collect();
-        let fixed = [ann, some, "now()::timestamptz", "null::bigint"];
+        let fixed = [ann, some, "now()::timestamptz"];
         let change: Vec<_> = fixed.into_iter().chain(change.iter().map(String::as_str)).collect();
+        let met = ["array[1]::bigint[]", "array[7]::bigint[]", "now()::timestamptz"];
+        let change_if: Vec<_> = change.iter().copied().chain(met).collect();
         let case = |name, sql: &SqlStr, parameters: &[&str], by, pages| {
             let parameters = parameters.iter().map(|&value| value.to_owned()).collect();
             Case { name, sql: sql.as_str().to_owned(), parameters, by, pages, discarded: 0 }
         };
         let mut cases = vec![
-            case("insert", insert, &row, &[], WRITE + FIRST),
+            case("insert", insert, &row, owner, TRIGGER + WRITE + FIRST),
+            case("requested", requested, &[ann, "'key'::text"], &["user_id", "request_key"], 2 * SEARCH),
+            case("taken", taken, &[ann, &format!("array[{some}]::uuid[]")], key, 2 * SEARCH),
             case("get", get, &[ann, some], key, SEARCH),
-            case("list", list, &[ann, all, page], key, PAGE + SEARCH),
-            case("list from the middle", list, &[ann, some, page], key, PAGE + SEARCH),
-            case("list the few that are done", list_completed, &[ann, all, page, yes], completed, PAGE + SEARCH),
-            case("update", update, &change, key, SEARCH + WRITE + FIRST),
-            case("delete", delete, &[ann, some], key, SEARCH + WRITE),
-            // 80 tasks, each on its own page and in two indexes.
-            case("erase", erase, &["'user 7'::text"], &["user_id"], SEARCH + 4 * 80),
+            case("list", list, &[ann, all, page, unknown], key, PAGE + 2 * SEARCH),
+            case("list from the middle", list, &[ann, some, page, unknown], key, PAGE + 2 * SEARCH),
+            case("list of a known revision", list, &[ann, all, page, &format!("{REVISION}::bigint")], owner, SEARCH),
+            case(
+                "list the few that are done",
+                list_completed,
+                &[ann, all, page, unknown, yes],
+                completed,
+                PAGE + 2 * SEARCH,
+            ),
+            case("update", update, &change, key, SEARCH + TRIGGER + WRITE + FIRST),
+            case("update_if", update_if, &change_if, key, 2 * SEARCH + TRIGGER + WRITE + FIRST),
+            case("delete", delete, &[ann, some], key, SEARCH + TRIGGER + WRITE),
+            case("delete_if", delete_if, &[&[ann, some], &met[..]].concat(), key, 2 * SEARCH + TRIGGER + WRITE),
+            case("changes", changes, &[ann, "1::bigint", all, page, unknown], by_revision, 2 * PAGE + 3 * SEARCH),
+            case("no changes", changes, &[ann, known, all, page, "1::bigint"], by_revision, 4 * SEARCH),
+            case("revisions", revisions, &["array['ann', 'user 7', 'nobody']::text[]"], owner, 3 * SEARCH),
+            case("purge", purge, &[ann, "1::bigint", page], &["user_id", "revision"], 3 * SEARCH),
+            case("erase_lock", erase_lock, &[ann], owner, SEARCH),
+            case("transfer_lock", transfer_lock, &[ann, "'user 7'::text"], owner, 2 * SEARCH),
+            // 80 tasks, each on its own page and in the indexes.
+            case("erase", erase, &["'user 7'::text"], owner, 3 * SEARCH + 80 * (TRIGGER + 4)),
             // The same 80 tasks are read and locked, written again, and deleted.
             case(
                 "transfer",
                 transfer,
                 &["'user 7'::text", "'user new'::text"],
                 &["user_id"],
-                80 * (WRITE + 2 * SEARCH) + FIRST,
+                80 * (WRITE + 2 * SEARCH + 2 * TRIGGER) + FIRST,
             ),
             case("ping", ping, &[], &[], 0),
         ];
-        #[cfg(feature = "sqlite")]
-        cases.push(case("lock", lock, &[], &[], 0));
-
-        let Batches { get, list, list_completed, insert, update, delete } = batch;
+        let Batches { get_many, list_many, list_completed_many, insert_many, update_many, delete_many } = batch;
         let case = |name, sql: &SqlStr, parameters: &[&str], by, pages| {
             // Each call is about another task.
             let of_call = |value: &str, call| if value == some { id(30_000 + 3 * call) } else { value.to_owned() };
@@ -137,13 +165,25 @@ mod postgres {
             Case { name, sql: sql.as_str().to_owned(), parameters, by, pages: BATCH * pages + FIRST, discarded: 0 }
         };
         cases.extend([
-            case("many gets", get, &[ann, some], key, SEARCH),
-            case("many lists", list, &[ann, some, page], key, PAGE + SEARCH),
-            case("many lists of what is done", list_completed, &[ann, some, page, yes], completed, PAGE + SEARCH),
-            case("many inserts", insert, &row, &[], WRITE),
-            // They search twice: for rows that are not locked, and for rows to change.
-            case("many updates", update, &change, key, 2 * SEARCH + WRITE),
-            case("many deletes", delete, &[ann, some], key, 2 * SEARCH + WRITE),
+            case("many gets", get_many, &[ann, some], key, SEARCH),
+            case("many lists", list_many, &[ann, some, page, unknown], key, PAGE + 2 * SEARCH),
+            case(
+                "many lists of what is done",
+                list_completed_many,
+                &[ann, some, page, unknown, yes],
+                completed,
+                PAGE + 2 * SEARCH,
+            ),
+            case(
+                "many inserts",
+                insert_many,
+                &[&of_row[..], &["20000::bigint"]].concat(),
+                owner,
+                SEARCH + TRIGGER + WRITE,
+            ),
+            // They search for owners and tasks that are not locked, and for tasks to change.
+            case("many updates", update_many, &change, key, 3 * SEARCH + TRIGGER + WRITE),
+            case("many deletes", delete_many, &[ann, some], key, 3 * SEARCH + TRIGGER + WRITE),
         ]);
         cases
     }
@@ -169,11 +209,13 @@ mod postgres {
     async fn cases_in_functions(url: &str, sql: &Statements) -> Vec<Case> {
         let mut connection = PgConnection::connect(url).await.expect("a connection");
         let mut cases = cases(sql);
-        // There are no functions for batches and locks, and the function for transfers has several statements.
-        cases.retain(|case| !case.name.starts_with("many") && !["ping", "lock", "transfer"].contains(&case.name));
+        // There are no functions for batches and locks, and some functions have several statements.
+        let others = ["ping", "erase", "erase_lock", "transfer", "transfer_lock", "revisions"];
+        cases.retain(|case| !case.name.starts_with("many") && !others.contains(&case.name));
         for case in &mut cases {
             let function = match case.name {
-                "list from the middle" => "list",
+                "list from the middle" | "list of a known revision" => "list",
+                "no changes" => "changes",
                 "list the few that are done" => "list_completed",
                 name => name,
             };
@@ -236,20 +278,27 @@ mod postgres {
 
         fn look_at(&self, node: &Value, depth: usize, found: &mut Found) {
             let kind = node["Node Type"].as_str().unwrap_or_default();
+            // What is not run reads nothing.
+            if node["Actual Loops"] == 0 {
+                return;
+            }
             let condition = node["Index Cond"].as_str();
             let wasted = number(node, "Rows Removed by Filter");
             let indent = "    ".repeat(depth);
             let _ = writeln!(found.outline, "{indent}{kind} {}", condition.unwrap_or_default());
 
             let fit = ["ModifyTable", "Index Scan", "Index Only Scan", "Bitmap Heap Scan"];
-            if node["Relation Name"] == "tasks" && !fit.contains(&kind) {
-                found.complaints.push(format!("a {kind}"));
+            let table = node["Relation Name"].as_str().unwrap_or_default();
+            if table.starts_with("tasks") && !fit.contains(&kind) {
+                found.complaints.push(format!("a {kind} of {table}"));
             }
             if let Some(condition) = condition {
                 found.searches += 1;
+                // Most statements begin with the row of the owner.
                 // The deletion of a transfer searches for all tasks of the owner, or for each task.
                 // Whatever else an index is searched by: what a query discards are other tasks of the same owner.
                 let fits = columns(condition) == self.by
+                    || (table == "tasks_owners" && columns(condition) == ["user_id"])
                     || (self.discarded > 0 && columns(condition).first() == Some(&"user_id"))
                     || (self.name == "transfer" && columns(condition) == ["user_id", "id"]);
                 if !fits {
@@ -307,11 +356,17 @@ mod postgres {
                       'Buy milk and bread, number ' || n, n % 3 = 0 and n <= {}, now(), now(),
                       case when n % 2 = 0 then '2026-12-01' end, case when n % 2 = 0 then now() + n * interval '1 s' end,
                       'a' || n % 10
+               from generate_series(1, {TASKS}) n;
+               update "todo"."tasks_owners" set revision = {REVISION} where user_id = 'ann';
+               insert into "todo"."tasks_deleted" (user_id, id, revision, version, deleted_at)
+               select case when n % 3 = 0 then 'ann' else 'user ' || n % 500 end, gen_random_uuid(), n, 1, now()
                from generate_series(1, {TASKS}) n"#,
             3 * DONE
         );
         run(&mut connection, &fill).await;
-        run(&mut connection, r#"vacuum analyze "todo"."tasks""#).await;
+        for table in ["tasks", "tasks_owners", "tasks_deleted"] {
+            run(&mut connection, &format!(r#"vacuum analyze "todo"."{table}""#)).await;
+        }
         connection
     }
 
@@ -361,7 +416,7 @@ mod postgres {
     /// A statement with filters, or with a sort.
     fn selection(owner: &str, name: &'static str, query: &TaskQuery, by: &'static [&'static str]) -> Case {
         let statements = Statements::new(Dialect::Postgres, Names::default());
-        let texts = postgres::texts(Selections::list_values(owner, query));
+        let texts = postgres::texts(Selections::list_values(owner, query, None));
         let parameters = texts.into_iter().zip(selection::list_kinds()).map(|(text, kind)| {
             let value = text.map_or_else(|| "null".to_owned(), |text| format!("'{}'", text.replace('\'', "''")));
             format!("{value}::{}", columns::postgres_type(kind))
@@ -449,15 +504,11 @@ mod postgres {
             case.prepare(&mut connection).await;
         }
         run(&mut connection, "begin").await;
-        for (owner, erases) in [("ann", false), ("user 7", true)] {
-            run(&mut connection, &format!("select set_config('todo.user_id', '{owner}', true)")).await;
-            // Only the case that erases is about another owner.
-            let of_owner: Vec<_> = cases.iter().filter(|case| (case.name == "erase") == erases).collect();
-            // The first time, the pages that the session reads to load the policy and its function count too.
-            complaints(&mut connection, of_owner.clone()).await;
-            let found = complaints(&mut connection, of_owner).await;
-            assert!(found.is_empty(), "{}", found.into_iter().map(|(_, text)| text).collect::<String>());
-        }
+        run(&mut connection, "select set_config('todo.user_id', 'ann', true)").await;
+        // The first time, the pages that the session reads to load the policy and its function count too.
+        complaints(&mut connection, &cases).await;
+        let found = complaints(&mut connection, &cases).await;
+        assert!(found.is_empty(), "{}", found.into_iter().map(|(_, text)| text).collect::<String>());
         secured.database.close().await;
     }
 }
@@ -467,15 +518,18 @@ mod sqlite {
     use sqlx::{Connection as _, Executor as _, Row as _, SqliteConnection};
 
     use super::{Dialect, Names, Statements};
-    use crate::store::SqliteStore;
+    use crate::store::{
+        SqliteStore,
+        sql::statements::{Calls, OfSqlite},
+    };
 
-    /// Each statement, and how SQLite finds its rows.
-    fn cases(sql: &Statements) -> Vec<(&str, &'static [&'static str])> {
-        let Statements {
-            names: _,
-            #[cfg(feature = "postgres")]
-                row_security: _,
+    /// Each statement.
+    fn cases(sql: &Statements) -> Vec<(&'static str, &str)> {
+        let Statements { call, sqlite, .. } = sql;
+        let Calls {
             insert,
+            requested,
+            taken,
             get,
             list,
             list_completed,
@@ -484,51 +538,49 @@ mod sqlite {
             reposition: _,
             delete,
             erase,
-            // Put together for each call.
-            selections: _,
-            #[cfg(feature = "postgres")]
-                insert_all: _,
             transfer,
-            transfer_delete,
-            transfer_count,
+            changes,
+            revisions,
             // These end before they read a row, which a plan does not show.
             ping: _,
-            lock: _,
             has_tasks: _,
-            #[cfg(feature = "postgres")]
-                batch: _,
-        } = sql;
-        let one: &[_] = &["SEARCH todo_tasks USING PRIMARY KEY (user_id=? AND id=?)"];
-        vec![
-            (insert.as_str(), &[]),
-            (get.as_str(), one),
-            (list.as_str(), &["SEARCH todo_tasks USING PRIMARY KEY (user_id=? AND id<?)"]),
-            (
-                list_completed.as_str(),
-                &[
-                    "SEARCH todo_tasks USING INDEX todo_tasks_user_id_completed_id_idx (user_id=? AND completed=? AND id<?)",
-                ],
-            ),
-            (update.as_str(), one),
-            (delete.as_str(), one),
-            (erase.as_str(), &["SEARCH todo_tasks USING PRIMARY KEY (user_id=?)"]),
-            (transfer.as_str(), &["SEARCH todo_tasks USING PRIMARY KEY (user_id=?)"]),
-            (
-                transfer_delete.as_str(),
-                // The ids are a list, which is read once.
-                &[
-                    "SEARCH todo_tasks USING PRIMARY KEY (user_id=? AND id=?)",
-                    "LIST SUBQUERY 1",
-                    "SCAN json_each VIRTUAL TABLE INDEX 1:",
-                    "CREATE BLOOM FILTER",
-                ],
-            ),
-            (
-                transfer_count.as_str(),
-                &["SEARCH todo_tasks USING COVERING INDEX todo_tasks_user_id_position_id_idx (user_id=?)"],
-            ),
-        ]
+        } = call;
+        let OfSqlite {
+            lock: _,
+            erase_owner,
+            erase_deleted,
+            transfer_delete,
+            transfer_count,
+            purge_until,
+            purge,
+            purge_owner,
+        } = sqlite;
+        let statements = [
+            ("insert", insert),
+            ("requested", requested),
+            ("taken", taken),
+            ("get", get),
+            ("list", list),
+            ("list_completed", list_completed),
+            ("update", update),
+            ("delete", delete),
+            ("erase", erase),
+            ("transfer", transfer),
+            ("changes", changes),
+            ("revisions", revisions),
+            ("erase_owner", erase_owner),
+            ("erase_deleted", erase_deleted),
+            ("transfer_delete", transfer_delete),
+            ("transfer_count", transfer_count),
+            ("purge_until", purge_until),
+            ("purge", purge),
+            ("purge_owner", purge_owner),
+        ];
+        statements.map(|(name, sql)| (name, sql.as_str())).to_vec()
     }
+
+    /// How SQLite finds the rows of each statement: every search of a table by its index, in any order.
+    const PLANS: &[(&str, &[&str])] = &[];
 
     async fn plan(connection: &mut SqliteConnection, statement: &str) -> Vec<String> {
         let explain = sqlx::AssertSqlSafe(format!("explain query plan {statement}"));
@@ -543,12 +595,21 @@ mod sqlite {
         SqliteStore::open_lazy(&path).migrate().await.expect("a table");
         let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.expect("a file");
         let sql = Statements::new(Dialect::Sqlite, Names::default());
-        for (statement, expected) in cases(&sql) {
-            assert_eq!(plan(&mut connection, statement).await, expected, "{statement}");
+        let searches = async |connection: &mut SqliteConnection, statement: &str| {
+            let mut plan = plan(connection, statement).await;
+            plan.retain(|step| step.contains(" todo_tasks"));
+            plan
+        };
+        let mut found = Vec::new();
+        for (name, statement) in cases(&sql) {
+            found.push((name, searches(&mut connection, statement).await));
         }
+        let expected: Vec<_> =
+            PLANS.iter().map(|(name, steps)| (*name, steps.iter().map(ToString::to_string).collect())).collect();
+        assert_eq!(found, expected);
         // The test fails if an index is missing.
         connection.execute("drop index todo_tasks_user_id_completed_id_idx").await.expect("it was there");
-        let (statement, expected) = cases(&sql)[3];
-        assert_ne!(plan(&mut connection, statement).await, expected);
+        let (_, statement) = cases(&sql)[5];
+        assert_ne!(searches(&mut connection, statement).await, expected[5].1);
     }
 }

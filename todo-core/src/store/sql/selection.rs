@@ -11,7 +11,7 @@ use super::{
     names::{Dialect, Resolved},
 };
 use crate::{
-    DueBound, DueFilter, ListName, Sort, SortKey, Tag, TaskFilter, TaskQuery, clock::Timestamp, store::TaskChange,
+    DueBound, DueFilter, ListName, Sort, SortKey, Tag, TaskFilter, TaskQuery, clock::Timestamp, store::{Revision, TaskChange},
 };
 
 /// The numbers of the parameters, with their types. 1 is the owner.
@@ -33,6 +33,9 @@ mod number {
     pub(super) const CURSOR_TIME: usize = 21;
     pub(super) const CURSOR_TEXT: usize = 22;
     pub(super) const CURSOR_NUMBER: usize = 23;
+    /// The revision that is known, in a list and in a count.
+    pub(super) const KNOWN_IN_LIST: usize = 24;
+    pub(super) const KNOWN_IN_COUNT: usize = 19;
     pub(super) const NOW: usize = 19;
     pub(super) const FIRST_CHANGE: usize = 20;
 }
@@ -65,7 +68,7 @@ pub(in crate::store) fn list_kinds() -> impl Iterator<Item = Kind> {
 }
 
 /// Those of a list, after the filter.
-const LIST_KINDS: [Kind; 5] = [Kind::Big, Kind::Uuid, Kind::Time, Kind::Text, Kind::Small];
+const LIST_KINDS: [Kind; 6] = [Kind::Big, Kind::Uuid, Kind::Time, Kind::Text, Kind::Small, Kind::Big];
 
 /// What the statements with filters are made of, with the names put in.
 ///
@@ -75,18 +78,23 @@ pub(in crate::store) struct Selections {
     dialect: Dialect,
     /// The function that runs a statement with a bound owner, as a template of its call.
     function: Option<String>,
+    /// The revision of the owner, before a list or a count.
+    pub(in crate::store) revision: String,
     pub(in crate::store) list: String,
     pub(in crate::store) count: String,
+    /// Locks the row of the owner, before a change.
+    pub(in crate::store) lock: String,
     pub(in crate::store) update: String,
     pub(in crate::store) delete: String,
 }
 
-const LIST: &str = "select {columns} from {tasks} where user_id = {owner}";
-const COUNT: &str = "select count(*) from {tasks} where user_id = {owner}";
-const UPDATE: &str = "update {tasks} set {assignments} where user_id = {owner}";
+const LIST: &str = "select {columns} from {tasks} where user_id = $1";
+const COUNT: &str = "select count(*) from {tasks} where user_id = $1";
+const UPDATE: &str = "update {tasks} set {assignments} where user_id = $1";
 /// Without a filter it must not have the text of another statement: connections keep prepared statements by their text,
 /// with the number of their parameters.
-const DELETE: &str = "delete from {tasks} where user_id = {owner} and true";
+const DELETE: &str = "delete from {tasks} where user_id = $1 and true";
+const LOCK: &str = "with locked as materialized (select from {owners} where user_id = $1 for no key update)";
 
 impl Selections {
     pub(in crate::store) fn new(dialect: Dialect, names: &Resolved) -> Self {
@@ -95,8 +103,15 @@ impl Selections {
         Self {
             dialect,
             function: None,
+            revision: render(columns::OWNER),
             list: render(LIST),
             count: render(COUNT),
+            lock: match dialect {
+                #[cfg(feature = "postgres")]
+                Dialect::Postgres => render(LOCK),
+                #[cfg(feature = "sqlite")]
+                Dialect::Sqlite => String::new(),
+            },
             update: render(UPDATE),
             delete: render(DELETE),
         }
@@ -111,9 +126,16 @@ impl Selections {
 
     /// Each template with its name, to weaken it.
     #[cfg(test)]
-    pub(in crate::store) fn all_mut(&mut self) -> [(&'static str, &mut String); 4] {
-        let Self { dialect: _, function: _, list, count, update, delete } = self;
-        [("list by filter", list), ("count", count), ("update_matching", update), ("delete_matching", delete)]
+    pub(in crate::store) fn all_mut(&mut self) -> [(&'static str, &mut String); 6] {
+        let Self { dialect: _, function: _, revision, list, count, lock, update, delete } = self;
+        [
+            ("revision", revision),
+            ("list by filter", list),
+            ("count", count),
+            ("lock of matching", lock),
+            ("update_matching", update),
+            ("delete_matching", delete),
+        ]
     }
 
     /// Whether the parameters are passed to a function, as one array of texts.
@@ -125,8 +147,16 @@ impl Selections {
     /// The statement of a list.
     pub(in crate::store) fn list(&self, query: &TaskQuery) -> SqlStr {
         let pieces = self.pieces();
-        let base = with_owner(&self.list, &pieces) + &pieces.filter(&query.filter);
+        let known = pieces.parameter(number::KNOWN_IN_LIST);
+        let is_other = format!("(select revision from owner) is distinct from {known}");
         let (id, limit) = (pieces.parameter(number::CURSOR_ID), pieces.parameter(number::LIMIT));
+        let filter = pieces.filter(&query.filter);
+        // SQLite compares a revision for each row, but evaluates a limit once.
+        let (base, limit) = if pieces.is_sqlite() {
+            (format!("{}{filter}", self.list), format!("case when {is_other} then {limit} else 0 end"))
+        } else {
+            (format!("{}{filter} and {is_other}", self.list), limit)
+        };
         let (comparison, direction) = if query.sort.is_descending() { ("<", " desc") } else { (">", "") };
         let after_id = query.cursor.as_ref().map_or_else(String::new, |_| format!(" and id {comparison} {id}"));
         let by_id = |condition: &str| format!("{base}{condition}{after_id} order by id{direction} limit {limit}");
@@ -160,11 +190,22 @@ impl Selections {
                 }
             }
         };
-        self.finish(text, &columns_of_tasks)
+        let text = if pieces.is_sqlite() {
+            let nothing = columns::no_columns(self.dialect);
+            format!("{}select revision, null, {nothing} from owner union all select null, * from ({text})", self.revision)
+        } else {
+            let columns = columns::selected_columns("t.");
+            format!("{}select o.revision, {columns} from owner as o left join ({text}) as t on true", self.revision)
+        };
+        self.finish(text, &|| format!("revision bigint, {}", columns_of_tasks()))
     }
 
     /// The values of its parameters.
-    pub(in crate::store) fn list_values<'a>(owner: &'a str, query: &'a TaskQuery) -> Vec<Value<'a>> {
+    pub(in crate::store) fn list_values<'a>(
+        owner: &'a str,
+        query: &'a TaskQuery,
+        known: Option<Revision>,
+    ) -> Vec<Value<'a>> {
         let mut values = filter_values(owner, &query.filter);
         values.push(Value::Big(Some(i64::from(query.limit.get()) + 1)));
         let key = query.cursor.as_ref().map(crate::Cursor::key);
@@ -181,23 +222,45 @@ impl Selections {
             Some(SortKey::Number(number)) => Some(*number),
             _ => None,
         }));
+        values.push(Value::Big(known.map(Revision::get)));
         values
     }
 
-    /// The statement that counts tasks.
+    /// The statement that returns the revision of the owner, and how many tasks a filter means if it is not the one that
+    /// is known.
     pub(in crate::store) fn count(&self, filter: &TaskFilter) -> SqlStr {
         let pieces = self.pieces();
-        let text = with_owner(&self.count, &pieces) + &pieces.filter(filter);
-        self.finish(text, &|| "count bigint".to_owned())
+        let known = pieces.parameter(number::KNOWN_IN_COUNT);
+        let count = self.count_all(filter, &pieces);
+        let text = format!(
+            "{}select revision, case when revision is distinct from {known} then ({count}) end from owner",
+            self.revision
+        );
+        self.finish(text, &|| "revision bigint, count bigint".to_owned())
     }
 
-    /// The values of its parameters, and of those of a deletion.
+    fn count_all(&self, filter: &TaskFilter, pieces: &Pieces) -> String {
+        format!("{}{}", self.count, pieces.filter(filter))
+    }
+
+    /// The values of its parameters.
+    pub(in crate::store) fn count_values<'a>(
+        owner: &'a str,
+        filter: &'a TaskFilter,
+        known: Option<Revision>,
+    ) -> Vec<Value<'a>> {
+        let mut values = filter_values(owner, filter);
+        values.push(Value::Big(known.map(Revision::get)));
+        values
+    }
+
+    /// The values of the parameters of a deletion.
     pub(in crate::store) fn filter_values<'a>(owner: &'a str, filter: &'a TaskFilter) -> Vec<Value<'a>> {
         filter_values(owner, filter)
     }
 
     /// The statement that changes tasks, without those that would stay as they are: it affects one row for each task that
-    /// gets another value.
+    /// gets another value. In PostgreSQL it needs the lock before it.
     pub(in crate::store) fn update(&self, filter: &TaskFilter) -> String {
         let pieces = self.pieces();
         let parameters = columns::change_parameters();
@@ -206,7 +269,7 @@ impl Selections {
             None => pieces.typed(number::NOW, Kind::Time),
         };
         let update = columns::update(self.dialect, "", parameter);
-        let text = with_owner(&self.update, &pieces).replace("{assignments}", &update.assignments);
+        let text = self.update.replace("{assignments}", &update.assignments);
         text + &pieces.filter(filter) + " and " + &update.changes
     }
 
@@ -215,10 +278,12 @@ impl Selections {
     #[cfg(feature = "postgres")]
     pub(in crate::store) fn update_counted(&self, filter: &TaskFilter) -> SqlStr {
         let pieces = self.pieces();
-        let count = with_owner(&self.count, &pieces) + &pieces.filter(filter);
+        let count = self.count_all(filter, &pieces);
         let text = format!(
-            "with changed as ({} returning 1) select ({count}), (select count(*) from changed)",
-            self.update(filter)
+            "{}, changed as ({}{} returning 1) select ({count}), (select count(*) from changed)",
+            self.lock,
+            self.update(filter),
+            columns::IS_LOCKED
         );
         self.finish(text, &|| "matched bigint, changed bigint".to_owned())
     }
@@ -236,12 +301,17 @@ impl Selections {
         values
     }
 
-    /// The statement that deletes tasks. With a bound owner it returns their number.
+    /// The statement that deletes tasks. In PostgreSQL it returns their number.
     pub(in crate::store) fn delete(&self, filter: &TaskFilter) -> SqlStr {
         let pieces = self.pieces();
-        let text = with_owner(&self.delete, &pieces) + &pieces.filter(filter);
-        if self.function.is_some() {
-            let text = format!("with deleted as ({text} returning 1) select count(*) from deleted");
+        let text = format!("{}{}", self.delete, pieces.filter(filter));
+        #[cfg(feature = "postgres")]
+        if self.dialect == Dialect::Postgres {
+            let text = format!(
+                "{}, gone as ({text}{} returning 1) select count(*) from gone",
+                self.lock,
+                columns::IS_LOCKED
+            );
             return self.finish(text, &|| "count bigint".to_owned());
         }
         self.finish(text, &String::new)
@@ -265,10 +335,6 @@ impl Selections {
             ),
         }
     }
-}
-
-fn with_owner(template: &str, pieces: &Pieces) -> String {
-    template.replace("{owner}", &pieces.parameter(1))
 }
 
 /// The columns of a task in a row, with their types.

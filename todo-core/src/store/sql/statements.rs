@@ -18,6 +18,24 @@ use super::{
     selection::Selections,
 };
 
+/// Defines the statements, and lists them for tests: one that is left out does not compile.
+macro_rules! statements {
+    ($(#[$about:meta])* $name:ident { $($statement:ident),+ $(,)? }) => {
+        $(#[$about])*
+        #[derive(Debug)]
+        pub(in crate::store) struct $name {
+            $(pub(in crate::store) $statement: SqlStr,)+
+        }
+
+        #[cfg(test)]
+        impl $name {
+            fn all_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut SqlStr)> {
+                [$((stringify!($statement), &mut self.$statement)),+].into_iter()
+            }
+        }
+    };
+}
+
 /// The statements of a store, with its names put in.
 ///
 /// A store renders them once. Its clones, and the stores within a transaction that are made from it, share them. To
@@ -27,78 +45,167 @@ pub(in crate::store) struct Statements {
     pub(in crate::store) names: Names,
     #[cfg(feature = "postgres")]
     pub(in crate::store) row_security: bool,
-    pub(in crate::store) insert: SqlStr,
-    pub(in crate::store) get: SqlStr,
-    pub(in crate::store) list: SqlStr,
-    pub(in crate::store) list_completed: SqlStr,
-    pub(in crate::store) summary: SqlStr,
-    pub(in crate::store) update: SqlStr,
-    pub(in crate::store) reposition: SqlStr,
-    pub(in crate::store) delete: SqlStr,
-    pub(in crate::store) erase: SqlStr,
-    pub(in crate::store) transfer: SqlStr,
-    pub(in crate::store) ping: SqlStr,
-    pub(in crate::store) has_tasks: SqlStr,
+    pub(in crate::store) call: Calls,
     /// What the statements with filters are made of.
     pub(in crate::store) selections: Selections,
     #[cfg(feature = "sqlite")]
-    pub(in crate::store) lock: SqlStr,
-    #[cfg(feature = "sqlite")]
-    pub(in crate::store) transfer_delete: SqlStr,
-    #[cfg(feature = "sqlite")]
-    pub(in crate::store) transfer_count: SqlStr,
+    pub(in crate::store) sqlite: OfSqlite,
     #[cfg(feature = "postgres")]
-    pub(in crate::store) insert_all: SqlStr,
+    pub(in crate::store) postgres: OfPostgres,
     #[cfg(feature = "postgres")]
     pub(in crate::store) batch: Batches,
 }
 
-/// The statements that serve many calls at once.
+statements! {
+    /// The statements of both databases.
+    Calls {
+        insert, requested, taken, get, list, list_completed, summary, update, reposition, delete, erase, transfer,
+        changes, revisions, ping, has_tasks,
+    }
+}
+
+#[cfg(feature = "sqlite")]
+statements! {
+    /// What only SQLite needs.
+    OfSqlite { lock, erase_owner, erase_deleted, transfer_delete, transfer_count, purge_until, purge, purge_owner }
+}
+
 #[cfg(feature = "postgres")]
-#[derive(Debug)]
-pub(in crate::store) struct Batches {
-    pub(in crate::store) get: SqlStr,
-    pub(in crate::store) list: SqlStr,
-    pub(in crate::store) list_completed: SqlStr,
-    pub(in crate::store) insert: SqlStr,
-    pub(in crate::store) update: SqlStr,
-    pub(in crate::store) delete: SqlStr,
+statements! {
+    /// What only PostgreSQL needs.
+    OfPostgres { insert_all, update_if, delete_if, erase_lock, transfer_lock, purge }
+}
+
+#[cfg(feature = "postgres")]
+statements! {
+    /// The statements that serve many calls at once.
+    Batches { get_many, list_many, list_completed_many, insert_many, update_many, delete_many }
 }
 
 // No statement fails on purpose: in PostgreSQL a failed statement aborts the transaction, which may be the host's.
-// The parameters are the columns in their order.
-const INSERT: &str = "insert into {tasks} ({all}) values ({row}) on conflict do nothing";
+//
+// In PostgreSQL each statement that writes locks the row of the owner first (`{locked}`, which `{is_locked}` makes it wait
+// for), and then tasks: a trigger alone would lock the task first, and statements that lock in different orders wait for
+// each other. A statement that has waited for the owner sees what was committed before it began, and the last version of
+// the rows that it locks itself.
+
+// The parameters are the columns in their order, then the key of the request, the place of the task in it, its digest, and
+// the number of tasks that the owner may have.
+const INSERT: &str = "{counted}insert into {tasks} ({all}, request_key, request_place, request_digest) \
+    select {row}, {request} where {max} is null or coalesce({count}, 0) < {max} on conflict do nothing";
+
+// $2 the key of a request. What is left of deleted tasks has no title.
+const REQUESTED: &str = "select request_digest, request_place, {columns} from {tasks} where user_id = $1 and request_key = $2 \
+    union all select request_digest, request_place, id, {nothing} from {deleted} where user_id = $1 and request_key = $2";
+
+// $2 the ids. Whether one of them exists, and the number of tasks.
+const TAKEN: &str = "select exists (select 1 from {tasks} where user_id = $1 and id {in_ids}), \
+    coalesce((select tasks from {owners} where user_id = $1), 0)";
 
 const GET: &str = "select {columns} from {tasks} where user_id = $1 and id = $2";
 
-const LIST: &str = "select {columns} from {tasks} where user_id = $1 and id <= $2 order by id desc limit $3";
+// Lists, counts and summaries begin with the revision of the owner, and read no task if it is the one that is known. A list
+// without tasks is one row without an id.
 
-// A separate statement, not an `or $4 is null`: a plan that serves both would read the wrong index for one of them.
-const LIST_COMPLETED: &str =
-    "select {columns} from {tasks} where user_id = $1 and {completed} and id <= $2 order by id desc limit $3";
+// $2 the newest id, $3 the number of rows, $4 the revision that is known.
+#[cfg(feature = "postgres")]
+const LIST: &str = "{owner}select o.revision, {t.columns} from owner as o left join (\
+        select {columns} from {tasks} where user_id = $1 and id <= $2 \
+        and (select revision from owner) is distinct from $4 order by id desc limit $3\
+    ) as t on true";
 
-// The kind of the group (0: a list or none, 1: a tag), its name, the number of its tasks and of those that are open.
-const SUMMARY: &str = "select cast(0 as bigint), list, count(*), count(case when not completed then 1 end) from {tasks} \
-    where user_id = $1 group by list \
-    union all select cast(1 as bigint), tag.value, count(*), count(case when not completed then 1 end) \
-    from {tasks} cross join {each_tag} where user_id = $1 group by tag.value";
+// A separate statement, not an `or $5 is null`: a plan that serves both would read the wrong index for one of them.
+#[cfg(feature = "postgres")]
+const LIST_COMPLETED: &str = "{owner}select o.revision, {t.columns} from owner as o left join (\
+        select {columns} from {tasks} where user_id = $1 and completed = $5 and id <= $2 \
+        and (select revision from owner) is distinct from $4 order by id desc limit $3\
+    ) as t on true";
 
-// $3 now, $4 the version or null, then the parameters of the change.
-const UPDATE: &str = "update {tasks} set {assignments} \
-    where user_id = $1 and id = $2 and ($4 is null or version = $4) returning {columns}";
+// SQLite compares a revision for each row, but evaluates a limit once.
+#[cfg(feature = "sqlite")]
+const SQLITE_LIST: &str = "select {revision}, null, {nothing} union all select null, {columns} from (\
+    select {columns} from {tasks} where user_id = $1 and id <= $2 order by id desc \
+    limit case when {revision} is distinct from $4 then $3 else 0 end)";
 
-// $2 the ids and $3 the positions, $4 now.
-const REPOSITION: &str = "update {tasks} set position = k.position, \
+// Without statistics SQLite (3.51) assumes that every other task is completed, and reads all tasks by their key until a page
+// is full instead of using the index for this.
+#[cfg(feature = "sqlite")]
+const SQLITE_LIST_COMPLETED: &str = "select {revision}, null, {nothing} union all select null, {columns} from (\
+    select {columns} from {tasks} where user_id = $1 and unlikely(completed = $5) and id <= $2 order by id desc \
+    limit case when {revision} is distinct from $4 then $3 else 0 end)";
+
+// The kind of the group (0: a list or none, 1: a tag), its name, the number of its tasks and of those that are open. The
+// first row (kind 2) has the revision instead. $2 the revision that is known.
+#[cfg(feature = "postgres")]
+const SUMMARY: &str = "{owner}select cast(2 as bigint) as kind, cast(null as text) as name, revision as total, cast(0 as bigint) as open \
+    from owner \
+    union all select 0, list, count(*), count(case when not completed then 1 end) from {tasks} \
+    where user_id = $1 and (select revision from owner) is distinct from $2 group by list \
+    union all select 1, tag.value, count(*), count(case when not completed then 1 end) \
+    from {tasks} cross join unnest(tags) as tag (value) \
+    where user_id = $1 and (select revision from owner) is distinct from $2 group by tag.value";
+
+// The owner comes first, so that SQLite compares the revision once.
+#[cfg(feature = "sqlite")]
+const SQLITE_SUMMARY: &str = "select 2, null, {revision}, 0 \
+    union all select 0, list, count(*), count(case when not completed then 1 end) from {owners} as o cross join {tasks} as t \
+    where o.user_id = $1 and o.revision is distinct from $2 and t.user_id = $1 group by list \
+    union all select 1, tag.value, count(*), count(case when not completed then 1 end) \
+    from {owners} as o cross join {tasks} as t cross join json_each(t.tags) as tag \
+    where o.user_id = $1 and o.revision is distinct from $2 and t.user_id = $1 group by tag.value";
+
+// $3 now, then the parameters of the change.
+const UPDATE: &str = "{locked}update {tasks} set {assignments} where user_id = $1 and id = $2{is_locked} returning {columns}";
+
+// The parameters of an update, then those of the precondition. The task is locked before it is compared, so that it is the
+// last version. Returns whether the change was made, and the task.
+#[cfg(feature = "postgres")]
+const UPDATE_IF: &str = "{locked_and}found as materialized (\
+        select * from {tasks} where user_id = $1 and id = $2{is_locked} for no key update\
+    ), changed as (\
+        update {tasks} as t set {t.assignments} from found as f where t.user_id = $1 and t.id = $2 and {met_by_update} returning {t.columns}\
+    ) \
+    select true as done, {columns} from changed \
+    union all select false, {columns} from found where not exists (select from changed)";
+
+// $2 the ids and $3 the positions, $4 now, $5 the task that is moved and $6 its version.
+const REPOSITION: &str = "{moved}update {tasks} set position = k.position, \
     updated_at = case when k.position <> {tasks}.position then {greatest}(updated_at, $4) else updated_at end, \
     version = case when k.position <> {tasks}.position then version + 1 else version end \
-    from {moves} where user_id = $1 and {tasks}.id = k.id returning {own_columns}";
+    from {moves} where user_id = $1 and {tasks}.id = k.id and {moved_version} = $6 returning {own_columns}";
 
-const DELETE: &str = "delete from {tasks} where user_id = $1 and id = $2";
+const DELETE: &str = "{locked}delete from {tasks} where user_id = $1 and id = $2{is_locked}";
 
-const ERASE: &str = "delete from {tasks} where user_id = $1";
+// $3 and on: the precondition. Returns whether the task was deleted, and the task.
+#[cfg(feature = "postgres")]
+const DELETE_IF: &str = "{locked_and}found as materialized (\
+        select * from {tasks} where user_id = $1 and id = $2{is_locked} for update\
+    ), removed as (\
+        delete from {tasks} as t using found as f where t.user_id = $1 and t.id = $2 and {met_by_delete} returning t.id\
+    ) \
+    select exists (select from removed) as done, {columns} from found";
 
-// $1 the owner, $2 the new owner. The tasks are locked first, so that the copies contain the last change of a concurrent
-// transaction. Tasks whose id the new owner has stay. Returns the numbers of tasks that were moved and that stay.
+// The trigger leaves nothing of the tasks of an owner who has no row. The owner is locked before in a statement of its own,
+// so that this one sees the tasks that were committed meanwhile.
+#[cfg(feature = "postgres")]
+const ERASE: &str = "with owner as (delete from {owners} where user_id = $1), gone as (delete from {deleted} where user_id = $1) \
+    delete from {tasks} where user_id = $1";
+
+#[cfg(feature = "postgres")]
+const ERASE_LOCK: &str = "select 1 from {owners} where user_id = $1 for update";
+
+#[cfg(feature = "sqlite")]
+const SQLITE_ERASE: &str = "delete from {tasks} where user_id = $1";
+
+#[cfg(feature = "sqlite")]
+const ERASE_OWNER: &str = "delete from {owners} where user_id = $1";
+
+#[cfg(feature = "sqlite")]
+const ERASE_DELETED: &str = "delete from {deleted} where user_id = $1";
+
+// $1 the owner, $2 the new owner. Both owners are locked before, in the order of their names. The tasks are locked, too, so
+// that the copies contain the last change of a transaction of the host. Tasks whose id the new owner has stay. Returns the
+// numbers of tasks that were moved and that stay.
 #[cfg(feature = "postgres")]
 const TRANSFER: &str = "with source as materialized (\
         select {copied} from {tasks} where user_id = $1 order by id for update\
@@ -108,6 +215,10 @@ const TRANSFER: &str = "with source as materialized (\
         delete from {tasks} where user_id = $1 and id in (select id from moved)\
     ) \
     select (select count(*) from moved), (select count(*) from source) - (select count(*) from moved)";
+
+#[cfg(feature = "postgres")]
+const TRANSFER_LOCK: &str = "select user_id from {owners} where user_id = $1 or user_id = $2 \
+    order by user_id collate \"C\" for update";
 
 // SQLite cannot change rows in a `with`, so that it needs three statements in a transaction. It has one writer at a
 // time, so that no row has to be locked.
@@ -123,8 +234,56 @@ const TRANSFER_DELETE: &str =
 #[cfg(feature = "sqlite")]
 const TRANSFER_COUNT: &str = "select count(*) from {tasks} where user_id = $1";
 
+// The changes after a revision ($2) and an id ($3), $4 of them; of the deletions those after $5. Each row has the revision
+// of the owner and the one up to which deletions were forgotten; without a change, that is all.
+const CHANGES: &str = "with owner as materialized (\
+        select coalesce((select revision from {owners} where user_id = $1), 0) as revision, \
+            coalesce((select purged from {owners} where user_id = $1), 0) as purged\
+    ) \
+    select o.revision, o.purged, c.revision, c.gone, {c.columns} from owner as o left join (\
+        select * from (\
+            select revision, false as gone, {columns} from {tasks} \
+            where user_id = $1 and (revision, id) > ($2, $3) order by revision, id limit $4\
+        ) as t union all select * from (\
+            select revision, true as gone, id, {nothing} from {deleted} \
+            where user_id = $1 and revision > $5 and (revision, id) > ($2, $3) order by revision, id limit $4\
+        ) as d order by revision, id limit $4\
+    ) as c on true";
+
+// $1 the owners. In their order.
+#[cfg(feature = "postgres")]
+const REVISIONS: &str = "select coalesce(o.revision, 0) from unnest($1::text[]) with ordinality as k (user_id, n) \
+    left join lateral (select o.revision from {owners} as o where o.user_id = k.user_id offset 0) as o on true order by k.n";
+
+#[cfg(feature = "sqlite")]
+const SQLITE_REVISIONS: &str = "select coalesce(o.revision, 0) from json_each($1) as k \
+    left join {owners} as o on o.user_id = k.value order by k.key";
+
+// $2 the revision from which on nothing is forgotten, $3 how many deletions.
+#[cfg(feature = "postgres")]
+const PURGE: &str = "{locked_and}until as materialized (\
+        select max(revision) as revision from (\
+            select revision from {deleted} where user_id = $1 and revision < $2{is_locked} order by revision limit $3\
+        ) as d\
+    ), gone as (\
+        delete from {deleted} where user_id = $1 and revision <= (select revision from until) returning 1\
+    ), purged as (\
+        update {owners} set purged = greatest(purged, (select revision from until)) where user_id = $1 and exists (select from gone)\
+    ) \
+    select count(*) from gone";
+
+#[cfg(feature = "sqlite")]
+const PURGE_UNTIL: &str = "select max(revision) from (\
+    select revision from {deleted} where user_id = $1 and revision < $2 order by revision limit $3)";
+
+#[cfg(feature = "sqlite")]
+const SQLITE_PURGE: &str = "delete from {deleted} where user_id = $1 and revision <= $2";
+
+#[cfg(feature = "sqlite")]
+const PURGE_OWNER: &str = "update {owners} set purged = max(purged, $2) where user_id = $1";
+
 // Fails if there is no table, and reads no row.
-const PING: &str = "select 1 from {tasks} where false";
+const PING: &str = "select 1 from {tasks}, {owners}, {deleted} where false";
 
 // Of any owner: only for migrations.
 const HAS_TASKS: &str = "select exists (select 1 from {tasks})";
@@ -133,11 +292,13 @@ const HAS_TASKS: &str = "select exists (select 1 from {tasks})";
 #[cfg(feature = "sqlite")]
 const LOCK: &str = "delete from {tasks} where false";
 
-// All rows or none: the first condition looks for ids that exist, and no other call creates tasks with these ids.
-// $1 the owner, then the other columns as arrays.
+// Several tasks of one owner. $1 the owner, then the other columns as arrays, then the key of the request, its digest, and
+// the number of tasks that the owner may have. The caller rolls back if not all are added.
 #[cfg(feature = "postgres")]
-const INSERT_ALL: &str = "insert into {tasks} ({all}) select k.* from (select $1, {unnested}) as k ({all}) \
-    where not exists (select from {tasks} where user_id = $1 and id = any ($2)) on conflict do nothing";
+const INSERT_ALL: &str = "{counted}insert into {tasks} ({all}, request_key, request_place, request_digest) \
+    select $1, {unnested}, {request_of_all} from unnest({arrays_of_all}) with ordinality as k ({copied}, n) \
+    where {max_of_all} is null or coalesce({count}, 0) + cardinality($2) <= {max_of_all} \
+    order by k.n on conflict do nothing";
 
 // Batches: the parameters of the calls are arrays, and `n` is the position of a call in them. Each row contains its
 // owner, which the caller compares. `lateral` and `offset 0` make the planner use one index search for each call.
@@ -147,42 +308,60 @@ const GET_MANY: &str = "select k.n, t.user_id, {t.columns} \
     from unnest($1::text[], $2::uuid[]) with ordinality as k (user_id, id, n) \
     cross join lateral (select * from {tasks} as t where t.user_id = k.user_id and t.id = k.id offset 0) as t";
 
+// $4 the revisions that are known. A call whose owner has this revision, or no task, gets one row without a task.
 #[cfg(feature = "postgres")]
-const LIST_MANY: &str = "select k.n, t.user_id, {t.columns} \
-    from unnest($1::text[], $2::uuid[], $3::bigint[]) with ordinality as k (user_id, newest, rows, n) \
-    cross join lateral (select * from {tasks} as t where t.user_id = k.user_id and t.id <= k.newest \
-        order by t.id desc limit k.rows) as t";
+const LIST_MANY: &str = "select k.n, coalesce(o.revision, 0), t.user_id, {t.columns} \
+    from unnest($1::text[], $2::uuid[], $3::bigint[], $4::bigint[]) with ordinality as k (user_id, newest, rows, known, n) \
+    left join lateral (select o.revision from {owners} as o where o.user_id = k.user_id offset 0) as o on true \
+    left join lateral (select * from {tasks} as t where t.user_id = k.user_id and t.id <= k.newest \
+        and coalesce(o.revision, 0) is distinct from k.known order by t.id desc limit k.rows) as t on true";
 
 #[cfg(feature = "postgres")]
-const LIST_COMPLETED_MANY: &str = "select k.n, t.user_id, {t.columns} \
-    from unnest($1::text[], $2::uuid[], $3::bigint[], $4::boolean[]) with ordinality as k (user_id, newest, rows, completed, n) \
-    cross join lateral (select * from {tasks} as t where t.user_id = k.user_id and t.completed = k.completed and t.id <= k.newest \
-        order by t.id desc limit k.rows) as t";
+const LIST_COMPLETED_MANY: &str = "select k.n, coalesce(o.revision, 0), t.user_id, {t.columns} \
+    from unnest($1::text[], $2::uuid[], $3::bigint[], $4::bigint[], $5::boolean[]) with ordinality \
+        as k (user_id, newest, rows, known, completed, n) \
+    left join lateral (select o.revision from {owners} as o where o.user_id = k.user_id offset 0) as o on true \
+    left join lateral (select * from {tasks} as t where t.user_id = k.user_id and t.completed = k.completed and t.id <= k.newest \
+        and coalesce(o.revision, 0) is distinct from k.known order by t.id desc limit k.rows) as t on true";
 
+// Owners and tasks that another transaction has locked are left out, and so are owners who have no row yet, so that only
+// the calls for these have to wait.
 #[cfg(feature = "postgres")]
-const INSERT_MANY: &str = "insert into {tasks} ({all}) select {cast} from unnest({arrays}) as k ({all}) \
-    on conflict do nothing returning user_id, id";
+const INSERT_MANY: &str = "with k as materialized (select * from unnest({arrays}, {max_array}::bigint[]) with ordinality as k ({all}, max, n)), \
+    free as materialized (\
+        select k.n from k cross join lateral (\
+            select o.tasks from {owners} as o where o.user_id = k.user_id for no key update skip locked) as o \
+        where k.max is null or o.tasks < k.max\
+    ) \
+    insert into {tasks} ({all}) select {cast} from k join free using (n) order by n on conflict do nothing returning user_id, id";
 
-// Rows that another transaction has locked are left out, so that only the calls for these rows have to wait.
 #[cfg(feature = "postgres")]
 const UPDATE_MANY: &str = "with k as materialized (select * from unnest({change_arrays}) with ordinality as k ({change_names}, n)), \
+    owner as materialized (\
+        select k.n, o.user_id from k cross join lateral (\
+            select o.user_id from {owners} as o where o.user_id = k.user_id for no key update skip locked) as o\
+    ), \
     free as materialized (\
-        select k.n, t.id from k cross join lateral (\
+        select k.n, t.id from k join owner using (n) cross join lateral (\
             select t.id from {tasks} as t where t.user_id = k.user_id and t.id = k.id for no key update skip locked) as t\
     ) \
-    update {tasks} as t set {assignments} from k join free using (n) \
-    where t.user_id = k.user_id and t.id = k.id and (k.if_version is null or t.version = k.if_version) \
+    update {tasks} as t set {k.assignments} from k join free using (n) where t.user_id = k.user_id and t.id = k.id \
     returning k.n, t.user_id, {t.columns}";
 
 #[cfg(feature = "postgres")]
-const DELETE_MANY: &str = "with free as materialized (\
-        select k.n, k.user_id, k.id from unnest($1::text[], $2::uuid[]) with ordinality as k (user_id, id, n) cross join lateral (\
+const DELETE_MANY: &str = "with k as materialized (select * from unnest($1::text[], $2::uuid[]) with ordinality as k (user_id, id, n)), \
+    owner as materialized (\
+        select k.n, o.user_id from k cross join lateral (\
+            select o.user_id from {owners} as o where o.user_id = k.user_id for no key update skip locked) as o\
+    ), \
+    free as materialized (\
+        select k.n, k.user_id, k.id from k join owner using (n) cross join lateral (\
             select t.id from {tasks} as t where t.user_id = k.user_id and t.id = k.id for update skip locked) as t\
     ) \
     delete from {tasks} as t using free as k where t.user_id = k.user_id and t.id = k.id returning k.n, t.user_id, t.id";
 
 /// The number of the first parameter of a change, in an update of one task.
-const FIRST_CHANGE: usize = 5;
+const FIRST_CHANGE: usize = 4;
 
 /// What is put into the templates.
 struct Parts(Vec<(&'static str, String)>);
@@ -198,69 +377,121 @@ impl Parts {
             cast(dialect, format!("${}", FIRST_CHANGE + place), parameters[place].1)
         };
         let row = COLUMNS.iter().zip(1..).map(|(column, number)| cast(dialect, format!("${number}"), column.kind));
-        let (greatest, completed, each_tag, moves) = match dialect {
-            #[cfg(feature = "postgres")]
-            Dialect::Postgres => (
-                "greatest",
-                "completed = $4",
-                "unnest(tags) as tag (value)",
-                "unnest($2::uuid[], $3::text[]) as k (id, position)",
-            ),
-            // Without statistics SQLite (3.51) assumes that every other task is completed, and reads all tasks by their
-            // key until a page is full instead of using the index for this.
-            #[cfg(feature = "sqlite")]
-            Dialect::Sqlite => (
-                "max",
-                "unlikely(completed = $4)",
-                "json_each(tags) as tag",
-                "(select unhex(key) as id, value as position from json_each($2)) as k",
-            ),
-        };
+        // What follows the columns.
+        let next = |number: usize| format!("${}", COLUMNS.len() + number);
         let own = format!("{}.", resolved.tasks);
-        #[cfg_attr(not(feature = "postgres"), expect(unused_mut, reason = "only PostgreSQL has batches"))]
         let mut parts = vec![
             ("all", columns::all_columns()),
             ("columns", columns::selected_columns("")),
+            ("c.columns", columns::selected_columns("c.")),
+            ("nothing", columns::no_columns(dialect)),
             ("copied", COLUMNS.iter().skip(1).map(|column| column.name).collect::<Vec<_>>().join(", ")),
             ("own_columns", columns::selected_columns(&own)),
             ("row", row.collect::<Vec<_>>().join(", ")),
+            ("request", [next(1), next(2), next(3)].join(", ")),
+            ("max", next(4)),
             ("assignments", columns::update(dialect, "", numbered).assignments),
-            ("greatest", greatest.to_owned()),
-            ("completed", completed.to_owned()),
-            ("each_tag", each_tag.to_owned()),
-            ("moves", moves.to_owned()),
         ];
-        #[cfg(feature = "postgres")]
-        if dialect == Dialect::Postgres {
-            parts.extend(Self::of_batches(&parameters));
+        match dialect {
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => {
+                let t_assignments = columns::update(dialect, "t.", numbered).assignments;
+                parts.push(("t.assignments", t_assignments));
+                parts.extend(Self::of_postgres(resolved, FIRST_CHANGE + parameters.len()));
+                parts.extend(Self::of_batches(&parameters));
+            }
+            #[cfg(feature = "sqlite")]
+            Dialect::Sqlite => {
+                let revision = resolved.render("coalesce((select revision from {owners} where user_id = $1), 0)");
+                parts.extend([
+                    ("greatest", "max".to_owned()),
+                    ("in_ids", "in (select unhex(value) from json_each($2))".to_owned()),
+                    ("moves", "(select unhex(key) as id, value as position from json_each($2)) as k".to_owned()),
+                    ("moved", String::new()),
+                    (
+                        "moved_version",
+                        resolved.render("(select version from {tasks} where user_id = $1 and id = $5)"),
+                    ),
+                    ("locked", String::new()),
+                    ("is_locked", String::new()),
+                    ("counted", String::new()),
+                    ("count", resolved.render("(select tasks from {owners} where user_id = $1)")),
+                    ("revision", revision),
+                ]);
+            }
         }
         Self(parts)
     }
 
+    /// `precondition`: the number of its first parameter in an update.
     #[cfg(feature = "postgres")]
-    fn of_batches(parameters: &[columns::Parameter]) -> [(&'static str, String); 6] {
+    fn of_postgres(resolved: &Resolved, precondition: usize) -> Vec<(&'static str, String)> {
+        let met = |first: usize| {
+            let [within, not, before] = [0, 1, 2].map(|place| format!("${}", first + place));
+            format!(
+                "({within}::bigint[] is null or f.version = any ({within})) and f.version <> all ({not}::bigint[]) \
+                 and ({before}::timestamptz is null or f.updated_at < {before})"
+            )
+        };
+        let locked =
+            resolved.render("with locked as materialized (select from {owners} where user_id = $1 for no key update)");
+        let is_locked = columns::IS_LOCKED.to_owned();
+        let moved = format!(
+            "{locked}, moved as materialized (select version from {} where user_id = $1 and id = $5{is_locked} for no key update) ",
+            resolved.tasks
+        );
+        let counted =
+            "with owner as materialized (select tasks from {owners} where user_id = $1 for no key update) ";
+        vec![
+            ("greatest", "greatest".to_owned()),
+            ("in_ids", "= any ($2::uuid[])".to_owned()),
+            ("moves", "unnest($2::uuid[], $3::text[]) as k (id, position)".to_owned()),
+            ("moved", moved),
+            ("moved_version", "(select version from moved)".to_owned()),
+            ("locked", format!("{locked} ")),
+            ("locked_and", format!("{locked}, ")),
+            ("is_locked", is_locked),
+            ("counted", resolved.render(counted)),
+            ("count", "(select tasks from owner)".to_owned()),
+            ("owner", resolved.render(columns::OWNER)),
+            ("met_by_update", met(precondition)),
+            ("met_by_delete", met(3)),
+        ]
+    }
+
+    #[cfg(feature = "postgres")]
+    fn of_batches(parameters: &[columns::Parameter]) -> [(&'static str, String); 11] {
         let array = |number: usize, kind: Kind| format!("${number}::{}[]", columns::postgres_type(kind));
-        let casted = |prefix: &str| {
-            let columns = COLUMNS.iter();
-            let columns =
-                columns.map(|column| cast(Dialect::Postgres, format!("{prefix}{}", column.name), column.kind));
+        let casted = |first: usize| {
+            let columns = COLUMNS.iter().skip(first);
+            let columns = columns.map(|column| cast(Dialect::Postgres, format!("k.{}", column.name), column.kind));
             columns.collect::<Vec<_>>().join(", ")
         };
-        let arrays = COLUMNS.iter().zip(1..).map(|(column, number)| array(number, column.kind));
-        let unnested = COLUMNS.iter().zip(1..).skip(1).map(|(column, number)| {
-            cast(Dialect::Postgres, format!("unnest({})", array(number, column.kind)), column.kind)
-        });
+        let arrays = |first: usize| {
+            let arrays = COLUMNS.iter().zip(1..).skip(first).map(|(column, number)| array(number, column.kind));
+            arrays.collect::<Vec<_>>().join(", ")
+        };
         let change = [("user_id".into(), Kind::Text), ("id".into(), Kind::Uuid), ("now".into(), Kind::Time)];
-        let change = change.into_iter().chain([("if_version".into(), Kind::Big)]).chain(parameters.iter().cloned());
-        let (names, kinds): (Vec<_>, Vec<_>) = change.unzip();
+        let (names, kinds): (Vec<_>, Vec<_>) = change.into_iter().chain(parameters.iter().cloned()).unzip();
         let change_arrays = kinds.into_iter().zip(1..).map(|(kind, number)| array(number, kind));
+        let parameter = |name: &str| match parameters.iter().find(|(known, _)| known == name) {
+            Some((_, kind)) => cast(Dialect::Postgres, format!("k.{name}"), *kind),
+            None => format!("k.{name}"),
+        };
+        let [key, digest, max] = [1, 2, 3].map(|number| format!("${}", COLUMNS.len() + number));
         [
             ("t.columns", columns::selected_columns("t.")),
-            ("arrays", arrays.collect::<Vec<_>>().join(", ")),
-            ("cast", casted("k.")),
-            ("unnested", unnested.collect::<Vec<_>>().join(", ")),
+            ("arrays", arrays(0)),
+            ("arrays_of_all", arrays(1)),
+            ("max_array", format!("${}", COLUMNS.len() + 1)),
+            ("cast", casted(0)),
+            ("unnested", casted(1)),
+            // The place in an array of a request.
+            ("request_of_all", format!("{key}, case when {key} is not null then cast(k.n - 1 as smallint) end, {digest}")),
+            ("max_of_all", max),
             ("change_arrays", change_arrays.collect::<Vec<_>>().join(", ")),
             ("change_names", names.join(", ")),
+            ("k.assignments", columns::update(Dialect::Postgres, "t.", parameter).assignments),
         ]
     }
 
@@ -282,21 +513,37 @@ impl Statements {
         let plain = Self::render(Dialect::Postgres, names);
         let functions = plain.functions();
         let selections = Selections::in_function(&plain.names, &functions);
+        let call = |name: &str| functions.call(name);
         Arc::new(Self {
             row_security: true,
-            insert: functions.call("insert"),
-            get: functions.call("get"),
-            list: functions.call("list"),
-            list_completed: functions.call("list_completed"),
-            summary: functions.call("summary"),
-            update: functions.call("update"),
-            reposition: functions.call("reposition"),
-            delete: functions.call("delete"),
-            erase: functions.call("erase"),
-            transfer: functions.call("transfer"),
-            insert_all: functions.call("insert_all"),
-            // Needs the same privileges as the other calls. No owner has a task with this id.
-            ping: functions.call_with("get", "'ping', '00000000-0000-0000-0000-000000000000'"),
+            call: Calls {
+                insert: call("insert"),
+                requested: call("requested"),
+                taken: call("taken"),
+                get: call("get"),
+                list: call("list"),
+                list_completed: call("list_completed"),
+                summary: call("summary"),
+                update: call("update"),
+                reposition: call("reposition"),
+                delete: call("delete"),
+                erase: call("erase"),
+                transfer: call("transfer"),
+                changes: call("changes"),
+                revisions: call("revisions"),
+                // Needs the same privileges as the other calls. No owner has a task with this id.
+                ping: functions.call_with("get", "'ping', '00000000-0000-0000-0000-000000000000'"),
+                has_tasks: plain.call.has_tasks,
+            },
+            postgres: OfPostgres {
+                insert_all: call("insert_all"),
+                update_if: call("update_if"),
+                delete_if: call("delete_if"),
+                // The functions lock what they need.
+                erase_lock: SqlStr::from_static(""),
+                transfer_lock: SqlStr::from_static(""),
+                purge: call("purge"),
+            },
             selections,
             ..plain
         })
@@ -305,8 +552,13 @@ impl Statements {
     /// The functions that bind the owner and run these statements.
     #[cfg(feature = "postgres")]
     pub(in crate::store) fn functions(&self) -> Functions {
+        let Self { call, postgres, .. } = self;
         let change = functions::change_types(&columns::change_parameters());
-        let update = ["text", "uuid", "timestamptz", "bigint"].into_iter().chain(change).collect();
+        let precondition = ["bigint[]", "bigint[]", "timestamptz"];
+        let update: Vec<_> = ["text", "uuid", "timestamptz"].into_iter().chain(change).collect();
+        let update_if = update.iter().copied().chain(precondition).collect();
+        let delete_if = ["text", "uuid"].into_iter().chain(precondition).collect();
+        let insert = functions::row_types().into_iter().chain(["text", "smallint", "bytea", "bigint"]).collect();
         let arrays = COLUMNS.iter().skip(1).map(|column| match columns::postgres_type(column.kind) {
             "uuid" => "uuid[]",
             "boolean" => "boolean[]",
@@ -315,29 +567,39 @@ impl Statements {
             "timestamptz" => "timestamptz[]",
             _ => "text[]",
         });
-        let insert_all = std::iter::once("text").chain(arrays).collect();
+        let insert_all = std::iter::once("text").chain(arrays).chain(["text", "bytea", "bigint"]).collect();
         let definition = |name, arguments, rows, statement| Definition { name, arguments, rows, statement };
         let definitions = [
-            definition("insert", functions::row_types(), Rows::Counted, self.insert.as_str()),
-            definition("insert_all", insert_all, Rows::Counted, self.insert_all.as_str()),
-            definition("get", vec!["text", "uuid"], Rows::Tasks, self.get.as_str()),
-            definition("list", vec!["text", "uuid", "bigint"], Rows::Tasks, self.list.as_str()),
+            definition("insert", insert, Rows::Counted, call.insert.as_str()),
+            definition("insert_all", insert_all, Rows::Counted, postgres.insert_all.as_str()),
+            definition("requested", vec!["text", "text"], Rows::Requested, call.requested.as_str()),
+            definition("taken", vec!["text", "uuid[]"], Rows::Taken, call.taken.as_str()),
+            definition("get", vec!["text", "uuid"], Rows::Tasks, call.get.as_str()),
+            definition("list", vec!["text", "uuid", "bigint", "bigint"], Rows::Listed, call.list.as_str()),
             definition(
                 "list_completed",
-                vec!["text", "uuid", "bigint", "boolean"],
-                Rows::Tasks,
-                self.list_completed.as_str(),
+                vec!["text", "uuid", "bigint", "bigint", "boolean"],
+                Rows::Listed,
+                call.list_completed.as_str(),
             ),
-            definition("summary", vec!["text"], Rows::Groups, self.summary.as_str()),
-            definition("update", update, Rows::Tasks, self.update.as_str()),
+            definition("summary", vec!["text", "bigint"], Rows::Groups, call.summary.as_str()),
+            definition("update", update, Rows::Tasks, call.update.as_str()),
+            definition("update_if", update_if, Rows::Outcomes, postgres.update_if.as_str()),
             definition(
                 "reposition",
-                vec!["text", "uuid[]", "text[]", "timestamptz"],
+                vec!["text", "uuid[]", "text[]", "timestamptz", "uuid", "bigint"],
                 Rows::Tasks,
-                self.reposition.as_str(),
+                call.reposition.as_str(),
             ),
-            definition("delete", vec!["text", "uuid"], Rows::Counted, self.delete.as_str()),
-            definition("erase", vec!["text"], Rows::Counted, self.erase.as_str()),
+            definition("delete", vec!["text", "uuid"], Rows::Counted, call.delete.as_str()),
+            definition("delete_if", delete_if, Rows::Outcomes, postgres.delete_if.as_str()),
+            definition(
+                "changes",
+                vec!["text", "bigint", "uuid", "bigint", "bigint"],
+                Rows::Changes,
+                call.changes.as_str(),
+            ),
+            definition("purge", vec!["text", "bigint", "bigint"], Rows::Number, postgres.purge.as_str()),
         ];
         Functions::new(&self.names.resolve(Dialect::Postgres), definitions)
     }
@@ -346,56 +608,75 @@ impl Statements {
         let resolved = names.resolve(dialect);
         let parts = Parts::new(dialect, &resolved);
         let render = |template: &str| parts.render(&resolved, template);
+        let (list, list_completed, summary, erase, transfer, revisions) = match dialect {
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => (LIST, LIST_COMPLETED, SUMMARY, ERASE, TRANSFER, REVISIONS),
+            #[cfg(feature = "sqlite")]
+            Dialect::Sqlite => (
+                SQLITE_LIST,
+                SQLITE_LIST_COMPLETED,
+                SQLITE_SUMMARY,
+                SQLITE_ERASE,
+                TRANSFER_COPY,
+                SQLITE_REVISIONS,
+            ),
+        };
         Self {
             #[cfg(feature = "postgres")]
             row_security: false,
-            insert: render(INSERT),
-            get: render(GET),
-            list: render(LIST),
-            list_completed: render(LIST_COMPLETED),
-            summary: render(SUMMARY),
-            update: render(UPDATE),
-            reposition: render(REPOSITION),
-            delete: render(DELETE),
-            erase: render(ERASE),
-            transfer: render(match dialect {
-                #[cfg(feature = "postgres")]
-                Dialect::Postgres => TRANSFER,
-                #[cfg(feature = "sqlite")]
-                Dialect::Sqlite => TRANSFER_COPY,
-            }),
-            ping: render(PING),
-            has_tasks: render(HAS_TASKS),
+            call: Calls {
+                insert: render(INSERT),
+                requested: render(REQUESTED),
+                taken: render(TAKEN),
+                get: render(GET),
+                list: render(list),
+                list_completed: render(list_completed),
+                summary: render(summary),
+                update: render(UPDATE),
+                reposition: render(REPOSITION),
+                delete: render(DELETE),
+                erase: render(erase),
+                transfer: render(transfer),
+                changes: render(CHANGES),
+                revisions: render(revisions),
+                ping: render(PING),
+                has_tasks: render(HAS_TASKS),
+            },
             selections: Selections::new(dialect, &resolved),
             #[cfg(feature = "sqlite")]
-            lock: render(LOCK),
-            #[cfg(feature = "sqlite")]
-            transfer_delete: render(TRANSFER_DELETE),
-            #[cfg(feature = "sqlite")]
-            transfer_count: render(TRANSFER_COUNT),
+            sqlite: OfSqlite {
+                lock: render(LOCK),
+                erase_owner: render(ERASE_OWNER),
+                erase_deleted: render(ERASE_DELETED),
+                transfer_delete: render(TRANSFER_DELETE),
+                transfer_count: render(TRANSFER_COUNT),
+                purge_until: render(PURGE_UNTIL),
+                purge: render(SQLITE_PURGE),
+                purge_owner: render(PURGE_OWNER),
+            },
             #[cfg(feature = "postgres")]
-            insert_all: render(INSERT_ALL),
+            postgres: OfPostgres {
+                insert_all: render(INSERT_ALL),
+                update_if: render(UPDATE_IF),
+                delete_if: render(DELETE_IF),
+                erase_lock: render(ERASE_LOCK),
+                transfer_lock: render(TRANSFER_LOCK),
+                purge: render(PURGE),
+            },
             #[cfg(feature = "postgres")]
-            batch: {
-                let parameter = |name: &str| match columns::change_parameters().iter().find(|(known, _)| known == name)
-                {
-                    Some((_, kind)) => cast(Dialect::Postgres, format!("k.{name}"), *kind),
-                    None => format!("k.{name}"),
-                };
-                let assignments = columns::update(Dialect::Postgres, "t.", parameter).assignments;
-                Batches {
-                    get: render(GET_MANY),
-                    list: render(LIST_MANY),
-                    list_completed: render(LIST_COMPLETED_MANY),
-                    insert: render(INSERT_MANY),
-                    update: render(&UPDATE_MANY.replace("{assignments}", &assignments)),
-                    delete: render(DELETE_MANY),
-                }
+            batch: Batches {
+                get_many: render(GET_MANY),
+                list_many: render(LIST_MANY),
+                list_completed_many: render(LIST_COMPLETED_MANY),
+                insert_many: render(INSERT_MANY),
+                update_many: render(UPDATE_MANY),
+                delete_many: render(DELETE_MANY),
             },
             names,
         }
     }
 }
+
 /// Whether a statement serves one call or a batch of calls.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -407,72 +688,18 @@ pub(in crate::store) enum Scope {
 
 #[cfg(test)]
 impl Statements {
-    /// Every statement, with its name. One that is left out does not compile.
-    pub(in crate::store) fn all_mut(&mut self) -> Vec<(&'static str, Scope, &mut SqlStr)> {
-        let Self {
-            names: _,
+    /// Every statement that a store of this database runs, with its name.
+    pub(in crate::store) fn all_mut(&mut self, dialect: Dialect) -> Vec<(&'static str, Scope, &mut SqlStr)> {
+        let mut all: Vec<_> = self.call.all_mut().map(|(name, sql)| (name, Scope::Call, sql)).collect();
+        match dialect {
             #[cfg(feature = "postgres")]
-                row_security: _,
-            insert,
-            get,
-            list,
-            list_completed,
-            summary,
-            update,
-            reposition,
-            delete,
-            erase,
-            transfer,
-            ping,
-            has_tasks,
-            selections: _,
+            Dialect::Postgres => {
+                all.extend(self.postgres.all_mut().map(|(name, sql)| (name, Scope::Call, sql)));
+                all.extend(self.batch.all_mut().map(|(name, sql)| (name, Scope::Batch, sql)));
+            }
             #[cfg(feature = "sqlite")]
-            lock,
-            #[cfg(feature = "sqlite")]
-            transfer_delete,
-            #[cfg(feature = "sqlite")]
-            transfer_count,
-            #[cfg(feature = "postgres")]
-            insert_all,
-            #[cfg(feature = "postgres")]
-            batch,
-        } = self;
-        let calls = [
-            ("insert", insert),
-            ("get", get),
-            ("list", list),
-            ("list_completed", list_completed),
-            ("summary", summary),
-            ("update", update),
-            ("reposition", reposition),
-            ("delete", delete),
-            ("erase", erase),
-            ("transfer", transfer),
-            ("ping", ping),
-            ("has_tasks", has_tasks),
-            #[cfg(feature = "sqlite")]
-            ("lock", lock),
-            #[cfg(feature = "postgres")]
-            ("insert_all", insert_all),
-            #[cfg(feature = "sqlite")]
-            ("transfer_delete", transfer_delete),
-            #[cfg(feature = "sqlite")]
-            ("transfer_count", transfer_count),
-        ];
-        let calls = calls.map(|(name, sql)| (name, Scope::Call, sql)).into_iter();
-        #[cfg(feature = "postgres")]
-        let calls = {
-            let Batches { get, list, list_completed, insert, update, delete } = batch;
-            let batches = [
-                ("get_many", get),
-                ("list_many", list),
-                ("list_completed_many", list_completed),
-                ("insert_many", insert),
-                ("update_many", update),
-                ("delete_many", delete),
-            ];
-            calls.chain(batches.map(|(name, sql)| (name, Scope::Batch, sql)))
-        };
-        calls.collect()
+            Dialect::Sqlite => all.extend(self.sqlite.all_mut().map(|(name, sql)| (name, Scope::Call, sql))),
+        }
+        all
     }
 }

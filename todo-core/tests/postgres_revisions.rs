@@ -1,0 +1,354 @@
+//! What only PostgreSQL can do to revisions: changes by the SQL of a host, transactions that hold an owner, and locks.
+
+#![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use testkit::stores::{connect, todo_database};
+use todo_core::{
+    Limit, NewTask, Task, TaskFilter, TaskId, TaskQuery, Title, UserId,
+    clock::{Clock as _, SystemClock, Timestamp},
+    conformance::store::PlainCalls as _,
+    store::{
+        Change, CoalescingOptions, CoalescingStore, Completion, Creation, Outcome, PostgresOptions, PostgresStore,
+        Precondition,
+        Revision, TaskChange, TaskStore,
+    },
+};
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+fn task(owner: &UserId, number: u128) -> Task {
+    let id = TaskId::from(uuid::Uuid::from_u128(number));
+    NewTask::new(Title::new("\u{c4}pfel").unwrap()).into_task(owner.clone(), id, Timestamp::from_unix_seconds(1_763_712_000))
+}
+
+fn toggle() -> TaskChange {
+    TaskChange::completion(Completion::Toggle)
+}
+
+async fn revision(store: &dyn TaskStore, owner: &UserId) -> Revision {
+    store.revisions(std::slice::from_ref(owner)).await.unwrap()[0]
+}
+
+/// The changes of a host that knows nothing of revisions are noticed, one by one and many at once.
+#[tokio::test]
+async fn the_sql_of_a_host_moves_revisions_and_versions() {
+    let database = todo_database().await;
+    let store = connect(database.url());
+    let (ann, bob) = (user("ann"), user("bob"));
+    let mut host = PgConnection::connect(database.url()).await.unwrap();
+    for owner in [&ann, &bob] {
+        assert!(store.add_all(owner, &[task(owner, 1), task(owner, 2), task(owner, 3)]).await.unwrap());
+    }
+    let start = store.changes(&ann, None, Limit::default()).await.unwrap().unwrap().next;
+    let of_bob = revision(&store, &bob).await;
+    let mut before = revision(&store, &ann).await;
+    let mut expected = store.get(&ann, task(&ann, 1).id).await.unwrap().unwrap();
+    for set in [
+        "title = 'Pears'",
+        "description = 'Ripe'",
+        "completed = true",
+        "completed = false",
+        "priority = 3",
+        "list = 'Home'",
+        "tags = '{a}'",
+        "position = 'a5'",
+        "metadata = '{\"a\":1}'",
+        "due = '2026-12-01', due_at = '2026-12-01'",
+        "title = title, priority = 1",
+    ] {
+        let earliest = SystemClock.now();
+        let update = format!("update todo.tasks set {set} where user_id = 'ann' and id = '{}'", expected.id);
+        host.execute(sqlx::AssertSqlSafe(update)).await.unwrap();
+        let after = revision(&store, &ann).await;
+        let found = store.get(&ann, expected.id).await.unwrap().unwrap();
+        assert!(after > before, "{set}");
+        assert_eq!(found.version, expected.version + 1, "{set}");
+        assert!(found.updated_at >= earliest && found.updated_at > expected.updated_at, "{set}");
+        assert_eq!(found.completed_at.is_some(), found.completed, "{set}");
+        if found.completed {
+            assert_eq!(found.completed_at, Some(found.updated_at));
+        }
+        (before, expected) = (after, found);
+    }
+    // The search knows the new title.
+    let pears = TaskFilter::new().text("pears");
+    assert_eq!(store.number(&ann, &pears).await.unwrap(), 1);
+    assert_eq!(store.number(&ann, &TaskFilter::new().text("\u{e4}pfel")).await.unwrap(), 2);
+    // What a host sets itself stays.
+    let update = "update todo.tasks set completed = true, completed_at = '2020-01-01Z', updated_at = '2030-01-01Z', version = 70
+        where user_id = 'ann' and id = '00000000-0000-0000-0000-000000000002'";
+    host.execute(update).await.unwrap();
+    let found = store.get(&ann, task(&ann, 2).id).await.unwrap().unwrap();
+    assert_eq!(
+        (found.version, found.updated_at.to_string(), found.completed_at.unwrap().to_string()),
+        (70, "2030-01-01T00:00:00.000000Z".to_owned(), "2020-01-01T00:00:00.000000Z".to_owned())
+    );
+    // Nothing is changed.
+    before = revision(&store, &ann).await;
+    host.execute("update todo.tasks set title = title, version = version where user_id = 'ann'").await.unwrap();
+    assert_eq!(revision(&store, &ann).await, before);
+    assert_eq!(revision(&store, &bob).await, of_bob);
+
+    // Owners and ids do not change, and the table is not emptied behind everybody's back.
+    for (refused, text) in [
+        ("update todo.tasks set user_id = 'zoe' where user_id = 'ann'", "do not change"),
+        ("update todo.tasks set id = gen_random_uuid() where user_id = 'ann'", "do not change"),
+        ("truncate todo.tasks", "cannot be truncated"),
+    ] {
+        let error = host.execute(refused).await.unwrap_err();
+        assert!(error.to_string().contains(text), "{refused}: {error}");
+    }
+
+    // Deletions and insertions of both owners in one statement.
+    host.execute("delete from todo.tasks where id <> '00000000-0000-0000-0000-000000000001'").await.unwrap();
+    host.execute(
+        "insert into todo.tasks (user_id, id, title, created_at, updated_at)
+         select owner, '00000000-0000-0000-0000-000000000003', 'Again', now(), now() from unnest(array['ann', 'bob', 'cem']) as owner",
+    )
+    .await
+    .unwrap();
+    let found = store.changes(&ann, Some(start), Limit::default()).await.unwrap().unwrap();
+    let shown = found.changes.iter().map(|change| match change {
+        Change::Task(task) => (task.id.as_uuid().as_u128(), Some(task.version)),
+        Change::Deleted(id) => (id.as_uuid().as_u128(), None),
+    });
+    assert_eq!(shown.collect::<Vec<_>>(), [(1, Some(expected.version)), (2, None), (3, Some(2))]);
+    assert_eq!(store.get(&user("cem"), task(&ann, 3).id).await.unwrap().unwrap().version, 1);
+    let counts: Vec<(String, i64)> =
+        sqlx::query_as("select user_id, tasks from todo.tasks_owners order by 1").fetch_all(&mut host).await.unwrap();
+    assert_eq!(counts, [("ann", 2), ("bob", 2), ("cem", 1)].map(|(owner, count)| (owner.to_owned(), count)));
+    store.close().await;
+    database.close().await;
+}
+
+/// Single calls and batches of the same owners, and the calls of many tasks, for some seconds: PostgreSQL finds no deadlock
+/// among them (it counts those that the store would repeat).
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_of_the_same_owners_never_wait_for_each_other_in_a_circle() {
+    let database = todo_database().await;
+    let store = connect(database.url());
+    let narrow = CoalescingOptions::default().concurrent_writes(2).concurrent_reads(2);
+    let batching = CoalescingStore::with_options(store.clone(), &narrow);
+    let owners: Vec<_> = (0..6).map(|number| user(&format!("user {number}"))).collect();
+    for owner in &owners {
+        let tasks: Vec<_> = (1..=8).map(|number| task(owner, number)).collect();
+        assert!(store.add_all(owner, &tasks).await.unwrap());
+    }
+    let ends = Instant::now() + Duration::from_secs(6);
+    let calls = Arc::new(AtomicU64::new(0));
+    let callers = (0..24_u64).map(|caller| {
+        let (single, batching, owners, calls) = (store.clone(), batching.clone(), owners.clone(), calls.clone());
+        tokio::spawn(async move {
+            let mut number = caller;
+            while Instant::now() < ends {
+                number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let place = usize::try_from(number >> 33).unwrap();
+                let owner = &owners[place % owners.len()];
+                let task = task(owner, 1 + (place / 7 % 8) as u128);
+                let (now, always) = (SystemClock.now(), Precondition::default());
+                let store: &dyn TaskStore = if caller % 3 == 0 { &single } else { &batching };
+                match place / 64 % 24 {
+                    0..8 => drop(store.update(owner, task.id, &toggle(), &always, now).await.unwrap()),
+                    8..11 => drop(store.update(owner, task.id, &toggle(), &Precondition::version(3), now).await.unwrap()),
+                    11..14 => drop(store.add(owner, &task).await.unwrap()),
+                    14..17 => drop(store.delete(owner, task.id, &always).await.unwrap()),
+                    17 => drop(store.update_matching(owner, &TaskFilter::new(), &toggle(), now).await.unwrap()),
+                    18 => {
+                        let place = (task.id, task.position.clone());
+                        store.reposition(owner, &[place], (task.id, 2), now).await.unwrap();
+                    }
+                    19 => drop(store.transfer(owner, &owners[(place + 1) % owners.len()]).await.unwrap()),
+                    20 => drop(store.erase(owner).await.unwrap()),
+                    21 => drop(store.purge(owner, now, Limit::default()).await.unwrap()),
+                    22 => drop(store.delete_matching(owner, &TaskFilter::new().completed(true)).await.unwrap()),
+                    _ => {
+                        let several: Vec<_> = (1..=4).map(|number| self::task(owner, number)).collect();
+                        store.insert(owner, &several, &Creation::default()).await.unwrap();
+                    }
+                }
+                calls.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    assert!(batching.status().batches > 0 && calls.load(Ordering::Relaxed) > 200, "{:?}", batching.status());
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+    let deadlocks: i64 = sqlx::query_scalar(deadlocks).fetch_one(&mut connection).await.unwrap();
+    assert_eq!(deadlocks, 0);
+    // The counts of the owners are those of their tasks.
+    let wrong = "select count(*) from todo.tasks_owners as o
+        where o.tasks <> (select count(*) from todo.tasks as t where t.user_id = o.user_id)";
+    assert_eq!(sqlx::query_scalar::<_, i64>(wrong).fetch_one(&mut connection).await.unwrap(), 0);
+    let without = "select count(*) from todo.tasks where user_id not in (select user_id from todo.tasks_owners)";
+    assert_eq!(sqlx::query_scalar::<_, i64>(without).fetch_one(&mut connection).await.unwrap(), 0);
+    store.close().await;
+    database.close().await;
+}
+
+/// While a transaction of the host holds an owner, or has created one's first task, only the calls of this owner wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_transaction_that_holds_an_owner_delays_only_the_calls_of_this_owner() {
+    let database = todo_database().await;
+    let options = PostgresOptions::default().lock_timeout(None).statement_timeout(Duration::from_secs(60));
+    let store = PostgresStore::connect_lazy(database.url(), &options).unwrap();
+    let narrow = CoalescingOptions::default().concurrent_writes(1).concurrent_reads(1);
+    let batching = CoalescingStore::with_options(store.clone(), &narrow);
+    let owners: Vec<_> = (0..10).map(|number| user(&format!("user {number}"))).collect();
+    for owner in &owners[..8] {
+        assert!(store.add(owner, &task(owner, 1)).await.unwrap());
+    }
+    for hold in [
+        "select from todo.tasks_owners where user_id = 'user 0' for update",
+        "update todo.tasks set title = 'Of the host' where user_id = 'user 0'",
+        "insert into todo.tasks (user_id, id, title, created_at, updated_at)
+         values ('user 0', gen_random_uuid(), 'Of the host', now(), now())",
+        // This owner is new.
+        "insert into todo.tasks (user_id, id, title, created_at, updated_at)
+         values ('user 8', gen_random_uuid(), 'The first', now(), now())",
+    ] {
+        let held = if hold.contains("user 8") { &owners[8] } else { &owners[0] };
+        let mut host = PgConnection::connect(database.url()).await.unwrap();
+        let mut transaction = host.begin().await.unwrap();
+        transaction.execute(hold).await.unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let waiting = (0..4_u128).map(|number| {
+            let (batching, held, is_over) = (batching.clone(), held.clone(), is_over.clone());
+            tokio::spawn(async move {
+                if number % 2 == 0 {
+                    assert!(batching.add(&held, &task(&held, 100 + number)).await.unwrap());
+                    batching.remove(&held, task(&held, 100 + number).id).await.unwrap();
+                } else {
+                    batching.change(&held, task(&held, 1).id, &toggle(), SystemClock.now()).await.unwrap();
+                }
+                is_over.load(Ordering::SeqCst)
+            })
+        });
+        let waiting: Vec<_> = waiting.collect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Many calls of the others, the first of a new owner among them.
+        let others = owners[1..8].iter().chain(&owners[9..]).cycle().take(30).enumerate().map(|(number, owner)| {
+            let batching = &batching;
+            async move {
+                let new = task(owner, 1000 + number as u128);
+                assert!(batching.add(owner, &new).await.unwrap());
+                assert!(batching.change(owner, new.id, &toggle(), SystemClock.now()).await.unwrap().is_some());
+                assert!(!batching.page(owner, &TaskQuery::default()).await.unwrap().tasks.is_empty());
+                assert!(batching.remove(owner, new.id).await.unwrap());
+            }
+        });
+        tokio::time::timeout(Duration::from_secs(20), join_all(others)).await.expect("the others do not wait");
+        // Reads of the held owner do not wait either.
+        let query = TaskQuery::default();
+        let read = batching.page(held, &query);
+        tokio::time::timeout(Duration::from_secs(1), read).await.expect("a read does not wait").unwrap();
+        is_over.store(true, Ordering::SeqCst);
+        transaction.commit().await.unwrap();
+        let mut waited = 0;
+        for call in waiting {
+            waited += usize::from(call.await.unwrap());
+        }
+        // A change of a task that this owner does not have need not wait.
+        assert!(waited >= if held == &owners[8] { 2 } else { 4 }, "{hold}: {waited} have waited");
+        host.close().await.unwrap();
+    }
+    store.close().await;
+    database.close().await;
+}
+
+/// Whoever has seen a revision has seen every change up to it, however many write at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn followers_miss_nothing_while_others_write() {
+    let database = todo_database().await;
+    let store = connect(database.url());
+    let batching = CoalescingStore::new(store.clone());
+    let ann = user("ann");
+    let is_over = Arc::new(AtomicBool::new(false));
+    let writers = (0..8_u128).map(|writer| {
+        let (store, single, ann) = (batching.clone(), store.clone(), ann.clone());
+        tokio::spawn(async move {
+            for round in 0..60_u128 {
+                let id = task(&ann, writer * 4 + round % 4).id;
+                let new = Task { id, ..task(&ann, 0) };
+                match round % 5 {
+                    0 | 1 => drop(store.add(&ann, &new).await.unwrap()),
+                    2 | 3 => drop(store.change(&ann, id, &toggle(), SystemClock.now()).await.unwrap()),
+                    _ => drop(single.remove(&ann, id).await.unwrap()),
+                }
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    let followers = (1..=4_u16).map(|limit| {
+        let (store, ann, is_over) = (store.clone(), ann.clone(), is_over.clone());
+        tokio::spawn(async move { follow(&store, &ann, Limit::new(limit * 3).unwrap(), &is_over).await })
+    });
+    let followers: Vec<_> = followers.collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    is_over.store(true, Ordering::SeqCst);
+    let mut expected = store.page(&ann, &TaskQuery::new().limit(Limit::new(200).unwrap())).await.unwrap().tasks;
+    expected.reverse();
+    for follower in followers {
+        assert_eq!(follower.await.unwrap(), expected);
+    }
+    store.close().await;
+    database.close().await;
+}
+
+/// Follows the changes until all is over and known.
+async fn follow(store: &PostgresStore, owner: &UserId, limit: Limit, is_over: &AtomicBool) -> Vec<Task> {
+    let (mut since, mut tasks) = (None, std::collections::BTreeMap::new());
+    loop {
+        let was_over = is_over.load(Ordering::SeqCst);
+        let Some(page) = store.changes(owner, since, limit).await.unwrap() else {
+            (since, tasks) = (None, std::collections::BTreeMap::new());
+            continue;
+        };
+        for change in page.changes {
+            match change {
+                Change::Task(task) => drop(tasks.insert(task.id, *task)),
+                Change::Deleted(id) => drop(tasks.remove(&id)),
+            }
+        }
+        since = Some(page.next);
+        if was_over && !page.more {
+            return tasks.into_values().collect();
+        }
+    }
+}
+
+/// A host may change tasks in a transaction with another isolation level: it gets an error instead of a wrong revision.
+#[tokio::test]
+async fn a_repeatable_read_of_the_host_fails_rather_than_reuse_a_revision() {
+    let database = todo_database().await;
+    let store = connect(database.url());
+    let ann = user("ann");
+    assert!(store.add_all(&ann, &[task(&ann, 1), task(&ann, 2)]).await.unwrap());
+    let mut host = PgConnection::connect(database.url()).await.unwrap();
+    let mut transaction = host.begin_with("begin isolation level repeatable read").await.unwrap();
+    transaction.execute("select count(*) from todo.tasks").await.unwrap();
+    let updated = store.update(&ann, task(&ann, 1).id, &toggle(), &Precondition::default(), SystemClock.now()).await;
+    assert!(matches!(updated, Ok(Outcome::Done(_))));
+    let failed = transaction.execute("update todo.tasks set title = 'Late' where id = '00000000-0000-0000-0000-000000000002'");
+    let code = failed.await.unwrap_err().as_database_error().unwrap().code().unwrap().into_owned();
+    assert_eq!(code, "40001");
+    transaction.rollback().await.unwrap();
+    store.close().await;
+    database.close().await;
+}
