@@ -242,8 +242,8 @@ impl Size {
         let start = Instant::now();
         let page = self.store.list(owner, &query, None).await;
         let spent = start.elapsed();
-        let is_full = |page: todo_core::Page| page.tasks.len() == usize::from(limit);
-        assert!(matches!(page, Ok(Read::Changed { value, .. }) if is_full(value)), "full pages");
+        let is_full = |page: &todo_core::Page| page.tasks.len() == usize::from(limit);
+        assert!(matches!(page, Ok(Read::Changed { value, .. }) if is_full(&value)), "full pages");
         spent
     }
 

@@ -181,7 +181,12 @@ impl TaskStore for RecordingStore {
         self.0.memory.list(owner, query, known).await
     }
 
-    async fn count(&self, owner: &UserId, filter: &TaskFilter, known: Option<Revision>) -> Result<Read<u64>, StoreError> {
+    async fn count(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        known: Option<Revision>,
+    ) -> Result<Read<u64>, StoreError> {
         self.statement("count", vec![owner]).await;
         self.0.memory.count(owner, filter, known).await
     }
@@ -191,18 +196,37 @@ impl TaskStore for RecordingStore {
         self.0.memory.summary(owner, known).await
     }
 
-    async fn update(&self, owner: &UserId, id: TaskId, change: &TaskChange, precondition: &Precondition, now: Timestamp) -> Result<Outcome<Task>, StoreError> {
+    async fn update(
+        &self,
+        owner: &UserId,
+        id: TaskId,
+        change: &TaskChange,
+        precondition: &Precondition,
+        now: Timestamp,
+    ) -> Result<Outcome<Task>, StoreError> {
         self.statement("update", vec![owner]).await;
         self.wait_for_lock(owner).await;
         self.0.memory.update(owner, id, change, precondition, now).await
     }
 
-    async fn update_matching(&self, owner: &UserId, filter: &TaskFilter, change: &TaskChange, now: Timestamp) -> Result<BulkResult, StoreError> {
+    async fn update_matching(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        change: &TaskChange,
+        now: Timestamp,
+    ) -> Result<BulkResult, StoreError> {
         self.statement("update_matching", vec![owner]).await;
         self.0.memory.update_matching(owner, filter, change, now).await
     }
 
-    async fn reposition(&self, owner: &UserId, positions: &[(TaskId, Position)], moved: (TaskId, i64), now: Timestamp) -> Result<Vec<Task>, StoreError> {
+    async fn reposition(
+        &self,
+        owner: &UserId,
+        positions: &[(TaskId, Position)],
+        moved: (TaskId, i64),
+        now: Timestamp,
+    ) -> Result<Vec<Task>, StoreError> {
         self.statement("reposition", vec![owner]).await;
         self.0.memory.reposition(owner, positions, moved, now).await
     }
@@ -225,7 +249,12 @@ impl TaskStore for RecordingStore {
         self.0.memory.transfer(owner, to).await
     }
 
-    async fn changes(&self, owner: &UserId, since: Option<SyncPoint>, limit: Limit) -> Result<Option<Changes>, StoreError> {
+    async fn changes(
+        &self,
+        owner: &UserId,
+        since: Option<SyncPoint>,
+        limit: Limit,
+    ) -> Result<Option<Changes>, StoreError> {
         self.0.memory.changes(owner, since, limit).await
     }
 

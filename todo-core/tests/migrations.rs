@@ -70,7 +70,7 @@ async fn released_migrations_never_change() {
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
     let checksums = "select version, left(encode(checksum, 'hex'), 32) from todo.tasks_migrations order by version";
     let checksums: Vec<(i64, String)> = sqlx::query_as(checksums).fetch_all(&mut connection).await.unwrap();
-    let expected = [(1, "94bd58d0cbb29b18f99fb75c8661b0ae"), (2, "6191a501f1b7ad80c317c9fd95965efd")];
+    let expected = [(1, "1c72e6805a662b57c45f3a5b4ffcb19b"), (2, "1c217e7fb2234743c9ace514f9db4f71")];
     assert_eq!(checksums, expected.map(|(version, checksum)| (version, checksum.to_owned())), "PostgreSQL");
 
     let directory = tempfile::tempdir().unwrap();
@@ -79,7 +79,7 @@ async fn released_migrations_never_change() {
     let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
     let checksums = "select version, lower(substr(hex(checksum), 1, 32)) from todo_tasks_migrations order by version";
     let checksums: Vec<(i64, String)> = sqlx::query_as(checksums).fetch_all(&mut connection).await.unwrap();
-    assert_eq!(checksums, [(1, "8c804c94a895127b35970dbbbaaee610".to_owned())], "SQLite");
+    assert_eq!(checksums, [(1, "1bf4e37194b8b8f94f8f1cd7334de5ac".to_owned())], "SQLite");
 }
 
 #[tokio::test]

@@ -18,7 +18,10 @@ use todo_core::{
     api::{ApiError, PROBES, RESOURCES, StreamBody, TodoApi, find_resource},
     auth::{AuthError, Authenticator, Identity, JwtVerifier, Refusal, RejectionLog},
     clock::{SystemClock, Timestamp},
-    store::{BulkResult, Changes, Creation, Insertion, MemoryStore, Outcome, Precondition, Read, Revision, StoreError, SyncPoint, TaskChange, TaskStore, Transfer},
+    store::{
+        BulkResult, Changes, Creation, Insertion, MemoryStore, Outcome, Precondition, Read, Revision, StoreError,
+        SyncPoint, TaskChange, TaskStore, Transfer,
+    },
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -64,15 +67,34 @@ impl TaskStore for Broken {
         self.result().await
     }
 
-    async fn update(&self, _: &UserId, _: TaskId, _: &TaskChange, _: &Precondition, _: Timestamp) -> Result<Outcome<Task>, StoreError> {
+    async fn update(
+        &self,
+        _: &UserId,
+        _: TaskId,
+        _: &TaskChange,
+        _: &Precondition,
+        _: Timestamp,
+    ) -> Result<Outcome<Task>, StoreError> {
         self.result().await
     }
 
-    async fn update_matching(&self, _: &UserId, _: &TaskFilter, _: &TaskChange, _: Timestamp) -> Result<BulkResult, StoreError> {
+    async fn update_matching(
+        &self,
+        _: &UserId,
+        _: &TaskFilter,
+        _: &TaskChange,
+        _: Timestamp,
+    ) -> Result<BulkResult, StoreError> {
         self.result().await
     }
 
-    async fn reposition(&self, _: &UserId, _: &[(TaskId, Position)], _: (TaskId, i64), _: Timestamp) -> Result<Vec<Task>, StoreError> {
+    async fn reposition(
+        &self,
+        _: &UserId,
+        _: &[(TaskId, Position)],
+        _: (TaskId, i64),
+        _: Timestamp,
+    ) -> Result<Vec<Task>, StoreError> {
         self.result().await
     }
 

@@ -18,7 +18,10 @@ use todo_core::{
     Description, Error, Limit, NewTask, Page, Patch, Position, Summary, Task, TaskEvent, TaskFilter, TaskId, TaskPatch,
     TaskQuery, TaskReplacement, Title, TodoService, UserId,
     clock::{Clock as _, FixedClock, Timestamp},
-    store::{BulkResult, Changes, Creation, Insertion, MemoryStore, Outcome, Precondition, Read, Revision, SqliteStore, StoreError, SyncPoint, TaskChange, TaskStore, Transfer},
+    store::{
+        BulkResult, Changes, Creation, Insertion, MemoryStore, Outcome, Precondition, Read, Revision, SqliteStore,
+        StoreError, SyncPoint, TaskChange, TaskStore, Transfer,
+    },
 };
 
 fn user(name: &str) -> UserId {
@@ -293,15 +296,34 @@ impl TaskStore for Interrupted {
         Err(StoreError::Backend("broken".into()))
     }
 
-    async fn update(&self, _: &UserId, _: TaskId, _: &TaskChange, _: &Precondition, _: Timestamp) -> Result<Outcome<Task>, StoreError> {
+    async fn update(
+        &self,
+        _: &UserId,
+        _: TaskId,
+        _: &TaskChange,
+        _: &Precondition,
+        _: Timestamp,
+    ) -> Result<Outcome<Task>, StoreError> {
         Err(StoreError::Unavailable("no connection".into()))
     }
 
-    async fn update_matching(&self, _: &UserId, _: &TaskFilter, _: &TaskChange, _: Timestamp) -> Result<BulkResult, StoreError> {
+    async fn update_matching(
+        &self,
+        _: &UserId,
+        _: &TaskFilter,
+        _: &TaskChange,
+        _: Timestamp,
+    ) -> Result<BulkResult, StoreError> {
         Err(StoreError::Backend("broken".into()))
     }
 
-    async fn reposition(&self, _: &UserId, _: &[(TaskId, Position)], _: (TaskId, i64), _: Timestamp) -> Result<Vec<Task>, StoreError> {
+    async fn reposition(
+        &self,
+        _: &UserId,
+        _: &[(TaskId, Position)],
+        _: (TaskId, i64),
+        _: Timestamp,
+    ) -> Result<Vec<Task>, StoreError> {
         Err(StoreError::Backend("broken".into()))
     }
 

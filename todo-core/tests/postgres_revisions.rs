@@ -19,8 +19,7 @@ use todo_core::{
     conformance::store::PlainCalls as _,
     store::{
         Change, CoalescingOptions, CoalescingStore, Completion, Creation, Outcome, PostgresOptions, PostgresStore,
-        Precondition,
-        Revision, TaskChange, TaskStore,
+        Precondition, Revision, TaskChange, TaskStore,
     },
 };
 
@@ -30,7 +29,11 @@ fn user(name: &str) -> UserId {
 
 fn task(owner: &UserId, number: u128) -> Task {
     let id = TaskId::from(uuid::Uuid::from_u128(number));
-    NewTask::new(Title::new("\u{c4}pfel").unwrap()).into_task(owner.clone(), id, Timestamp::from_unix_seconds(1_763_712_000))
+    NewTask::new(Title::new("\u{c4}pfel").unwrap()).into_task(
+        owner.clone(),
+        id,
+        Timestamp::from_unix_seconds(1_763_712_000),
+    )
 }
 
 fn toggle() -> TaskChange {
@@ -87,7 +90,8 @@ async fn the_sql_of_a_host_moves_revisions_and_versions() {
     assert_eq!(store.number(&ann, &pears).await.unwrap(), 1);
     assert_eq!(store.number(&ann, &TaskFilter::new().text("\u{e4}pfel")).await.unwrap(), 2);
     // What a host sets itself stays.
-    let update = "update todo.tasks set completed = true, completed_at = '2020-01-01Z', updated_at = '2030-01-01Z', version = 70
+    let update =
+        "update todo.tasks set completed = true, completed_at = '2020-01-01Z', updated_at = '2030-01-01Z', version = 70
         where user_id = 'ann' and id = '00000000-0000-0000-0000-000000000002'";
     host.execute(update).await.unwrap();
     let found = store.get(&ann, task(&ann, 2).id).await.unwrap().unwrap();
@@ -133,8 +137,8 @@ async fn the_sql_of_a_host_moves_revisions_and_versions() {
     database.close().await;
 }
 
-/// Single calls and batches of the same owners, and the calls of many tasks, for some seconds: PostgreSQL finds no deadlock
-/// among them (it counts those that the store would repeat).
+/// Single calls and batches of the same owners, and the calls of many tasks, for some seconds: PostgreSQL finds no
+/// deadlock among them (it counts those that the store would repeat).
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn calls_of_the_same_owners_never_wait_for_each_other_in_a_circle() {
     let database = todo_database().await;
@@ -161,7 +165,9 @@ async fn calls_of_the_same_owners_never_wait_for_each_other_in_a_circle() {
                 let store: &dyn TaskStore = if caller % 3 == 0 { &single } else { &batching };
                 match place / 64 % 24 {
                     0..8 => drop(store.update(owner, task.id, &toggle(), &always, now).await.unwrap()),
-                    8..11 => drop(store.update(owner, task.id, &toggle(), &Precondition::version(3), now).await.unwrap()),
+                    8..11 => {
+                        drop(store.update(owner, task.id, &toggle(), &Precondition::version(3), now).await.unwrap());
+                    }
                     11..14 => drop(store.add(owner, &task).await.unwrap()),
                     14..17 => drop(store.delete(owner, task.id, &always).await.unwrap()),
                     17 => drop(store.update_matching(owner, &TaskFilter::new(), &toggle(), now).await.unwrap()),
@@ -204,7 +210,7 @@ async fn calls_of_the_same_owners_never_wait_for_each_other_in_a_circle() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_transaction_that_holds_an_owner_delays_only_the_calls_of_this_owner() {
     let database = todo_database().await;
-    let options = PostgresOptions::default().lock_timeout(None).statement_timeout(Duration::from_secs(60));
+    let options = PostgresOptions::default().lock_timeout(None).statement_timeout(Duration::from_mins(1));
     let store = PostgresStore::connect_lazy(database.url(), &options).unwrap();
     let narrow = CoalescingOptions::default().concurrent_writes(1).concurrent_reads(1);
     let batching = CoalescingStore::with_options(store.clone(), &narrow);
@@ -345,7 +351,8 @@ async fn a_repeatable_read_of_the_host_fails_rather_than_reuse_a_revision() {
     transaction.execute("select count(*) from todo.tasks").await.unwrap();
     let updated = store.update(&ann, task(&ann, 1).id, &toggle(), &Precondition::default(), SystemClock.now()).await;
     assert!(matches!(updated, Ok(Outcome::Done(_))));
-    let failed = transaction.execute("update todo.tasks set title = 'Late' where id = '00000000-0000-0000-0000-000000000002'");
+    let failed =
+        transaction.execute("update todo.tasks set title = 'Late' where id = '00000000-0000-0000-0000-000000000002'");
     let code = failed.await.unwrap_err().as_database_error().unwrap().code().unwrap().into_owned();
     assert_eq!(code, "40001");
     transaction.rollback().await.unwrap();

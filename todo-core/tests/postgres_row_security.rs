@@ -397,7 +397,8 @@ async fn bindings_that_outlive_their_call(secured: &RowSecurityDatabase, tell: &
 /// Cases without concurrent calls come first: those that fail leave calls behind, which would disturb the next case.
 async fn suite(admin: &mut PgConnection, store: &PostgresStore) -> Option<&'static str> {
     let mut cases = cases();
-    cases.sort_by_key(|(name, _)| name.contains("concurrent") || name.contains("writers") || name.contains("cancelled"));
+    cases
+        .sort_by_key(|(name, _)| name.contains("concurrent") || name.contains("writers") || name.contains("cancelled"));
     for (name, _) in cases {
         if !passes(name, admin, store).await {
             return Some(name);
@@ -670,7 +671,11 @@ async fn the_checks_name_every_mistake_in_roles_and_tables() {
             "another permissive policy",
             "drop policy support on todo.tasks_owners",
         ),
-        ("revoke update on todo.tasks_owners from @app", "lacks privileges", "grant update on todo.tasks_owners to @app"),
+        (
+            "revoke update on todo.tasks_owners from @app",
+            "lacks privileges",
+            "grant update on todo.tasks_owners to @app",
+        ),
         (
             "revoke delete on todo.tasks_deleted from @app",
             "lacks privileges",
@@ -826,8 +831,8 @@ async fn migrating_without_row_security_does_not_enable_it() {
     database.close().await;
 }
 
-/// What a trigger does with row-level security, whoever changes a task: the owner of the change is bound while it works, and
-/// what was bound before is bound again.
+/// What a trigger does with row-level security, whoever changes a task: the owner of the change is bound while it
+/// works, and what was bound before is bound again.
 #[tokio::test]
 async fn triggers_work_for_a_superuser_and_for_a_role_that_binds_an_owner() {
     let secured = RowSecurityDatabase::migrated().await;
@@ -868,11 +873,8 @@ async fn triggers_work_for_a_superuser_and_for_a_role_that_binds_an_owner() {
         assert_eq!(rows(url, "ann", insert).await.unwrap(), 1);
         assert_eq!(rows(url, "ann", "delete from todo.tasks where title = 'From SQL'").await.unwrap(), 1);
     }
-    let changes = |owner: UserId| {
-        let store = &store;
-        async move { store.changes(&owner, None, Limit::default()).await.unwrap().unwrap().next.revision }
-    };
-    assert_eq!(changes(ann.clone()).await, store.revisions(&[ann.clone()]).await.unwrap()[0]);
+    let page = store.changes(&ann, None, Limit::default()).await.unwrap().unwrap();
+    assert_eq!(store.revisions(std::slice::from_ref(&ann)).await.unwrap(), [page.next.revision]);
     let mut counts: Vec<(String, i64, i64)> = sqlx::query_as(
         "select o.user_id, o.tasks, (select count(*) from todo.tasks_deleted as d where d.user_id = o.user_id)
          from todo.tasks_owners as o order by 1",

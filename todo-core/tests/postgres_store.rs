@@ -519,7 +519,8 @@ async fn a_batch_returns_the_same_as_single_calls() {
                 .completed(completed.map(|completed| !completed)),
             TaskQuery::new().cursor(Cursor::after(absent)).completed(completed),
         ];
-        let calls: Vec<_> = users.iter().flat_map(|owner| queries.iter().map(move |query| (owner, query, None))).collect();
+        let calls: Vec<_> =
+            users.iter().flat_map(|owner| queries.iter().map(move |query| (owner, query, None))).collect();
         let pages = store.list_many(&calls).await.unwrap();
         for ((owner, query, _), page) in calls.iter().zip(pages) {
             assert_eq!(page, store.list(owner, query, None).await.unwrap(), "{query:?}");

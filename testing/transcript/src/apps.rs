@@ -20,7 +20,10 @@ use todo_core::{
     api::{ApiError, TodoApi, problem},
     auth::{Gate, GateError, Identity, JwtVerifier, KeySource, Quota, TokenCookie, Verdict},
     clock::{FixedClock, IdGenerator, Timestamp},
-    store::{BulkResult, Changes, Creation, Insertion, MemoryStore, Outcome, Precondition, Read, Revision, StoreError, SyncPoint, TaskChange, TaskStore, Transfer},
+    store::{
+        BulkResult, Changes, Creation, Insertion, MemoryStore, Outcome, Precondition, Read, Revision, StoreError,
+        SyncPoint, TaskChange, TaskStore, Transfer,
+    },
 };
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -302,7 +305,12 @@ impl TaskStore for Store {
         self.tasks.list(owner, query, known).await
     }
 
-    async fn count(&self, owner: &UserId, filter: &TaskFilter, known: Option<Revision>) -> Result<Read<u64>, StoreError> {
+    async fn count(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        known: Option<Revision>,
+    ) -> Result<Read<u64>, StoreError> {
         fault(owner)?;
         self.tasks.count(owner, filter, known).await
     }
@@ -312,17 +320,36 @@ impl TaskStore for Store {
         self.tasks.summary(owner, known).await
     }
 
-    async fn update(&self, owner: &UserId, id: TaskId, change: &TaskChange, precondition: &Precondition, now: Timestamp) -> Result<Outcome<Task>, StoreError> {
+    async fn update(
+        &self,
+        owner: &UserId,
+        id: TaskId,
+        change: &TaskChange,
+        precondition: &Precondition,
+        now: Timestamp,
+    ) -> Result<Outcome<Task>, StoreError> {
         fault(owner)?;
         self.tasks.update(owner, id, change, precondition, now).await
     }
 
-    async fn update_matching(&self, owner: &UserId, filter: &TaskFilter, change: &TaskChange, now: Timestamp) -> Result<BulkResult, StoreError> {
+    async fn update_matching(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        change: &TaskChange,
+        now: Timestamp,
+    ) -> Result<BulkResult, StoreError> {
         fault(owner)?;
         self.tasks.update_matching(owner, filter, change, now).await
     }
 
-    async fn reposition(&self, owner: &UserId, positions: &[(TaskId, Position)], moved: (TaskId, i64), now: Timestamp) -> Result<Vec<Task>, StoreError> {
+    async fn reposition(
+        &self,
+        owner: &UserId,
+        positions: &[(TaskId, Position)],
+        moved: (TaskId, i64),
+        now: Timestamp,
+    ) -> Result<Vec<Task>, StoreError> {
         fault(owner)?;
         self.tasks.reposition(owner, positions, moved, now).await
     }
@@ -347,7 +374,12 @@ impl TaskStore for Store {
         self.tasks.transfer(owner, to).await
     }
 
-    async fn changes(&self, owner: &UserId, since: Option<SyncPoint>, limit: Limit) -> Result<Option<Changes>, StoreError> {
+    async fn changes(
+        &self,
+        owner: &UserId,
+        since: Option<SyncPoint>,
+        limit: Limit,
+    ) -> Result<Option<Changes>, StoreError> {
         fault(owner)?;
         self.tasks.changes(owner, since, limit).await
     }

@@ -63,15 +63,16 @@ pub(crate) const LONG_LIST: u16 = 50;
 pub trait TaskStore: fmt::Debug + Send + Sync {
     /// Adds all of these tasks, or none. The ids differ from each other.
     ///
-    /// `task.user_id` equals `owner`; a store uses `owner`. A task with the id of a deleted one continues its versions. If
-    /// several conditions fail, [`Insertion::Repeated`], [`Insertion::KeyTaken`] and [`Insertion::Deleted`] come first.
+    /// `task.user_id` equals `owner`; a store uses `owner`. A task with the id of a deleted one continues its versions.
+    /// If several conditions fail, [`Insertion::Repeated`], [`Insertion::KeyTaken`] and [`Insertion::Deleted`] come
+    /// first.
     async fn insert(&self, owner: &UserId, tasks: &[Task], creation: &Creation) -> Result<Insertion, StoreError>;
 
     /// Returns the task, or `None` if this owner has no such task.
     async fn get(&self, owner: &UserId, id: TaskId) -> Result<Option<Task>, StoreError>;
 
-    /// Returns a page of this owner's tasks, unless the owner has the revision that is known. The cursor of the query is
-    /// one of the same list.
+    /// Returns a page of this owner's tasks, unless the owner has the revision that is known. The cursor of the query
+    /// is one of the same list.
     async fn list(&self, owner: &UserId, query: &TaskQuery, known: Option<Revision>) -> Result<Read<Page>, StoreError>;
 
     /// Returns how many of this owner's tasks the filter means, unless the owner has the revision that is known.
@@ -105,8 +106,8 @@ pub trait TaskStore: fmt::Debug + Send + Sync {
         now: Timestamp,
     ) -> Result<BulkResult, StoreError>;
 
-    /// Sets the positions of some of this owner's tasks, each as a change of its own, if the task `moved` has this version.
-    /// Returns these tasks in any order. Tasks that this owner does not have are left out.
+    /// Sets the positions of some of this owner's tasks, each as a change of its own, if the task `moved` has this
+    /// version. Returns these tasks in any order. Tasks that this owner does not have are left out.
     async fn reposition(
         &self,
         owner: &UserId,
@@ -132,8 +133,8 @@ pub trait TaskStore: fmt::Debug + Send + Sync {
 
     /// Returns at most `limit` changes that come after `since`, or all tasks from the beginning without it.
     ///
-    /// `None` if `since` cannot be continued: the owner never had that revision, or deletions after it are not known any
-    /// more. The caller then has to begin again.
+    /// `None` if `since` cannot be continued: the owner never had that revision, or deletions after it are not known
+    /// any more. The caller then has to begin again.
     async fn changes(
         &self,
         owner: &UserId,
@@ -144,8 +145,8 @@ pub trait TaskStore: fmt::Debug + Send + Sync {
     /// Returns the revisions of these owners, in their order.
     async fn revisions(&self, owners: &[UserId]) -> Result<Vec<Revision>, StoreError>;
 
-    /// Forgets this owner's tasks that were deleted before a time, the oldest first and at most `limit`, and returns their
-    /// number. The time is compared with revisions, which are later than deletions if a clock has gone backwards.
+    /// Forgets this owner's tasks that were deleted before a time, the oldest first and at most `limit`, and returns
+    /// their number. The time is compared with revisions, which are later than deletions if a clock has gone backwards.
     async fn purge(&self, owner: &UserId, before: Timestamp, limit: Limit) -> Result<u64, StoreError>;
 
     /// Checks that the store works, for a readiness probe. It needs the same tables and privileges as the other calls.

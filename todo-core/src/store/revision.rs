@@ -1,5 +1,5 @@
-//! What the revision of an owner is for: reads that return nothing new, changes under a condition, requests that are sent
-//! twice, and the changes since a revision.
+//! What the revision of an owner is for: reads that return nothing new, changes under a condition, requests that are
+//! sent twice, and the changes since a revision.
 
 use std::fmt;
 
@@ -8,8 +8,8 @@ use crate::{IdempotencyKey, Limit, Task, TaskId, clock::Timestamp};
 /// The number of an owner's last change. Every change of a task increases the revision of its owner, whoever makes it.
 ///
 /// Who has seen a revision has seen all changes up to it. There are gaps, and after an erasure, a restored backup or a
-/// failover no revision comes back (unless the clock of the database goes back, too). An owner who has never had a task has
-/// the default, 0.
+/// failover no revision comes back (unless the clock of the database goes back, too). An owner who has never had a task
+/// has the default, 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(i64);
 
@@ -168,8 +168,8 @@ pub struct Changes {
 }
 
 impl SyncPoint {
-    /// Whether a client can go on from here: it is no later than the owner's revision, and all deletions that concern the
-    /// client are known.
+    /// Whether a client can go on from here: it is no later than the owner's revision, and all deletions that concern
+    /// the client are known.
     pub(in crate::store) fn is_within(self, revision: Revision, purged: Revision) -> bool {
         self.revision <= revision && self.begun <= revision && self.revision.max(self.begun) >= purged
     }

@@ -656,10 +656,7 @@ task_store!(SqliteInTransaction);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        UserId,
-        store::TaskStore as _,
-    };
+    use crate::{UserId, store::TaskStore as _};
 
     #[tokio::test]
     async fn each_commit_is_synced_to_the_disk() {

@@ -153,8 +153,15 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::Service(Error::TaskNotFound) => &[Failure::TaskNotFound, Failure::TaskOrPathNotFound],
         ApiError::MethodNotAllowed { .. } => &[Failure::MethodNotAllowed],
         ApiError::PayloadTooLarge { .. } => &[Failure::PayloadTooLarge],
-        // A limit of the host, which may have none.
-        ApiError::HeadTooLarge { .. } => &[],
+        // A limit of the host, which may have none; and errors that are not documented yet, since no operation has
+        // preconditions or keys of requests.
+        ApiError::HeadTooLarge { .. }
+        | ApiError::Service(
+            Error::PreconditionFailed { .. }
+            | Error::QuotaExceeded { .. }
+            | Error::IdempotencyKeyReused
+            | Error::TaskDeleted,
+        ) => &[],
         ApiError::UnsupportedMediaType { .. } => &[Failure::UnsupportedMediaType],
         ApiError::MalformedJson { .. } | ApiError::IncompleteBody => &[Failure::MalformedJson],
         ApiError::SlowBody { .. } => &[Failure::SlowBody],

@@ -10,7 +10,10 @@ use crate::{
     api::TodoApi,
     auth::{Gate, GateError, Identity, JwtVerifier, KeySource, Quota, Verdict},
     clock::{Clock as _, SystemClock, Timestamp},
-    store::{BulkResult, Changes, Creation, Insertion, Outcome, Precondition, Read, Revision, SetupError, StoreError, SyncPoint, TaskChange, TaskStore, Transfer},
+    store::{
+        BulkResult, Changes, Creation, Insertion, Outcome, Precondition, Read, Revision, SetupError, StoreError,
+        SyncPoint, TaskChange, TaskStore, Transfer,
+    },
 };
 
 const SECRET: &str = "the shared secret of the suite for adapters";
@@ -111,7 +114,12 @@ impl<S: TaskStore> TaskStore for FailingFor<S> {
         self.0.list(owner, query, known).await
     }
 
-    async fn count(&self, owner: &UserId, filter: &TaskFilter, known: Option<Revision>) -> Result<Read<u64>, StoreError> {
+    async fn count(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        known: Option<Revision>,
+    ) -> Result<Read<u64>, StoreError> {
         Self::fault(owner)?;
         self.0.count(owner, filter, known).await
     }
@@ -121,17 +129,36 @@ impl<S: TaskStore> TaskStore for FailingFor<S> {
         self.0.summary(owner, known).await
     }
 
-    async fn update(&self, owner: &UserId, id: TaskId, change: &TaskChange, precondition: &Precondition, now: Timestamp) -> Result<Outcome<Task>, StoreError> {
+    async fn update(
+        &self,
+        owner: &UserId,
+        id: TaskId,
+        change: &TaskChange,
+        precondition: &Precondition,
+        now: Timestamp,
+    ) -> Result<Outcome<Task>, StoreError> {
         Self::fault(owner)?;
         self.0.update(owner, id, change, precondition, now).await
     }
 
-    async fn update_matching(&self, owner: &UserId, filter: &TaskFilter, change: &TaskChange, now: Timestamp) -> Result<BulkResult, StoreError> {
+    async fn update_matching(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        change: &TaskChange,
+        now: Timestamp,
+    ) -> Result<BulkResult, StoreError> {
         Self::fault(owner)?;
         self.0.update_matching(owner, filter, change, now).await
     }
 
-    async fn reposition(&self, owner: &UserId, positions: &[(TaskId, Position)], moved: (TaskId, i64), now: Timestamp) -> Result<Vec<Task>, StoreError> {
+    async fn reposition(
+        &self,
+        owner: &UserId,
+        positions: &[(TaskId, Position)],
+        moved: (TaskId, i64),
+        now: Timestamp,
+    ) -> Result<Vec<Task>, StoreError> {
         Self::fault(owner)?;
         self.0.reposition(owner, positions, moved, now).await
     }
@@ -156,7 +183,12 @@ impl<S: TaskStore> TaskStore for FailingFor<S> {
         self.0.transfer(owner, to).await
     }
 
-    async fn changes(&self, owner: &UserId, since: Option<SyncPoint>, limit: Limit) -> Result<Option<Changes>, StoreError> {
+    async fn changes(
+        &self,
+        owner: &UserId,
+        since: Option<SyncPoint>,
+        limit: Limit,
+    ) -> Result<Option<Changes>, StoreError> {
         Self::fault(owner)?;
         self.0.changes(owner, since, limit).await
     }

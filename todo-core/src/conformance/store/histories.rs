@@ -320,8 +320,8 @@ async fn one_call(
         }
         19 => {
             let moves = [(task, random.position())];
-            let moved = (random.one(&[task, id(3)]), i64::try_from(1 + random.below(3)).unwrap());
-            compare!(reposition(&moves, moved, now));
+            let version_of = (random.one(&[task, id(3)]), i64::try_from(1 + random.below(3)).unwrap());
+            compare!(reposition(&moves, version_of, now));
         }
         20 | 21 => {
             let precondition = random.precondition();

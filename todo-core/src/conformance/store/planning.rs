@@ -7,8 +7,8 @@ use super::{
     plain::PlainCalls as _,
 };
 use crate::{
-    Description, Due, DueFilter, Group, ListName, Metadata, NewTask, Patch, Position, Priority, Sort, Summary,
-    Tag, Tags, Task, TaskFilter, Title, ZoneName,
+    Description, Due, DueFilter, Group, ListName, Metadata, NewTask, Patch, Position, Priority, Sort, Summary, Tag,
+    Tags, Task, TaskFilter, Title, ZoneName,
     store::{BulkResult, Completion, TaskChange, TaskStore},
 };
 

@@ -64,7 +64,8 @@ fn shown(changes: &[Change]) -> Vec<(TaskId, bool)> {
     changes.iter().map(show).collect()
 }
 
-/// Every change of a task, by any call, increases the revision of its owner, and no other revision. Who has no task has 0.
+/// Every change of a task, by any call, increases the revision of its owner, and no other revision. Who has no task has
+/// 0.
 pub async fn every_change_moves_the_revision_of_its_owner_alone(store: Arc<dyn TaskStore>) {
     let store = &*store;
     let owners = USERS.map(user);
@@ -125,14 +126,17 @@ pub async fn a_change_of_nothing_keeps_the_revision(store: Arc<dyn TaskStore>) {
     filled(store, &bob, [1]).await;
     filled(store, &ann, 1..=2).await;
     assert_eq!(store.insert(&ann, &[sample(&ann, 3)], &request).await.unwrap(), Insertion::Done);
-    let before = store.revisions(&[ann.clone()]).await.unwrap();
+    let before = store.revisions(std::slice::from_ref(&ann)).await.unwrap();
     let (all, now) = (TaskFilter::new(), moment(1));
     let done = TaskChange::completion(Completion::Set(false));
     let nothing = TaskChange { list: Patch::Clear, ..done.clone() };
     let other = Precondition::version(7);
     assert!(!store.add(&ann, &sample(&ann, 1)).await.unwrap());
     assert!(!store.add_all(&ann, &[sample(&ann, 7), sample(&ann, 1)]).await.unwrap());
-    assert_eq!(store.insert(&ann, &[sample(&ann, 8)], &request).await.unwrap(), Insertion::Repeated(vec![sample(&ann, 3)]));
+    assert_eq!(
+        store.insert(&ann, &[sample(&ann, 8)], &request).await.unwrap(),
+        Insertion::Repeated(vec![sample(&ann, 3)])
+    );
     let full = Creation { max_tasks: Some(3), ..Creation::default() };
     assert_eq!(store.insert(&ann, &[sample(&ann, 8)], &full).await.unwrap(), Insertion::QuotaExceeded);
     assert_eq!(store.change(&ann, id(1), &nothing, now).await.unwrap(), Some(sample(&ann, 1)));
@@ -140,7 +144,7 @@ pub async fn a_change_of_nothing_keeps_the_revision(store: Arc<dyn TaskStore>) {
     assert!(matches!(store.update(&ann, id(1), &toggled(), &other, now).await.unwrap(), Outcome::Unmet(_)));
     assert_eq!(store.update_matching(&ann, &all, &done, now).await.unwrap().changed, 0);
     let place = (id(1), sample(&ann, 1).position);
-    assert_eq!(store.reposition(&ann, &[place.clone()], (id(1), 1), now).await.unwrap().len(), 1);
+    assert_eq!(store.reposition(&ann, std::slice::from_ref(&place), (id(1), 1), now).await.unwrap().len(), 1);
     assert_eq!(store.reposition(&ann, &[place], (id(1), 2), now).await.unwrap(), []);
     assert!(!store.remove(&ann, id(9)).await.unwrap());
     assert!(matches!(store.delete(&ann, id(1), &other).await.unwrap(), Outcome::Unmet(_)));
@@ -149,7 +153,7 @@ pub async fn a_change_of_nothing_keeps_the_revision(store: Arc<dyn TaskStore>) {
     assert_eq!(store.purge(&ann, never(), few(9)).await.unwrap(), 0);
     store.page(&ann, &limited(10)).await.unwrap();
     store.changes(&ann, None, few(9)).await.unwrap();
-    assert_eq!(store.revisions(&[ann.clone()]).await.unwrap(), before);
+    assert_eq!(store.revisions(std::slice::from_ref(&ann)).await.unwrap(), before);
     assert_eq!(all_pages(store, &ann, limited(9)).await.len(), 3);
 }
 
@@ -204,7 +208,8 @@ pub async fn a_read_that_knows_the_revision_returns_nothing_new(store: Arc<dyn T
         async move { (number, store.list(&owner, query, known).await.unwrap()) }
     });
     for (number, found) in futures_util::future::join_all(calls).await {
-        let expected = [None, Some(4), Some(5), Some(0)][number % 4].map(|count| if number % 3 == 0 { 2.min(count) } else { count });
+        let expected = [None, Some(4), Some(5), Some(0)][number % 4]
+            .map(|count| if number % 3 == 0 { 2.min(count) } else { count });
         let found = match found {
             Read::Unchanged => None,
             Read::Changed { value, .. } => Some(value.tasks.len()),
@@ -273,8 +278,8 @@ pub async fn a_change_is_made_only_if_its_precondition_is_true(store: Arc<dyn Ta
     }
 }
 
-/// Of 64 writers that have read the same version, exactly one changes the task; the others get the task as it is then. The
-/// same with deletions.
+/// Of 64 writers that have read the same version, exactly one changes the task; the others get the task as it is then.
+/// The same with deletions.
 pub async fn of_writers_with_the_same_version_one_wins(store: Arc<dyn TaskStore>) {
     let ann = user("ann");
     filled(&*store, &ann, [1]).await;
@@ -318,13 +323,14 @@ fn requested(key: &str, digest: u8) -> Creation {
     Creation { request: Some(request(key, digest)), ..Creation::default() }
 }
 
-/// The same request creates its tasks once, and returns them as they are now. Another body is another request, and so are
-/// another key and another owner.
+/// The same request creates its tasks once, and returns them as they are now. Another body is another request, and so
+/// are another key and another owner.
 pub async fn a_request_creates_its_tasks_once(store: Arc<dyn TaskStore>) {
     let store = &*store;
     let owners = USERS.map(user);
     let (ann, bob) = (&owners[0], &owners[1]);
-    let tasks = |owner: &UserId, numbers: &[u128]| numbers.iter().map(|number| sample(owner, *number)).collect::<Vec<_>>();
+    let tasks =
+        |owner: &UserId, numbers: &[u128]| numbers.iter().map(|number| sample(owner, *number)).collect::<Vec<_>>();
     let insert = async |owner: &UserId, numbers: &[u128], creation: &Creation| {
         store.insert(owner, &tasks(owner, numbers), creation).await.unwrap()
     };
@@ -454,7 +460,9 @@ pub async fn a_quota_limits_the_tasks_of_one_owner(store: Arc<dyn TaskStore>) {
     // Many at once: the limit is exceeded by no more than the calls that are under way.
     let calls = (10..30).map(|number| {
         let ann = ann.clone();
-        async move { store.insert(&ann, &[sample(&ann, number)], &Creation { max_tasks: Some(8), ..Creation::default() }).await }
+        async move {
+            store.insert(&ann, &[sample(&ann, number)], &Creation { max_tasks: Some(8), ..Creation::default() }).await
+        }
     });
     let results = futures_util::future::join_all(calls).await;
     let done = results.iter().filter(|result| matches!(result, Ok(Insertion::Done))).count();
@@ -557,7 +565,11 @@ pub async fn a_sync_point_of_another_time_is_refused(store: Arc<dyn TaskStore>) 
         filled(store, owner, 1..=2).await;
     }
     let now = revision(store, &ann).await;
-    let at = |revision: i64, begun: i64| SyncPoint { revision: Revision::new(revision), id: None, begun: Revision::new(begun) };
+    let at = |revision: i64, begun: i64| SyncPoint {
+        revision: Revision::new(revision),
+        id: None,
+        begun: Revision::new(begun),
+    };
     let known = now.get();
     assert!(follow(store, &ann, Some(at(known, known)), 9).await.is_some());
     assert!(follow(store, &ann, Some(at(0, known)), 9).await.is_some(), "in the middle of the beginning");
@@ -604,8 +616,8 @@ pub async fn a_task_that_is_created_again_continues_its_versions(store: Arc<dyn 
     assert_eq!(store.get(ann, id(1)).await.unwrap().unwrap().version, 1);
 }
 
-/// After an erasure, a client of the owner has to begin again. After a transfer, one of the former owner deletes the tasks,
-/// and one of the new owner gets them.
+/// After an erasure, a client of the owner has to begin again. After a transfer, one of the former owner deletes the
+/// tasks, and one of the new owner gets them.
 pub async fn an_erasure_and_a_transfer_are_noticed(store: Arc<dyn TaskStore>) {
     let store = &*store;
     let owners = USERS.map(user);

@@ -32,17 +32,15 @@ pub trait BatchStore: TaskStore {
 
     /// Runs many [`TaskStore::list`] calls. Either all of them have a [`completed`](TaskQuery::completed) filter or
     /// none has.
-    async fn list_many(
-        &self,
-        calls: &[(&UserId, &TaskQuery, Option<Revision>)],
-    ) -> Result<Vec<Read<Page>>, BatchError>;
+    async fn list_many(&self, calls: &[(&UserId, &TaskQuery, Option<Revision>)])
+    -> Result<Vec<Read<Page>>, BatchError>;
 
     /// Runs many [`TaskStore::insert`] calls, each of one task and without a request; with the number of tasks that the
     /// owner may have.
     ///
     /// `false` means that the call was not applied: the id is taken, the owner has too many tasks or none before this
-    /// one, or another transaction has locked the owner. The caller then runs [`TaskStore::insert`], which waits for the
-    /// lock and tells the cases apart.
+    /// one, or another transaction has locked the owner. The caller then runs [`TaskStore::insert`], which waits for
+    /// the lock and tells the cases apart.
     async fn insert_many(&self, calls: &[(&UserId, &Task, Option<u64>)]) -> Result<Vec<bool>, BatchError>;
 
     /// Runs many [`TaskStore::update`] calls without a precondition.
@@ -56,8 +54,8 @@ pub trait BatchStore: TaskStore {
 
     /// Runs many [`TaskStore::delete`] calls without a precondition.
     ///
-    /// `false` means that the call was not applied: the task does not exist, or another transaction has locked it or its
-    /// owner. The caller then runs [`TaskStore::delete`], which waits for the lock and tells the cases apart.
+    /// `false` means that the call was not applied: the task does not exist, or another transaction has locked it or
+    /// its owner. The caller then runs [`TaskStore::delete`], which waits for the lock and tells the cases apart.
     async fn delete_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<bool>, BatchError>;
 }
 

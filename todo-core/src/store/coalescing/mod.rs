@@ -16,7 +16,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::SemaphorePermit;
 
 use crate::{
     Limit, Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, UserId,
@@ -36,7 +35,7 @@ mod options;
 
 use batch::{Batch, State, Waiter, fail};
 pub use batch_store::{BatchError, BatchStore};
-use blocked::{BlockedWrites, NoSlot};
+use blocked::{BlockedSlot, BlockedWrites, NoSlot};
 use call::{BatchResult, Call, Kind, Outcome, SharedError};
 use lane::{Entry, Lane, Permit, Wakeup};
 pub use options::{CoalescingOptions, CoalescingStatus};
@@ -54,11 +53,11 @@ pub use options::{CoalescingOptions, CoalescingStatus};
 /// - Reads and writes have separate queues. The call that has waited longest is sent next. Lists of more than 50 tasks
 ///   get at most every other statement, so that they do not delay other reads.
 /// - A read only joins a statement that is sent after the call was made: callers read their own writes.
-/// - A batch never contains two writes to the same task. It skips tasks and owners that another transaction has locked, and
-///   the first task of an owner. The calls for these, changes with a [`Precondition`], and insertions of several tasks or
-///   with a request have a queue of their own, and at most
+/// - A batch never contains two writes to the same task. It skips tasks and owners that another transaction has locked,
+///   and the first task of an owner. The calls for these, changes with a [`Precondition`], and insertions of several
+///   tasks or with a request have a queue of their own. At most
 ///   [`max_blocked_writes`](CoalescingOptions::max_blocked_writes) of them hold a connection while they wait for the
-///   lock.
+///   lock, and of each owner one.
 /// - A call that waits longer than [`max_wait`](CoalescingOptions::max_wait) fails with [`StoreError::Unavailable`], so
 ///   that a stalled database does not build up a queue. So does a call that arrives when
 ///   [`max_waiting`](CoalescingOptions::max_waiting) calls are waiting.
@@ -230,9 +229,9 @@ impl<S: BatchStore> Shared<S> {
     /// Runs a write alone. If its task is locked, the write waits outside of the lane: the number of such writes is
     /// limited, since each keeps a connection.
     ///
-    /// A write that waited for a lock in the lane would delay the writes of all users. So a write has a slot for locked
-    /// tasks from the start, and can leave the lane at any time. While no such slot is free, the write is sent as a
-    /// batch of one, which waits for no lock.
+    /// A write that waited for a lock in the lane would delay the writes of all users. So a write has a slot for what
+    /// is locked from the start, and can leave the lane at any time. While no such slot is free, or another write of
+    /// its owner has one, the write is sent as a batch of one, which waits for no lock.
     async fn write(
         self: &Arc<Self>,
         alone: Alone,
@@ -244,7 +243,7 @@ impl<S: BatchStore> Shared<S> {
             Alone::Unbatched => return call.await,
             Alone::AfterBatch => {}
             Alone::InLane(permit) => {
-                if let Some(_slot) = self.blocked.free_slot() {
+                if let Some(_slot) = self.blocked.free_slot(owner) {
                     let mut call = pin!(call);
                     if let Ok(result) = tokio::time::timeout(MAX_LOCK_WAIT_IN_LANE, call.as_mut()).await {
                         return result;
@@ -261,21 +260,25 @@ impl<S: BatchStore> Shared<S> {
                 }
             }
         }
-        let _slot = self.blocked_slot().await?;
+        let _slot = self.blocked_slot(owner).await?;
         call.await
     }
 
     /// Runs a write that is never batched. It may wait for a lock, so it waits outside of the lane.
-    async fn write_apart<T>(&self, call: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
+    async fn write_apart<T>(
+        &self,
+        owner: &UserId,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
         if !self.store.is_batching() {
             return call.await;
         }
-        let _slot = self.blocked_slot().await?;
+        let _slot = self.blocked_slot(owner).await?;
         call.await
     }
 
-    async fn blocked_slot(&self) -> Result<SemaphorePermit<'_>, StoreError> {
-        self.blocked.slot().await.map_err(|no_slot| match no_slot {
+    async fn blocked_slot(&self, owner: &UserId) -> Result<BlockedSlot<'_>, StoreError> {
+        self.blocked.slot(owner).await.map_err(|no_slot| match no_slot {
             NoSlot::Full => self.reject("too many calls are waiting for locked tasks"),
             NoSlot::TimedOut => {
                 StoreError::Unavailable("the call waited too long for other calls for locked tasks".into())
@@ -383,7 +386,7 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
         let shared = &self.shared;
         let call = async { shared.store.insert(owner, tasks, creation).await };
         // A batch has one task of a call, and knows no requests.
-        let ([task], None) = (tasks, &creation.request) else { return shared.write_apart(call).await };
+        let ([task], None) = (tasks, &creation.request) else { return shared.write_apart(owner, call).await };
         let copy = || Call::Insert(Box::new(task.clone()), creation.max_tasks);
         let outcome = match self.turn(Kind::Insert, owner, copy).await? {
             Turn::Alone(alone) => {
@@ -426,7 +429,7 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
         let shared = &self.shared;
         let call = async { shared.store.update(owner, id, change, precondition, now).await };
         if !precondition.is_always_met() {
-            return shared.write_apart(call).await;
+            return shared.write_apart(owner, call).await;
         }
         let copy = || Call::Update { id, change: change.clone(), now };
         let outcome = match self.turn(Kind::Update, owner, copy).await? {
@@ -488,7 +491,7 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
         let shared = &self.shared;
         let call = async { shared.store.delete(owner, id, precondition).await };
         if !precondition.is_always_met() {
-            return shared.write_apart(call).await;
+            return shared.write_apart(owner, call).await;
         }
         let copy = || Call::One(id);
         let outcome = match self.turn(Kind::Delete, owner, copy).await? {

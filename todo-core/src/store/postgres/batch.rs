@@ -190,11 +190,8 @@ impl<'a> Operation<PgConnection> for UpdateMany<'a> {
         let fixed = [Kind::Text, Kind::Uuid, Kind::Time];
         let kinds: Vec<_> = fixed.into_iter().chain(change_parameters().into_iter().map(|(_, kind)| kind)).collect();
         let row = |(owner, id, change, now): &(&'a UserId, TaskId, &'a TaskChange, Timestamp)| {
-            let fixed = [
-                Value::Text(Some(owner.as_str().into())),
-                Value::Uuid(Some(id.as_uuid())),
-                Value::Time(Some(*now)),
-            ];
+            let fixed =
+                [Value::Text(Some(owner.as_str().into())), Value::Uuid(Some(id.as_uuid())), Value::Time(Some(*now))];
             fixed.into_iter().chain(change_values(change)).collect()
         };
         let values = arrays(PgArguments::default(), calls.iter().map(row).collect(), &kinds)?;

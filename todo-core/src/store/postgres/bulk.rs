@@ -83,7 +83,11 @@ impl Operation<PgConnection> for Insert<'_> {
                 let statement = sqlx::query_with(sql.postgres.insert_all.clone(), all);
                 let done = statement.execute(&mut *transaction).await?;
                 let is_done = usize::try_from(done.rows_affected()) == Ok(tasks.len());
-                if is_done { transaction.commit().await? } else { transaction.rollback().await? }
+                if is_done {
+                    transaction.commit().await?;
+                } else {
+                    transaction.rollback().await?;
+                }
                 is_done
             }
         };

@@ -353,8 +353,8 @@ async fn has_tasks(transaction: &mut PgConnection, sql: &Statements) -> Result<b
     HasTasks.run(transaction, sql).await
 }
 
-/// Whether row-level security of one of the tables is not in force for all roles, the owner of the table included, although
-/// there is a policy.
+/// Whether row-level security of one of the tables is not in force for all roles, the owner of the table included,
+/// although there is a policy.
 async fn is_row_security_off(connection: &mut PgConnection, names: &Names) -> Result<bool, sqlx::Error> {
     let is_off = "select bool_or(not (c.relrowsecurity and c.relforcerowsecurity) \
         and exists (select from pg_policy as p where p.polrelid = c.oid and p.polname = $2 || '_owner')) \

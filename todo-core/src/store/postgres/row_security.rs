@@ -63,8 +63,8 @@ impl PostgresStore {
         Self { sql, ..self }
     }
 
-    /// Grants a role what a store needs, and nothing else: the schema, the tables, the functions, and reading the ledger
-    /// of migrations.
+    /// Grants a role what a store needs, and nothing else: the schema, the tables, the functions, and reading the
+    /// ledger of migrations.
     ///
     /// The connections of this store must be those of the table's owner. It is safe to call this in many processes at
     /// once. If the role has all of it already, this only reads: it takes no lock, since every role that may connect
@@ -158,8 +158,8 @@ const GRANT: &str = r#"
     grant execute on function {functions} to {role};
 "#;
 
-/// Whether a role has what [`GRANT`] grants on the tables of the schema `n`. `$role` is its oid with a comma, or nothing for
-/// the current one.
+/// Whether a role has what [`GRANT`] grants on the tables of the schema `n`. `$role` is its oid with a comma, or
+/// nothing for the current one.
 macro_rules! may_use_tables {
     ($role:literal) => {
         concat!(

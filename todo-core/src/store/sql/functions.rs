@@ -118,8 +118,8 @@ begin
     perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
 end $body$";
 
-// Moves all tasks of $1 to $2, as the statement does. Each step binds the owner whose rows it reads or writes. The owners are
-// locked in the order of their names.
+// Moves all tasks of $1 to $2, as the statement does. Each step binds the owner whose rows it reads or writes. The
+// owners are locked in the order of their names.
 const TRANSFER: &str = "returns table (moved bigint, remaining bigint) language plpgsql rows 1 as $body$
 declare
     former constant text := pg_catalog.current_setting('todo.user_id', true);
@@ -179,8 +179,8 @@ begin
 end $body$";
 
 impl Functions {
-    /// Makes the functions; and four more: one that runs any statement ([`run_template`](Self::run_template)), those that
-    /// need several statements, and the one that binds many owners.
+    /// Makes the functions; and four more: one that runs any statement ([`run_template`](Self::run_template)), those
+    /// that need several statements, and the one that binds many owners.
     pub(in crate::store) fn new<'a>(names: &Resolved, definitions: impl IntoIterator<Item = Definition<'a>>) -> Self {
         let mut functions: Vec<_> =
             definitions.into_iter().map(|definition| Function::new(names, &definition)).collect();

@@ -306,21 +306,23 @@ macro_rules! fields {
 }
 pub(in crate::store) use fields;
 
-/// Writes the operations for the connections of one database, which differ only in types, over which sqlx can be generic
-/// only with a page of bounds. These functions are its own: `arguments` makes arguments of values, `read_task` a task of a
-/// row, `id_list` and `text_list` one parameter of several values, and `selected_rows` runs a statement with filters.
+/// Writes the operations for the connections of one database, which differ only in types, over which sqlx can be
+/// generic only with a page of bounds. These functions are its own: `arguments` makes arguments of values, `read_task`
+/// a task of a row, `id_list` and `text_list` one parameter of several values, and `selected_rows` runs a statement
+/// with filters.
 macro_rules! operations {
     ($connection:ty) => {
         const _: () = {
             use $crate::{
                 Page, Summary, Task, TaskId, UserId,
                 store::{
-                    Change, Changes, Insertion, Read, Revision, SyncPoint,
+                    Change, Changes, Insertion, Read, Revision,
                     sql::{
                         columns::{Value, change_values, row_values},
                         operations::{
-                            ChangesSince, Count, Delete, Effect, Get, HasTasks, Insert, InsertOne, List, Operation, Ping,
-                            Repeated, Revisions, Summarize, Update, WhyNot, changes, page, read, repeated, summary,
+                            ChangesSince, Count, Delete, Effect, Get, HasTasks, Insert, InsertOne, List, Operation,
+                            Ping, Repeated, Revisions, Summarize, Update, WhyNot, changes, page, read, repeated,
+                            summary,
                         },
                         selection::Selections,
                         statements::Statements,
@@ -522,22 +524,33 @@ macro_rules! operations {
                     connection: &mut $connection,
                     sql: &Statements,
                 ) -> Result<Option<Changes>, sqlx::Error> {
-                    let SyncPoint { revision, id, .. } = self.since.unwrap_or_default();
+                    let from = self.since.unwrap_or_default();
+                    // After the greatest id with a revision there is none.
+                    let after = |revision: Revision, id: Option<TaskId>| {
+                        (revision.get(), id.map_or(uuid::Uuid::max(), TaskId::as_uuid))
+                    };
+                    // Deletions from before the client began do not concern it, and none a client that begins now.
+                    let deleted = match self.since {
+                        None => after(Revision::new(i64::MAX), None),
+                        Some(since) if since.revision < since.begun => after(since.begun, None),
+                        Some(since) => after(since.revision, since.id),
+                    };
+                    let (revision, id) = after(from.revision, from.id);
                     let rows = sqlx::query(sql.call.changes.clone())
                         .bind(self.owner.as_str())
-                        .bind(revision.get())
-                        // After the greatest id with this revision there is none.
-                        .bind(id.map_or(uuid::Uuid::max(), TaskId::as_uuid))
+                        .bind(revision)
+                        .bind(id)
                         .bind(i64::from(self.limit.get()) + 1)
-                        // A client that begins with nothing needs no deletions.
-                        .bind(self.since.map(|since| since.begun.get()))
+                        .bind(deleted.0)
+                        .bind(deleted.1)
                         .fetch_all(connection)
                         .await?;
                     let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
                     let (revision, purged) = (first.try_get(0)?, first.try_get(1)?);
                     let mut found = Vec::with_capacity(rows.len());
                     for row in &rows {
-                        let (Some(revision), Some(is_gone)) = (row.try_get(2)?, row.try_get::<Option<bool>, _>(3)?) else {
+                        let (Some(revision), Some(is_gone)) = (row.try_get(2)?, row.try_get::<Option<bool>, _>(3)?)
+                        else {
                             continue;
                         };
                         let id = TaskId::from(row.try_get::<uuid::Uuid, _>(4)?);

@@ -11,7 +11,9 @@ use super::{
     names::{Dialect, Resolved},
 };
 use crate::{
-    DueBound, DueFilter, ListName, Sort, SortKey, Tag, TaskFilter, TaskQuery, clock::Timestamp, store::{Revision, TaskChange},
+    DueBound, DueFilter, ListName, Sort, SortKey, Tag, TaskFilter, TaskQuery,
+    clock::Timestamp,
+    store::{Revision, TaskChange},
 };
 
 /// The numbers of the parameters, with their types. 1 is the owner.
@@ -192,7 +194,10 @@ impl Selections {
         };
         let text = if pieces.is_sqlite() {
             let nothing = columns::no_columns(self.dialect);
-            format!("{}select revision, null, {nothing} from owner union all select null, * from ({text})", self.revision)
+            format!(
+                "{}select revision, null, {nothing} from owner union all select null, * from ({text})",
+                self.revision
+            )
         } else {
             let columns = columns::selected_columns("t.");
             format!("{}select o.revision, {columns} from owner as o left join ({text}) as t on true", self.revision)
@@ -226,8 +231,8 @@ impl Selections {
         values
     }
 
-    /// The statement that returns the revision of the owner, and how many tasks a filter means if it is not the one that
-    /// is known.
+    /// The statement that returns the revision of the owner, and how many tasks a filter means if it is not the one
+    /// that is known.
     pub(in crate::store) fn count(&self, filter: &TaskFilter) -> SqlStr {
         let pieces = self.pieces();
         let known = pieces.parameter(number::KNOWN_IN_COUNT);
@@ -259,8 +264,8 @@ impl Selections {
         filter_values(owner, filter)
     }
 
-    /// The statement that changes tasks, without those that would stay as they are: it affects one row for each task that
-    /// gets another value. In PostgreSQL it needs the lock before it.
+    /// The statement that changes tasks, without those that would stay as they are: it affects one row for each task
+    /// that gets another value. In PostgreSQL it needs the lock before it.
     pub(in crate::store) fn update(&self, filter: &TaskFilter) -> String {
         let pieces = self.pieces();
         let parameters = columns::change_parameters();
@@ -307,11 +312,8 @@ impl Selections {
         let text = format!("{}{}", self.delete, pieces.filter(filter));
         #[cfg(feature = "postgres")]
         if self.dialect == Dialect::Postgres {
-            let text = format!(
-                "{}, gone as ({text}{} returning 1) select count(*) from gone",
-                self.lock,
-                columns::IS_LOCKED
-            );
+            let text =
+                format!("{}, gone as ({text}{} returning 1) select count(*) from gone", self.lock, columns::IS_LOCKED);
             return self.finish(text, &|| "count bigint".to_owned());
         }
         self.finish(text, &String::new)

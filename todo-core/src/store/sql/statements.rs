@@ -79,33 +79,36 @@ statements! {
 #[cfg(feature = "postgres")]
 statements! {
     /// The statements that serve many calls at once.
+    #[expect(clippy::struct_field_names, reason = "these are also the names in the tables of tests")]
     Batches { get_many, list_many, list_completed_many, insert_many, update_many, delete_many }
 }
 
 // No statement fails on purpose: in PostgreSQL a failed statement aborts the transaction, which may be the host's.
 //
-// In PostgreSQL each statement that writes locks the row of the owner first (`{locked}`, which `{is_locked}` makes it wait
-// for), and then tasks: a trigger alone would lock the task first, and statements that lock in different orders wait for
-// each other. A statement that has waited for the owner sees what was committed before it began, and the last version of
-// the rows that it locks itself.
+// In PostgreSQL each statement that writes locks the row of the owner first (`{locked}`, which `{is_locked}` makes it
+// wait for), and then tasks: a trigger alone would lock the task first, and statements that lock in different orders
+// wait for each other. A statement that has waited for the owner sees what was committed before it began, and the last
+// version of the rows that it locks itself.
 
-// The parameters are the columns in their order, then the key of the request, the place of the task in it, its digest, and
-// the number of tasks that the owner may have.
+// The parameters are the columns in their order, then the key of the request, the place of the task in it, its digest,
+// and the number of tasks that the owner may have. A key is known if any task of its request is, even if the first is
+// not.
 const INSERT: &str = "{counted}insert into {tasks} ({all}, request_key, request_place, request_digest) \
-    select {row}, {request} where {max} is null or coalesce({count}, 0) < {max} on conflict do nothing";
+    select {row}, {request} where ({max} is null or coalesce({count}, 0) < {max}) \
+    and (coalesce({place}, 1) <> 0 or {is_new}) on conflict do nothing";
 
 // $2 the key of a request. What is left of deleted tasks has no title.
-const REQUESTED: &str = "select request_digest, request_place, {columns} from {tasks} where user_id = $1 and request_key = $2 \
-    union all select request_digest, request_place, id, {nothing} from {deleted} where user_id = $1 and request_key = $2";
+const REQUESTED: &str = "select request_digest, request_place, {columns} from {tasks} where user_id = $1 and {is_request} \
+    union all select request_digest, request_place, id, {nothing} from {deleted} where user_id = $1 and {is_request}";
 
 // $2 the ids. Whether one of them exists, and the number of tasks.
-const TAKEN: &str = "select exists (select 1 from {tasks} where user_id = $1 and id {in_ids}), \
+const TAKEN: &str = "select exists ({taken}), \
     coalesce((select tasks from {owners} where user_id = $1), 0)";
 
 const GET: &str = "select {columns} from {tasks} where user_id = $1 and id = $2";
 
-// Lists, counts and summaries begin with the revision of the owner, and read no task if it is the one that is known. A list
-// without tasks is one row without an id.
+// Lists, counts and summaries begin with the revision of the owner, and read no task if it is the one that is known. A
+// list without tasks is one row without an id.
 
 // $2 the newest id, $3 the number of rows, $4 the revision that is known.
 #[cfg(feature = "postgres")]
@@ -127,15 +130,15 @@ const SQLITE_LIST: &str = "select {revision}, null, {nothing} union all select n
     select {columns} from {tasks} where user_id = $1 and id <= $2 order by id desc \
     limit case when {revision} is distinct from $4 then $3 else 0 end)";
 
-// Without statistics SQLite (3.51) assumes that every other task is completed, and reads all tasks by their key until a page
-// is full instead of using the index for this.
+// Without statistics SQLite (3.51) assumes that every other task is completed, and reads all tasks by their key until a
+// page is full instead of using the index for this.
 #[cfg(feature = "sqlite")]
 const SQLITE_LIST_COMPLETED: &str = "select {revision}, null, {nothing} union all select null, {columns} from (\
     select {columns} from {tasks} where user_id = $1 and unlikely(completed = $5) and id <= $2 order by id desc \
     limit case when {revision} is distinct from $4 then $3 else 0 end)";
 
-// The kind of the group (0: a list or none, 1: a tag), its name, the number of its tasks and of those that are open. The
-// first row (kind 2) has the revision instead. $2 the revision that is known.
+// The kind of the group (0: a list or none, 1: a tag), its name, the number of its tasks and of those that are open.
+// The first row (kind 2) has the revision instead. $2 the revision that is known.
 #[cfg(feature = "postgres")]
 const SUMMARY: &str = "{owner}select cast(2 as bigint) as kind, cast(null as text) as name, revision as total, cast(0 as bigint) as open \
     from owner \
@@ -155,10 +158,11 @@ const SQLITE_SUMMARY: &str = "select 2, null, {revision}, 0 \
     where o.user_id = $1 and o.revision is distinct from $2 and t.user_id = $1 group by tag.value";
 
 // $3 now, then the parameters of the change.
-const UPDATE: &str = "{locked}update {tasks} set {assignments} where user_id = $1 and id = $2{is_locked} returning {columns}";
+const UPDATE: &str =
+    "{locked}update {tasks} set {assignments} where user_id = $1 and id = $2{is_locked} returning {columns}";
 
-// The parameters of an update, then those of the precondition. The task is locked before it is compared, so that it is the
-// last version. Returns whether the change was made, and the task.
+// The parameters of an update, then those of the precondition. The task is locked before it is compared, so that it is
+// the last version. Returns whether the change was made, and the task.
 #[cfg(feature = "postgres")]
 const UPDATE_IF: &str = "{locked_and}found as materialized (\
         select * from {tasks} where user_id = $1 and id = $2{is_locked} for no key update\
@@ -185,8 +189,8 @@ const DELETE_IF: &str = "{locked_and}found as materialized (\
     ) \
     select exists (select from removed) as done, {columns} from found";
 
-// The trigger leaves nothing of the tasks of an owner who has no row. The owner is locked before in a statement of its own,
-// so that this one sees the tasks that were committed meanwhile.
+// The trigger leaves nothing of the tasks of an owner who has no row. The owner is locked before in a statement of its
+// own, so that this one sees the tasks that were committed meanwhile.
 #[cfg(feature = "postgres")]
 const ERASE: &str = "with owner as (delete from {owners} where user_id = $1), gone as (delete from {deleted} where user_id = $1) \
     delete from {tasks} where user_id = $1";
@@ -203,9 +207,9 @@ const ERASE_OWNER: &str = "delete from {owners} where user_id = $1";
 #[cfg(feature = "sqlite")]
 const ERASE_DELETED: &str = "delete from {deleted} where user_id = $1";
 
-// $1 the owner, $2 the new owner. Both owners are locked before, in the order of their names. The tasks are locked, too, so
-// that the copies contain the last change of a transaction of the host. Tasks whose id the new owner has stay. Returns the
-// numbers of tasks that were moved and that stay.
+// $1 the owner, $2 the new owner. Both owners are locked before, in the order of their names. The tasks are locked,
+// too, so that the copies contain the last change of a transaction of the host. Tasks whose id the new owner has stay.
+// Returns the numbers of tasks that were moved and that stay.
 #[cfg(feature = "postgres")]
 const TRANSFER: &str = "with source as materialized (\
         select {copied} from {tasks} where user_id = $1 order by id for update\
@@ -234,8 +238,8 @@ const TRANSFER_DELETE: &str =
 #[cfg(feature = "sqlite")]
 const TRANSFER_COUNT: &str = "select count(*) from {tasks} where user_id = $1";
 
-// The changes after a revision ($2) and an id ($3), $4 of them; of the deletions those after $5. Each row has the revision
-// of the owner and the one up to which deletions were forgotten; without a change, that is all.
+// The changes after a revision ($2) and an id ($3), $4 of them; of the deletions those after $5 and $6. Each row has
+// the revision of the owner and the one up to which deletions were forgotten; without a change, that is all.
 const CHANGES: &str = "with owner as materialized (\
         select coalesce((select revision from {owners} where user_id = $1), 0) as revision, \
             coalesce((select purged from {owners} where user_id = $1), 0) as purged\
@@ -246,7 +250,7 @@ const CHANGES: &str = "with owner as materialized (\
             where user_id = $1 and (revision, id) > ($2, $3) order by revision, id limit $4\
         ) as t union all select * from (\
             select revision, true as gone, id, {nothing} from {deleted} \
-            where user_id = $1 and revision > $5 and (revision, id) > ($2, $3) order by revision, id limit $4\
+            where user_id = $1 and (revision, id) > ($5, $6) order by revision, id limit $4\
         ) as d order by revision, id limit $4\
     ) as c on true";
 
@@ -292,13 +296,13 @@ const HAS_TASKS: &str = "select exists (select 1 from {tasks})";
 #[cfg(feature = "sqlite")]
 const LOCK: &str = "delete from {tasks} where false";
 
-// Several tasks of one owner. $1 the owner, then the other columns as arrays, then the key of the request, its digest, and
-// the number of tasks that the owner may have. The caller rolls back if not all are added.
+// Several tasks of one owner. $1 the owner, then the other columns as arrays, then the key of the request, its digest,
+// and the number of tasks that the owner may have. The caller rolls back if not all are added.
 #[cfg(feature = "postgres")]
 const INSERT_ALL: &str = "{counted}insert into {tasks} ({all}, request_key, request_place, request_digest) \
     select $1, {unnested}, {request_of_all} from unnest({arrays_of_all}) with ordinality as k ({copied}, n) \
-    where {max_of_all} is null or coalesce({count}, 0) + cardinality($2) <= {max_of_all} \
-    order by k.n on conflict do nothing";
+    where ({max_of_all} is null or coalesce({count}, 0) + cardinality($2) <= {max_of_all}) \
+    and ({key} is null or {is_new}) order by k.n on conflict do nothing";
 
 // Batches: the parameters of the calls are arrays, and `n` is the position of a call in them. Each row contains its
 // owner, which the caller compares. `lateral` and `offset 0` make the planner use one index search for each call.
@@ -324,8 +328,8 @@ const LIST_COMPLETED_MANY: &str = "select k.n, coalesce(o.revision, 0), t.user_i
     left join lateral (select * from {tasks} as t where t.user_id = k.user_id and t.completed = k.completed and t.id <= k.newest \
         and coalesce(o.revision, 0) is distinct from k.known order by t.id desc limit k.rows) as t on true";
 
-// Owners and tasks that another transaction has locked are left out, and so are owners who have no row yet, so that only
-// the calls for these have to wait.
+// Owners and tasks that another transaction has locked are left out, and so are owners who have no row yet, so that
+// only the calls for these have to wait.
 #[cfg(feature = "postgres")]
 const INSERT_MANY: &str = "with k as materialized (select * from unnest({arrays}, {max_array}::bigint[]) with ordinality as k ({all}, max, n)), \
     free as materialized (\
@@ -389,7 +393,17 @@ impl Parts {
             ("own_columns", columns::selected_columns(&own)),
             ("row", row.collect::<Vec<_>>().join(", ")),
             ("request", [next(1), next(2), next(3)].join(", ")),
+            ("key", next(1)),
+            ("place", next(2)),
             ("max", next(4)),
+            (
+                "is_new",
+                resolved.render_with(
+                    "(not exists (select 1 from {tasks} where user_id = $1 and request_key = {key}) \
+                     and not exists (select 1 from {deleted} where user_id = $1 and request_key = {key}))",
+                    &[("key", &next(1))],
+                ),
+            ),
             ("assignments", columns::update(dialect, "", numbered).assignments),
         ];
         match dialect {
@@ -405,7 +419,14 @@ impl Parts {
                 let revision = resolved.render("coalesce((select revision from {owners} where user_id = $1), 0)");
                 parts.extend([
                     ("greatest", "max".to_owned()),
-                    ("in_ids", "in (select unhex(value) from json_each($2))".to_owned()),
+                    (
+                        "taken",
+                        resolved.render(
+                            "select 1 from {tasks} where user_id = $1 and id in (select unhex(value) from json_each($2))",
+                        ),
+                    ),
+                    // Without statistics SQLite would read all tasks of the owner by their key.
+                    ("is_request", "unlikely(request_key = $2)".to_owned()),
                     ("moves", "(select unhex(key) as id, value as position from json_each($2)) as k".to_owned()),
                     ("moved", String::new()),
                     (
@@ -440,11 +461,18 @@ impl Parts {
             "{locked}, moved as materialized (select version from {} where user_id = $1 and id = $5{is_locked} for no key update) ",
             resolved.tasks
         );
-        let counted =
-            "with owner as materialized (select tasks from {owners} where user_id = $1 for no key update) ";
+        let counted = "with owner as materialized (select tasks from {owners} where user_id = $1 for no key update) ";
         vec![
             ("greatest", "greatest".to_owned()),
-            ("in_ids", "= any ($2::uuid[])".to_owned()),
+            (
+                "taken",
+                // One search of the key for each id, in every plan.
+                resolved.render(
+                    "select from unnest($2::uuid[]) as k (id) cross join lateral \
+                     (select from {tasks} as t where t.user_id = $1 and t.id = k.id offset 0) as t",
+                ),
+            ),
+            ("is_request", "request_key = $2".to_owned()),
             ("moves", "unnest($2::uuid[], $3::text[]) as k (id, position)".to_owned()),
             ("moved", moved),
             ("moved_version", "(select version from moved)".to_owned()),
@@ -487,7 +515,10 @@ impl Parts {
             ("cast", casted(0)),
             ("unnested", casted(1)),
             // The place in an array of a request.
-            ("request_of_all", format!("{key}, case when {key} is not null then cast(k.n - 1 as smallint) end, {digest}")),
+            (
+                "request_of_all",
+                format!("{key}, case when {key} is not null then cast(k.n - 1 as smallint) end, {digest}"),
+            ),
             ("max_of_all", max),
             ("change_arrays", change_arrays.collect::<Vec<_>>().join(", ")),
             ("change_names", names.join(", ")),
@@ -595,7 +626,7 @@ impl Statements {
             definition("delete_if", delete_if, Rows::Outcomes, postgres.delete_if.as_str()),
             definition(
                 "changes",
-                vec!["text", "bigint", "uuid", "bigint", "bigint"],
+                vec!["text", "bigint", "uuid", "bigint", "bigint", "uuid"],
                 Rows::Changes,
                 call.changes.as_str(),
             ),
@@ -612,14 +643,9 @@ impl Statements {
             #[cfg(feature = "postgres")]
             Dialect::Postgres => (LIST, LIST_COMPLETED, SUMMARY, ERASE, TRANSFER, REVISIONS),
             #[cfg(feature = "sqlite")]
-            Dialect::Sqlite => (
-                SQLITE_LIST,
-                SQLITE_LIST_COMPLETED,
-                SQLITE_SUMMARY,
-                SQLITE_ERASE,
-                TRANSFER_COPY,
-                SQLITE_REVISIONS,
-            ),
+            Dialect::Sqlite => {
+                (SQLITE_LIST, SQLITE_LIST_COMPLETED, SQLITE_SUMMARY, SQLITE_ERASE, TRANSFER_COPY, SQLITE_REVISIONS)
+            }
         };
         Self {
             #[cfg(feature = "postgres")]

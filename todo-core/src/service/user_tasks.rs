@@ -1,235 +1,19 @@
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use tracing::Instrument as _;
 
+use super::TodoService;
 use crate::{
-    Error, InvalidValue, Limit, Metadata, NewTask, Page, Patch, Position, Sort, Summary, Task, TaskFilter, TaskId,
-    TaskPatch, TaskQuery, TaskReplacement, UserId,
-    clock::{Clock, IdGenerator, SystemClock, Timestamp, UuidV7},
-    event::{Hook, TaskEvent},
+    Error, InvalidValue, Limit, Metadata, NewTask, Page, Patch, Position, Summary, Task, TaskFilter, TaskId, TaskPatch,
+    TaskQuery, TaskReplacement, UserId,
+    clock::Timestamp,
+    event::TaskEvent,
     store::{
         BulkResult, Changes, Completion, Creation, Insertion, LONG_LIST, Outcome, Precondition, Read, Request,
-        Revision, StoreError, SyncPoint, TaskChange, TaskStore, Transfer,
+        Revision, StoreError, SyncPoint, TaskChange, Transfer,
     },
-    user_limits::{Access, NoSlot, Slot, UserLimiter, UserLimits},
+    user_limits::{Access, NoSlot, Slot},
 };
-
-/// Calls the store in a tracing span of its own.
-macro_rules! traced {
-    ($operation:literal, $call:expr) => {
-        $call.instrument(tracing::debug_span!(target: "todo_core::store", "store", operation = $operation)).await
-    };
-}
-
-/// The operations on tasks, over any store.
-///
-/// Every operation belongs to a user: [`for_user`](Self::for_user) returns that user's [`UserTasks`]. Cloning is cheap,
-/// and clones share the store.
-///
-/// At most a few calls of the same user are in the store at once; see [`UserLimits`]. So a user who sends very many
-/// requests delays their own requests, and not those of other users. Only calls that wait for this limit need a runtime
-/// of tokio with its timer.
-#[derive(Clone, Debug)]
-pub struct TodoService {
-    store: Arc<dyn TaskStore>,
-    clock: Arc<dyn Clock>,
-    ids: Arc<dyn IdGenerator>,
-    limiter: Option<Arc<UserLimiter>>,
-    max_tasks: Option<u64>,
-    writes: Arc<Writes>,
-    hook: Hook,
-}
-
-impl TodoService {
-    /// Creates a service over a store, with the system clock and ids of UUID version 7.
-    pub fn new(store: impl TaskStore + 'static) -> Self {
-        Self {
-            store: Arc::new(store),
-            clock: Arc::new(SystemClock),
-            ids: Arc::new(UuidV7::shared()),
-            limiter: Some(Arc::new(UserLimiter::new(UserLimits::default()))),
-            max_tasks: Some(Self::MAX_TASKS_PER_USER),
-            writes: Arc::default(),
-            hook: Hook::default(),
-        }
-    }
-
-    /// Returns a service with the clock and the id generator of this one, over another store.
-    ///
-    /// With a store that joins a transaction of the host, such as `PostgresInTransaction`, tasks are written in that
-    /// transaction.
-    ///
-    /// The new service has no [`UserLimits`]. The transaction may hold a lock on a task that other calls of the same
-    /// user wait for. If its own calls then waited for those calls, neither would continue. The transaction uses a
-    /// connection of the host, which the host limits. For a store with connections of its own, add the limits with
-    /// [`with_user_limits`](Self::with_user_limits).
-    ///
-    /// The new service has no [observer](Self::with_observer) either, since the transaction may be rolled back. To
-    /// report its changes, collect the events, and call [`observe`](Self::observe) after the commit.
-    #[must_use]
-    pub fn with_store(&self, store: impl TaskStore + 'static) -> Self {
-        Self { store: Arc::new(store), limiter: None, hook: Hook::default(), ..self.clone() }
-    }
-
-    /// Sets how many calls of one user may be in the store at once, or removes that limit with `None`.
-    ///
-    /// The returned service and its clones share one count of the calls, and share it with no other service.
-    #[must_use]
-    pub fn with_user_limits(mut self, limits: impl Into<Option<UserLimits>>) -> Self {
-        self.limiter = limits.into().map(|limits| Arc::new(UserLimiter::new(limits)));
-        self
-    }
-
-    /// Sets a function that is called after each change of tasks: for notifications, a search index, an audit log or
-    /// counters of the host. A second call replaces the first function.
-    ///
-    /// - It is called when the store has made the change, before the operation returns, and in the same task. The
-    ///   events of one task come in the order of its changes, if one process makes them and the service has
-    ///   [`UserLimits`].
-    /// - A change is reported at most once. It is not reported if the process ends at that moment; if the future of the
-    ///   call is dropped, for example because a client has disconnected; or if the store returns an error although it
-    ///   has made the change ([`StoreError::may_have_happened`]). Code that must not miss a change reads the tasks, or
-    ///   writes in [the same transaction](Self::with_store).
-    /// - A call that changes nothing is not reported, such as one that completes a completed task. An exception: such a
-    ///   call may be reported if the clock of this process is behind the time of the last change.
-    /// - A bulk change is one event. Changes by other processes and by SQL are not reported.
-    /// - An update that completes a task and may change other fields takes a second round trip to the store: the task
-    ///   is read before, to tell [`Completed`](TaskEvent::Completed) from [`Changed`](TaskEvent::Changed).
-    ///
-    /// The caller waits for the function. To do slow work, send the event to a queue. If the function panics, so does
-    /// the operation, although the change was made.
-    ///
-    /// ```
-    /// use todo_core::{NewTask, TaskEvent, Title, TodoService, UserId, store::MemoryStore};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let (sender, events) = std::sync::mpsc::channel();
-    /// let service = TodoService::new(MemoryStore::new()).with_observer(move |event| {
-    ///     let _ = sender.send(event); // fails only if nothing receives
-    /// });
-    ///
-    /// let tasks = service.for_user(UserId::new("ann")?);
-    /// let task = tasks.create(NewTask::new(Title::new("Buy milk")?)).await?;
-    /// tasks.set_completed(task.id, true).await?;
-    ///
-    /// assert!(matches!(events.recv()?, TaskEvent::Created { tasks, .. } if tasks[0] == task));
-    /// assert!(matches!(events.recv()?, TaskEvent::Completed { task: done, .. } if done.id == task.id));
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn with_observer(mut self, observer: impl Fn(TaskEvent) + Send + Sync + 'static) -> Self {
-        self.hook = Hook::new(observer);
-        self
-    }
-
-    /// Calls the [observer](Self::with_observer) of this service, if it has one: for changes that the host has made in
-    /// its own transaction, after the commit.
-    ///
-    /// ```
-    /// use todo_core::{Error, NewTask, TodoService, UserId, store::TaskStore};
-    ///
-    /// async fn create(service: &TodoService, in_transaction: impl TaskStore + 'static, ann: UserId, task: NewTask) -> Result<(), Error> {
-    ///     let (sender, events) = std::sync::mpsc::channel();
-    ///     let tasks = service.with_store(in_transaction).with_observer(move |event| {
-    ///         let _ = sender.send(event);
-    ///     });
-    ///     tasks.for_user(ann).create(task).await?;
-    ///     // Commit the transaction here.
-    ///     events.try_iter().for_each(|event| service.observe(event));
-    ///     Ok(())
-    /// }
-    /// ```
-    pub fn observe(&self, event: TaskEvent) {
-        self.hook.call(|| event);
-    }
-
-    /// Returns this service with another clock.
-    #[must_use]
-    pub fn with_clock(mut self, clock: impl Clock + 'static) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
-
-    /// Returns this service with another id generator.
-    #[must_use]
-    pub fn with_ids(mut self, ids: impl IdGenerator + 'static) -> Self {
-        self.ids = Arc::new(ids);
-        self
-    }
-
-    /// The store itself. A call on the `Arc`, which is a store too, would allocate one more future.
-    fn store(&self) -> &dyn TaskStore {
-        &*self.store
-    }
-
-    /// The number of tasks that a user may have by default.
-    pub const MAX_TASKS_PER_USER: u64 = 10_000;
-
-    /// Sets the number of tasks that a user may have ([`MAX_TASKS_PER_USER`](Self::MAX_TASKS_PER_USER) by default), or
-    /// `None` for no limit. Tasks that are created at the same time may exceed it.
-    #[must_use]
-    pub fn with_quota(mut self, max_tasks: impl Into<Option<u64>>) -> Self {
-        self.max_tasks = max_tasks.into();
-        self
-    }
-
-    /// Returns the tasks of this user. There is no other way to access tasks.
-    #[must_use]
-    pub fn for_user(&self, user_id: UserId) -> UserTasks<'_> {
-        UserTasks { service: self, owner: user_id, precondition: Precondition::default() }
-    }
-
-    /// Checks that the store responds, for a readiness probe.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Store`] if it does not.
-    pub async fn ping(&self) -> Result<(), Error> {
-        Ok(traced!("ping", self.store().ping())?)
-    }
-
-    /// Whether the store accepts no writes at present: the last write that says something about it has failed with
-    /// [`StoreError::NotWritable`], because the database is read-only or its disk is full. A write that has changed
-    /// nothing says nothing. Clones share this.
-    ///
-    /// The readiness probe reports it as `"writes": "failing"` and does not fail, since reads work.
-    #[must_use]
-    pub fn writes_are_failing(&self) -> bool {
-        self.writes.are_failing.load(Relaxed)
-    }
-}
-
-/// What is known about the writes of the store.
-#[derive(Debug, Default)]
-struct Writes {
-    are_failing: AtomicBool,
-}
-
-impl Writes {
-    /// Notes the result of a write, and whether it has changed something.
-    fn note<T>(&self, result: Result<T, StoreError>, has_changed: impl FnOnce(&T) -> bool) -> Result<T, StoreError> {
-        match &result {
-            Err(StoreError::NotWritable(cause)) if !self.are_failing.swap(true, Relaxed) => {
-                tracing::error!(target: "todo_core::store", %cause, "the database accepts no writes; reads go on");
-            }
-            Ok(output)
-                if self.are_failing.load(Relaxed) && has_changed(output) && self.are_failing.swap(false, Relaxed) =>
-            {
-                tracing::info!(target: "todo_core::store", "the database accepts writes again");
-            }
-            _ => {}
-        }
-        result
-    }
-}
 
 /// A change of one or more tasks from a patch, with the metadata merged.
 fn patch_change(patch: TaskPatch, metadata: Option<Metadata>) -> TaskChange {
@@ -247,14 +31,14 @@ fn patch_change(patch: TaskPatch, metadata: Option<Metadata>) -> TaskChange {
 }
 
 /// How often a change is tried that depends on what was read before.
-const ATTEMPTS: usize = 5;
+pub(super) const ATTEMPTS: usize = 5;
 
-fn changes_all_the_time() -> Error {
+pub(super) fn changes_all_the_time() -> Error {
     StoreError::Unavailable("other calls change the task all the time".into()).into()
 }
 
 /// The answer of a read that knew no revision.
-fn value<T: Default>(read: Read<T>) -> T {
+pub(super) fn value<T: Default>(read: Read<T>) -> T {
     match read {
         Read::Changed { value, .. } => value,
         Read::Unchanged => T::default(),
@@ -269,65 +53,15 @@ fn done<T>(outcome: Outcome<T>) -> Result<T, Error> {
     }
 }
 
-/// Where to move a task in the manual order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Right before this task.
-    Before(TaskId),
-    /// Right after this task.
-    After(TaskId),
-    /// Before all other tasks.
-    First,
-    /// After all other tasks.
-    Last,
-}
-
-/// Positions longer than this are avoided, so that the limit of [`Position::MAX_CHARS`] is never reached.
-const LONG_POSITION: usize = 80;
-
-/// The positions to set so that a task comes between `before` and `after`, which are both in the order of their distance.
-/// Neighbours are spaced anew only if there is no room between the closest. `None` if there is none in what is known;
-/// `known` is the number of neighbours that was asked for on each side.
-fn spaced(task: &Task, before: &[Task], after: &[Task], known: usize) -> Option<Vec<(TaskId, Position)>> {
-    let is_in_place = |low: Option<&Task>, high: Option<&Task>| {
-        let key = |task: &Task| (task.position.clone(), task.id);
-        low.is_none_or(|low| key(low) < key(task)) && high.is_none_or(|high| key(task) < key(high))
-    };
-    if is_in_place(before.first(), after.first()) {
-        return Some(Vec::new());
-    }
-    for moved in 0..=before.len() + after.len() {
-        for back in moved.saturating_sub(after.len())..=moved.min(before.len()) {
-            let forth = moved - back;
-            // The end of the list, or of what is known of it.
-            let is_unknown = |side: &[Task], count: usize| count == side.len() && side.len() + 1 >= known && count > 0;
-            if is_unknown(before, back) || is_unknown(after, forth) {
-                continue;
-            }
-            let (low, high) = (before.get(back), after.get(forth));
-            let positions =
-                Position::many_between(low.map(|task| &task.position), high.map(|task| &task.position), moved + 1);
-            let Some(positions) = positions else { continue };
-            if positions.iter().any(|position| position.as_str().len() > LONG_POSITION) {
-                continue;
-            }
-            let ids = before[..back].iter().rev().map(|task| task.id);
-            let ids = ids.chain([task.id]).chain(after[..forth].iter().map(|task| task.id));
-            return Some(ids.zip(positions).collect());
-        }
-    }
-    None
-}
-
 /// The tasks of one user, and the operations on them.
 ///
 /// Every operation fails with [`Error::Store`] if the store fails, and with [`Error::TooManyCalls`] if too many calls
 /// of the user are waiting (see [`UserLimits`]). The sections "Errors" of the methods list the other errors.
 #[derive(Clone, Debug)]
 pub struct UserTasks<'a> {
-    service: &'a TodoService,
-    owner: UserId,
-    precondition: Precondition,
+    pub(super) service: &'a TodoService,
+    pub(super) owner: UserId,
+    pub(super) precondition: Precondition,
 }
 
 /// Tasks that were created, or that the same request has created before.
@@ -355,8 +89,8 @@ impl UserTasks<'_> {
     /// let patch = TaskPatch { completed: Some(true), ..TaskPatch::default() };
     /// tasks.patch(task.id, patch.clone()).await?;
     ///
-    /// let still_open = tasks.only_if(Precondition::version(task.version));
-    /// assert!(matches!(still_open.patch(task.id, patch).await, Err(Error::PreconditionFailed { current }) if current.completed));
+    /// let still_open = tasks.only_if(Precondition::version(task.version)); assert!(matches!(still_open.patch(task.id,
+    /// patch).await, Err(Error::PreconditionFailed { current }) if current.completed));
     /// # Ok(())
     /// # }
     /// ```
@@ -485,12 +219,13 @@ impl UserTasks<'_> {
     /// The maximum number of tasks that one call creates.
     pub const MAX_BULK: usize = 100;
 
-    /// Adds tasks as they are, with their ids, times and versions, all or none: for a copy of a user's tasks. Their owner
-    /// becomes this user. Returns `false` and adds none, if this user has a task with one of the ids already, or if two
-    /// of the tasks have the same id.
+    /// Adds tasks as they are, with their ids, times and versions, all or none: for a copy of a user's tasks. Their
+    /// owner becomes this user. Returns `false` and adds none, if this user has a task with one of the ids already, or
+    /// if two of the tasks have the same id.
     ///
     /// ```
-    /// use todo_core::{Limit, NewTask, Sort, TaskQuery, Title, TodoService, UserId, api::task_from_json, store::MemoryStore};
+    /// use todo_core::{Limit, NewTask, Sort, TaskQuery, Title, TodoService, UserId, api::task_from_json,
+    /// store::MemoryStore};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -612,93 +347,6 @@ impl UserTasks<'_> {
         Ok(count)
     }
 
-    /// Moves a task to another place in the manual order ([`Sort::Position`]).
-    ///
-    /// The task gets a position between those of its new neighbours. Where there is no room between them, the fewest
-    /// neighbours get new positions too, each as a change of its own.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::TaskNotFound`]; [`Error::InvalidField`] `before` or `after`: this user has no such task, or it is the
-    /// task itself.
-    pub async fn move_to(&self, id: TaskId, place: Place) -> Result<Task, Error> {
-        let _slot = self.slot(Access::Write(id)).await?;
-        for _ in 0..ATTEMPTS {
-            if let Some(task) = self.try_to_move(id, place).await? {
-                return Ok(task);
-            }
-        }
-        Err(changes_all_the_time())
-    }
-
-    /// Moves a task. `None` if another call has changed it meanwhile.
-    async fn try_to_move(&self, id: TaskId, place: Place) -> Result<Option<Task>, Error> {
-        let store = self.service.store();
-        let task = self.current(id).await?;
-        let neighbours = async |sort: Sort, after: Option<&Task>, count: usize| {
-            let limit = u16::try_from(count).unwrap_or(Limit::MAX).min(Limit::MAX);
-            let mut query = TaskQuery::new().sort(sort).limit(Limit::new(limit).unwrap_or_default());
-            query.cursor = after.map(|task| query.cursor_after(task));
-            let mut found = Vec::new();
-            loop {
-                let page = value(traced!("list", store.list(&self.owner, &query, None))?);
-                found.extend(page.tasks.into_iter().filter(|task| task.id != id));
-                query.cursor = page.next;
-                if query.cursor.is_none() || found.len() >= count {
-                    return Ok::<_, Error>(found);
-                }
-            }
-        };
-        let anchor = async |field: &'static str, anchor: TaskId| {
-            let wrong = Error::InvalidField { field, reason: InvalidValue::NotOtherTask };
-            if anchor == id {
-                return Err(wrong);
-            }
-            traced!("get", store.get(&self.owner, anchor))?.ok_or(wrong)
-        };
-        // One more than is needed, since the task itself may be among them.
-        let mut window = 2;
-        loop {
-            let (before, after) = match place {
-                Place::First => (Vec::new(), neighbours(Sort::Position, None, window).await?),
-                Place::Last => (neighbours(Sort::PositionDescending, None, window).await?, Vec::new()),
-                Place::Before(other) => {
-                    let other = anchor("before", other).await?;
-                    let before = neighbours(Sort::PositionDescending, Some(&other), window).await?;
-                    let mut after = vec![other];
-                    after.extend(neighbours(Sort::Position, after.first(), window).await?);
-                    (before, after)
-                }
-                Place::After(other) => {
-                    let other = anchor("after", other).await?;
-                    let after = neighbours(Sort::Position, Some(&other), window).await?;
-                    let mut before = vec![other];
-                    before.extend(neighbours(Sort::PositionDescending, before.first(), window).await?);
-                    (before, after)
-                }
-            };
-            let Some(positions) = spaced(&task, &before, &after, window) else {
-                // With all tasks of the user there is always room, unless others change them all the time.
-                if before.len().max(after.len()) + 1 < window {
-                    return Err(StoreError::Unavailable("there is no room for the task at this place".into()).into());
-                }
-                window *= 4;
-                continue;
-            };
-            if positions.is_empty() {
-                return Ok(Some(task));
-            }
-            let now = self.service.clock.now();
-            let condition = (id, task.version);
-            let moved = traced!("reposition", store.reposition(&self.owner, &positions, condition, now));
-            let moved = self.service.writes.note(moved, |moved| !moved.is_empty())?;
-            for moved in &moved {
-                self.report_change(moved, false, now);
-            }
-            return Ok(moved.into_iter().find(|moved| moved.id == id));
-        }
-    }
-
     /// Replaces the content of a task.
     ///
     /// # Errors
@@ -739,7 +387,7 @@ impl UserTasks<'_> {
     }
 
     /// Returns the task, if the precondition is true of it.
-    async fn current(&self, id: TaskId) -> Result<Task, Error> {
+    pub(super) async fn current(&self, id: TaskId) -> Result<Task, Error> {
         let task = traced!("get", self.service.store().get(&self.owner, id))?.ok_or(Error::TaskNotFound)?;
         if self.precondition.is_met_by(&task) {
             Ok(task)
@@ -832,8 +480,8 @@ impl UserTasks<'_> {
         Ok(transfer)
     }
 
-    /// Returns what has changed since the client was at this point, or all tasks of the user from the beginning. `None` if
-    /// the client has to begin again.
+    /// Returns what has changed since the client was at this point, or all tasks of the user from the beginning. `None`
+    /// if the client has to begin again.
     ///
     /// # Errors
     ///
@@ -865,7 +513,7 @@ impl UserTasks<'_> {
     }
 
     /// Reports what has become of a task by an update at this time, if it has changed it.
-    fn report_change(&self, task: &Task, may_complete: bool, now: Timestamp) {
+    pub(super) fn report_change(&self, task: &Task, may_complete: bool, now: Timestamp) {
         // A task that the update has changed has this time or a later one.
         if task.updated_at < now {
             return;
@@ -881,7 +529,7 @@ impl UserTasks<'_> {
     }
 
     /// Waits until this user may have another call in the store.
-    async fn slot(&self, access: Access) -> Result<Option<Slot<'_>>, Error> {
+    pub(super) async fn slot(&self, access: Access) -> Result<Option<Slot<'_>>, Error> {
         let Some(limiter) = &self.service.limiter else { return Ok(None) };
         limiter.slot(&self.owner, access).await.map(Some).map_err(|no_slot| match no_slot {
             NoSlot::QueueFull => Error::TooManyCalls,

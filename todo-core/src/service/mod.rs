@@ -1,0 +1,232 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use tracing::Instrument as _;
+
+use crate::{
+    Error, UserId,
+    clock::{Clock, IdGenerator, SystemClock, UuidV7},
+    event::{Hook, TaskEvent},
+    store::{Precondition, StoreError, TaskStore},
+    user_limits::{UserLimiter, UserLimits},
+};
+
+/// Calls the store in a tracing span of its own.
+macro_rules! traced {
+    ($operation:literal, $call:expr) => {
+        $call.instrument(tracing::debug_span!(target: "todo_core::store", "store", operation = $operation)).await
+    };
+}
+
+mod moving;
+mod user_tasks;
+
+pub use moving::Place;
+pub use user_tasks::{Created, UserTasks};
+
+/// The operations on tasks, over any store.
+///
+/// Every operation belongs to a user: [`for_user`](Self::for_user) returns that user's [`UserTasks`]. Cloning is cheap,
+/// and clones share the store.
+///
+/// At most a few calls of the same user are in the store at once; see [`UserLimits`]. So a user who sends very many
+/// requests delays their own requests, and not those of other users. Only calls that wait for this limit need a runtime
+/// of tokio with its timer.
+#[derive(Clone, Debug)]
+pub struct TodoService {
+    store: Arc<dyn TaskStore>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdGenerator>,
+    limiter: Option<Arc<UserLimiter>>,
+    max_tasks: Option<u64>,
+    writes: Arc<Writes>,
+    hook: Hook,
+}
+
+impl TodoService {
+    /// Creates a service over a store, with the system clock and ids of UUID version 7.
+    pub fn new(store: impl TaskStore + 'static) -> Self {
+        Self {
+            store: Arc::new(store),
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(UuidV7::shared()),
+            limiter: Some(Arc::new(UserLimiter::new(UserLimits::default()))),
+            max_tasks: Some(Self::MAX_TASKS_PER_USER),
+            writes: Arc::default(),
+            hook: Hook::default(),
+        }
+    }
+
+    /// Returns a service with the clock and the id generator of this one, over another store.
+    ///
+    /// With a store that joins a transaction of the host, such as `PostgresInTransaction`, tasks are written in that
+    /// transaction.
+    ///
+    /// The new service has no [`UserLimits`]. The transaction may hold a lock on a task that other calls of the same
+    /// user wait for. If its own calls then waited for those calls, neither would continue. The transaction uses a
+    /// connection of the host, which the host limits. For a store with connections of its own, add the limits with
+    /// [`with_user_limits`](Self::with_user_limits).
+    ///
+    /// The new service has no [observer](Self::with_observer) either, since the transaction may be rolled back. To
+    /// report its changes, collect the events, and call [`observe`](Self::observe) after the commit.
+    #[must_use]
+    pub fn with_store(&self, store: impl TaskStore + 'static) -> Self {
+        Self { store: Arc::new(store), limiter: None, hook: Hook::default(), ..self.clone() }
+    }
+
+    /// Sets how many calls of one user may be in the store at once, or removes that limit with `None`.
+    ///
+    /// The returned service and its clones share one count of the calls, and share it with no other service.
+    #[must_use]
+    pub fn with_user_limits(mut self, limits: impl Into<Option<UserLimits>>) -> Self {
+        self.limiter = limits.into().map(|limits| Arc::new(UserLimiter::new(limits)));
+        self
+    }
+
+    /// Sets a function that is called after each change of tasks: for notifications, a search index, an audit log or
+    /// counters of the host. A second call replaces the first function.
+    ///
+    /// - It is called when the store has made the change, before the operation returns, and in the same task. The
+    ///   events of one task come in the order of its changes, if one process makes them and the service has
+    ///   [`UserLimits`].
+    /// - A change is reported at most once. It is not reported if the process ends at that moment; if the future of the
+    ///   call is dropped, for example because a client has disconnected; or if the store returns an error although it
+    ///   has made the change ([`StoreError::may_have_happened`]). Code that must not miss a change reads the tasks, or
+    ///   writes in [the same transaction](Self::with_store).
+    /// - A call that changes nothing is not reported, such as one that completes a completed task. An exception: such a
+    ///   call may be reported if the clock of this process is behind the time of the last change.
+    /// - A bulk change is one event. Changes by other processes and by SQL are not reported.
+    /// - An update that completes a task and may change other fields takes a second round trip to the store: the task
+    ///   is read before, to tell [`Completed`](TaskEvent::Completed) from [`Changed`](TaskEvent::Changed).
+    ///
+    /// The caller waits for the function. To do slow work, send the event to a queue. If the function panics, so does
+    /// the operation, although the change was made.
+    ///
+    /// ```
+    /// use todo_core::{NewTask, TaskEvent, Title, TodoService, UserId, store::MemoryStore};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (sender, events) = std::sync::mpsc::channel();
+    /// let service = TodoService::new(MemoryStore::new()).with_observer(move |event| {
+    ///     let _ = sender.send(event); // fails only if nothing receives
+    /// });
+    ///
+    /// let tasks = service.for_user(UserId::new("ann")?);
+    /// let task = tasks.create(NewTask::new(Title::new("Buy milk")?)).await?;
+    /// tasks.set_completed(task.id, true).await?;
+    ///
+    /// assert!(matches!(events.recv()?, TaskEvent::Created { tasks, .. } if tasks[0] == task));
+    /// assert!(matches!(events.recv()?, TaskEvent::Completed { task: done, .. } if done.id == task.id));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_observer(mut self, observer: impl Fn(TaskEvent) + Send + Sync + 'static) -> Self {
+        self.hook = Hook::new(observer);
+        self
+    }
+
+    /// Calls the [observer](Self::with_observer) of this service, if it has one: for changes that the host has made in
+    /// its own transaction, after the commit.
+    ///
+    /// ```
+    /// use todo_core::{Error, NewTask, TodoService, UserId, store::TaskStore};
+    ///
+    /// async fn create(service: &TodoService, in_transaction: impl TaskStore + 'static, ann: UserId, task: NewTask) ->
+    /// Result<(), Error> {
+    ///     let (sender, events) = std::sync::mpsc::channel();
+    ///     let tasks = service.with_store(in_transaction).with_observer(move |event| {
+    ///         let _ = sender.send(event);
+    ///     });
+    ///     tasks.for_user(ann).create(task).await?;
+    ///     // Commit the transaction here.
+    ///     events.try_iter().for_each(|event| service.observe(event));
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn observe(&self, event: TaskEvent) {
+        self.hook.call(|| event);
+    }
+
+    /// Returns this service with another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Returns this service with another id generator.
+    #[must_use]
+    pub fn with_ids(mut self, ids: impl IdGenerator + 'static) -> Self {
+        self.ids = Arc::new(ids);
+        self
+    }
+
+    /// The store itself. A call on the `Arc`, which is a store too, would allocate one more future.
+    fn store(&self) -> &dyn TaskStore {
+        &*self.store
+    }
+
+    /// The number of tasks that a user may have by default.
+    pub const MAX_TASKS_PER_USER: u64 = 10_000;
+
+    /// Sets the number of tasks that a user may have ([`MAX_TASKS_PER_USER`](Self::MAX_TASKS_PER_USER) by default), or
+    /// `None` for no limit. Tasks that are created at the same time may exceed it.
+    #[must_use]
+    pub fn with_quota(mut self, max_tasks: impl Into<Option<u64>>) -> Self {
+        self.max_tasks = max_tasks.into();
+        self
+    }
+
+    /// Returns the tasks of this user. There is no other way to access tasks.
+    #[must_use]
+    pub fn for_user(&self, user_id: UserId) -> UserTasks<'_> {
+        UserTasks { service: self, owner: user_id, precondition: Precondition::default() }
+    }
+
+    /// Checks that the store responds, for a readiness probe.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if it does not.
+    pub async fn ping(&self) -> Result<(), Error> {
+        Ok(traced!("ping", self.store().ping())?)
+    }
+
+    /// Whether the store accepts no writes at present: the last write that says something about it has failed with
+    /// [`StoreError::NotWritable`], because the database is read-only or its disk is full. A write that has changed
+    /// nothing says nothing. Clones share this.
+    ///
+    /// The readiness probe reports it as `"writes": "failing"` and does not fail, since reads work.
+    #[must_use]
+    pub fn writes_are_failing(&self) -> bool {
+        self.writes.are_failing.load(Relaxed)
+    }
+}
+
+/// What is known about the writes of the store.
+#[derive(Debug, Default)]
+struct Writes {
+    are_failing: AtomicBool,
+}
+
+impl Writes {
+    /// Notes the result of a write, and whether it has changed something.
+    fn note<T>(&self, result: Result<T, StoreError>, has_changed: impl FnOnce(&T) -> bool) -> Result<T, StoreError> {
+        match &result {
+            Err(StoreError::NotWritable(cause)) if !self.are_failing.swap(true, Relaxed) => {
+                tracing::error!(target: "todo_core::store", %cause, "the database accepts no writes; reads go on");
+            }
+            Ok(output)
+                if self.are_failing.load(Relaxed) && has_changed(output) && self.are_failing.swap(false, Relaxed) =>
+            {
+                tracing::info!(target: "todo_core::store", "the database accepts writes again");
+            }
+            _ => {}
+        }
+        result
+    }
+}
