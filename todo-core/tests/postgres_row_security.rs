@@ -450,6 +450,7 @@ async fn function(secured: &RowSecurityDatabase, operation: &str) -> String {
 /// owner.
 fn without_predicate(definition: &str) -> String {
     let weaker = definition
+        .replace("t.user_id = $1", "$1 is not null")
         .replace("user_id = $1", "$1 is not null")
         .replace("user_id = one", "one is not null")
         .replace("select $1, ", "select 'nobody', ")

@@ -199,7 +199,9 @@ async fn one_round_trip(wire: &Wire, store: PostgresStore) {
         service.ping().await.unwrap();
         called("ping");
         if warm {
-            assert!(calls.iter().all(|(_, round_trips)| *round_trips == 1), "{calls:?}");
+            // These are transactions.
+            let most = |name: &str| if ["erase", "transfer"].contains(&name) { 4 } else { 1 };
+            assert!(calls.iter().all(|(name, round_trips)| (1..=most(name)).contains(round_trips)), "{calls:?}");
         }
         warm = true;
     }
@@ -597,16 +599,17 @@ async fn a_batch_is_one_round_trip() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_task_delays_only_calls_for_this_task_in_a_batch() {
+async fn a_locked_task_delays_only_calls_for_its_owner_in_a_batch() {
     let database = todo_database().await;
     let pool = PgPool::connect(database.url()).await.unwrap();
     let options = PostgresOptions::default().lock_timeout(None).statement_timeout(None);
     let store = narrow(PostgresStore::connect_lazy(database.url(), &options).unwrap());
     let service = TodoService::new(store.clone());
     let held = ann(&service).create(new_task()).await.unwrap();
+    let of = |number: usize| service.for_user(UserId::new(format!("user {number}")).unwrap());
     let mut free = Vec::new();
-    for _ in 0..10 {
-        free.push(ann(&service).create(new_task()).await.unwrap());
+    for number in 0..10 {
+        free.push(of(number).create(new_task()).await.unwrap());
     }
     let mut transaction = pool.begin().await.unwrap();
     transaction
@@ -621,9 +624,9 @@ async fn a_locked_task_delays_only_calls_for_this_task_in_a_batch() {
         });
         let batches = store.status().batches;
         while store.status().batches == batches {
-            let toggled = futures_util::future::join_all(free.iter().map(|task| {
-                let service = service.clone();
-                async move { ann(&service).toggle(task.id).await }
+            let toggled = futures_util::future::join_all(free.iter().enumerate().map(|(number, task)| {
+                let tasks = of(number);
+                async move { tasks.toggle(task.id).await }
             }));
             for task in tokio::time::timeout(Duration::from_secs(20), toggled).await.expect("other calls do not wait") {
                 task.unwrap();
@@ -652,6 +655,10 @@ async fn writes_to_locked_tasks_delay_no_others() {
         locked.push((tasks.create(new_task()).await.unwrap().id, tasks));
     }
     transaction.execute(r#"select 1 from "todo"."tasks" for update"#).await.unwrap();
+    // The first task of an owner is not part of a batch, and would wait.
+    for number in 0..20 {
+        of(format!("other {number}")).create(new_task()).await.unwrap();
+    }
     let pause = Duration::from_millis(100);
     let blocked = futures_util::future::join_all((0..).zip(&locked).map(async |(number, (id, tasks))| {
         // Each is sent alone.

@@ -36,8 +36,8 @@ const WITHOUT_OWNER: [&str; 3] = ["has_tasks", "lock", "ping"];
 
 /// Owners and what takes their place, so that the parameter stays.
 const OWNERS: [(&str, &str); 6] = [
+    ("array[$1, $2]", "array['nobody', $1, $2]"),
     ("user_id = $1", "cast($1 as text) is not null"),
-    ("user_id = $2", "cast($2 as text) is not null"),
     ("user_id = k.user_id", "k.user_id is not null"),
     ("user_id = k.value", "k.value is not null"),
     ("select $1, ", "select coalesce('nobody', $1), "),

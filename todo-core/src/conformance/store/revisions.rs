@@ -7,7 +7,7 @@ use super::{
     plain::PlainCalls as _,
 };
 use crate::{
-    IdempotencyKey, Limit, ListName, Patch, Position, Task, TaskFilter, TaskId, TaskQuery, UserId,
+    IdempotencyKey, Limit, ListName, Page, Patch, Position, Task, TaskFilter, TaskId, TaskQuery, UserId,
     clock::Timestamp,
     store::{
         Change, Changes, Completion, Creation, Insertion, Outcome, Precondition, Read, Request, Revision, SyncPoint,
@@ -196,6 +196,14 @@ pub async fn a_read_that_knows_the_revision_returns_nothing_new(store: Arc<dyn T
             assert_eq!(read(owner, known).await, [Some(now); 7], "{owner}");
         }
         assert_eq!(read(owner, Some(now)).await, [None; 7], "{owner}");
+        // Another owner's revision is no reason to leave tasks out.
+        for of_other in store.revisions(&[aaa.clone(), ann.clone(), bob.clone()]).await.unwrap() {
+            for query in [limited(9), limited(9).completed(false), limited(9).sort(crate::Sort::Due)] {
+                let found = store.list(owner, &query, Some(of_other)).await.unwrap();
+                let all = |found: &Read<Page>| matches!(found, Read::Changed { value, .. } if value.tasks.len() as u64 == count);
+                assert!(if of_other == now { found == Read::Unchanged } else { all(&found) }, "{owner}, {query:?}");
+            }
+        }
         assert_eq!(store.number(owner, &all).await.unwrap(), count, "{owner}");
         assert_eq!(store.groups(owner).await.unwrap().total, count, "{owner}");
         assert_eq!(store.page(owner, &limited(9)).await.unwrap().tasks.len() as u64, count, "{owner}");

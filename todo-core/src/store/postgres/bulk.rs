@@ -173,8 +173,13 @@ impl Operation<PgConnection> for TransferAll<'_> {
             let mut transaction = connection.begin().await?;
             let lock = sqlx::query(sql.postgres.transfer_lock.clone()).bind(owner).bind(to);
             lock.execute(&mut *transaction).await?;
-            let numbers = transfer.fetch_one(&mut *transaction).await?;
-            transaction.commit().await?;
+            let numbers: (i64, i64) = transfer.fetch_one(&mut *transaction).await?;
+            // Without a task, no row of an owner is left behind either.
+            if numbers.0 > 0 {
+                transaction.commit().await?;
+            } else {
+                transaction.rollback().await?;
+            }
             numbers
         };
         Ok(Transfer { moved: moved.unsigned_abs(), remaining: remaining.unsigned_abs() })

@@ -37,7 +37,9 @@ operations!(PgConnection);
 
 /// Keeps tasks in PostgreSQL (14 or later), in a schema of their own.
 ///
-/// Each call is one statement and one round trip. Clones share their connections.
+/// Each call is one statement and one round trip, except for [`erase`](super::TaskStore::erase),
+/// [`transfer`](super::TaskStore::transfer) and insertions of several tasks, which are transactions, and requests that
+/// are repeated. Clones share their connections.
 ///
 /// # Connections
 ///

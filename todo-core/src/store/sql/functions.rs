@@ -118,18 +118,24 @@ begin
     perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
 end $body$";
 
-// Moves all tasks of $1 to $2, as the statement does. Each step binds the owner whose rows it reads or writes. The
-// owners are locked in the order of their names.
+// Moves all tasks of $1 to $2, as the statements do. Each step binds the owner whose rows it reads or writes. Both owners
+// get a row and are locked in the order of their names; a row that was made for nothing is deleted again.
 const TRANSFER: &str = "returns table (moved bigint, remaining bigint) language plpgsql rows 1 as $body$
 declare
     former constant text := pg_catalog.current_setting('todo.user_id', true);
+    both constant text[] := array[least($1 collate \"C\", $2 collate \"C\"), greatest($1 collate \"C\", $2 collate \"C\")];
+    clock constant bigint := extract(epoch from pg_catalog.clock_timestamp()) * 1000000;
+    made boolean[] := array[false, false];
     source {tasks}[];
     copies uuid[];
 begin
-    perform pg_catalog.set_config('todo.user_id', least($1 collate \"C\", $2 collate \"C\"), true);
-    perform from {owners} where user_id = least($1 collate \"C\", $2 collate \"C\") for update;
-    perform pg_catalog.set_config('todo.user_id', greatest($1 collate \"C\", $2 collate \"C\"), true);
-    perform from {owners} where user_id = greatest($1 collate \"C\", $2 collate \"C\") for update;
+    for place in 1..2 loop
+        perform pg_catalog.set_config('todo.user_id', both[place], true);
+        if place = 1 or both[1] <> both[2] then
+            insert into {owners} as o (user_id, revision, tasks, purged) values (both[place], clock - 1, 0, clock - 1)
+                on conflict (user_id) do update set revision = o.revision returning o.xmax = 0 into made[place];
+        end if;
+    end loop;
     perform pg_catalog.set_config('todo.user_id', $1, true);
     source := array(select t from {tasks} as t where user_id = $1 order by id for update);
     perform pg_catalog.set_config('todo.user_id', $2, true);
@@ -140,9 +146,15 @@ begin
     select coalesce(pg_catalog.array_agg(id), array[]::uuid[]) into copies from inserted;
     perform pg_catalog.set_config('todo.user_id', $1, true);
     delete from {tasks} where user_id = $1 and id = any (copies);
-    perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
     moved := pg_catalog.cardinality(copies);
     remaining := pg_catalog.cardinality(source) - moved;
+    for place in 1..2 loop
+        if made[place] and moved = 0 then
+            perform pg_catalog.set_config('todo.user_id', both[place], true);
+            delete from {owners} where user_id = both[place];
+        end if;
+    end loop;
+    perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
     return next;
 end $body$";
 

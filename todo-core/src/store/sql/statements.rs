@@ -207,7 +207,8 @@ const ERASE_OWNER: &str = "delete from {owners} where user_id = $1";
 #[cfg(feature = "sqlite")]
 const ERASE_DELETED: &str = "delete from {deleted} where user_id = $1";
 
-// $1 the owner, $2 the new owner. Both owners are locked before, in the order of their names. The tasks are locked,
+// $1 the owner, $2 the new owner. Both owners get a row and are locked before, in the order of their names: who has no row
+// cannot be locked, and may have tasks a moment later. The tasks are locked,
 // too, so that the copies contain the last change of a transaction of the host. Tasks whose id the new owner has stay.
 // Returns the numbers of tasks that were moved and that stay.
 #[cfg(feature = "postgres")]
@@ -221,8 +222,10 @@ const TRANSFER: &str = "with source as materialized (\
     select (select count(*) from moved), (select count(*) from source) - (select count(*) from moved)";
 
 #[cfg(feature = "postgres")]
-const TRANSFER_LOCK: &str = "select user_id from {owners} where user_id = $1 or user_id = $2 \
-    order by user_id collate \"C\" for update";
+const TRANSFER_LOCK: &str = "insert into {owners} as o (user_id, revision, tasks, purged) \
+    select k.user_id, c.now - 1, 0, c.now - 1 from (select distinct unnest(array[$1, $2]::text[]) as user_id) as k \
+    cross join (select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint) as now) as c \
+    order by k.user_id collate \"C\" on conflict (user_id) do update set revision = o.revision";
 
 // SQLite cannot change rows in a `with`, so that it needs three statements in a transaction. It has one writer at a
 // time, so that no row has to be locked.
