@@ -394,6 +394,7 @@ pub async fn a_request_is_not_repeated_after_a_deletion(store: Arc<dyn TaskStore
     assert_eq!(insert(&ann, &[4, 5], "two", 1).await, Insertion::Deleted);
     assert_eq!(insert(&ann, &[4, 5], "one", 1).await, Insertion::Deleted);
     assert_eq!(insert(&bob, &[4], "one", 2).await, Insertion::Done, "another owner");
+    assert_eq!(insert(&bob, &[5], "one", 2).await, Insertion::Repeated(vec![sample(&bob, 4)]), "another owner");
     assert_eq!(insert(&aaa, &[4, 5], "two", 2).await, Insertion::Done, "another owner");
     assert_eq!(ids(&all_pages(store, &ann, limited(9)).await), [id(2)]);
     // Somebody creates a task under the id of a deleted one, which was not that of the request any more.

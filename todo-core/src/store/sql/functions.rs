@@ -123,17 +123,19 @@ end $body$";
 const TRANSFER: &str = "returns table (moved bigint, remaining bigint) language plpgsql rows 1 as $body$
 declare
     former constant text := pg_catalog.current_setting('todo.user_id', true);
-    both constant text[] := array[least($1 collate \"C\", $2 collate \"C\"), greatest($1 collate \"C\", $2 collate \"C\")];
+    pair constant text[] := array[least($1 collate \"C\", $2 collate \"C\"), greatest($1 collate \"C\", $2 collate \"C\")];
     clock constant bigint := extract(epoch from pg_catalog.clock_timestamp()) * 1000000;
     made boolean[] := array[false, false];
+    is_made boolean;
     source {tasks}[];
     copies uuid[];
 begin
     for place in 1..2 loop
-        perform pg_catalog.set_config('todo.user_id', both[place], true);
-        if place = 1 or both[1] <> both[2] then
-            insert into {owners} as o (user_id, revision, tasks, purged) values (both[place], clock - 1, 0, clock - 1)
-                on conflict (user_id) do update set revision = o.revision returning o.xmax = 0 into made[place];
+        perform pg_catalog.set_config('todo.user_id', pair[place], true);
+        if place = 1 or pair[1] <> pair[2] then
+            insert into {owners} as o (user_id, revision, tasks, purged) values (pair[place], clock - 1, 0, clock - 1)
+                on conflict (user_id) do update set revision = o.revision returning o.xmax = 0 into is_made;
+            made[place] := is_made;
         end if;
     end loop;
     perform pg_catalog.set_config('todo.user_id', $1, true);
@@ -150,8 +152,8 @@ begin
     remaining := pg_catalog.cardinality(source) - moved;
     for place in 1..2 loop
         if made[place] and moved = 0 then
-            perform pg_catalog.set_config('todo.user_id', both[place], true);
-            delete from {owners} where user_id = both[place];
+            perform pg_catalog.set_config('todo.user_id', pair[place], true);
+            delete from {owners} where user_id = pair[place];
         end if;
     end loop;
     perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
