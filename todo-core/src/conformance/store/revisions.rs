@@ -632,6 +632,8 @@ pub async fn an_erasure_and_a_transfer_are_noticed(store: Arc<dyn TaskStore>) {
     let owners = USERS.map(user);
     let (guest, ann) = (&owners[1], &owners[2]);
     filled(store, &owners[0], 1..=2).await;
+    let of_other = follow(store, &owners[0], None, 9).await.unwrap().1;
+    store.remove(&owners[0], id(2)).await.unwrap();
     filled(store, guest, 1..=2).await;
     filled(store, ann, 3..=4).await;
     // The new owner has deleted a task with the same id, in a later version.
@@ -657,5 +659,7 @@ pub async fn an_erasure_and_a_transfer_are_noticed(store: Arc<dyn TaskStore>) {
     assert_eq!(shown(&follow(store, ann, None, 9).await.unwrap().0).len(), 9);
     let erased = store.get(ann, id(2)).await.unwrap().unwrap();
     assert_eq!(erased.version, 1, "nothing is left of what was deleted before");
-    assert_eq!(all_pages(store, &owners[0], limited(9)).await.len(), 2);
+    let (of_other, _) = follow(store, &owners[0], Some(of_other), 9).await.unwrap();
+    assert_eq!(shown(&of_other), [(id(2), true)], "what another owner has deleted is still known");
+    assert_eq!(all_pages(store, &owners[0], limited(9)).await.len(), 1);
 }
