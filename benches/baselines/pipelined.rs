@@ -33,23 +33,25 @@ use axum::{
 };
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio_postgres::{Client, NoTls, Row, Statement};
 use uuid::Uuid;
 
-const LIST: &str = "select id, title, description, completed, created_at, updated_at, version from todo.tasks \
-    where user_id = $1 and id <= $2 order by id desc limit $3";
+const LIST: &str = "select id, title, description, completed, completed_at, due, priority, list, tags, position, \
+    metadata, created_at, updated_at, version from todo.tasks where user_id = $1 and id <= $2 order by id desc limit $3";
 
-const LIST_COMPLETED: &str = "select id, title, description, completed, created_at, updated_at, version \
+const LIST_COMPLETED: &str = "select id, title, description, completed, completed_at, due, priority, list, tags, position, \
+    metadata, created_at, updated_at, version \
     from todo.tasks where user_id = $1 and completed = $4 and id <= $2 order by id desc limit $3";
 
-const GET: &str = "select id, title, description, completed, created_at, updated_at, version from todo.tasks \
-    where user_id = $1 and id = $2";
+const GET: &str = "select id, title, description, completed, completed_at, due, priority, list, tags, position, \
+    metadata, created_at, updated_at, version from todo.tasks where user_id = $1 and id = $2";
 
 const INSERT: &str = "insert into todo.tasks \
-    (user_id, id, title, description, completed, created_at, updated_at, version) \
-    values ($1, $2, $3, $4, $5, $6, $6, 1)";
+    (user_id, id, title, description, completed, completed_at, position, created_at, updated_at, version) \
+    values ($1, $2, $3, $4, $5, case when $5 then $6::timestamptz end, $7, $6, $6, 1)";
 
 // $3 title or null; $4 whether the description changes; $5 the new description; $6 toggle; $7 completed or null; $8
 // now.
@@ -57,12 +59,15 @@ const UPDATE: &str = "update todo.tasks set \
     title = coalesce($3, title), \
     description = case when $4 then $5 else description end, \
     completed = case when $6 then not completed else coalesce($7, completed) end, \
+    completed_at = case when not (case when $6 then not completed else coalesce($7, completed) end) then null \
+        when completed then completed_at else greatest(updated_at, $8) end, \
     updated_at = case when coalesce($3, title) <> title or ($4 and $5 is distinct from description) or $6 \
         or coalesce($7, completed) <> completed then greatest(updated_at, $8) else updated_at end, \
     version = case when coalesce($3, title) <> title or ($4 and $5 is distinct from description) or $6 \
         or coalesce($7, completed) <> completed then version + 1 else version end \
     where user_id = $1 and id = $2 \
-    returning id, title, description, completed, created_at, updated_at, version";
+    returning id, title, description, completed, completed_at, due, priority, list, tags, position, metadata, \
+    created_at, updated_at, version";
 
 const DELETE: &str = "delete from todo.tasks where user_id = $1 and id = $2";
 
@@ -189,6 +194,14 @@ struct Task<'a> {
     title: String,
     description: Option<String>,
     completed: bool,
+    #[serde(with = "time::serde::rfc3339::option")]
+    completed_at: Option<OffsetDateTime>,
+    due: Option<String>,
+    priority: Option<&'static str>,
+    list: Option<String>,
+    tags: Vec<String>,
+    position: String,
+    metadata: Map<String, Value>,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
@@ -196,17 +209,42 @@ struct Task<'a> {
     version: i64,
 }
 
+/// The name of a priority.
+fn priority(number: i16) -> &'static str {
+    ["low", "medium", "high"].get(usize::try_from(number - 1).unwrap_or(3)).copied().unwrap_or("urgent")
+}
+
+/// The last place in the manual order: `i` and nine digits of the time in microseconds.
+fn last_place(now: OffsetDateTime) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut rest = usize::try_from(now.unix_timestamp_nanos() / 1000).unwrap_or_default();
+    let mut key = *b"i000000000";
+    for place in key[1..].iter_mut().rev() {
+        *place = DIGITS[rest % 62];
+        rest /= 62;
+    }
+    key.iter().copied().map(char::from).collect()
+}
+
 impl<'a> Task<'a> {
     fn of(user_id: &'a str, row: &Row) -> Result<Self, tokio_postgres::Error> {
+        let metadata: Option<&str> = row.try_get(10)?;
         Ok(Self {
             id: row.try_get(0)?,
             user_id,
             title: row.try_get(1)?,
             description: row.try_get(2)?,
             completed: row.try_get(3)?,
-            created_at: row.try_get(4)?,
-            updated_at: row.try_get(5)?,
-            version: row.try_get(6)?,
+            completed_at: row.try_get(4)?,
+            due: row.try_get(5)?,
+            priority: row.try_get::<_, Option<i16>>(6)?.map(priority),
+            list: row.try_get(7)?,
+            tags: row.try_get::<_, Option<Vec<String>>>(8)?.unwrap_or_default(),
+            position: row.try_get(9)?,
+            metadata: metadata.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
+            created_at: row.try_get(11)?,
+            updated_at: row.try_get(12)?,
+            version: row.try_get(13)?,
         })
     }
 }
@@ -268,10 +306,26 @@ async fn create(
     let description = checked_description(new.description)?;
     #[expect(clippy::disallowed_methods, reason = "the lint is for the library")]
     let (id, now) = (Uuid::now_v7(), now());
-    let completed = new.completed.unwrap_or_default();
+    let (completed, position) = (new.completed.unwrap_or_default(), last_place(now));
     let pipeline = app.pipeline();
-    pipeline.client.execute(&pipeline.insert, &[&user, &id, &title, &description, &completed, &now]).await?;
-    let task = Task { id, user_id: &user, title, description, completed, created_at: now, updated_at: now, version: 1 };
+    pipeline.client.execute(&pipeline.insert, &[&user, &id, &title, &description, &completed, &now, &position]).await?;
+    let task = Task {
+        id,
+        user_id: &user,
+        title,
+        description,
+        completed,
+        completed_at: completed.then_some(now),
+        due: None,
+        priority: None,
+        list: None,
+        tags: Vec::new(),
+        position,
+        metadata: Map::new(),
+        created_at: now,
+        updated_at: now,
+        version: 1,
+    };
     Ok((StatusCode::CREATED, [(LOCATION, format!("tasks/{id}"))], Json(task)).into_response())
 }
 

@@ -27,26 +27,28 @@ use axum::{
 };
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use sqlx::{
-    ConnectOptions as _, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    ConnectOptions as _, PgPool, Row as _,
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-const LIST: &str = "select id, title, description, completed, created_at, updated_at, version from todo.tasks \
-    where user_id = $1 and id <= $2 order by id desc limit $3";
+const LIST: &str = "select id, title, description, completed, completed_at, due, priority, list, tags, position, \
+    metadata, created_at, updated_at, version from todo.tasks where user_id = $1 and id <= $2 order by id desc limit $3";
 
-const LIST_COMPLETED: &str = "select id, title, description, completed, created_at, updated_at, version \
+const LIST_COMPLETED: &str = "select id, title, description, completed, completed_at, due, priority, list, tags, position, \
+    metadata, created_at, updated_at, version \
     from todo.tasks where user_id = $1 and completed = $4 and id <= $2 order by id desc limit $3";
 
-const GET: &str = "select id, title, description, completed, created_at, updated_at, version from todo.tasks \
-    where user_id = $1 and id = $2";
+const GET: &str = "select id, title, description, completed, completed_at, due, priority, list, tags, position, \
+    metadata, created_at, updated_at, version from todo.tasks where user_id = $1 and id = $2";
 
 const INSERT: &str = "insert into todo.tasks \
-    (user_id, id, title, description, completed, created_at, updated_at, version) \
-    values ($1, $2, $3, $4, $5, $6, $6, 1)";
+    (user_id, id, title, description, completed, completed_at, position, created_at, updated_at, version) \
+    values ($1, $2, $3, $4, $5, case when $5 then $6::timestamptz end, $7, $6, $6, 1)";
 
 // $3 title or null; $4 whether the description changes; $5 the new description; $6 toggle; $7 completed or null; $8
 // now.
@@ -54,12 +56,15 @@ const UPDATE: &str = "update todo.tasks set \
     title = coalesce($3, title), \
     description = case when $4 then $5 else description end, \
     completed = case when $6 then not completed else coalesce($7, completed) end, \
+    completed_at = case when not (case when $6 then not completed else coalesce($7, completed) end) then null \
+        when completed then completed_at else greatest(updated_at, $8) end, \
     updated_at = case when coalesce($3, title) <> title or ($4 and $5 is distinct from description) or $6 \
         or coalesce($7, completed) <> completed then greatest(updated_at, $8) else updated_at end, \
     version = case when coalesce($3, title) <> title or ($4 and $5 is distinct from description) or $6 \
         or coalesce($7, completed) <> completed then version + 1 else version end \
     where user_id = $1 and id = $2 \
-    returning id, title, description, completed, created_at, updated_at, version";
+    returning id, title, description, completed, completed_at, due, priority, list, tags, position, metadata, \
+    created_at, updated_at, version";
 
 const DELETE: &str = "delete from todo.tasks where user_id = $1 and id = $2";
 
@@ -155,6 +160,14 @@ struct Task<'a> {
     title: String,
     description: Option<String>,
     completed: bool,
+    #[serde(with = "time::serde::rfc3339::option")]
+    completed_at: Option<OffsetDateTime>,
+    due: Option<String>,
+    priority: Option<&'static str>,
+    list: Option<String>,
+    tags: Vec<String>,
+    position: String,
+    metadata: Map<String, Value>,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
@@ -162,12 +175,51 @@ struct Task<'a> {
     version: i64,
 }
 
-type Row = (Uuid, String, Option<String>, bool, OffsetDateTime, OffsetDateTime, i64);
+/// The name of a priority.
+fn priority(number: i16) -> &'static str {
+    ["low", "medium", "high"].get(usize::try_from(number - 1).unwrap_or(3)).copied().unwrap_or("urgent")
+}
 
-impl<'a> Task<'a> {
-    fn of(user_id: &'a str, row: Row) -> Self {
-        let (id, title, description, completed, created_at, updated_at, version) = row;
-        Self { id, user_id, title, description, completed, created_at, updated_at, version }
+/// The last place in the manual order: `i` and nine digits of the time in microseconds.
+fn last_place(now: OffsetDateTime) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut rest = usize::try_from(now.unix_timestamp_nanos() / 1000).unwrap_or_default();
+    let mut key = *b"i000000000";
+    for place in key[1..].iter_mut().rev() {
+        *place = DIGITS[rest % 62];
+        rest /= 62;
+    }
+    key.iter().copied().map(char::from).collect()
+}
+
+/// The columns of a task.
+struct Row(PgRow);
+
+impl Row {
+    fn id(&self) -> Result<Uuid, sqlx::Error> {
+        self.0.try_get(0)
+    }
+
+    fn into_task(self, user_id: &str) -> Result<Task<'_>, sqlx::Error> {
+        let Self(row) = self;
+        let metadata: Option<&str> = row.try_get(10)?;
+        Ok(Task {
+            id: row.try_get(0)?,
+            user_id,
+            title: row.try_get(1)?,
+            description: row.try_get(2)?,
+            completed: row.try_get(3)?,
+            completed_at: row.try_get(4)?,
+            due: row.try_get(5)?,
+            priority: row.try_get::<Option<i16>, _>(6)?.map(priority),
+            list: row.try_get(7)?,
+            tags: row.try_get::<Option<Vec<String>>, _>(8)?.unwrap_or_default(),
+            position: row.try_get(9)?,
+            metadata: metadata.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
+            created_at: row.try_get(11)?,
+            updated_at: row.try_get(12)?,
+            version: row.try_get(13)?,
+        })
     }
 }
 
@@ -190,15 +242,16 @@ async fn list(
     }
     let newest = query.cursor.map_or(Uuid::max(), |cursor| Uuid::from_u128(cursor.as_u128().saturating_sub(1)));
     let statement = if query.completed.is_some() { LIST_COMPLETED } else { LIST };
-    let mut statement = sqlx::query_as(statement).bind(&user).bind(newest).bind(i64::from(limit) + 1);
+    let mut statement = sqlx::query(statement).bind(&user).bind(newest).bind(i64::from(limit) + 1);
     if let Some(completed) = query.completed {
         statement = statement.bind(completed);
     }
-    let mut rows: Vec<Row> = statement.fetch_all(&app.pool).await?;
+    let mut rows: Vec<Row> = statement.fetch_all(&app.pool).await?.into_iter().map(Row).collect();
     let more = rows.len() > usize::from(limit);
     rows.truncate(usize::from(limit));
-    let next = rows.last().filter(|_| more).map(|(id, ..)| format!("<?cursor={id}&limit={limit}>; rel=\"next\""));
-    let tasks: Vec<_> = rows.into_iter().map(|row| Task::of(&user, row)).collect();
+    let last = rows.last().filter(|_| more).map(Row::id).transpose()?;
+    let next = last.map(|id| format!("<?cursor={id}&limit={limit}>; rel=\"next\""));
+    let tasks = rows.into_iter().map(|row| row.into_task(&user)).collect::<Result<Vec<_>, _>>()?;
     Ok(match next {
         Some(next) => ([(LINK, next)], Json(tasks)).into_response(),
         None => Json(tasks).into_response(),
@@ -206,8 +259,8 @@ async fn list(
 }
 
 async fn read(State(app): State<App>, Caller(user): Caller, Path(id): Path<Uuid>) -> Result<Response, Failure> {
-    let row: Option<Row> = sqlx::query_as(GET).bind(&user).bind(id).fetch_optional(&app.pool).await?;
-    Ok(Json(Task::of(&user, row.ok_or(Failure::NotFound)?)).into_response())
+    let row = sqlx::query(GET).bind(&user).bind(id).fetch_optional(&app.pool).await?;
+    Ok(Json(Row(row.ok_or(Failure::NotFound)?).into_task(&user)?).into_response())
 }
 
 #[derive(Deserialize)]
@@ -223,7 +276,7 @@ async fn create(State(app): State<App>, Caller(user): Caller, Json(new): Json<Ne
     let description = checked_description(new.description)?;
     #[expect(clippy::disallowed_methods, reason = "the lint is for the library")]
     let (id, now) = (Uuid::now_v7(), now());
-    let completed = new.completed.unwrap_or_default();
+    let (completed, position) = (new.completed.unwrap_or_default(), last_place(now));
     sqlx::query(INSERT)
         .bind(&user)
         .bind(id)
@@ -231,9 +284,26 @@ async fn create(State(app): State<App>, Caller(user): Caller, Json(new): Json<Ne
         .bind(&description)
         .bind(completed)
         .bind(now)
+        .bind(&position)
         .execute(&app.pool)
         .await?;
-    let task = Task::of(&user, (id, title, description, completed, now, now, 1));
+    let task = Task {
+        id,
+        user_id: &user,
+        title,
+        description,
+        completed,
+        completed_at: completed.then_some(now),
+        due: None,
+        priority: None,
+        list: None,
+        tags: Vec::new(),
+        position,
+        metadata: Map::new(),
+        created_at: now,
+        updated_at: now,
+        version: 1,
+    };
     Ok((StatusCode::CREATED, [(LOCATION, format!("tasks/{id}"))], Json(task)).into_response())
 }
 
@@ -318,7 +388,7 @@ struct Change {
 }
 
 async fn update(app: &App, user: &str, id: Uuid, change: &Change) -> Result<Response, Failure> {
-    let row: Option<Row> = sqlx::query_as(UPDATE)
+    let row = sqlx::query(UPDATE)
         .bind(user)
         .bind(id)
         .bind(&change.title)
@@ -329,7 +399,7 @@ async fn update(app: &App, user: &str, id: Uuid, change: &Change) -> Result<Resp
         .bind(now())
         .fetch_optional(&app.pool)
         .await?;
-    Ok(Json(Task::of(user, row.ok_or(Failure::NotFound)?)).into_response())
+    Ok(Json(Row(row.ok_or(Failure::NotFound)?).into_task(user)?).into_response())
 }
 
 /// The current time in microseconds, the precision of PostgreSQL.

@@ -4,7 +4,7 @@
 use std::{cmp::Ordering, collections::BTreeMap};
 
 use serde_json::{Map, Value, json};
-use todo_core::{Cursor, Due, DueBound, Position, SortKey, ZoneName, clock::Timestamp};
+use todo_core::{Cursor, Due, DueBound, Position, SortKey, ZoneName, api::FieldErrors, clock::Timestamp};
 
 /// The members of a task whose changes are counted.
 const FIELDS: [&str; 9] =
@@ -277,8 +277,29 @@ pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// Decodes `application/x-www-form-urlencoded` (URL standard, section 5.1).
+/// The names of the parameters that are not percent-encoded UTF-8.
+pub(crate) fn malformed(query: &str) -> impl Iterator<Item = String> {
+    query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
+        let is_byte = |(at, _): (usize, &str)| {
+            pair.as_bytes().get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        };
+        let is_encoded = pair.match_indices('%').all(is_byte) && String::from_utf8(bytes(pair)).is_ok();
+        (!is_encoded).then(|| decoded(pair.split_once('=').unwrap_or((pair, "")).0))
+    })
+}
+
+/// A name as a response shows it.
+pub(crate) fn shown(name: &str) -> String {
+    let start: String = name.chars().take(FieldErrors::MAX_NAME_CHARS).collect();
+    if start == name { start } else { start + "…" }
+}
+
 fn decoded(text: &str) -> String {
+    String::from_utf8_lossy(&bytes(text)).into_owned()
+}
+
+/// Decodes `application/x-www-form-urlencoded` (URL standard, section 5.1).
+fn bytes(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut decoded = Vec::new();
     let mut at = 0;
@@ -295,5 +316,5 @@ fn decoded(text: &str) -> String {
         }
         at += 1;
     }
-    String::from_utf8_lossy(&decoded).into_owned()
+    decoded
 }

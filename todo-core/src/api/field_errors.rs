@@ -28,15 +28,39 @@ impl FieldErrors {
         self.0.is_empty()
     }
 
-    /// Adds a message to a field.
+    /// The maximum number of fields whose errors are kept. A client that sends thousands of unknown names has made one
+    /// mistake, not thousands, and a response many times as large as its request would serve an attacker.
+    pub const MAX_FIELDS: usize = 100;
+
+    /// The maximum number of characters of a name; longer ones are cut.
+    pub const MAX_NAME_CHARS: usize = 100;
+
+    /// Adds a message to a field, once.
     pub fn add(&mut self, field: &str, message: impl Into<String>) {
-        self.0.entry(field.to_owned()).or_default().push(message.into());
+        let name = match field.char_indices().nth(Self::MAX_NAME_CHARS) {
+            None => field.to_owned(),
+            Some((end, _)) => format!("{}…", &field[..end]),
+        };
+        self.add_all(name, vec![message.into()]);
+    }
+
+    fn add_all(&mut self, name: String, new: Vec<String>) {
+        if self.0.len() >= Self::MAX_FIELDS && !self.0.contains_key(&name) {
+            return;
+        }
+        let messages = self.0.entry(name).or_default();
+        for message in new {
+            if !messages.contains(&message) {
+                messages.push(message);
+            }
+        }
     }
 
     /// Adds the errors of an element, whose fields are then named after it: `3.title`.
     pub(super) fn add_of_element(&mut self, element: usize, errors: Self) {
-        let renamed = errors.0.into_iter().map(|(field, messages)| (format!("{element}.{field}"), messages));
-        self.0.extend(renamed);
+        for (field, messages) in errors.0 {
+            self.add_all(format!("{element}.{field}"), messages);
+        }
     }
 
     /// Returns the fields and their messages, sorted by the name of the field.
@@ -64,6 +88,7 @@ impl fmt::Display for FieldErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let messages = self.iter().flat_map(|(field, messages)| messages.iter().map(move |message| (field, message)));
         for (number, (field, message)) in messages.enumerate() {
+            let field = if field.is_empty() { "\"\"" } else { field };
             write!(f, "{}{field} {message}", if number > 0 { "; " } else { "" })?;
         }
         f.write_str(".")
@@ -71,3 +96,26 @@ impl fmt::Display for FieldErrors {
 }
 
 impl std::error::Error for FieldErrors {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_and_long_names_make_no_large_response() {
+        let mut errors = FieldErrors::default();
+        for number in 0..10_000 {
+            errors.add(&format!("{number}{}", "x".repeat(10_000)), "is unknown");
+        }
+        assert_eq!(errors.iter().count(), FieldErrors::MAX_FIELDS);
+        assert!(errors.to_string().len() < 20_000, "{}", errors.to_string().len());
+    }
+
+    #[test]
+    fn a_message_is_given_once_and_a_name_without_characters_is_shown() {
+        let mut errors = FieldErrors::default();
+        errors.add("", "is unknown");
+        errors.add("", "is unknown");
+        assert_eq!(errors.to_string(), "\"\" is unknown.");
+    }
+}

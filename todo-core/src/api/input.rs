@@ -20,11 +20,35 @@ const MAX_SEARCHED: usize = 200;
 #[derive(Default)]
 pub(super) struct Query<'a> {
     parameters: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// The names of parameters that are not encoded as a URL is. To guess what was meant could mean other tasks.
+    malformed: Vec<String>,
+}
+
+/// Whether each `%` begins a byte, and the bytes are UTF-8.
+fn is_encoded(text: &str) -> bool {
+    let mut parts = text.split('%');
+    parts.next();
+    parts.all(|rest| rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
+        && percent_encoding::percent_decode_str(text).decode_utf8().is_ok()
 }
 
 impl<'a> Query<'a> {
     pub(super) fn parse(query: Option<&'a str>) -> Self {
-        Self { parameters: form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect() }
+        let query = query.unwrap_or_default();
+        let parameters = form_urlencoded::parse(query.as_bytes());
+        if is_encoded(query) {
+            return Self { parameters: parameters.collect(), malformed: Vec::new() };
+        }
+        let encoded = query.split('&').filter(|parameter| !parameter.is_empty()).map(is_encoded);
+        let (mut good, mut malformed) = (Vec::new(), Vec::new());
+        for ((name, value), is_encoded) in parameters.zip(encoded) {
+            if is_encoded {
+                good.push((name, value));
+            } else {
+                malformed.push(name.into_owned());
+            }
+        }
+        Self { parameters: good, malformed }
     }
 
     fn take<T>(&mut self, name: &str, errors: &mut FieldErrors, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
@@ -146,7 +170,7 @@ impl<'a> Query<'a> {
         });
         let filter = self.filter(errors);
         match (all, filter.is_empty()) {
-            (None, true) if errors.is_empty() => {
+            (None, true) if errors.is_empty() && self.malformed.is_empty() => {
                 errors.add("all", "must be true, or there must be a filter; otherwise no tasks are meant");
             }
             (Some(()), false) => errors.add("all", "must not be given together with a filter"),
@@ -163,6 +187,9 @@ impl<'a> Query<'a> {
     }
 
     pub(super) fn reject_rest(self, errors: &mut FieldErrors) {
+        for name in self.malformed {
+            errors.add(&name, "must be percent-encoded UTF-8");
+        }
         for (name, _) in self.parameters {
             errors.add(&name, "is unknown");
         }

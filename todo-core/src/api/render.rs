@@ -59,6 +59,27 @@ fn write_task(json: &mut Vec<u8>, task: &Task, user_id: &[u8]) {
         Some(time) => write_time(json, time),
         None => json.extend_from_slice(b"null"),
     }
+    write_plan(json, task);
+    json.extend_from_slice(br#","position":""#);
+    json.extend_from_slice(task.position.as_str().as_bytes());
+    json.extend_from_slice(br#"","metadata":"#);
+    json.extend_from_slice(task.metadata.as_str().as_bytes());
+    json.extend_from_slice(br#","created_at":"#);
+    write_time(json, task.created_at);
+    json.extend_from_slice(br#","updated_at":"#);
+    write_time(json, task.updated_at);
+    json.extend_from_slice(br#","version":"#);
+    // Writing to memory cannot fail.
+    let _ = write!(json, "{}", task.version);
+    json.push(b'}');
+}
+
+/// Writes the members `due` to `tags`.
+fn write_plan(json: &mut Vec<u8>, task: &Task) {
+    if task.due.is_none() && task.priority.is_none() && task.list.is_none() && task.tags.iter().next().is_none() {
+        json.extend_from_slice(br#","due":null,"priority":null,"list":null,"tags":[]"#);
+        return;
+    }
     json.extend_from_slice(br#","due":"#);
     match &task.due {
         // It contains no character that is escaped.
@@ -82,18 +103,7 @@ fn write_task(json: &mut Vec<u8>, task: &Task, user_id: &[u8]) {
         }
         write_text(json, tag.as_str());
     }
-    json.extend_from_slice(br#"],"position":""#);
-    json.extend_from_slice(task.position.as_str().as_bytes());
-    json.extend_from_slice(br#"","metadata":"#);
-    json.extend_from_slice(task.metadata.as_str().as_bytes());
-    json.extend_from_slice(br#","created_at":"#);
-    write_time(json, task.created_at);
-    json.extend_from_slice(br#","updated_at":"#);
-    write_time(json, task.updated_at);
-    json.extend_from_slice(br#","version":"#);
-    // Writing to memory cannot fail.
-    let _ = write!(json, "{}", task.version);
-    json.push(b'}');
+    json.push(b']');
 }
 
 fn write_time(json: &mut Vec<u8>, time: Timestamp) {

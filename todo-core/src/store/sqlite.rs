@@ -508,11 +508,11 @@ fn arguments<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Result<SqliteAr
 }
 
 fn time(row: &SqliteRow, column: usize) -> Result<Option<Timestamp>, sqlx::Error> {
-    Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_unix_micros))
+    Ok(row.try_get_unchecked::<Option<i64>, _>(column)?.map(Timestamp::from_unix_micros))
 }
 
 fn texts(row: &SqliteRow, column: usize) -> Result<Option<Vec<String>>, sqlx::Error> {
-    let json: Option<String> = row.try_get(column)?;
+    let json: Option<String> = row.try_get_unchecked(column)?;
     json.map(|json| serde_json::from_str(&json)).transpose().map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 

@@ -132,6 +132,7 @@ fn instructions(address: SocketAddr, keys: &Keys, ignored: &[&str]) -> Result<St
     let user = UserId::new(USER).map_err(|error| Failure::fatal(error.to_string()))?;
     let token = token::sign_token(keys, &user, TOKEN_LIFETIME)?;
     let mount = app::MOUNT;
+    let program = std::env::args().next().unwrap_or_else(|| "todo-server".to_owned());
     let tasks = format!("http://{address}{mount}/tasks");
     let authorization = r#"-H "Authorization: Bearer $TOKEN""#;
     let json = "-H 'Content-Type: application/json'";
@@ -147,7 +148,7 @@ Its documentation:  http://{address}/docs
 
 The server accepts connections from this machine only. Tasks and secret are in {DIRECTORY}/. Ctrl-C stops it.
 {ignored}
-A token of the user {USER}, valid for 30 days (for another user: todo-server token --user bob):
+A token of the user {USER}, valid for 30 days (for another user: {program} token --dev --user bob):
 
 TOKEN={token}
 

@@ -101,9 +101,10 @@ impl Reply {
     /// Checks the problem of invalid fields byte for byte.
     #[track_caller]
     pub(super) fn validation_failed(&self, field_errors: &[(&str, &[&str])]) {
+        let shown = |field: &str| if field.is_empty() { "\"\"".to_owned() } else { field.to_owned() };
         let sentence: Vec<_> = field_errors
             .iter()
-            .flat_map(|(field, messages)| messages.iter().map(move |message| format!("{field} {message}")))
+            .flat_map(|(field, messages)| messages.iter().map(move |message| format!("{} {message}", shown(field))))
             .collect();
         let fields: serde_json::Map<_, _> =
             field_errors.iter().map(|(field, messages)| ((*field).to_owned(), json!(messages))).collect();

@@ -242,10 +242,17 @@ pub async fn invalid_filters_are_reported(app: &dyn App) {
         ("?q=a%00", "q", "must not contain the NUL character"),
         ("?updated_since=now", "updated_since", "must be an RFC 3339 time, such as 2026-12-01T16:00:00Z"),
         ("?all=true", "all", "is unknown"),
+        ("?list=Caf%E9", "list", "must be percent-encoded UTF-8"),
+        ("?tag=%zz", "tag", "must be percent-encoded UTF-8"),
+        ("?q=50%", "q", "must be percent-encoded UTF-8"),
         (&*format!("?x=1{many}").replace("x=1&", ""), "tag", "must be given at most 20 times"),
     ] {
         ann.get(&format!("/tasks{query}")).await.validation_failed(&[(field, &[message])]);
     }
+    // A guess at what was meant would delete other tasks.
+    let named = create(&ann, json!({"title": "Named", "list": "%zz"})).await;
+    ann.bare("DELETE", "/tasks?list=%zz").await.validation_failed(&[("list", &["must be percent-encoded UTF-8"])]);
+    ann.get(&path(&named)).await.ok(200);
     let sort = "must be one of -created, created, due, -due, priority, title, updated, -updated, position";
     ann.get("/tasks?sort=id").await.validation_failed(&[("sort", &[sort])]);
     ann.get("/tasks/count?limit=1&sort=due")

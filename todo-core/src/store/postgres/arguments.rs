@@ -114,7 +114,7 @@ fn time(row: &PgRow, column: usize) -> Result<Option<Timestamp>, sqlx::Error> {
 }
 
 fn text_array(row: &PgRow, column: usize) -> Result<Option<Vec<String>>, sqlx::Error> {
-    row.try_get(column)
+    row.try_get_unchecked(column)
 }
 
 /// The task in a row, from a column on.

@@ -131,8 +131,8 @@ impl Operation<PgConnection> for ListMany<'_> {
         for row in &rows {
             let position = position(row, calls.len())?;
             let (revision, tasks) = &mut pages[position];
-            *revision = Some(row.try_get(1)?);
-            if row.try_get::<Option<&str>, _>(2)?.is_some() {
+            *revision = Some(row.try_get_unchecked(1)?);
+            if row.try_get_unchecked::<Option<&str>, _>(2)?.is_some() {
                 tasks.push(task(calls[position].0, row, 2)?);
             }
         }
@@ -165,7 +165,7 @@ impl<'a> Operation<PgConnection> for InsertMany<'a> {
         let mut inserted = vec![false; calls.len()];
         let mut next = 0;
         for row in &rows {
-            let (owner, id): (&str, uuid::Uuid) = (row.try_get(0)?, row.try_get(1)?);
+            let (owner, id): (&str, uuid::Uuid) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
             let is_it =
                 |&(call_owner, task, _): &(&UserId, &Task, _)| call_owner.as_str() == owner && task.id.as_uuid() == id;
             let ahead = calls[next..].iter().position(is_it).map(|ahead| next + ahead);
@@ -214,7 +214,7 @@ impl Operation<PgConnection> for DeleteMany<'_> {
             .fetch_all(connection)
             .await?;
         let deleted = one_each(calls, &rows, |(owner, id), row| {
-            let (row_owner, row_id): (&str, uuid::Uuid) = (row.try_get(1)?, row.try_get(2)?);
+            let (row_owner, row_id): (&str, uuid::Uuid) = (row.try_get_unchecked(1)?, row.try_get_unchecked(2)?);
             if row_owner == owner.as_str() && row_id == id.as_uuid() {
                 Ok(())
             } else {
@@ -232,7 +232,7 @@ fn column<'a, C, T>(calls: &'a [C], of: impl Fn(&'a C) -> T) -> Vec<T> {
 
 /// The position of the call that a row belongs to.
 fn position(row: &PgRow, calls: usize) -> Result<usize, sqlx::Error> {
-    let number: i64 = row.try_get(0)?;
+    let number: i64 = row.try_get_unchecked(0)?;
     usize::try_from(number - 1)
         .ok()
         .filter(|position| *position < calls)
@@ -255,7 +255,7 @@ fn one_each<C, T>(
 
 /// The task in a row, from the column on that contains its owner.
 fn task(owner: &UserId, row: &PgRow, first: usize) -> Result<Task, sqlx::Error> {
-    let read: &str = row.try_get(first)?;
+    let read: &str = row.try_get_unchecked(first)?;
     let is_own = read == owner.as_str();
     let owner =
         if is_own { owner.clone() } else { UserId::new(read).map_err(|error| sqlx::Error::Decode(Box::new(error)))? };
