@@ -9,7 +9,8 @@ use std::{
 use http::{
     HeaderName, HeaderValue, Method,
     header::{
-        AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LINK, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+        AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LINK, LOCATION, RETRY_AFTER,
+        WWW_AUTHENTICATE,
     },
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -29,11 +30,12 @@ pub(crate) struct Cors {
 
 /// The request headers that scripts may always send: those of the API, and those that tracing libraries add to each
 /// request.
-pub(crate) const REQUEST_HEADERS: [HeaderName; 11] = [
+pub(crate) const REQUEST_HEADERS: [HeaderName; 12] = [
     AUTHORIZATION,
     CONTENT_TYPE,
     IF_MATCH,
     IF_NONE_MATCH,
+    IF_UNMODIFIED_SINCE,
     X_REQUEST_ID,
     HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("last-event-id"),
@@ -44,12 +46,13 @@ pub(crate) const REQUEST_HEADERS: [HeaderName; 11] = [
 ];
 
 /// The response headers that scripts may read.
-const RESPONSE_HEADERS: [HeaderName; 8] = [
+const RESPONSE_HEADERS: [HeaderName; 9] = [
     LINK,
     LOCATION,
     WWW_AUTHENTICATE,
     RETRY_AFTER,
     ETAG,
+    HeaderName::from_static("idempotency-replayed"),
     HeaderName::from_static("ratelimit"),
     HeaderName::from_static("ratelimit-policy"),
     X_REQUEST_ID,

@@ -92,6 +92,10 @@ struct World {
     ids: Vec<(usize, String)>,
     /// The query of the last link to a next page.
     next_page: Option<String>,
+    /// The last versions of deleted tasks, by their owners and ids.
+    deleted: BTreeMap<(usize, String), i64>,
+    /// The bodies and the tasks of requests with a key, by their callers and keys.
+    requests: BTreeMap<(usize, String), (Vec<u8>, Vec<String>)>,
 }
 
 /// A request that can be sent more than once.
@@ -200,6 +204,32 @@ impl TestRequest {
         matches!(self.operation(), Some(Operation::Health | Operation::Ready))
     }
 
+    /// Whether it creates the task that its path names.
+    fn creates_named(&self) -> bool {
+        self.method == Method::PUT && self.header("if-none-match") == Some("*")
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether the conditions of its headers are true of a task.
+    fn is_met_by(&self, task: &Value) -> bool {
+        let version = task["version"].to_string();
+        let names = |list: &str, is_weak: bool| {
+            list.split(',').map(str::trim).any(|tag| {
+                tag == "*" || tag == format!("\"{version}\"") || (is_weak && tag == format!("W/\"{version}\""))
+            })
+        };
+        self.header("if-match").is_none_or(|list| names(list, false))
+            && self.header("if-none-match").is_none_or(|list| !names(list, true))
+    }
+
+    /// What the client calls the request.
+    fn key(&self) -> Option<String> {
+        self.header("idempotency-key").map(|key| key.trim_matches('"').to_owned())
+    }
+
     fn hangs(&self) -> bool {
         self.frames.iter().any(|frame| matches!(frame, BodyFrame::Pending))
     }
@@ -215,7 +245,15 @@ impl World {
             .build()
             .expect("a valid source");
         let api = TodoApi::new(service, verifier).with_body_limit(BODY_LIMIT);
-        Self { api, clock, tasks: Default::default(), ids: Vec::new(), next_page: None }
+        Self {
+            api,
+            clock,
+            tasks: Default::default(),
+            ids: Vec::new(),
+            next_page: None,
+            deleted: BTreeMap::new(),
+            requests: BTreeMap::new(),
+        }
     }
 
     async fn step(&mut self, input: &mut Input<'_>) {
@@ -283,6 +321,11 @@ impl World {
         };
         let query = query(input, &self.ids, self.next_page.as_deref());
         more_headers(input, &mut headers);
+        conditions(input, &mut headers);
+        // No request creates it.
+        if path.contains(UNKNOWN_ID) {
+            headers.remove(header::IF_NONE_MATCH);
+        }
         let frames = frames(input, &self.ids);
         Some(TestRequest { resource, method, path, query, headers, frames, caller, named, named_task })
     }
@@ -312,7 +355,8 @@ impl World {
         let missing_task = request
             .named_task
             .as_ref()
-            .filter(|(owner, id)| request.caller != Some(*owner) || !self.tasks[*owner].contains_key(id));
+            .filter(|(_, id)| request.caller.is_none_or(|caller| !self.tasks[caller].contains_key(id)))
+            .filter(|_| !request.creates_named());
         let expected = match missing_task {
             Some((_, id)) => {
                 let path = request.path.replace(id, UNKNOWN_ID).replace(&id.to_uppercase(), UNKNOWN_ID);
@@ -337,13 +381,55 @@ impl World {
             return;
         }
         check_response(request, &response);
+        if response.status() == StatusCode::NOT_MODIFIED {
+            return self.check_known(request, &response).await;
+        }
         if !response.status().is_success() {
-            return;
+            return self.check_refusal(request, &response);
         }
         if request.operation() == Some(Operation::MoveTask) {
             self.acknowledge_move(request, &response).await;
         } else {
             self.acknowledge(request, &response);
+        }
+    }
+
+    /// Checks that the client has named the response that it would have got.
+    async fn check_known(&self, request: &TestRequest, response: &Response<Bytes>) {
+        let mut headers = request.headers.clone();
+        headers.remove(header::IF_NONE_MATCH);
+        let full = self.send(&TestRequest { headers, ..request.clone() }).await.expect("a valid path");
+        assert_eq!((full.status(), &full.headers()[header::ETAG]), (StatusCode::OK, &response.headers()[header::ETAG]));
+        let known = request.header("if-none-match").expect("a condition");
+        let tag = response.headers()[header::ETAG].to_str().expect("text").trim_start_matches("W/");
+        assert!(known == "*" || known.contains(tag), "{request:?}");
+    }
+
+    /// Checks that a request was refused for a reason.
+    fn check_refusal(&self, request: &TestRequest, response: &Response<Bytes>) {
+        let problem: Value = serde_json::from_slice(response.body()).expect("JSON");
+        let of_request = |caller: usize| self.requests.get(&(caller, request.key()?));
+        let caller = request.caller.unwrap_or_default();
+        match problem["code"].as_str().expect("a text") {
+            code @ ("precondition_failed" | "version_conflict") => {
+                let current = &problem["current"];
+                let id = current["id"].as_str().expect("a text");
+                assert_eq!(Some(current), self.tasks[caller].get(id), "{request:?}");
+                if code == "precondition_failed" {
+                    assert!(!request.is_met_by(current), "{request:?}");
+                } else {
+                    assert!(request.is_met_by(current) && request.sent()["version"] != current["version"]);
+                }
+            }
+            "task_deleted" => {
+                let (body, ids) = of_request(caller).expect("a repeated request");
+                assert_eq!(*body, request.body());
+                assert!(ids.iter().any(|id| !self.tasks[caller].contains_key(id)), "{request:?}");
+            }
+            "validation_failed" if problem["detail"] == "Idempotency-Key was used for another body." => {
+                assert_ne!(of_request(caller).expect("a repeated request").0, request.body());
+            }
+            _ => {}
         }
     }
 
@@ -356,9 +442,10 @@ impl World {
         let caller = request.caller.expect("only a valid token succeeds");
         assert!(request.named.is_none_or(|named| named == caller), "{request:?}");
         if operation == Operation::DeleteTask {
-            let (owner, id) = request.named_task.as_ref().expect("only an existing task can be deleted");
-            assert_eq!(*owner, caller);
-            assert!(self.tasks[caller].remove(id).is_some(), "{request:?}");
+            let (_, id) = request.named_task.as_ref().expect("only an existing task can be deleted");
+            let task = self.tasks[caller].remove(id).expect("only an existing task can be deleted");
+            assert!(request.is_met_by(&task), "{request:?}");
+            self.deleted.insert((caller, id.clone()), task["version"].as_i64().expect("a number"));
             return;
         }
         let answer: Value = serde_json::from_slice(response.body()).expect("JSON");
@@ -368,8 +455,20 @@ impl World {
             Operation::DeleteTasks => {
                 let (wanted, tasks) = (wanted(), &mut self.tasks[caller]);
                 let before = tasks.len();
-                tasks.retain(|_, task| !wanted.includes(task));
+                let deleted = &mut self.deleted;
+                tasks.retain(|id, task| {
+                    let is_deleted = wanted.includes(task);
+                    if is_deleted {
+                        deleted.insert((caller, id.clone()), task["version"].as_i64().expect("a number"));
+                    }
+                    !is_deleted
+                });
                 let count = before - tasks.len();
+                // The deletion of everything leaves nothing.
+                if request.read_query().is_some_and(|query| query.contains("all=true")) {
+                    deleted.retain(|(owner, _), _| *owner != caller);
+                    self.requests.retain(|(owner, _), _| *owner != caller);
+                }
                 assert_eq!(answer, json!({"matched": count, "changed": count}), "{request:?}");
             }
             Operation::PatchTasks => {
@@ -384,11 +483,15 @@ impl World {
                 assert_eq!(answer, json!({"matched": matched, "changed": changed}), "{request:?}");
             }
             Operation::TransferTasks => {
-                let moved = std::mem::take(&mut self.tasks[1 - caller]);
-                assert_eq!(answer, json!({"moved": moved.len(), "remaining": 0}), "{request:?}");
+                let others = std::mem::take(&mut self.tasks[1 - caller]);
+                let (remaining, moved): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                    others.into_iter().partition(|(id, _)| self.tasks[caller].contains_key(id));
+                assert_eq!(answer, json!({"moved": moved.len(), "remaining": remaining.len()}), "{request:?}");
+                self.tasks[1 - caller] = remaining;
                 for (id, mut task) in moved {
                     task["user_id"] = json!(USERS[caller]);
-                    self.ids.iter_mut().filter(|(_, known)| *known == id).for_each(|(owner, _)| *owner = caller);
+                    self.ids.push((caller, id.clone()));
+                    self.deleted.remove(&(caller, id.clone()));
                     self.tasks[caller].insert(id, task);
                 }
             }
@@ -421,12 +524,25 @@ impl World {
                         (sent, answers)
                     }
                     (sent, answer) => {
+                        assert_eq!(response.headers()[header::ETAG], format!("\"{}\"", answer["version"]));
                         let location = format!("tasks/{}", answer["id"].as_str().expect("a text"));
                         assert_eq!(response.headers()[header::LOCATION], location);
                         (vec![sent], vec![answer])
                     }
                 };
                 assert_eq!(sent.len(), answers.len(), "{request:?}");
+                let ids: Vec<_> = answers.iter().map(|task| task["id"].as_str().expect("a text").to_owned()).collect();
+                if response.headers().contains_key("idempotency-replayed") {
+                    let key = request.key().expect("a request with a key");
+                    assert_eq!(self.requests.get(&(caller, key)), Some(&(request.body(), ids.clone())), "{request:?}");
+                    for (id, answer) in ids.iter().zip(&answers) {
+                        assert_eq!(self.tasks[caller].get(id), Some(answer), "{request:?}");
+                    }
+                    return;
+                }
+                if let Some(key) = request.key() {
+                    self.requests.insert((caller, key), (request.body(), ids));
+                }
                 for ((place, sent), answer) in (0..).zip(sent).zip(answers) {
                     let id = answer["id"].as_str().expect("a text").to_owned();
                     assert!(self.ids.iter().all(|(_, other)| *other != id), "a new id");
@@ -436,15 +552,32 @@ impl World {
                     self.tasks[caller].insert(id, answer);
                 }
             }
+            Operation::ReplaceTask if response.status() == StatusCode::CREATED => {
+                assert!(request.creates_named(), "{request:?}");
+                let id = answer["id"].as_str().expect("a text").to_owned();
+                assert!(!self.tasks[caller].contains_key(&id), "{request:?}");
+                let version = answer["version"].as_i64().expect("a number");
+                let last = self.deleted.remove(&(caller, id.clone())).unwrap_or_default();
+                assert!(version > last, "{request:?}: {version} after {last}");
+                let new = model::unwritten(&id, USERS[caller], 0, now);
+                let mut expected = model::written(Write::Create, &new, &request.sent(), now);
+                expected["version"] = json!(version);
+                assert_eq!(answer, expected, "{request:?}");
+                self.ids.push((caller, id.clone()));
+                self.tasks[caller].insert(id, answer);
+            }
             operation => {
                 let id = answer["id"].as_str().expect("a text").to_owned();
+                assert!(self.tasks[caller].get(&id).is_some_and(|task| request.is_met_by(task)), "{request:?}");
                 let before = self.tasks[caller].get(&id).expect("only an existing task can be changed");
                 let write = match operation {
                     Operation::ReplaceTask => Write::Replace,
                     Operation::PatchTask => Write::Patch,
                     _ => Write::Complete,
                 };
-                assert_eq!(answer, model::written(write, before, &request.sent(), now), "{request:?}");
+                let sent = request.sent();
+                assert!(sent.get("version").is_none_or(|version| *version == before["version"]), "{request:?}");
+                assert_eq!(answer, model::written(write, before, &sent, now), "{request:?}");
                 self.tasks[caller].insert(id, answer);
             }
         }
@@ -495,7 +628,7 @@ impl World {
                 let named_task = Some((owner, id.clone()));
                 let get = TestRequest { named_task, ..TestRequest::read(caller, format!("/tasks/{id}")) };
                 let found = self.send(&get).await.expect("a valid path").status() == StatusCode::OK;
-                assert_eq!(found, owner == caller && self.tasks[owner].contains_key(&id));
+                assert_eq!(found, self.tasks[caller].contains_key(&id));
                 self.send_and_compare(&get).await;
             }
         }
@@ -506,14 +639,16 @@ impl World {
 fn check_response(request: &TestRequest, response: &Response<Bytes>) {
     let (status, headers, body) = (response.status(), response.headers(), response.body());
     let header = |name: HeaderName| headers.get(name).map(|value| value.to_str().expect("text"));
-    assert_eq!(header(header::CACHE_CONTROL), Some("no-store"));
+    let kept = header(header::ETAG).map_or("no-store", |_| "private, no-cache");
+    assert_eq!(header(header::CACHE_CONTROL), Some(kept));
     let text = String::from_utf8(body.to_vec()).expect("UTF-8");
     for token in TOKENS.iter().chain([&*EXPIRED, &*FORGED]) {
         assert!(!text.contains(token.rsplit('.').next().expect("a signature")), "it contains a token: {text}");
     }
     assert_eq!(header(header::LINK).is_some(), status == 200 && headers.contains_key(header::LINK));
     let error = response.extensions().get::<Arc<ApiError>>();
-    assert_eq!(error.map(|error| error.status()), Some(status).filter(|status| !status.is_success()));
+    let is_error = status.is_client_error() || status.is_server_error();
+    assert_eq!(error.map(|error| error.status()), Some(status).filter(|_| is_error));
     assert_eq!(
         header(header::WWW_AUTHENTICATE).is_some_and(|challenge| challenge.starts_with("Bearer")),
         status == 401
@@ -538,7 +673,7 @@ fn check_response(request: &TestRequest, response: &Response<Bytes>) {
         }
     }
 
-    if status == 204 {
+    if matches!(status.as_u16(), 204 | 304) {
         assert!(body.is_empty() && header(header::CONTENT_LENGTH).is_none() && header(header::CONTENT_TYPE).is_none());
         return;
     }
@@ -550,7 +685,8 @@ fn check_response(request: &TestRequest, response: &Response<Bytes>) {
     assert_eq!(header(header::CONTENT_TYPE), Some("application/problem+json"));
     let problem: Value = serde_json::from_str(&text).expect("JSON");
     let members: Vec<_> = problem.as_object().expect("an object").keys().map(String::as_str).collect();
-    let known = ["type", "title", "status", "detail", "code", "field_errors"];
+    let known = ["type", "title", "status", "detail", "code", "field_errors", "current"];
+    assert_eq!(problem.get("current").is_some(), matches!(status.as_u16(), 409 | 412), "{text}");
     assert!(members.iter().all(|name| known.contains(name)), "{text}");
     assert_eq!((&problem["type"], &problem["status"]), (&json!("about:blank"), &json!(status.as_u16())));
     assert_eq!(problem["title"], status.canonical_reason().expect("a known status"));
@@ -562,6 +698,9 @@ fn check_response(request: &TestRequest, response: &Response<Bytes>) {
         403 => &["forbidden"],
         404 => &["not_found", "task_not_found"],
         405 => &["method_not_allowed"],
+        409 => &["version_conflict"],
+        410 => &["task_deleted"],
+        412 => &["precondition_failed"],
         413 => &["payload_too_large"],
         415 => &["unsupported_media_type"],
         422 => &["validation_failed"],
@@ -733,6 +872,19 @@ fn more_headers(input: &mut Input<'_>, headers: &mut HeaderMap) {
     }
 }
 
+/// Adds conditions and keys of requests.
+fn conditions(input: &mut Input<'_>, headers: &mut HeaderMap) {
+    for (name, values) in [
+        ("if-match", &["\"1\"", "\"2\"", "*", "W/\"1\"", "\"1\", \"2\", \"3\"", "1", ""][..]),
+        ("if-none-match", &["*", "*", "\"1\"", "W/\"2\"", "\"x\", \"3\"", "x", "*, \"1\""]),
+        ("idempotency-key", &["a", "b", "\"a\"", "", "a b"]),
+    ] {
+        if input.below(8) == 7 {
+            headers.insert(name, HeaderValue::from_static(input.choose(values)));
+        }
+    }
+}
+
 fn frames(input: &mut Input<'_>, ids: &[(usize, String)]) -> Vec<BodyFrame> {
     let body: Vec<u8> = match input.below(8) {
         0 => Vec::new(),
@@ -804,8 +956,8 @@ const MEMBERS: [(&str, &[&str]); 20] = [
     ("before", &["5"]),
     ("after", &["\"x\""]),
     ("from_token", &["5"]),
-    ("user_id", &["\"alice\""]),
-    ("version", &["1"]),
+    ("user_id", &["\"alice\"", "\"bob|1\""]),
+    ("version", &["1", "2", "0", "\"1\""]),
     ("x", &["1", "tru", "{}"]),
 ];
 

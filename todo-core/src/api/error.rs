@@ -4,7 +4,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::field_errors::FieldErrors;
 use crate::{
-    Error,
+    Error, Task,
     auth::{AuthError, Credentials, is_scope_character},
     store::StoreError,
 };
@@ -95,6 +95,15 @@ pub enum ApiError {
     /// Fields or query parameters are invalid, missing or unknown.
     #[error("validation failed: {0}")]
     Validation(FieldErrors),
+    /// The body contains a version of the task that is not its version any more. Nothing was changed.
+    #[error("the version in the body is not that of the task")]
+    VersionConflict {
+        /// The task as it is.
+        current: Box<Task>,
+    },
+    /// The request has no precondition, and the API [requires](super::TodoApi::require_preconditions) one.
+    #[error("the request has no precondition")]
+    PreconditionRequired,
     /// The operation failed. `from` makes [`Validation`](Self::Validation) of an invalid field.
     #[error(transparent)]
     Service(Error),
@@ -154,6 +163,8 @@ impl ApiError {
             | Self::Auth(AuthError::InsufficientScope { .. } | AuthError::ForeignOrigin)
             | Self::Service(Error::QuotaExceeded { .. }) => StatusCode::FORBIDDEN,
             Self::Service(Error::PreconditionFailed { .. }) => StatusCode::PRECONDITION_FAILED,
+            Self::VersionConflict { .. } => StatusCode::CONFLICT,
+            Self::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
             Self::Service(Error::TaskDeleted) => StatusCode::GONE,
             Self::NotFound | Self::TrailingSlash | Self::Service(Error::TaskNotFound) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -206,6 +217,8 @@ impl ApiError {
             | Self::Validation(_)
             | Self::Service(Error::InvalidField { .. } | Error::IdempotencyKeyReused) => "validation_failed",
             Self::Service(Error::PreconditionFailed { .. }) => "precondition_failed",
+            Self::VersionConflict { .. } => "version_conflict",
+            Self::PreconditionRequired => "precondition_required",
             Self::Service(Error::QuotaExceeded { .. }) => "quota_exceeded",
             Self::Service(Error::TaskDeleted) => "task_deleted",
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
@@ -279,6 +292,10 @@ impl ApiError {
             Self::Service(Error::PreconditionFailed { .. }) => {
                 "The task is not as the precondition of the request requires.".to_owned()
             }
+            Self::VersionConflict { .. } => "The task has changed since the version in the body.".to_owned(),
+            Self::PreconditionRequired => {
+                "Send If-Match with the ETag of the task, or * to change it whatever it is.".to_owned()
+            }
             Self::Service(Error::QuotaExceeded { max }) => format!("A user may have at most {max} tasks."),
             Self::Service(Error::TaskDeleted) => "A task that this request has created was deleted.".to_owned(),
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
@@ -299,6 +316,15 @@ impl ApiError {
             }
             Self::Service(Error::Store(StoreError::Setup(_) | StoreError::Backend(_)) | Error::IdsExhausted)
             | Self::Internal(_) => "Internal server error.".to_owned(),
+        }
+    }
+
+    /// Returns the task that a failed precondition is about, as it is now.
+    #[must_use]
+    pub fn current(&self) -> Option<&Task> {
+        match self {
+            Self::VersionConflict { current } | Self::Service(Error::PreconditionFailed { current }) => Some(current),
+            _ => None,
         }
     }
 

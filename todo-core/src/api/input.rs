@@ -7,8 +7,11 @@ use http::HeaderMap;
 
 use super::{error::ApiError, field_errors::FieldErrors, json_body};
 use crate::{
-    Description, Due, DueFilter, InvalidValue, ListName, Metadata, MetadataPatch, NewTask, Patch, Place, Position,
-    Priority, Tag, Tags, TaskFilter, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title, json::Json,
+    Description, Due, DueFilter, IdempotencyKey, InvalidValue, ListName, Metadata, MetadataPatch, NewTask, Patch,
+    Place, Position, Priority, Tag, Tags, Task, TaskFilter, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title,
+    UserId,
+    clock::Timestamp,
+    json::{Json, Number},
 };
 
 /// How often a filter that takes several values can be given.
@@ -19,6 +22,8 @@ const MAX_SEARCHED: usize = 200;
 /// The query parameters that were not read yet. Those left at the end are unknown, and rejected.
 #[derive(Default)]
 pub(super) struct Query<'a> {
+    /// The query as it was sent.
+    pub(super) text: &'a str,
     parameters: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// The names of parameters that are not encoded as a URL is. To guess what was meant could mean other tasks.
     malformed: Vec<String>,
@@ -37,7 +42,7 @@ impl<'a> Query<'a> {
         let query = query.unwrap_or_default();
         let parameters = form_urlencoded::parse(query.as_bytes());
         if is_encoded(query) {
-            return Self { parameters: parameters.collect(), malformed: Vec::new() };
+            return Self { text: query, parameters: parameters.collect(), malformed: Vec::new() };
         }
         let encoded = query.split('&').filter(|parameter| !parameter.is_empty()).map(is_encoded);
         let (mut good, mut malformed) = (Vec::new(), Vec::new());
@@ -48,7 +53,7 @@ impl<'a> Query<'a> {
                 malformed.push(name.into_owned());
             }
         }
-        Self { parameters: good, malformed }
+        Self { text: query, parameters: good, malformed }
     }
 
     fn take<T>(&mut self, name: &str, errors: &mut FieldErrors, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
@@ -207,21 +212,83 @@ pub(super) fn task_id(text: Option<&str>, errors: &mut FieldErrors) -> Option<Ta
     }
 }
 
-/// Rejects the headers of a write that ask for something that this API does not do: a condition, a safe retry, a part
-/// of a resource, another method. A client that sends one relies on it, so that the write without it could be harmful.
+/// Rejects the headers of a write that ask for something that this API does not do: a part of a resource, another
+/// method. A client that sends one relies on it, so that the write without it could be harmful.
+pub(super) fn reject_unsupported(headers: &HeaderMap, errors: &mut FieldErrors) {
+    for name in ["Content-Range", "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"] {
+        reject_header(name, headers, errors);
+    }
+}
+
+/// Rejects a condition of a write that is not about one task.
 pub(super) fn reject_conditions(headers: &HeaderMap, errors: &mut FieldErrors) {
-    for name in [
-        "If-Match",
-        "If-None-Match",
-        "Idempotency-Key",
-        "Content-Range",
-        "X-HTTP-Method-Override",
-        "X-HTTP-Method",
-        "X-Method-Override",
-    ] {
-        if headers.contains_key(name) {
-            errors.add(name, "is not supported");
+    for name in ["If-Match", "If-None-Match", "If-Unmodified-Since"] {
+        reject_header(name, headers, errors);
+    }
+}
+
+/// Rejects the key of a request that creates nothing.
+pub(super) fn reject_idempotency_key(headers: &HeaderMap, errors: &mut FieldErrors) {
+    reject_header(IDEMPOTENCY_KEY, headers, errors);
+}
+
+fn reject_header(name: &str, headers: &HeaderMap, errors: &mut FieldErrors) {
+    if headers.contains_key(name) {
+        errors.add(name, "is not supported");
+    }
+}
+
+/// The header with the key of a request that may be sent more than once.
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+/// Reads the key of a request that may be sent more than once. It may be in quotes, as a string of RFC 9651 is.
+pub(super) fn idempotency_key(headers: &HeaderMap, errors: &mut FieldErrors) -> Option<IdempotencyKey> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).into_iter();
+    let value = values.next()?;
+    if values.next().is_some() {
+        errors.add(IDEMPOTENCY_KEY, "must be given only once");
+        return None;
+    }
+    let text = value.to_str().unwrap_or_default().trim();
+    let key = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    IdempotencyKey::new(key).map_err(|error| errors.add(IDEMPOTENCY_KEY, error.to_string())).ok()
+}
+
+/// The fields that only the server sets, as a client sends them back.
+#[derive(Default)]
+pub(super) struct SentBack {
+    /// The version that the client has.
+    pub(super) version: Option<i64>,
+    /// The times that the client has, if it does not send a version.
+    times: Vec<(&'static str, Option<Timestamp>)>,
+}
+
+impl SentBack {
+    /// Whether the times have to be compared with those of the task.
+    pub(super) fn has_times(&self) -> bool {
+        !self.times.is_empty()
+    }
+
+    /// Checks that the times are those of the task.
+    pub(super) fn check_times(&self, task: &Task) -> Result<(), ApiError> {
+        let mut errors = FieldErrors::default();
+        for (name, sent) in &self.times {
+            let own = match *name {
+                "created_at" => Some(task.created_at),
+                "updated_at" => Some(task.updated_at),
+                _ => task.completed_at,
+            };
+            if own != *sent {
+                errors.add(name, "is set by the server, and is another one");
+            }
         }
+        Ok(errors.check()?)
+    }
+
+    /// Rejects what a task that does not exist cannot have.
+    pub(super) fn reject(&self, errors: &mut FieldErrors) {
+        let names = self.version.map(|_| "version").into_iter().chain(self.times.iter().map(|(name, _)| *name));
+        names.for_each(|name| errors.add(name, "is set by the server"));
     }
 }
 
@@ -572,6 +639,44 @@ impl Members {
 
     pub(super) fn completion(&mut self, errors: &mut FieldErrors) -> Option<bool> {
         self.completed(errors)
+    }
+
+    /// Reads the fields that only the server sets, for a client that changes what it has read and sends all of it. The
+    /// id and the user must be those of the task.
+    pub(super) fn sent_back(&mut self, id: Option<TaskId>, owner: &UserId, errors: &mut FieldErrors) -> SentBack {
+        match self.take("id", errors) {
+            None => {}
+            Some(Json::String(text)) if id.is_none_or(|id| text.parse() == Ok(id)) => {}
+            Some(_) => errors.add("id", "must be the ID in the path"),
+        }
+        match self.take("user_id", errors) {
+            None => {}
+            Some(Json::String(text)) if text == owner.as_str() => {}
+            Some(_) => errors.add("user_id", "is set from the token"),
+        }
+        let version = match self.take("version", errors) {
+            None => None,
+            Some(Json::Number(Number::Integer(version @ 1..))) => Some(version),
+            Some(_) => {
+                errors.add("version", "must be a whole number from 1 on");
+                None
+            }
+        };
+        let mut times = Vec::new();
+        for name in ["created_at", "updated_at", "completed_at"] {
+            let time = match self.take(name, errors) {
+                None => continue,
+                Some(Json::Null) if name == "completed_at" => Some(None),
+                Some(Json::String(text)) => text.parse().ok().map(Some),
+                Some(_) => None,
+            };
+            match time {
+                _ if version.is_some() => {}
+                Some(time) => times.push((name, time)),
+                None => errors.add(name, "must be an RFC 3339 time, such as 2026-12-01T16:00:00Z"),
+            }
+        }
+        SentBack { version, times }
     }
 
     pub(super) fn reject_rest(self, errors: &mut FieldErrors) {

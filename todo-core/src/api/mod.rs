@@ -40,6 +40,7 @@
 //! sent.
 
 mod body;
+mod conditions;
 #[cfg(feature = "openapi")]
 mod docs;
 mod error;
@@ -52,6 +53,7 @@ pub mod openapi;
 mod operations;
 mod printable;
 mod problem;
+mod reads;
 mod ready;
 mod render;
 mod response;
@@ -65,6 +67,7 @@ pub use body::StreamBody;
 pub use error::ApiError;
 pub use field_errors::FieldErrors;
 pub use problem::problem;
+pub use reads::CacheStatus;
 #[cfg(feature = "openapi")]
 pub use routes::DOCS;
 pub use routes::{Operation, PROBES, RESOURCES, Resource, find_resource};

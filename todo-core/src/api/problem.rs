@@ -7,8 +7,15 @@ use http::{
 };
 use serde::Serialize;
 
-use super::{error::ApiError, response::json};
-use crate::auth::{AuthError, Credentials};
+use super::{
+    conditions::{tag_of, tagged},
+    error::ApiError,
+    response::json,
+};
+use crate::{
+    Task,
+    auth::{AuthError, Credentials},
+};
 
 /// The body of an error: problem details (RFC 9457). `detail` is always a string, so that a client can show it without
 /// knowing the code.
@@ -23,6 +30,8 @@ struct Problem<'a> {
     field_errors: Option<BTreeMap<&'a str, &'a [String]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<&'a [&'static str]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<&'a Task>,
 }
 
 /// Makes the response to a failed request: status, headers and problem details (RFC 9457).
@@ -63,9 +72,11 @@ pub(super) fn problem_for(error: ApiError, credentials: &Credentials) -> Respons
             ApiError::NotReady { failed } => Some(failed),
             _ => None,
         },
+        current: error.current(),
     };
     let mut response = json(status, "application/problem+json", &body);
     let headers = response.headers_mut();
+    tagged(headers, error.current().and_then(tag_of));
     match &error {
         ApiError::MethodNotAllowed { allow, .. } => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));

@@ -21,7 +21,11 @@ pub(super) fn json(status: StatusCode, content_type: &'static str, body: &impl S
 
 /// A response whose body is JSON already.
 pub(super) fn with_json(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Bytes> {
-    let body = Bytes::from(body);
+    with_bytes(status, content_type, body.into())
+}
+
+/// A response with these bytes.
+pub(super) fn with_bytes(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Bytes> {
     let mut response = empty(status);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

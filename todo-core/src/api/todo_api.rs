@@ -24,6 +24,7 @@ use super::{
     log::{method_name, report, report_other_user, report_rejection},
     operations::Call,
     problem::problem_for,
+    reads::{CacheStatus, ReadCache},
     ready,
     response::{empty, ok},
     routes::{Operation, Parameters, Resource},
@@ -47,6 +48,8 @@ pub struct TodoApi {
     body_limit: usize,
     timeout: Duration,
     is_stopping: Arc<AtomicBool>,
+    cache: Option<Arc<ReadCache>>,
+    requires_preconditions: bool,
     #[cfg(feature = "openapi")]
     docs: Arc<Docs>,
 }
@@ -66,6 +69,8 @@ impl TodoApi {
             body_limit: 64 * 1024,
             timeout: Duration::from_secs(10),
             is_stopping: Arc::default(),
+            cache: ReadCache::new(ReadCache::DEFAULT),
+            requires_preconditions: false,
         }
     }
 
@@ -102,6 +107,32 @@ impl TodoApi {
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
+    }
+
+    /// Makes changes of single tasks need a precondition: `If-Match`, `If-None-Match`, `If-Unmodified-Since`, or the
+    /// version in the body. Those without are rejected with 428 `precondition_required`, so that no client overwrites
+    /// what others have changed without knowing. By default they are made.
+    #[must_use]
+    pub fn require_preconditions(mut self) -> Self {
+        self.requires_preconditions = true;
+        self
+    }
+
+    /// Sets how many bytes of rendered lists, counts and summaries are kept (default 16 MiB); 0 keeps none. One user
+    /// has at most a 64th of it.
+    ///
+    /// Nothing is served from the cache before the store has said that the user's revision is still the same, so that it
+    /// is never stale, whoever changes the tasks. Clones made before share the former cache.
+    #[must_use]
+    pub fn with_cache(mut self, bytes: usize) -> Self {
+        self.cache = ReadCache::new(bytes);
+        self
+    }
+
+    /// Returns what the cache has done.
+    #[must_use]
+    pub fn cache_status(&self) -> CacheStatus {
+        self.cache.as_ref().map(|cache| cache.status()).unwrap_or_default()
     }
 
     /// Sets the path under which the API is mounted, for its OpenAPI document (default `/api/v1`). See
@@ -300,6 +331,8 @@ impl TodoApi {
             id: parameters.id.as_deref(),
             query: Query::parse(head.uri.query()),
             headers: &head.headers,
+            cache: self.cache.as_deref(),
+            requires_preconditions: self.requires_preconditions,
         };
         match operation {
             Operation::ListTasks => call.list().await,

@@ -175,6 +175,42 @@ impl UserTasks<'_> {
         self.create_requested(new, Some(request)).await
     }
 
+    /// Creates a task under an id that the client has chosen, a UUID of version 7: for clients that create tasks while
+    /// they are offline. It is safe to retry.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PreconditionFailed`]: the user has a task with this id; [`Error::InvalidField`] `id`: it has another
+    /// version; [`Error::QuotaExceeded`].
+    pub async fn create_with_id(&self, id: TaskId, new: NewTask) -> Result<Task, Error> {
+        let is_v7 = id.as_uuid().get_version() == Some(uuid::Version::SortRand);
+        if !is_v7 || id.as_uuid().get_variant() != uuid::Variant::RFC4122 {
+            return Err(Error::InvalidField { field: "id", reason: InvalidValue::NotUuidV7 });
+        }
+        let _slot = self.slot(Access::Write(id)).await?;
+        let store = self.service.store();
+        let creation = Creation { request: None, max_tasks: self.service.max_tasks };
+        for _ in 0..ATTEMPTS {
+            let task = new.clone().into_task(self.owner.clone(), id, self.service.clock.now());
+            let inserted = traced!("insert", store.insert(&self.owner, std::slice::from_ref(&task), &creation));
+            let inserted = self.service.writes.note(inserted, |inserted| *inserted == Insertion::Done)?;
+            if inserted == Insertion::QuotaExceeded {
+                return Err(Error::QuotaExceeded { max: self.service.max_tasks.unwrap_or_default() });
+            }
+            // Also after the insertion: a task under the id of a deleted one has a later version.
+            let current = traced!("get", store.get(&self.owner, id));
+            if inserted == Insertion::Done {
+                let task = current.map_err(|error| StoreError::Interrupted(error.into()))?.unwrap_or(task);
+                self.service.hook.call(|| TaskEvent::Created { owner: self.owner.clone(), tasks: vec![task.clone()] });
+                return Ok(task);
+            }
+            if let Some(current) = current? {
+                return Err(Error::PreconditionFailed { current: Box::new(current) });
+            }
+        }
+        Err(changes_all_the_time())
+    }
+
     async fn create_requested(&self, new: Vec<NewTask>, request: Option<Request>) -> Result<Created, Error> {
         if new.len() > Self::MAX_BULK {
             return Err(Error::InvalidField { field: "tasks", reason: InvalidValue::TooMany { max: Self::MAX_BULK } });

@@ -93,6 +93,9 @@ pub enum InvalidValue {
     /// The value cannot be changed for several tasks at once.
     #[error("cannot be changed for several tasks at once")]
     NotInBulk,
+    /// The id that a client chose is not a UUID of version 7.
+    #[error("must be a UUID of version 7 (RFC 9562) for a new task")]
+    NotUuidV7,
     /// The id is not that of another task of the user.
     #[error("must be the id of another task of the user")]
     NotOtherTask,

@@ -73,6 +73,8 @@ impl Api {
         let refresh = verifier.spawn_refresh();
         let api =
             TodoApi::new(store.service(), verifier.clone()).with_body_limit(http.body_limit).with_timeout(http.timeout);
+        let api = api.with_cache(http.cache * 1024 * 1024);
+        let api = if http.require_preconditions { api.require_preconditions() } else { api };
         let api = match http.rate_limit {
             Some(rate) => api.with_gate(RateLimiter::new(rate)),
             None => api,

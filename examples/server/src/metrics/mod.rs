@@ -12,7 +12,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::{
-    api::TodoApi,
+    api::{CacheStatus, TodoApi},
     auth::JwtVerifier,
     store::{CoalescingStatus, PoolStatus},
 };
@@ -123,6 +123,7 @@ fn render(observed: &Observed) -> String {
     text.family(name, "gauge", "Whether the database accepts no writes: it is read-only, or its disk is full.");
     text.sample(name, &[], u8::from(observed.api.service().writes_are_failing()));
     coalescing(&mut text, observed.store.coalescing());
+    cache(&mut text, observed.api.cache_status());
     key_set(&mut text, &observed.verifier);
     process::render(&mut text);
     text.into_string()
@@ -175,6 +176,16 @@ fn coalescing(text: &mut Text, status: Option<CoalescingStatus>) {
     text.sample("todo_coalescing_waiting", &[], status.waiting);
     text.family("todo_coalescing_refused_total", "counter", "Calls rejected because too many were waiting.");
     text.sample("todo_coalescing_refused_total", &[], status.refused);
+}
+
+/// The cache of rendered responses.
+fn cache(text: &mut Text, status: CacheStatus) {
+    let name = "todo_cache_reads_total";
+    text.family(name, "counter", "Lists, counts and summaries that were in the cache and current, and those rendered.");
+    text.sample(name, &[("result", "hit")], status.hits);
+    text.sample(name, &[("result", "miss")], status.misses);
+    text.family("todo_cache_bytes", "gauge", "Memory of the cache of rendered responses.");
+    text.sample("todo_cache_bytes", &[], status.bytes);
 }
 
 fn to_u64(count: usize) -> u64 {

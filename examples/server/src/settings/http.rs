@@ -29,6 +29,10 @@ pub(crate) struct Http {
     pub(crate) connection_memory: usize,
     /// The rate limit of each user, if there is one.
     pub(crate) rate_limit: Option<Rate>,
+    /// Whether changes of single tasks need a precondition.
+    pub(crate) require_preconditions: bool,
+    /// The memory for rendered responses, in MiB.
+    pub(crate) cache: usize,
     /// How long connections are accepted after a stop signal.
     pub(crate) shutdown_delay: Duration,
 }
@@ -56,6 +60,8 @@ impl Http {
         let max_connections = sources.read("MAX_CONNECTIONS", within(1..=1_000_000));
         let connection_memory = sources.read("CONNECTION_MEMORY_MIB", within(1..=1_048_576));
         let rate_limit = sources.read("RATE_LIMIT", rate_limit).flatten();
+        let require_preconditions = choice(sources, "REQUIRE_PRECONDITIONS", [("off", false), ("on", true)]);
+        let cache = sources.read("CACHE_MEGABYTES", within(0..=65_536));
         let shutdown_delay = sources.read("SHUTDOWN_DELAY_SECONDS", within(0..=3600));
         Some(Self {
             framework: framework?,
@@ -65,6 +71,8 @@ impl Http {
             max_connections: max_connections.unwrap_or(10_000),
             connection_memory: connection_memory.unwrap_or(DEFAULT_MIB),
             rate_limit,
+            require_preconditions,
+            cache: cache.unwrap_or(16),
             shutdown_delay: Duration::from_secs(shutdown_delay.unwrap_or(0)),
         })
     }

@@ -49,6 +49,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(Group::Http, "MAX_CONNECTIONS", Some("max-connections"), "COUNT", "Maximum number of open connections; further ones wait [default: 10000]"),
     setting(Group::Http, "CONNECTION_MEMORY_MIB", Some("connection-memory-mib"), "MIB", "Memory for open requests and unread responses of all connections; beyond it, connections whose clients have not read for the longest time are closed [default: 256]"),
     setting(Group::Http, "RATE_LIMIT", Some("rate-limit"), "RATE", "Maximum number of requests per user, such as 100/10s; further ones are rejected with 429 [default: off]"),
+    setting(Group::Http, "REQUIRE_PRECONDITIONS", Some("require-preconditions"), "on|off", "Whether changes of single tasks without a precondition, such as If-Match, are rejected with 428 [default: off]"),
+    setting(Group::Http, "CACHE_MEGABYTES", Some("cache-megabytes"), "MIB", "Memory for rendered lists, counts and summaries, which are served while nothing has changed; 0 turns it off [default: 16]"),
     setting(Group::Http, "SHUTDOWN_DELAY_SECONDS", Some("shutdown-delay-seconds"), "SECONDS", "After a stop signal, readiness fails at once, and connections are accepted for so long; at least the time in which a proxy notices [default: 0]"),
     setting(Group::Database, "DATABASE_URL", Some("database-url"), "URL", "postgres://... or sqlite://...; set a URL with a password in the environment instead [default: sqlite://todo.db]"),
     setting(Group::Database, "NEON_DB_URL", None, "URL", "Another name for DATABASE_URL"),

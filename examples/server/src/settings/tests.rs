@@ -77,6 +77,8 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
         ("MAX_CONNECTIONS", "0"),
         ("CONNECTION_MEMORY_MIB", "0"),
         ("RATE_LIMIT", "100 per second"),
+        ("REQUIRE_PRECONDITIONS", "yes"),
+        ("CACHE_MEGABYTES", "-1"),
         ("DATABASE_URL", "mysql://root:hunter2@db/todo"),
         ("DATABASE_TLS", "none"),
         ("DATABASE_MAX_CONNECTIONS", "1"),
@@ -104,6 +106,8 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
         "MAX_CONNECTIONS",
         "CONNECTION_MEMORY_MIB",
         "RATE_LIMIT",
+        "REQUIRE_PRECONDITIONS",
+        "CACHE_MEGABYTES",
         "DATABASE_URL",
         "DATABASE_TLS",
         "DATABASE_MAX_CONNECTIONS",
@@ -123,7 +127,7 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
     ] {
         assert!(message.contains(&format!("\n  {name} (environment): ")), "{name}: {message}");
     }
-    assert!(message.contains("25 settings are wrong"), "{message}");
+    assert!(message.contains("27 settings are wrong"), "{message}");
     assert!(!message.contains("hunter2"), "{message}");
 }
 

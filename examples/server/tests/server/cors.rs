@@ -59,11 +59,11 @@ pub(crate) async fn a_preflight_needs_no_token(framework: Framework) {
         let methods = entries(headers, ACCESS_CONTROL_ALLOW_METHODS);
         assert_eq!(methods, ["get", "head", "post", "put", "patch", "delete"]);
         let allowed = entries(headers, ACCESS_CONTROL_ALLOW_HEADERS);
-        let usual = "authorization content-type if-match if-none-match idempotency-key last-event-id x-request-id";
+        let usual = "authorization content-type if-match if-none-match if-unmodified-since idempotency-key last-event-id x-request-id";
         for name in usual.split(' ').chain(["traceparent", "tracestate", "baggage", "sentry-trace"]) {
             assert!(allowed.contains(&name.to_owned()), "{name}: {allowed:?}");
         }
-        assert_eq!(allowed.len(), 11, "{allowed:?}");
+        assert_eq!(allowed.len(), 12, "{allowed:?}");
     }
 }
 

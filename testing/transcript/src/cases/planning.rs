@@ -335,8 +335,8 @@ impl Planner<'_> {
         }
         let unknown = self.request("POST", "?dry=run").json(r#"[{"title":""}]"#);
         self.reject("array: an unknown parameter", unknown, &["0.title", "dry"]);
-        let conditional = self.request("POST", "").header("idempotency-key", "1").json(r#"[{"title":"x"}]"#);
-        self.reject("array: a key for retries", conditional, &["Idempotency-Key"]);
+        let conditional = self.request("POST", "").header("if-match", "*").json(r#"[{"title":"x"}]"#);
+        self.reject("array: a condition", conditional, &["If-Match"]);
         self.plan.ask(self.name("array: not closed"), self.request("POST", "").json("[{\"title\":\"x\"}"), 400);
         for (method, body) in [("PUT", "[]"), ("PATCH", "[{}]")] {
             let request = self.request(method, &format!("/{UNKNOWN_ID}")).json(body);

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::routes::Operation,
+    examples::example_id,
     values::{WITHOUT_NUL, reference},
 };
 use crate::{Description, UserTasks};
@@ -34,6 +35,24 @@ fn planning(position: &Value) -> Value {
         "tags": or_null("Tags"),
         "position": position,
         "metadata": or_null("Metadata"),
+    })
+}
+
+/// The fields that only the server sets, for a client that changes what it has read and sends all of it.
+fn sent_back() -> Value {
+    let time = |name: &str| json!({"$ref": "#/components/schemas/Timestamp", "description": format!("`{name}` of the task. It is not compared if `version` is there.")});
+    json!({
+        "id": {"$ref": "#/components/schemas/TaskId", "description": "The ID in the path."},
+        "user_id": {"$ref": "#/components/schemas/UserId", "description": "The caller."},
+        "version": {
+            "type": "integer",
+            "format": "int64",
+            "minimum": 1,
+            "description": "The version that the client has. If the task has another one, nothing is changed (409).",
+        },
+        "created_at": time("created_at"),
+        "updated_at": time("updated_at"),
+        "completed_at": {"oneOf": [time("completed_at"), {"type": "null"}]},
     })
 }
 
@@ -112,7 +131,7 @@ impl RequestBody {
                 "The new content of a task. Absent fields other than the description do not change; `null` empties them.",
                 json!(["title"]),
                 with(
-                    planning(&reference("Position")),
+                    with(planning(&reference("Position")), sent_back()),
                     json!({
                         "title": title,
                         "description": description("Details. If absent or `null`, the description is removed."),
@@ -125,7 +144,7 @@ impl RequestBody {
                  merged.",
                 json!([]),
                 with(
-                    planning(&reference("Position")),
+                    with(planning(&reference("Position")), sent_back()),
                     json!({
                         "title": title,
                         "description": description("Details. `null` removes the description."),
@@ -135,8 +154,8 @@ impl RequestBody {
             ),
             Self::PatchMany => {
                 let (_, required, mut properties) = Self::Patch.parts();
-                if let Some(properties) = properties.as_object_mut() {
-                    properties.remove("metadata");
+                if let (Some(properties), Some(sent_back)) = (properties.as_object_mut(), sent_back().as_object()) {
+                    properties.retain(|name, _| name != "metadata" && !sent_back.contains_key(name));
                 }
                 ("Changes to some fields of many tasks (RFC 7396); absent ones do not change.", required, properties)
             }
@@ -204,6 +223,10 @@ impl RequestBody {
             Self::Replace => json!({
                 "only a title": {"summary": "Removes the description", "value": {"title": "Buy bread"}},
                 "all fields": {"value": {"title": "Buy bread", "description": "Rye", "completed": true}},
+                "what was read": {
+                    "summary": "Changed only if the version is still the same",
+                    "value": {"id": example_id(), "title": "Buy bread", "version": 1},
+                },
             }),
             Self::Patch => json!({
                 "new title": {"value": {"title": "Buy bread"}},

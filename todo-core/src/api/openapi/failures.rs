@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+    header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, VARY},
 };
 use serde_json::{Map, Value, json};
 
@@ -19,12 +19,12 @@ use super::{
         routes::{Operation, RESOURCES, Resource},
     },
     bodies::RequestBody,
-    examples::example_quota,
+    examples::{example_quota, example_task},
     headers::{failure_header, header_name, quota_references},
     values::reference,
 };
 use crate::{
-    Error,
+    Error, Task, TodoService,
     auth::{AuthError, Credentials, Refusal},
 };
 
@@ -35,6 +35,7 @@ pub(super) enum Failure {
     SlowBody,
     Unauthorized,
     Forbidden,
+    ForbiddenToCreate,
     InsufficientScope,
     TaskNotFound,
     NotFound,
@@ -42,7 +43,11 @@ pub(super) enum Failure {
     MethodNotAllowed,
     PayloadTooLarge,
     UnsupportedMediaType,
+    VersionConflict,
+    TaskDeleted,
+    PreconditionFailed,
     ValidationFailed,
+    PreconditionRequired,
     RateLimited,
     Internal,
     Unavailable,
@@ -61,12 +66,18 @@ fn unsupported(name: HeaderName, value: &'static str) -> ApiError {
     unsupported_media_type(&headers, true).unwrap_or(ApiError::Internal("the header is supported"))
 }
 
+/// The error of a change that is not made, with the task as it is.
+fn with_current(error: impl FnOnce(Box<Task>) -> ApiError) -> Option<ApiError> {
+    serde_json::from_value(example_task()).ok().map(error)
+}
+
 impl Failure {
     pub(super) const ALL: &[Self] = &[
         Self::MalformedJson,
         Self::SlowBody,
         Self::Unauthorized,
         Self::Forbidden,
+        Self::ForbiddenToCreate,
         Self::InsufficientScope,
         Self::TaskNotFound,
         Self::NotFound,
@@ -74,7 +85,11 @@ impl Failure {
         Self::MethodNotAllowed,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
+        Self::VersionConflict,
+        Self::TaskDeleted,
+        Self::PreconditionFailed,
         Self::ValidationFailed,
+        Self::PreconditionRequired,
         Self::RateLimited,
         Self::Internal,
         Self::Unavailable,
@@ -87,6 +102,7 @@ impl Failure {
             Self::SlowBody => "SlowBody",
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden => "Forbidden",
+            Self::ForbiddenToCreate => "ForbiddenToCreate",
             Self::InsufficientScope => "InsufficientScope",
             Self::TaskNotFound => "TaskNotFound",
             Self::NotFound => "NotFound",
@@ -94,7 +110,11 @@ impl Failure {
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::PayloadTooLarge => "PayloadTooLarge",
             Self::UnsupportedMediaType => "UnsupportedMediaType",
+            Self::VersionConflict => "VersionConflict",
+            Self::TaskDeleted => "TaskDeleted",
+            Self::PreconditionFailed => "PreconditionFailed",
             Self::ValidationFailed => "ValidationFailed",
+            Self::PreconditionRequired => "PreconditionRequired",
             Self::RateLimited => "RateLimited",
             Self::Internal => "Internal",
             Self::Unavailable => "Unavailable",
@@ -116,6 +136,7 @@ impl Failure {
                 "The user in the path is not the caller; or a page of another site sent a write with a token in a cookie; or \
                  the token lacks a scope that this server requires."
             }
+            Self::ForbiddenToCreate => "As for other writes; or the caller has as many tasks as a user may have.",
             Self::InsufficientScope => "The token lacks a scope that this server requires.",
             Self::TaskNotFound => "The caller has no such task. Another user may have one.",
             Self::NotFound => {
@@ -128,6 +149,18 @@ impl Failure {
             Self::MethodNotAllowed => "The path does not support the method.",
             Self::PayloadTooLarge => "The body is larger than the limit, which is 64 KiB by default.",
             Self::UnsupportedMediaType => "The content type is not JSON in UTF-8, or the body is compressed.",
+            Self::VersionConflict => {
+                "The task has changed since the version in the body. `current` is the task as it is. Nothing was changed."
+            }
+            Self::TaskDeleted => {
+                "An earlier request with the same `Idempotency-Key` created a task that was deleted since. Nothing was done."
+            }
+            Self::PreconditionFailed => {
+                "A condition in the headers is not true of the task. `current` is the task as it is. Nothing was changed."
+            }
+            Self::PreconditionRequired => {
+                "The request has no condition, and this server requires one. By default it does not."
+            }
             Self::ValidationFailed => {
                 "Fields or query parameters are invalid, missing or unknown. All are reported together."
             }
@@ -160,6 +193,21 @@ impl Failure {
                     vec![("another user", ApiError::Forbidden), ("another site", AuthError::ForeignOrigin.into())];
                 [others, Self::InsufficientScope.errors()].into_iter().flatten().collect()
             }
+            Self::ForbiddenToCreate => {
+                let mut errors = Self::Forbidden.errors();
+                errors.push(("too many tasks", Error::QuotaExceeded { max: TodoService::MAX_TASKS_PER_USER }.into()));
+                errors
+            }
+            Self::VersionConflict => {
+                let error = with_current(|current| ApiError::VersionConflict { current });
+                error.map(|error| ("a stale version", error)).into_iter().collect()
+            }
+            Self::TaskDeleted => vec![("deleted", Error::TaskDeleted.into())],
+            Self::PreconditionFailed => {
+                let error = with_current(|current| Error::PreconditionFailed { current }.into());
+                error.map(|error| ("a stale ETag", error)).into_iter().collect()
+            }
+            Self::PreconditionRequired => vec![("no condition", ApiError::PreconditionRequired)],
             Self::InsufficientScope => {
                 vec![("a missing scope", AuthError::InsufficientScope { required: "todo".into() }.into())]
             }
@@ -217,8 +265,13 @@ impl Failure {
     fn has_quota(self) -> bool {
         match self {
             Self::Forbidden
+            | Self::ForbiddenToCreate
             | Self::TaskNotFound
             | Self::TaskOrPathNotFound
+            | Self::VersionConflict
+            | Self::TaskDeleted
+            | Self::PreconditionFailed
+            | Self::PreconditionRequired
             | Self::PayloadTooLarge
             | Self::UnsupportedMediaType
             | Self::MalformedJson
@@ -260,7 +313,23 @@ impl Failure {
         if uses_store {
             failures.push(Self::Internal);
         }
-        failures.push(if writes || resource.names_a_user() { Self::Forbidden } else { Self::InsufficientScope });
+        failures.push(match operation {
+            Operation::CreateTask | Operation::ReplaceTask => Self::ForbiddenToCreate,
+            _ if writes || resource.names_a_user() => Self::Forbidden,
+            _ => Self::InsufficientScope,
+        });
+        if operation == Operation::CreateTask {
+            failures.push(Self::TaskDeleted);
+        }
+        if resource.names_a_task() {
+            failures.push(Self::PreconditionFailed);
+            if writes {
+                failures.push(Self::PreconditionRequired);
+            }
+        }
+        if matches!(operation, Operation::ReplaceTask | Operation::PatchTask) {
+            failures.push(Self::VersionConflict);
+        }
         failures.extend(match (resource.names_a_user(), resource.names_a_task()) {
             (false, false) => None,
             (false, true) => Some(Self::TaskNotFound),
@@ -285,8 +354,10 @@ impl Failure {
     pub(super) fn schema(self) -> Value {
         let codes: BTreeSet<_> = self.errors().iter().map(|(_, error)| error.code()).collect();
         let mut members = json!({"type": "object", "properties": {"code": {"type": "string", "enum": codes}}});
-        if self == Self::NotReady {
-            members["required"] = json!(["failed"]);
+        match self {
+            Self::NotReady => members["required"] = json!(["failed"]),
+            Self::PreconditionFailed | Self::VersionConflict => members["required"] = json!(["current"]),
+            _ => {}
         }
         json!({"description": self.description(), "allOf": [reference("Problem"), members]})
     }
@@ -308,12 +379,12 @@ impl Failure {
                 if name == CONTENT_TYPE || name == CONTENT_LENGTH || quotas.contains_key(&spelled) {
                     continue;
                 }
-                let header = headers.entry(spelled).or_insert_with(|| failure_header(name, credentials));
+                let header = headers.entry(spelled).or_insert_with(|| failure_header(name, value, credentials));
                 if !is_in_all(name) {
                     header["required"] = false.into();
                 }
                 // The example is the value of the last error, which has the most detail.
-                if name != CACHE_CONTROL {
+                if name != CACHE_CONTROL && name != VARY {
                     let value = value.to_str().unwrap_or_default();
                     header["example"] = value.parse::<u64>().map_or_else(|_| value.into(), Value::from);
                 }

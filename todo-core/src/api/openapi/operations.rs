@@ -15,7 +15,7 @@ use super::{
     bodies::RequestBody,
     examples::{EXAMPLE_USER, example_id, example_task, example_time},
     failures::Failure,
-    headers::{header_name, no_store, quota_references},
+    headers::{READ_TAG, TASK_TAG, header_name, no_store, quota_references, tag_headers},
     values::{CURSOR, NOT_BLANK_OR_EMPTY, WITHOUT_NUL, reference},
 };
 use crate::{Cursor, Limit, ListName, Sort, UserTasks};
@@ -56,6 +56,23 @@ fn object(resource: &'static Resource, operation: Operation, security: &Value) -
     let tag = if resource.names_a_user() { "tasks of a user" } else { tag };
     let success = success(resource, operation);
     let mut responses = Map::from_iter([(success.status.as_str().to_owned(), success.object(!is_public(operation)))]);
+    if operation == Operation::ReplaceTask {
+        let mut created =
+            Success::ok("The task was created, for `If-None-Match: *`", reference("Task"), example_task());
+        created.tag = Tag::Always(TASK_TAG);
+        responses.insert("201".to_owned(), created.object(true));
+    }
+    let known = match operation {
+        Operation::GetTask => Some(TASK_TAG),
+        Operation::ListTasks | Operation::CountTasks | Operation::SummarizeTasks => Some(READ_TAG),
+        _ => None,
+    };
+    if let Some((pattern, example)) = known {
+        let mut headers = tag_headers(pattern, example, true);
+        headers.extend(quota_references());
+        let response = json!({"description": "What the client has is still current", "headers": headers});
+        responses.insert("304".to_owned(), response);
+    }
     for failure in Failure::of(resource, operation) {
         let response = json!({"$ref": format!("#/components/responses/{}", failure.name())});
         responses.insert(failure.status().as_str().to_owned(), response);
@@ -70,16 +87,15 @@ fn object(resource: &'static Resource, operation: Operation, security: &Value) -
     if !description.is_empty() {
         object["description"] = description.into();
     }
-    object["parameters"] = match operation {
-        Operation::ListTasks => [list_parameters(), filter_parameters()].concat().into(),
-        Operation::CountTasks => filter_parameters().into(),
-        Operation::PatchTasks | Operation::DeleteTasks => [filter_parameters(), vec![all_parameter()]].concat().into(),
-        _ => Value::Null,
+    let mut parameters = match operation {
+        Operation::ListTasks => [list_parameters(), filter_parameters()].concat(),
+        Operation::CountTasks => filter_parameters(),
+        Operation::PatchTasks | Operation::DeleteTasks => [filter_parameters(), vec![all_parameter()]].concat(),
+        _ => Vec::new(),
     };
-    if object["parameters"].is_null()
-        && let Some(members) = object.as_object_mut()
-    {
-        members.remove("parameters");
+    parameters.extend(header_parameters(operation));
+    if !parameters.is_empty() {
+        object["parameters"] = parameters.into();
     }
     if let Some(body) = RequestBody::of(operation) {
         object["requestBody"] = body.object();
@@ -106,7 +122,8 @@ fn about(operation: Operation) -> (&'static str, &'static str, &'static str) {
             "tasks",
             "Create a task, or several",
             "The body is a task, or an array of 1 to 100, of which all or none are created; the response is then an array, \
-             and errors name the element (`3.title`). Not safe to retry: each request creates tasks.",
+             and errors name the element (`3.title`). With an `Idempotency-Key` it is safe to retry; otherwise each request \
+             creates tasks.",
         ),
         Operation::PatchTasks => (
             "tasks",
@@ -139,13 +156,17 @@ fn about(operation: Operation) -> (&'static str, &'static str, &'static str) {
              user.",
         ),
         Operation::GetTask => ("tasks", "Read a task", ""),
-        Operation::ReplaceTask => {
-            ("tasks", "Replace a task", "If no value changes, `version` and `updated_at` do not change either.")
-        }
+        Operation::ReplaceTask => (
+            "tasks",
+            "Replace a task",
+            "If no value changes, `version` and `updated_at` do not change either. With `If-None-Match: *` it creates the \
+             task. The fields that the server sets may be sent back; a `version` is a condition.",
+        ),
         Operation::PatchTask => (
             "tasks",
             "Change some fields of a task",
-            "The body is a JSON merge patch (RFC 7396). Its content type may also be `application/merge-patch+json`.",
+            "The body is a JSON merge patch (RFC 7396). Its content type may also be `application/merge-patch+json`. The \
+             fields that the server sets may be sent back; a `version` is a condition.",
         ),
         Operation::DeleteTask => ("tasks", "Delete a task", ""),
         Operation::CompleteTask => (
@@ -164,6 +185,53 @@ fn about(operation: Operation) -> (&'static str, &'static str, &'static str) {
         Operation::GetDocument => ("documentation", "Read a file of the documentation", ""),
     }
 }
+
+/// The headers of a request that have a meaning of their own here.
+fn header_parameters(operation: Operation) -> Vec<Value> {
+    let parameter = |name: &str, description: &str, pattern: &str, example: &str| {
+        json!({
+            "name": name,
+            "in": "header",
+            "description": description,
+            "schema": {"type": "string", "pattern": pattern},
+            "example": example,
+        })
+    };
+    let if_match = || {
+        let description = "Entity tags of the task. If its tag is none of them, nothing is done (412); `*` means any.";
+        parameter("If-Match", description, TAGS, TASK_TAG.1)
+    };
+    let if_none_match = |description: &str, example: &str| parameter("If-None-Match", description, TAGS, example);
+    let known = "Entity tags of what the client has. If it is still current, the response is 304.";
+    match operation {
+        Operation::ListTasks | Operation::CountTasks | Operation::SummarizeTasks => {
+            vec![if_none_match(known, READ_TAG.1)]
+        }
+        Operation::GetTask => vec![if_match(), if_none_match(known, TASK_TAG.1)],
+        Operation::CreateTask => vec![parameter(
+            "Idempotency-Key",
+            "What the client calls the request, so that it can be sent again: the same key and the same body create their \
+             tasks once. A repeated request gets the tasks as they are now.",
+            "^([!-~]{1,255}|\"[!-~]{1,255}\")$",
+            "\"0f9c1d3e-6f0a-4a53-9d0f-6a1f8f1f5a11\"",
+        )],
+        Operation::ReplaceTask => vec![
+            if_match(),
+            if_none_match(
+                "`*` creates the task under the ID in the path, a UUID of version 7, if it does not exist. Entity tags: if \
+                 that of the task is one of them, nothing is done (412).",
+                "*",
+            ),
+        ],
+        Operation::PatchTask | Operation::DeleteTask | Operation::CompleteTask | Operation::MoveTask => {
+            vec![if_match()]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A list of entity tags, or `*`. A tag may contain any visible character but a quote.
+const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*"){0,20})$"#;
 
 fn list_parameters() -> Vec<Value> {
     vec![
@@ -255,6 +323,14 @@ struct Success {
     body: Option<(Value, Value)>,
     headers: Vec<(HeaderName, Value)>,
     links: Value,
+    tag: Tag,
+}
+
+/// Whether a response has an entity tag, with its pattern and an example.
+enum Tag {
+    Never,
+    Sometimes((&'static str, &'static str)),
+    Always((&'static str, &'static str)),
 }
 
 impl Success {
@@ -265,13 +341,19 @@ impl Success {
             body: Some((schema, example)),
             headers: Vec::new(),
             links: Value::Null,
+            tag: Tag::Never,
         }
     }
 
     /// The response object of the document.
     fn object(self, has_quota: bool) -> Value {
-        let headers = self.headers.into_iter().chain([(CACHE_CONTROL, no_store())]);
-        let mut headers: Map<_, _> = headers.map(|(name, header)| (header_name(&name), header)).collect();
+        let mut headers: Map<_, _> =
+            self.headers.into_iter().map(|(name, header)| (header_name(&name), header)).collect();
+        headers.extend(match self.tag {
+            Tag::Never => Map::from_iter([(header_name(&CACHE_CONTROL), no_store())]),
+            Tag::Sometimes((pattern, example)) => tag_headers(pattern, example, false),
+            Tag::Always((pattern, example)) => tag_headers(pattern, example, true),
+        });
         if has_quota {
             headers.extend(quota_references());
         }
@@ -287,7 +369,8 @@ impl Success {
 }
 
 fn success(resource: &'static Resource, operation: Operation) -> Success {
-    let task = |description| Success::ok(description, reference("Task"), example_task());
+    let tagged = |success: Success, tag| Success { tag: Tag::Always(tag), ..success };
+    let task = |description| tagged(Success::ok(description, reference("Task"), example_task()), TASK_TAG);
     match operation {
         Operation::ListTasks => {
             let page = json!({"type": "array", "items": reference("Task"), "maxItems": Limit::MAX});
@@ -298,7 +381,7 @@ fn success(resource: &'static Resource, operation: Operation) -> Success {
             });
             let mut success = Success::ok("A page of tasks", page, json!([example_task()]));
             success.headers.push((LINK, link));
-            success
+            tagged(success, READ_TAG)
         }
         Operation::CreateTask => {
             let location = json!({
@@ -313,6 +396,14 @@ fn success(resource: &'static Resource, operation: Operation) -> Success {
                 Success::ok("The new task, or the new tasks in the order of the request", schema, example_task());
             success.status = StatusCode::CREATED;
             success.headers.push((LOCATION, location));
+            success.headers.push((
+                HeaderName::from_static("idempotency-replayed"),
+                json!({
+                    "description": "Whether an earlier request with the same `Idempotency-Key` has created the tasks.",
+                    "schema": {"type": "string", "const": "true"},
+                }),
+            ));
+            success.tag = Tag::Sometimes(TASK_TAG);
             success.links = links(resource);
             success
         }
@@ -322,16 +413,21 @@ fn success(resource: &'static Resource, operation: Operation) -> Success {
         Operation::DeleteTasks => {
             Success::ok("The numbers of tasks", reference("BulkResult"), json!({"matched": 3, "changed": 3}))
         }
-        Operation::CountTasks => Success::ok("The number of tasks", reference("Count"), json!({"count": 3})),
-        Operation::SummarizeTasks => Success::ok(
-            "The numbers of tasks",
-            reference("Summary"),
-            json!({
-                "total": 4,
-                "open": 3,
-                "lists": [{"name": "Groceries", "open": 2, "total": 3}],
-                "tags": [{"name": "home", "open": 1, "total": 1}],
-            }),
+        Operation::CountTasks => {
+            tagged(Success::ok("The number of tasks", reference("Count"), json!({"count": 3})), READ_TAG)
+        }
+        Operation::SummarizeTasks => tagged(
+            Success::ok(
+                "The numbers of tasks",
+                reference("Summary"),
+                json!({
+                    "total": 4,
+                    "open": 3,
+                    "lists": [{"name": "Groceries", "open": 2, "total": 3}],
+                    "tags": [{"name": "home", "open": 1, "total": 1}],
+                }),
+            ),
+            READ_TAG,
         ),
         Operation::TransferTasks => Success::ok(
             "The numbers of tasks",
@@ -348,6 +444,7 @@ fn success(resource: &'static Resource, operation: Operation) -> Success {
             body: None,
             headers: Vec::new(),
             links: Value::Null,
+            tag: Tag::Never,
         },
         Operation::GetSession => Success::ok(
             "The caller's identity",

@@ -115,6 +115,7 @@ pub(super) fn problem_schema() -> Value {
                 "minItems": 1,
                 "items": {"type": "string", "enum": ready::FAILED},
             },
+            "current": {"$ref": "#/components/schemas/Task", "description": "The task as it is."},
         },
     })
 }

@@ -19,7 +19,7 @@ use super::{
     },
     bodies::RequestBody,
     document, document_for,
-    examples::{example_quota, example_task},
+    examples::{EXAMPLE_USER, example_id, example_quota, example_task},
     failures::Failure,
     headers::header_name,
     operations::operation_id,
@@ -134,8 +134,12 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::Auth(AuthError::Missing | AuthError::Expired | AuthError::Invalid(_) | AuthError::Revoked) => {
             &[Failure::Unauthorized]
         }
-        ApiError::Auth(AuthError::InsufficientScope { .. }) => &[Failure::Forbidden, Failure::InsufficientScope],
-        ApiError::Auth(AuthError::ForeignOrigin) | ApiError::Forbidden => &[Failure::Forbidden],
+        ApiError::Auth(AuthError::InsufficientScope { .. }) => {
+            &[Failure::Forbidden, Failure::ForbiddenToCreate, Failure::InsufficientScope]
+        }
+        ApiError::Auth(AuthError::ForeignOrigin) | ApiError::Forbidden => {
+            &[Failure::Forbidden, Failure::ForbiddenToCreate]
+        }
         ApiError::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
         | ApiError::Service(Error::TooManyCalls) => &[Failure::RateLimited],
         ApiError::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
@@ -153,21 +157,19 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::Service(Error::TaskNotFound) => &[Failure::TaskNotFound, Failure::TaskOrPathNotFound],
         ApiError::MethodNotAllowed { .. } => &[Failure::MethodNotAllowed],
         ApiError::PayloadTooLarge { .. } => &[Failure::PayloadTooLarge],
-        // A limit of the host, which may have none; and errors that are not documented yet, since no operation has
-        // preconditions or keys of requests.
-        ApiError::HeadTooLarge { .. }
-        | ApiError::Service(
-            Error::PreconditionFailed { .. }
-            | Error::QuotaExceeded { .. }
-            | Error::IdempotencyKeyReused
-            | Error::TaskDeleted,
-        ) => &[],
+        // A limit of the host, which may have none.
+        ApiError::HeadTooLarge { .. } => &[],
+        ApiError::VersionConflict { .. } => &[Failure::VersionConflict],
+        ApiError::PreconditionRequired => &[Failure::PreconditionRequired],
+        ApiError::Service(Error::PreconditionFailed { .. }) => &[Failure::PreconditionFailed],
+        ApiError::Service(Error::QuotaExceeded { .. }) => &[Failure::ForbiddenToCreate],
+        ApiError::Service(Error::TaskDeleted) => &[Failure::TaskDeleted],
         ApiError::UnsupportedMediaType { .. } => &[Failure::UnsupportedMediaType],
         ApiError::MalformedJson { .. } | ApiError::IncompleteBody => &[Failure::MalformedJson],
         ApiError::SlowBody { .. } => &[Failure::SlowBody],
-        ApiError::NotAnObject { .. } | ApiError::Validation(_) | ApiError::Service(Error::InvalidField { .. }) => {
-            &[Failure::ValidationFailed]
-        }
+        ApiError::NotAnObject { .. }
+        | ApiError::Validation(_)
+        | ApiError::Service(Error::InvalidField { .. } | Error::IdempotencyKeyReused) => &[Failure::ValidationFailed],
     }
 }
 
@@ -194,8 +196,12 @@ fn failures_have_the_status_and_codes_of_their_errors() {
         "method_not_allowed",
         "not_found",
         "payload_too_large",
+        "precondition_failed",
+        "precondition_required",
+        "quota_exceeded",
         "rate_limited",
         "request_timeout",
+        "task_deleted",
         "task_not_found",
         "timeout",
         "token_expired",
@@ -205,6 +211,7 @@ fn failures_have_the_status_and_codes_of_their_errors() {
         "unavailable",
         "unsupported_media_type",
         "validation_failed",
+        "version_conflict",
     ]);
     assert_eq!(document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"], all);
 }
@@ -313,8 +320,14 @@ fn invalid(body: RequestBody, text: &Value) -> FieldErrors {
     let mut errors = FieldErrors::default();
     match body {
         RequestBody::Create => drop(members.new_task(&mut errors)),
-        RequestBody::Replace => drop(members.replacement(&mut errors)),
-        RequestBody::Patch => drop(members.patch(&mut errors)),
+        RequestBody::Replace => {
+            drop(members.replacement(&mut errors));
+            sent_back(&mut members, &mut errors);
+        }
+        RequestBody::Patch => {
+            drop(members.patch(&mut errors));
+            sent_back(&mut members, &mut errors);
+        }
         RequestBody::PatchMany => drop(members.patch_of_many(&mut errors)),
         RequestBody::Complete => drop(members.completion(&mut errors)),
         RequestBody::Move => drop(members.place(&mut errors)),
@@ -322,6 +335,11 @@ fn invalid(body: RequestBody, text: &Value) -> FieldErrors {
     }
     members.reject_rest(&mut errors);
     errors
+}
+
+fn sent_back(members: &mut Members, errors: &mut FieldErrors) {
+    let user = UserId::new(EXAMPLE_USER).expect("an id");
+    members.sent_back(Some(example_id()), &user, errors);
 }
 
 #[test]

@@ -67,8 +67,12 @@ pub async fn a_repeated_field_is_invalid(app: &dyn App) {
 pub async fn fields_set_by_the_server_are_rejected(app: &dyn App) {
     let ann = client(app, "ann");
     let task = ann.create("Whole").await;
-    for method in ["PUT", "PATCH"] {
-        ann.send(method, &path(&task), &task).await.validation_failed(&[
+    for (method, target) in [("POST", "/tasks"), ("PATCH", "/tasks?list=None")] {
+        let mut sent = task.clone();
+        if method == "PATCH" {
+            sent.as_object_mut().unwrap().remove("metadata");
+        }
+        ann.send(method, target, &sent).await.validation_failed(&[
             ("completed_at", &["is set by the server"]),
             ("created_at", &["is set by the server"]),
             ("id", &["is set by the server"]),

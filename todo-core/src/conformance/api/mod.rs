@@ -6,6 +6,7 @@ use http::Request;
 
 mod bodies;
 mod client;
+mod conditions;
 mod credentials;
 #[cfg(feature = "openapi")]
 mod docs;
@@ -20,6 +21,7 @@ mod tasks;
 mod users;
 
 pub use bodies::*;
+pub use conditions::*;
 pub use credentials::*;
 #[cfg(feature = "openapi")]
 pub use docs::*;
@@ -66,7 +68,17 @@ macro_rules! api_conformance {
             tasks_are_moved_in_the_manual_order
             a_task_is_moved_among_many_with_the_same_position
             the_session_describes_the_caller
-            responses_are_not_cached
+            responses_are_kept_by_the_client_alone
+            a_change_is_made_if_its_condition_is_true
+            of_several_changes_of_one_version_one_is_made
+            conditions_that_cannot_be_read_are_invalid
+            a_task_is_read_again_only_if_it_has_changed
+            lists_are_read_again_only_if_something_has_changed
+            what_is_kept_belongs_to_one_user
+            read_only_fields_may_be_sent_back
+            a_task_is_created_under_the_id_of_the_client
+            a_repeated_request_creates_its_tasks_once
+            keys_of_requests_are_validated
             a_list_is_an_array_newest_first
             pages_are_linked
             links_and_locations_are_relative_references

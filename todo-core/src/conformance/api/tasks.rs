@@ -188,14 +188,26 @@ pub async fn the_session_describes_the_caller(app: &dyn App) {
     assert_eq!(bob["user"], json!({"id": "bob"}));
 }
 
-/// Responses depend on the user, so no cache may store them.
-pub async fn responses_are_not_cached(app: &dyn App) {
+/// Responses depend on the user, so that no shared cache may store them. The client may keep those with an entity tag.
+pub async fn responses_are_kept_by_the_client_alone(app: &dyn App) {
     let ann = client(app, "ann");
     let path = path(&ann.create("Private").await);
-    for (method, path) in
-        [(Method::GET, "/tasks"), (Method::GET, &path), (Method::GET, "/auth/session"), (Method::DELETE, &path)]
-    {
-        assert_eq!(ann.bare(method.as_str(), path).await.header("cache-control"), "no-store", "{method} {path}");
+    for (method, path, is_kept) in [
+        (Method::GET, "/tasks", true),
+        (Method::GET, "/tasks/count", true),
+        (Method::GET, "/tasks/summary", true),
+        (Method::GET, &path, true),
+        (Method::GET, "/auth/session", false),
+        (Method::GET, "/tasks?limit=0", false),
+        (Method::DELETE, &path, false),
+    ] {
+        let reply = ann.bare(method.as_str(), path).await;
+        let expected = if is_kept { "private, no-cache" } else { "no-store" };
+        assert_eq!(reply.header("cache-control"), expected, "{method} {path}");
+        assert_eq!((reply.headers.contains_key("etag"), reply.headers.contains_key("vary")), (is_kept, is_kept));
+        if is_kept {
+            assert_eq!(reply.header("vary"), "authorization, cookie");
+        }
     }
 }
 
