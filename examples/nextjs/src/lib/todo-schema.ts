@@ -39,7 +39,7 @@ export interface paths {
         put?: never;
         /**
          * Create a task, or several
-         * @description The body is a task, or an array of 1 to 100, of which all or none are created; the response is then an array, and errors name the element (`3.title`). Not safe to retry: each request creates tasks.
+         * @description The body is a task, or an array of 1 to 100, of which all or none are created; the response is then an array, and errors name the element (`3.title`). With an `Idempotency-Key` it is safe to retry; otherwise each request creates tasks.
          */
         post: operations["create_task"];
         /**
@@ -130,7 +130,7 @@ export interface paths {
         get: operations["get_task"];
         /**
          * Replace a task
-         * @description If no value changes, `version` and `updated_at` do not change either.
+         * @description If no value changes, `version` and `updated_at` do not change either. With `If-None-Match: *` it creates the task. The fields that the server sets may be sent back; a `version` is a condition.
          */
         put: operations["replace_task"];
         post?: never;
@@ -140,7 +140,7 @@ export interface paths {
         head?: never;
         /**
          * Change some fields of a task
-         * @description The body is a JSON merge patch (RFC 7396). Its content type may also be `application/merge-patch+json`.
+         * @description The body is a JSON merge patch (RFC 7396). Its content type may also be `application/merge-patch+json`. The fields that the server sets may be sent back; a `version` is a condition.
          */
         patch: operations["patch_task"];
         trace?: never;
@@ -209,7 +209,7 @@ export interface paths {
         put?: never;
         /**
          * Create a task, or several
-         * @description The body is a task, or an array of 1 to 100, of which all or none are created; the response is then an array, and errors name the element (`3.title`). Not safe to retry: each request creates tasks.
+         * @description The body is a task, or an array of 1 to 100, of which all or none are created; the response is then an array, and errors name the element (`3.title`). With an `Idempotency-Key` it is safe to retry; otherwise each request creates tasks.
          */
         post: operations["create_task_of_user"];
         /**
@@ -311,7 +311,7 @@ export interface paths {
         get: operations["get_task_of_user"];
         /**
          * Replace a task
-         * @description If no value changes, `version` and `updated_at` do not change either.
+         * @description If no value changes, `version` and `updated_at` do not change either. With `If-None-Match: *` it creates the task. The fields that the server sets may be sent back; a `version` is a condition.
          */
         put: operations["replace_task_of_user"];
         post?: never;
@@ -321,7 +321,7 @@ export interface paths {
         head?: never;
         /**
          * Change some fields of a task
-         * @description The body is a JSON merge patch (RFC 7396). Its content type may also be `application/merge-patch+json`.
+         * @description The body is a JSON merge patch (RFC 7396). Its content type may also be `application/merge-patch+json`. The fields that the server sets may be sent back; a `version` is a condition.
          */
         patch: operations["patch_task_of_user"];
         trace?: never;
@@ -475,6 +475,11 @@ export interface components {
             /** @enum {string} */
             code?: "forbidden" | "insufficient_scope";
         };
+        /** @description As for other writes; or the caller has as many tasks as a user may have. */
+        ForbiddenToCreateProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "forbidden" | "insufficient_scope" | "quota_exceeded";
+        };
         /** @description The token lacks a scope that this server requires. */
         InsufficientScopeProblem: components["schemas"]["Problem"] & {
             /** @enum {string} */
@@ -560,6 +565,16 @@ export interface components {
          * @example a0
          */
         Position: string;
+        /** @description A condition in the headers is not true of the task. `current` is the task as it is. Nothing was changed. */
+        PreconditionFailedProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "precondition_failed";
+        };
+        /** @description The request has no condition, and this server requires one. By default it does not. */
+        PreconditionRequiredProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "precondition_required";
+        };
         /**
          * @description How important a task is. The order is that of the variants.
          *
@@ -578,7 +593,9 @@ export interface components {
              * @description The kind of error, for programs. Codes do not change between versions.
              * @enum {string}
              */
-            code: "forbidden" | "incomplete_body" | "insufficient_scope" | "internal" | "malformed_json" | "method_not_allowed" | "not_found" | "payload_too_large" | "rate_limited" | "request_timeout" | "task_not_found" | "timeout" | "token_expired" | "token_invalid" | "token_revoked" | "unauthenticated" | "unavailable" | "unsupported_media_type" | "validation_failed";
+            code: "forbidden" | "incomplete_body" | "insufficient_scope" | "internal" | "malformed_json" | "method_not_allowed" | "not_found" | "payload_too_large" | "precondition_failed" | "precondition_required" | "quota_exceeded" | "rate_limited" | "request_timeout" | "task_deleted" | "task_not_found" | "timeout" | "token_expired" | "token_invalid" | "token_revoked" | "unauthenticated" | "unavailable" | "unsupported_media_type" | "validation_failed" | "version_conflict";
+            /** @description The task as it is. */
+            current?: components["schemas"]["Task"];
             /** @description A sentence for people. It does not contain the cause of a 5xx. */
             detail: string;
             /** @description The parts of the server that are not ready. */
@@ -704,6 +721,11 @@ export interface components {
              */
             version: number;
         };
+        /** @description An earlier request with the same `Idempotency-Key` created a task that was deleted since. Nothing was done. */
+        TaskDeletedProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "task_deleted";
+        };
         /**
          * Format: uuid
          * @description The ID of a task: a UUID, in upper or lower case. It is unique among the tasks of a user.
@@ -724,29 +746,57 @@ export interface components {
         TaskPatch: {
             /** @description Whether the task is done. */
             completed?: boolean;
+            completed_at?: components["schemas"]["Timestamp"] | null;
+            /** @description `created_at` of the task. It is not compared if `version` is there. */
+            created_at?: components["schemas"]["Timestamp"];
             /** @description Details. `null` removes the description. */
             description?: string | null;
             due?: components["schemas"]["Due"] | null;
+            /** @description The ID in the path. */
+            id?: components["schemas"]["TaskId"];
             list?: components["schemas"]["ListName"] | null;
             metadata?: components["schemas"]["Metadata"] | null;
             position?: components["schemas"]["Position"];
             priority?: components["schemas"]["Priority"] | null;
             tags?: components["schemas"]["Tags"] | null;
             title?: components["schemas"]["Title"];
+            /** @description `updated_at` of the task. It is not compared if `version` is there. */
+            updated_at?: components["schemas"]["Timestamp"];
+            /** @description The caller. */
+            user_id?: components["schemas"]["UserId"];
+            /**
+             * Format: int64
+             * @description The version that the client has. If the task has another one, nothing is changed (409).
+             */
+            version?: number;
         };
         /** @description The new content of a task. Absent fields other than the description do not change; `null` empties them. */
         TaskReplacement: {
             /** @description Whether the task is done. If absent, this does not change. */
             completed?: boolean;
+            completed_at?: components["schemas"]["Timestamp"] | null;
+            /** @description `created_at` of the task. It is not compared if `version` is there. */
+            created_at?: components["schemas"]["Timestamp"];
             /** @description Details. If absent or `null`, the description is removed. */
             description?: string | null;
             due?: components["schemas"]["Due"] | null;
+            /** @description The ID in the path. */
+            id?: components["schemas"]["TaskId"];
             list?: components["schemas"]["ListName"] | null;
             metadata?: components["schemas"]["Metadata"] | null;
             position?: components["schemas"]["Position"];
             priority?: components["schemas"]["Priority"] | null;
             tags?: components["schemas"]["Tags"] | null;
             title: components["schemas"]["Title"];
+            /** @description `updated_at` of the task. It is not compared if `version` is there. */
+            updated_at?: components["schemas"]["Timestamp"];
+            /** @description The caller. */
+            user_id?: components["schemas"]["UserId"];
+            /**
+             * Format: int64
+             * @description The version that the client has. If the task has another one, nothing is changed (409).
+             */
+            version?: number;
         };
         /**
          * Format: date-time
@@ -810,6 +860,11 @@ export interface components {
             /** @enum {string} */
             code?: "validation_failed";
         };
+        /** @description The task has changed since the version in the body. `current` is the task as it is. Nothing was changed. */
+        VersionConflictProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "version_conflict";
+        };
     };
     responses: {
         /** @description The user in the path is not the caller; or a page of another site sent a write with a token in a cookie; or the token lacks a scope that this server requires. */
@@ -828,6 +883,24 @@ export interface components {
             };
             content: {
                 "application/problem+json": components["schemas"]["ForbiddenProblem"];
+            };
+        };
+        /** @description As for other writes; or the caller has as many tasks as a user may have. */
+        ForbiddenToCreate: {
+            headers: {
+                /** @description Caches must not store the response, because it depends on the user. */
+                "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                /**
+                 * @description Why the token was rejected (RFC 6750).
+                 * @example Bearer error="insufficient_scope", error_description="The token lacks a required scope.", scope="todo"
+                 */
+                "WWW-Authenticate"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ForbiddenToCreateProblem"];
             };
         };
         /** @description The token lacks a scope that this server requires. */
@@ -928,6 +1001,39 @@ export interface components {
                 "application/problem+json": components["schemas"]["PayloadTooLargeProblem"];
             };
         };
+        /** @description A condition in the headers is not true of the task. `current` is the task as it is. Nothing was changed. */
+        PreconditionFailed: {
+            headers: {
+                /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                "Cache-Control": "private, no-cache";
+                /**
+                 * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                 * @example "1"
+                 */
+                ETag: string;
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                /** @description The response is for the user whose credential the request has. */
+                Vary: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["PreconditionFailedProblem"];
+            };
+        };
+        /** @description The request has no condition, and this server requires one. By default it does not. */
+        PreconditionRequired: {
+            headers: {
+                /** @description Caches must not store the response, because it depends on the user. */
+                "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["PreconditionRequiredProblem"];
+            };
+        };
         /** @description The caller sends too many requests, or too many at the same time. Nothing was done. */
         RateLimited: {
             headers: {
@@ -957,6 +1063,19 @@ export interface components {
             };
             content: {
                 "application/problem+json": components["schemas"]["SlowBodyProblem"];
+            };
+        };
+        /** @description An earlier request with the same `Idempotency-Key` created a task that was deleted since. Nothing was done. */
+        TaskDeleted: {
+            headers: {
+                /** @description Caches must not store the response, because it depends on the user. */
+                "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["TaskDeletedProblem"];
             };
         };
         /** @description The caller has no such task. Another user may have one. */
@@ -1048,6 +1167,26 @@ export interface components {
             };
             content: {
                 "application/problem+json": components["schemas"]["ValidationFailedProblem"];
+            };
+        };
+        /** @description The task has changed since the version in the body. `current` is the task as it is. Nothing was changed. */
+        VersionConflict: {
+            headers: {
+                /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                "Cache-Control": "private, no-cache";
+                /**
+                 * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                 * @example "1"
+                 */
+                ETag: string;
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                /** @description The response is for the user whose credential the request has. */
+                Vary: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["VersionConflictProblem"];
             };
         };
     };
@@ -1142,7 +1281,13 @@ export interface operations {
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of what the client has. If it is still current, the response is 304.
+                 * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                 */
+                "If-None-Match"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -1151,8 +1296,13 @@ export interface operations {
             /** @description A page of tasks */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                     */
+                    ETag: string;
                     /**
                      * @description The next page, relative to this one (RFC 8288). Absent on the last page.
                      * @example <?cursor=AAAAAAABmqVi1ABwAIAAAAAAAAABAA&limit=1>; rel="next"
@@ -1160,6 +1310,8 @@ export interface operations {
                     Link?: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1189,6 +1341,24 @@ export interface operations {
                     "application/json": components["schemas"]["Task"][];
                 };
             };
+            /** @description What the client has is still current */
+            304: {
+                headers: {
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                     */
+                    ETag: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["InsufficientScope"];
             405: components["responses"]["MethodNotAllowed"];
@@ -1201,7 +1371,13 @@ export interface operations {
     create_task: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description What the client calls the request, so that it can be sent again: the same key and the same body create their tasks once. A repeated request gets the tasks as they are now.
+                 * @example "0f9c1d3e-6f0a-4a53-9d0f-6a1f8f1f5a11"
+                 */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -1214,8 +1390,15 @@ export interface operations {
             /** @description The new task, or the new tasks in the order of the request */
             201: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache" | "no-store";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag?: string;
+                    /** @description Whether an earlier request with the same `Idempotency-Key` has created the tasks. */
+                    "Idempotency-Replayed"?: "true";
                     /**
                      * @description The URL of the task, relative to the path of the request. Absent if several were created.
                      * @example tasks/019aa562-d400-7000-8000-000000000001
@@ -1223,6 +1406,8 @@ export interface operations {
                     Location?: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1252,9 +1437,10 @@ export interface operations {
             };
             400: components["responses"]["MalformedJson"];
             401: components["responses"]["Unauthorized"];
-            403: components["responses"]["Forbidden"];
+            403: components["responses"]["ForbiddenToCreate"];
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["SlowBody"];
+            410: components["responses"]["TaskDeleted"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
@@ -1415,7 +1601,13 @@ export interface operations {
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of what the client has. If it is still current, the response is 304.
+                 * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                 */
+                "If-None-Match"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -1424,10 +1616,17 @@ export interface operations {
             /** @description The number of tasks */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1438,6 +1637,24 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Count"];
                 };
+            };
+            /** @description What the client has is still current */
+            304: {
+                headers: {
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                     */
+                    ETag: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["InsufficientScope"];
@@ -1451,7 +1668,13 @@ export interface operations {
     summarize_tasks: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of what the client has. If it is still current, the response is 304.
+                 * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                 */
+                "If-None-Match"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -1460,10 +1683,17 @@ export interface operations {
             /** @description The numbers of tasks */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1489,6 +1719,24 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Summary"];
                 };
+            };
+            /** @description What the client has is still current */
+            304: {
+                headers: {
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                     */
+                    ETag: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["InsufficientScope"];
@@ -1547,7 +1795,18 @@ export interface operations {
     get_task: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of the task. If its tag is none of them, nothing is done (412); `*` means any.
+                 * @example "3"
+                 */
+                "If-Match"?: string;
+                /**
+                 * @description Entity tags of what the client has. If it is still current, the response is 304.
+                 * @example "3"
+                 */
+                "If-None-Match"?: string;
+            };
             path: {
                 /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
@@ -1559,10 +1818,17 @@ export interface operations {
             /** @description The task */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1590,10 +1856,29 @@ export interface operations {
                     "application/json": components["schemas"]["Task"];
                 };
             };
+            /** @description What the client has is still current */
+            304: {
+                headers: {
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["InsufficientScope"];
             404: components["responses"]["TaskNotFound"];
             405: components["responses"]["MethodNotAllowed"];
+            412: components["responses"]["PreconditionFailed"];
             422: components["responses"]["ValidationFailed"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
@@ -1603,7 +1888,18 @@ export interface operations {
     replace_task: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of the task. If its tag is none of them, nothing is done (412); `*` means any.
+                 * @example "3"
+                 */
+                "If-Match"?: string;
+                /**
+                 * @description `*` creates the task under the ID in the path, a UUID of version 7, if it does not exist. Entity tags: if that of the task is one of them, nothing is done (412).
+                 * @example *
+                 */
+                "If-None-Match"?: string;
+            };
             path: {
                 /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
@@ -1619,10 +1915,58 @@ export interface operations {
             /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "completed": false,
+                     *       "completed_at": null,
+                     *       "created_at": "2025-11-21T08:00:00.000000Z",
+                     *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
+                     *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
+                     *       "title": "Buy milk",
+                     *       "updated_at": "2025-11-21T08:00:00.000000Z",
+                     *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Task"];
+                };
+            };
+            /** @description The task was created, for `If-None-Match: *` */
+            201: {
+                headers: {
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1652,13 +1996,16 @@ export interface operations {
             };
             400: components["responses"]["MalformedJson"];
             401: components["responses"]["Unauthorized"];
-            403: components["responses"]["Forbidden"];
+            403: components["responses"]["ForbiddenToCreate"];
             404: components["responses"]["TaskNotFound"];
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["SlowBody"];
+            409: components["responses"]["VersionConflict"];
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
+            428: components["responses"]["PreconditionRequired"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -1667,7 +2014,13 @@ export interface operations {
     delete_task: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of the task. If its tag is none of them, nothing is done (412); `*` means any.
+                 * @example "3"
+                 */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
@@ -1691,7 +2044,9 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["TaskNotFound"];
             405: components["responses"]["MethodNotAllowed"];
+            412: components["responses"]["PreconditionFailed"];
             422: components["responses"]["ValidationFailed"];
+            428: components["responses"]["PreconditionRequired"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -1700,7 +2055,13 @@ export interface operations {
     patch_task: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of the task. If its tag is none of them, nothing is done (412); `*` means any.
+                 * @example "3"
+                 */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
@@ -1716,10 +2077,17 @@ export interface operations {
             /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1753,9 +2121,12 @@ export interface operations {
             404: components["responses"]["TaskNotFound"];
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["SlowBody"];
+            409: components["responses"]["VersionConflict"];
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
+            428: components["responses"]["PreconditionRequired"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -1764,7 +2135,13 @@ export interface operations {
     complete_task: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of the task. If its tag is none of them, nothing is done (412); `*` means any.
+                 * @example "3"
+                 */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
@@ -1780,10 +2157,17 @@ export interface operations {
             /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1817,9 +2201,11 @@ export interface operations {
             404: components["responses"]["TaskNotFound"];
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["SlowBody"];
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
+            428: components["responses"]["PreconditionRequired"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -1828,7 +2214,13 @@ export interface operations {
     move_task: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of the task. If its tag is none of them, nothing is done (412); `*` means any.
+                 * @example "3"
+                 */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description The ID of the task. */
                 id: components["schemas"]["TaskId"];
@@ -1844,10 +2236,17 @@ export interface operations {
             /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1881,9 +2280,11 @@ export interface operations {
             404: components["responses"]["TaskNotFound"];
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["SlowBody"];
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
+            428: components["responses"]["PreconditionRequired"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -1922,7 +2323,13 @@ export interface operations {
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of what the client has. If it is still current, the response is 304.
+                 * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                 */
+                "If-None-Match"?: string;
+            };
             path: {
                 /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
@@ -1934,8 +2341,13 @@ export interface operations {
             /** @description A page of tasks */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                     */
+                    ETag: string;
                     /**
                      * @description The next page, relative to this one (RFC 8288). Absent on the last page.
                      * @example <?cursor=AAAAAAABmqVi1ABwAIAAAAAAAAABAA&limit=1>; rel="next"
@@ -1943,6 +2355,8 @@ export interface operations {
                     Link?: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1972,6 +2386,24 @@ export interface operations {
                     "application/json": components["schemas"]["Task"][];
                 };
             };
+            /** @description What the client has is still current */
+            304: {
+                headers: {
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                     */
+                    ETag: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
@@ -1985,7 +2417,13 @@ export interface operations {
     create_task_of_user: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description What the client calls the request, so that it can be sent again: the same key and the same body create their tasks once. A repeated request gets the tasks as they are now.
+                 * @example "0f9c1d3e-6f0a-4a53-9d0f-6a1f8f1f5a11"
+                 */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
@@ -2001,8 +2439,15 @@ export interface operations {
             /** @description The new task, or the new tasks in the order of the request */
             201: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache" | "no-store";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag?: string;
+                    /** @description Whether an earlier request with the same `Idempotency-Key` has created the tasks. */
+                    "Idempotency-Replayed"?: "true";
                     /**
                      * @description The URL of the task, relative to the path of the request. Absent if several were created.
                      * @example tasks/019aa562-d400-7000-8000-000000000001
@@ -2010,6 +2455,8 @@ export interface operations {
                     Location?: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2039,10 +2486,11 @@ export interface operations {
             };
             400: components["responses"]["MalformedJson"];
             401: components["responses"]["Unauthorized"];
-            403: components["responses"]["Forbidden"];
+            403: components["responses"]["ForbiddenToCreate"];
             404: components["responses"]["NotFound"];
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["SlowBody"];
+            410: components["responses"]["TaskDeleted"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
@@ -2211,7 +2659,13 @@ export interface operations {
                 /** @description Tasks whose title or description contains this text. Upper and lower case are not distinguished. */
                 q?: string;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of what the client has. If it is still current, the response is 304.
+                 * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                 */
+                "If-None-Match"?: string;
+            };
             path: {
                 /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
@@ -2223,10 +2677,17 @@ export interface operations {
             /** @description The number of tasks */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2237,6 +2698,24 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Count"];
                 };
+            };
+            /** @description What the client has is still current */
+            304: {
+                headers: {
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                     */
+                    ETag: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
@@ -2251,7 +2730,13 @@ export interface operations {
     summarize_tasks_of_user: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of what the client has. If it is still current, the response is 304.
+                 * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                 */
+                "If-None-Match"?: string;
+            };
             path: {
                 /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
@@ -2263,10 +2748,17 @@ export interface operations {
             /** @description The numbers of tasks */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2292,6 +2784,24 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Summary"];
                 };
+            };
+            /** @description What the client has is still current */
+            304: {
+                headers: {
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example W/"5d41402abc4b2a76-1763712000000001-b9719d911017c592"
+                     */
+                    ETag: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
@@ -2355,7 +2865,18 @@ export interface operations {
     get_task_of_user: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of the task. If its tag is none of them, nothing is done (412); `*` means any.
+                 * @example "3"
+                 */
+                "If-Match"?: string;
+                /**
+                 * @description Entity tags of what the client has. If it is still current, the response is 304.
+                 * @example "3"
+                 */
+                "If-None-Match"?: string;
+            };
             path: {
                 /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
@@ -2369,10 +2890,17 @@ export interface operations {
             /** @description The task */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2400,10 +2928,29 @@ export interface operations {
                     "application/json": components["schemas"]["Task"];
                 };
             };
+            /** @description What the client has is still current */
+            304: {
+                headers: {
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["TaskOrPathNotFound"];
             405: components["responses"]["MethodNotAllowed"];
+            412: components["responses"]["PreconditionFailed"];
             422: components["responses"]["ValidationFailed"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
@@ -2413,7 +2960,18 @@ export interface operations {
     replace_task_of_user: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of the task. If its tag is none of them, nothing is done (412); `*` means any.
+                 * @example "3"
+                 */
+                "If-Match"?: string;
+                /**
+                 * @description `*` creates the task under the ID in the path, a UUID of version 7, if it does not exist. Entity tags: if that of the task is one of them, nothing is done (412).
+                 * @example *
+                 */
+                "If-None-Match"?: string;
+            };
             path: {
                 /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
@@ -2431,10 +2989,58 @@ export interface operations {
             /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "completed": false,
+                     *       "completed_at": null,
+                     *       "created_at": "2025-11-21T08:00:00.000000Z",
+                     *       "description": "Two bottles",
+                     *       "due": "2026-12-01",
+                     *       "id": "019aa562-d400-7000-8000-000000000001",
+                     *       "list": "Groceries",
+                     *       "metadata": {},
+                     *       "position": "i84p8bc9nU",
+                     *       "priority": "high",
+                     *       "tags": [
+                     *         "home"
+                     *       ],
+                     *       "title": "Buy milk",
+                     *       "updated_at": "2025-11-21T08:00:00.000000Z",
+                     *       "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Task"];
+                };
+            };
+            /** @description The task was created, for `If-None-Match: *` */
+            201: {
+                headers: {
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2464,13 +3070,16 @@ export interface operations {
             };
             400: components["responses"]["MalformedJson"];
             401: components["responses"]["Unauthorized"];
-            403: components["responses"]["Forbidden"];
+            403: components["responses"]["ForbiddenToCreate"];
             404: components["responses"]["TaskOrPathNotFound"];
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["SlowBody"];
+            409: components["responses"]["VersionConflict"];
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
+            428: components["responses"]["PreconditionRequired"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -2479,7 +3088,13 @@ export interface operations {
     delete_task_of_user: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of the task. If its tag is none of them, nothing is done (412); `*` means any.
+                 * @example "3"
+                 */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
@@ -2505,7 +3120,9 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["TaskOrPathNotFound"];
             405: components["responses"]["MethodNotAllowed"];
+            412: components["responses"]["PreconditionFailed"];
             422: components["responses"]["ValidationFailed"];
+            428: components["responses"]["PreconditionRequired"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -2514,7 +3131,13 @@ export interface operations {
     patch_task_of_user: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of the task. If its tag is none of them, nothing is done (412); `*` means any.
+                 * @example "3"
+                 */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
@@ -2532,10 +3155,17 @@ export interface operations {
             /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2569,9 +3199,12 @@ export interface operations {
             404: components["responses"]["TaskOrPathNotFound"];
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["SlowBody"];
+            409: components["responses"]["VersionConflict"];
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
+            428: components["responses"]["PreconditionRequired"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -2580,7 +3213,13 @@ export interface operations {
     complete_task_of_user: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of the task. If its tag is none of them, nothing is done (412); `*` means any.
+                 * @example "3"
+                 */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
@@ -2598,10 +3237,17 @@ export interface operations {
             /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2635,9 +3281,11 @@ export interface operations {
             404: components["responses"]["TaskOrPathNotFound"];
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["SlowBody"];
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
+            428: components["responses"]["PreconditionRequired"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -2646,7 +3294,13 @@ export interface operations {
     move_task_of_user: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Entity tags of the task. If its tag is none of them, nothing is done (412); `*` means any.
+                 * @example "3"
+                 */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
                 user_id: components["schemas"]["UserId"];
@@ -2664,10 +3318,17 @@ export interface operations {
             /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description Caches must not store the response, because it depends on the user. */
-                    "Cache-Control": "no-store";
+                    /** @description The client alone may keep the response, and has to ask each time whether it is current. */
+                    "Cache-Control": "private, no-cache";
+                    /**
+                     * @description The entity tag, for `If-None-Match` of a later read and `If-Match` of a change.
+                     * @example "3"
+                     */
+                    ETag: string;
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description The response is for the user whose credential the request has. */
+                    Vary: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2701,9 +3362,11 @@ export interface operations {
             404: components["responses"]["TaskOrPathNotFound"];
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["SlowBody"];
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["ValidationFailed"];
+            428: components["responses"]["PreconditionRequired"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];

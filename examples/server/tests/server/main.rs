@@ -7,7 +7,7 @@
 //! | module | why it does not depend on the framework |
 //! | --- | --- |
 //! | `better_auth` (which cause the log names) | the verifier logs it |
-//! | `cloud`, `copies`, `database`, `durability` | they test what is below `TodoService`; each framework has one case |
+//! | `cache`, `cloud`, `copies`, `database`, `durability` | they test what is below `TodoService`; each framework has one case |
 //! | `dev`, `settings`, `docs` (the committed document) | they test what runs before the framework is mounted |
 //! | `floods`, `stopping`, `unread`, `unreadable`, `uploads` and `overload` where nothing reaches the API | hyper and `todo_server::connection` do this |
 //! | `logs` (levels, request ids), `log_lines` (HTTP/2, honest traffic), `metrics` (port, dashboard, batches) | logging and counting surround the framework |
@@ -15,6 +15,7 @@
 #![cfg(unix)]
 
 mod better_auth;
+mod cache;
 mod cloud;
 mod copies;
 mod cors;
