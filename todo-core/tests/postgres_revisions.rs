@@ -137,6 +137,11 @@ async fn the_sql_of_a_host_moves_revisions_and_versions() {
     database.close().await;
 }
 
+/// How long the test of locks runs, in seconds; `LOCK_SECONDS` sets more.
+fn lock_seconds() -> u64 {
+    std::env::var("LOCK_SECONDS").map_or(6, |seconds| seconds.parse().unwrap())
+}
+
 /// Single calls and batches of the same owners, and the calls of many tasks, for some seconds: PostgreSQL finds no
 /// deadlock among them (it counts those that the store would repeat).
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -150,7 +155,7 @@ async fn calls_of_the_same_owners_never_wait_for_each_other_in_a_circle() {
         let tasks: Vec<_> = (1..=8).map(|number| task(owner, number)).collect();
         assert!(store.add_all(owner, &tasks).await.unwrap());
     }
-    let ends = Instant::now() + Duration::from_secs(6);
+    let ends = Instant::now() + Duration::from_secs(lock_seconds());
     let calls = Arc::new(AtomicU64::new(0));
     let callers = (0..24_u64).map(|caller| {
         let (single, batching, owners, calls) = (store.clone(), batching.clone(), owners.clone(), calls.clone());
