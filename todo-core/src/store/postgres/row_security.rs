@@ -472,7 +472,8 @@ impl Found {
         if !self.may_use {
             let role = &self.role.name;
             return Some(format!(
-                "the role {role:?} lacks privileges on the table {names}, its ledger or its functions; grant them, as the owner"
+                "the role {role:?} lacks privileges on the table {names}, those beside it, their ledger or their functions; grant \
+                 them, as the owner"
             ));
         }
         None
@@ -482,7 +483,8 @@ impl Found {
         if self.is_active {
             return Some(format!(
                 "row-level security is enabled for the table {names}, but not for this store; enable it here too (or disable \
-                 it there, as the owner: alter table {names} no force row level security, disable row level security)"
+                 it there, as the owner: alter table {names} no force row level security, disable row level security; the \
+                 same for {names}_owners and {names}_deleted)"
             ));
         }
         (!self.may_change).then(|| {

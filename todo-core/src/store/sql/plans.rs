@@ -600,8 +600,7 @@ mod sqlite {
         statements.map(|(name, sql)| (name, sql.as_str())).to_vec()
     }
 
-    /// How SQLite finds the rows of each statement: every search of a table by its index. Of all owners that are asked
-    /// for, each is searched by the alias of their table.
+    /// How SQLite finds the rows of each statement: every search of a table by its index. Some tables have an alias.
     const PLANS: &[(&str, &[&str])] = &[
         (
             "insert",
@@ -655,7 +654,7 @@ mod sqlite {
                 "SEARCH todo_tasks_deleted USING COVERING INDEX todo_tasks_deleted_user_id_revision_id_idx (user_id=? AND (revision,id)>(?,?))",
             ],
         ),
-        ("revisions", &[]),
+        ("revisions", &["SEARCH o USING PRIMARY KEY (user_id=?) LEFT-JOIN"]),
         ("erase_owner", &["SEARCH todo_tasks_owners USING PRIMARY KEY (user_id=?)"]),
         ("erase_deleted", &["SEARCH todo_tasks_deleted USING PRIMARY KEY (user_id=?)"]),
         ("transfer_delete", &["SEARCH todo_tasks USING PRIMARY KEY (user_id=? AND id=?)"]),
