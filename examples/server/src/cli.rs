@@ -134,8 +134,24 @@ fn definition() -> clap::Command {
                 .args(flags(MIGRATE)),
         )
         .subcommand(user_definition())
+        .subcommand(purge_definition())
+        .subcommand(expire_definition())
+        .subcommand(clap::Command::new("openapi").about("Prints the OpenAPI document, as served at /openapi.json"))
         .subcommand(
-            clap::Command::new("purge")
+            clap::Command::new("healthcheck")
+                .about("Fails unless the server on this machine is ready; for images without curl")
+                .arg(
+                    Arg::new("live")
+                        .long("live")
+                        .action(ArgAction::SetTrue)
+                        .help("Ask only whether the process responds, and not the database"),
+                )
+                .args(flags(HEALTHCHECK)),
+        )
+}
+
+fn purge_definition() -> clap::Command {
+    clap::Command::new("purge")
                 .about("Forgets the old deletions of all users, and prints how many there were")
                 .long_about(
                     "Forgets the old deletions of all users, and prints how many there were. Clients that have been away \
@@ -151,10 +167,11 @@ fn definition() -> clap::Command {
                         .value_parser(clap::value_parser!(u64).range(0..=MAX_DAYS))
                         .help("The age from which on deletions are forgotten [default: DELETIONS_KEPT_DAYS]"),
                 )
-                .args(flags(PURGE)),
-        )
-        .subcommand(
-            clap::Command::new("expire-sync-tokens")
+                .args(flags(PURGE))
+}
+
+fn expire_definition() -> clap::Command {
+    clap::Command::new("expire-sync-tokens")
                 .about("Makes all clients that follow changes begin again: run it after a backup was restored")
                 .long_about(
                     "Makes all clients that follow changes begin again, and prints how many users have such clients at most. \
@@ -163,20 +180,7 @@ fn definition() -> clap::Command {
                      It works in small steps, and can be run again. With row-level security, DATABASE_URL names a superuser \
                      or a role with BYPASSRLS.",
                 )
-                .args(flags(MIGRATE)),
-        )
-        .subcommand(clap::Command::new("openapi").about("Prints the OpenAPI document, as served at /openapi.json"))
-        .subcommand(
-            clap::Command::new("healthcheck")
-                .about("Fails unless the server on this machine is ready; for images without curl")
-                .arg(
-                    Arg::new("live")
-                        .long("live")
-                        .action(ArgAction::SetTrue)
-                        .help("Ask only whether the process responds, and not the database"),
-                )
-                .args(flags(HEALTHCHECK)),
-        )
+                .args(flags(MIGRATE))
 }
 
 fn user_definition() -> clap::Command {
