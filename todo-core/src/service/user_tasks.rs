@@ -56,7 +56,8 @@ fn done<T>(outcome: Outcome<T>) -> Result<T, Error> {
 /// The tasks of one user, and the operations on them.
 ///
 /// Every operation fails with [`Error::Store`] if the store fails, and with [`Error::TooManyCalls`] if too many calls
-/// of the user are waiting (see [`UserLimits`]). The sections "Errors" of the methods list the other errors.
+/// of the user are waiting (see [`UserLimits`](crate::UserLimits)). The sections "Errors" of the methods list the other
+/// errors.
 #[derive(Clone, Debug)]
 pub struct UserTasks<'a> {
     pub(super) service: &'a TodoService,
