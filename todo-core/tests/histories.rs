@@ -12,7 +12,7 @@ use todo_core::{
 };
 
 fn calls() -> usize {
-    env::var("HISTORY_CALLS").map_or(5_000, |calls| calls.parse().unwrap())
+    env::var("HISTORY_CALLS").map_or(10_000, |calls| calls.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]

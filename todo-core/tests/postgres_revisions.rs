@@ -137,6 +137,11 @@ async fn the_sql_of_a_host_moves_revisions_and_versions() {
     database.close().await;
 }
 
+/// How long the test of locks runs, in seconds; `LOCK_SECONDS` sets more.
+fn lock_seconds() -> u64 {
+    std::env::var("LOCK_SECONDS").map_or(6, |seconds| seconds.parse().unwrap())
+}
+
 /// Single calls and batches of the same owners, and the calls of many tasks, for some seconds: PostgreSQL finds no
 /// deadlock among them (it counts those that the store would repeat).
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -150,7 +155,7 @@ async fn calls_of_the_same_owners_never_wait_for_each_other_in_a_circle() {
         let tasks: Vec<_> = (1..=8).map(|number| task(owner, number)).collect();
         assert!(store.add_all(owner, &tasks).await.unwrap());
     }
-    let ends = Instant::now() + Duration::from_secs(6);
+    let ends = Instant::now() + Duration::from_secs(lock_seconds());
     let calls = Arc::new(AtomicU64::new(0));
     let callers = (0..24_u64).map(|caller| {
         let (single, batching, owners, calls) = (store.clone(), batching.clone(), owners.clone(), calls.clone());
@@ -192,17 +197,62 @@ async fn calls_of_the_same_owners_never_wait_for_each_other_in_a_circle() {
         caller.await.unwrap();
     }
     assert!(batching.status().batches > 0 && calls.load(Ordering::Relaxed) > 200, "{:?}", batching.status());
+    // A session reports what it has counted at its end.
+    store.close().await;
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
-    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
-    let deadlocks: i64 = sqlx::query_scalar(deadlocks).fetch_one(&mut connection).await.unwrap();
-    assert_eq!(deadlocks, 0);
+    assert_eq!(deadlocks(&mut connection).await, 0);
     // The counts of the owners are those of their tasks.
     let wrong = "select count(*) from todo.tasks_owners as o
         where o.tasks <> (select count(*) from todo.tasks as t where t.user_id = o.user_id)";
     assert_eq!(sqlx::query_scalar::<_, i64>(wrong).fetch_one(&mut connection).await.unwrap(), 0);
     let without = "select count(*) from todo.tasks where user_id not in (select user_id from todo.tasks_owners)";
     assert_eq!(sqlx::query_scalar::<_, i64>(without).fetch_one(&mut connection).await.unwrap(), 0);
+    database.close().await;
+}
+
+/// The number of deadlocks in the sessions of this database that have ended.
+async fn deadlocks(connection: &mut PgConnection) -> i64 {
+    let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+        and backend_type = 'client backend'";
+    let ends = Instant::now() + Duration::from_secs(20);
+    while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut *connection).await.unwrap() > 0 {
+        assert!(Instant::now() < ends, "other sessions have not ended");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+    sqlx::query_scalar(deadlocks).fetch_one(connection).await.unwrap()
+}
+
+/// A host that locks a task before its owner can wait for a call in a circle. PostgreSQL ends the call, which has waited
+/// first; the store repeats it, and the caller notices nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_call_that_waits_in_a_circle_with_the_sql_of_a_host_is_repeated() {
+    let database = todo_database().await;
+    let options = PostgresOptions::default().lock_timeout(None).statement_timeout(Duration::from_mins(1));
+    let store = PostgresStore::connect_lazy(database.url(), &options).unwrap();
+    let ann = user("ann");
+    assert!(store.add(&ann, &task(&ann, 1)).await.unwrap());
+    let mut host = PgConnection::connect(database.url()).await.unwrap();
+    let mut transaction = host.begin().await.unwrap();
+    transaction.execute("select from todo.tasks where user_id = 'ann' for update").await.unwrap();
+    let call = tokio::spawn({
+        let (store, ann) = (store.clone(), ann.clone());
+        async move { store.change(&ann, task(&ann, 1).id, &toggle(), SystemClock.now()).await }
+    });
+    let waits =
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *transaction).await.unwrap() {
+        // A transaction keeps what it has seen of the other sessions.
+        transaction.execute("select pg_stat_clear_snapshot()").await.unwrap();
+    }
+    transaction.execute("update todo.tasks set title = 'Of the host' where user_id = 'ann'").await.unwrap();
+    transaction.commit().await.unwrap();
+    let changed = call.await.unwrap().unwrap().unwrap();
+    assert_eq!((changed.version, changed.title.as_str(), changed.completed), (3, "Of the host", true));
+    host.close().await.unwrap();
     store.close().await;
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    assert_eq!(deadlocks(&mut connection).await, 1);
     database.close().await;
 }
 

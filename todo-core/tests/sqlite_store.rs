@@ -6,8 +6,10 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::{Connection as _, Executor as _, SqliteConnection, SqlitePool};
 use todo_core::{
-    NewTask, TaskQuery, Title, TodoService, UserId,
-    store::{Names, SqliteStore, StoreError, TaskStore},
+    Limit, NewTask, TaskFilter, TaskId, TaskQuery, Title, TodoService, UserId,
+    clock::Timestamp,
+    conformance::store::PlainCalls as _,
+    store::{Change, Names, SqliteStore, StoreError, TaskStore},
 };
 
 mod own_connections {
@@ -135,6 +137,107 @@ async fn a_start_waits_for_another_one_that_has_locked_the_new_file() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     other.execute("commit").await.unwrap();
     starting.await.unwrap().unwrap();
+}
+
+/// The changes of a host that knows nothing of revisions are noticed, one by one and many at once.
+#[tokio::test]
+async fn the_sql_of_a_host_moves_revisions_and_versions() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tasks.db");
+    let store = SqliteStore::open_lazy(&path);
+    store.migrate().await.unwrap();
+    let (ann, bob) = (UserId::new("ann").unwrap(), UserId::new("bob").unwrap());
+    let task = |owner: &UserId, number: u128| {
+        let id = TaskId::from(uuid::Uuid::from_u128(number));
+        let new = NewTask::new(Title::new("\u{c4}pfel").unwrap());
+        new.into_task(owner.clone(), id, Timestamp::from_unix_seconds(1_763_712_000))
+    };
+    for owner in [&ann, &bob] {
+        assert!(store.add_all(owner, &[task(owner, 1), task(owner, 2), task(owner, 3)]).await.unwrap());
+    }
+    let revision = async |owner: &UserId| store.revisions(std::slice::from_ref(owner)).await.unwrap()[0];
+    let start = store.changes(&ann, None, Limit::default()).await.unwrap().unwrap().next;
+    let (of_bob, mut before) = (revision(&bob).await, revision(&ann).await);
+    let mut host = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    let mut expected = store.get(&ann, task(&ann, 1).id).await.unwrap().unwrap();
+    for set in [
+        "title = 'Pears'",
+        "description = 'Ripe'",
+        "completed = 1",
+        "completed = 0",
+        "priority = 3",
+        "list = 'Home'",
+        "tags = '[\"a\"]'",
+        "position = 'a5'",
+        "metadata = '{\"a\":1}'",
+        "due = '2026-12-01', due_at = 1796083200000000",
+        "title = title, priority = 1",
+    ] {
+        // Its clock counts milliseconds, and so does what a host's changes get.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let update = format!("update todo_tasks set {set} where user_id = 'ann' and id = unhex('{:032x}')", 1);
+        host.execute(sqlx::AssertSqlSafe(update)).await.unwrap();
+        let after = revision(&ann).await;
+        let found = store.get(&ann, expected.id).await.unwrap().unwrap();
+        assert!(after > before, "{set}");
+        assert_eq!(found.version, expected.version + 1, "{set}");
+        assert!(found.updated_at > expected.updated_at, "{set}");
+        assert_eq!(found.completed_at.is_some(), found.completed, "{set}");
+        if found.completed {
+            assert_eq!(found.completed_at, Some(found.updated_at));
+        }
+        (before, expected) = (after, found);
+    }
+    // The search knows the new title.
+    assert_eq!(store.number(&ann, &TaskFilter::new().text("pears")).await.unwrap(), 1);
+    assert_eq!(store.number(&ann, &TaskFilter::new().text("\u{e4}pfel")).await.unwrap(), 2);
+    // What a host sets itself stays.
+    let update = "update todo_tasks set completed = 1, completed_at = 5, updated_at = 1900000000000000, version = 70
+        where user_id = 'ann' and id = unhex('00000000000000000000000000000002')";
+    host.execute(update).await.unwrap();
+    let found = store.get(&ann, task(&ann, 2).id).await.unwrap().unwrap();
+    assert_eq!(
+        (found.version, found.updated_at.unix_micros(), found.completed_at.map(Timestamp::unix_micros)),
+        (70, 1_900_000_000_000_000, Some(5))
+    );
+    // Nothing is changed.
+    before = revision(&ann).await;
+    host.execute("update todo_tasks set title = title, version = version where user_id = 'ann'").await.unwrap();
+    host.execute("insert or ignore into todo_tasks select * from todo_tasks where user_id = 'ann'").await.unwrap();
+    assert_eq!(revision(&ann).await, before);
+    assert_eq!(revision(&bob).await, of_bob);
+
+    for rejected in [
+        "update todo_tasks set user_id = 'zoe' where user_id = 'ann'",
+        "update todo_tasks set id = unhex('00000000000000000000000000000009') where user_id = 'ann'",
+    ] {
+        let error = host.execute(rejected).await.unwrap_err();
+        assert!(error.to_string().contains("do not change"), "{rejected}: {error}");
+    }
+    // An insertion that updates a row which exists.
+    let upsert = "insert into todo_tasks (user_id, id, title, created_at, updated_at)
+        values ('bob', unhex('00000000000000000000000000000002'), 'Other', 0, 0) on conflict do update set title = excluded.title";
+    host.execute(upsert).await.unwrap();
+    assert!(revision(&bob).await > of_bob);
+    assert_eq!(store.get(&bob, task(&bob, 2).id).await.unwrap().unwrap().version, 2);
+
+    // Deletions and insertions of both owners, each in one statement. SQLite has no `truncate`.
+    host.execute("delete from todo_tasks where id <> unhex('00000000000000000000000000000001')").await.unwrap();
+    host.execute(
+        "insert into todo_tasks (user_id, id, title, created_at, updated_at)
+         select value, unhex('00000000000000000000000000000003'), 'Again', 0, 0 from json_each('[\"ann\",\"bob\",\"cem\"]')",
+    )
+    .await
+    .unwrap();
+    let found = store.changes(&ann, Some(start), Limit::default()).await.unwrap().unwrap();
+    let shown = found.changes.iter().map(|change| match change {
+        Change::Task(task) => (task.id.as_uuid().as_u128(), Some(task.version)),
+        Change::Deleted(id) => (id.as_uuid().as_u128(), None),
+    });
+    assert_eq!(shown.collect::<Vec<_>>(), [(1, Some(expected.version)), (2, None), (3, Some(2))]);
+    let counts: Vec<(String, i64)> =
+        sqlx::query_as("select user_id, tasks from todo_tasks_owners order by 1").fetch_all(&mut host).await.unwrap();
+    assert_eq!(counts, [("ann", 2), ("bob", 2), ("cem", 1)].map(|(owner, count)| (owner.to_owned(), count)));
 }
 
 #[tokio::test]

@@ -8,12 +8,13 @@ use todo_core::{UserId, store::DataLoss};
 use crate::{
     commands::user::UserCommand,
     database::Migration,
-    settings::{Group, SETTINGS, Setting, Settings, Sources},
+    settings::{Group, MAX_DAYS, SETTINGS, Setting, Settings, Sources},
 };
 
-const DEV: &[Group] = &[Group::Port, Group::Http, Group::Log];
+const DEV: &[Group] = &[Group::Port, Group::Http, Group::Tasks, Group::Deletions, Group::Log];
 const TOKEN: &[Group] = &[Group::Keys];
 const MIGRATE: &[Group] = &[Group::Database, Group::Log];
+const PURGE: &[Group] = &[Group::Database, Group::Deletions, Group::Log];
 const HEALTHCHECK: &[Group] = &[Group::Host, Group::Port];
 
 /// The chosen command, with the values of the settings that it takes.
@@ -24,6 +25,9 @@ pub(crate) enum Command {
     Token(Sources, TokenOptions),
     Migrate(Sources, Migration),
     User(Sources, UserCommand),
+    /// The age in days from which on deletions are forgotten, if it is given.
+    Purge(Sources, Option<u64>),
+    ExpireSyncTokens(Sources),
     OpenApi,
     /// Whether only the process is asked, and not the database.
     Healthcheck(Sources, bool),
@@ -46,6 +50,8 @@ pub(crate) fn parse() -> Command {
         Some(("token", matches)) => Command::Token(sources(matches, TOKEN), token_options(matches)),
         Some(("migrate", matches)) => Command::Migrate(sources(matches, MIGRATE), migration(matches)),
         Some(("user", matches)) => user_command(matches),
+        Some(("purge", matches)) => Command::Purge(sources(matches, PURGE), matches.get_one("older-than").copied()),
+        Some(("expire-sync-tokens", matches)) => Command::ExpireSyncTokens(sources(matches, MIGRATE)),
         Some(("openapi", _)) => Command::OpenApi,
         Some(("healthcheck", matches)) => Command::Healthcheck(sources(matches, HEALTHCHECK), matches.get_flag("live")),
         Some((_, matches)) => Command::Serve(sources(matches, Settings::GROUPS)),
@@ -128,6 +134,8 @@ fn definition() -> clap::Command {
                 .args(flags(MIGRATE)),
         )
         .subcommand(user_definition())
+        .subcommand(purge_definition())
+        .subcommand(expire_definition())
         .subcommand(clap::Command::new("openapi").about("Prints the OpenAPI document, as served at /openapi.json"))
         .subcommand(
             clap::Command::new("healthcheck")
@@ -140,6 +148,39 @@ fn definition() -> clap::Command {
                 )
                 .args(flags(HEALTHCHECK)),
         )
+}
+
+fn purge_definition() -> clap::Command {
+    clap::Command::new("purge")
+                .about("Forgets the old deletions of all users, and prints how many there were")
+                .long_about(
+                    "Forgets the old deletions of all users, and prints how many there were. Clients that have been away \
+                     since before such a deletion have to read all tasks again.\n\n\
+                     Servers forget a few old deletions of a user when this user deletes tasks. This command is for users \
+                     who delete nothing any more. It works in small steps beside running servers, and can be run again. With \
+                     row-level security, DATABASE_URL names a superuser or a role with BYPASSRLS.",
+                )
+                .arg(
+                    Arg::new("older-than")
+                        .long("older-than")
+                        .value_name("DAYS")
+                        .value_parser(clap::value_parser!(u64).range(0..=MAX_DAYS))
+                        .help("The age from which on deletions are forgotten [default: DELETIONS_KEPT_DAYS]"),
+                )
+                .args(flags(PURGE))
+}
+
+fn expire_definition() -> clap::Command {
+    clap::Command::new("expire-sync-tokens")
+                .about("Makes all clients that follow changes begin again: run it after a backup was restored")
+                .long_about(
+                    "Makes all clients that follow changes begin again, and prints how many users have such clients at most. \
+                     Run it after a backup was restored, before the server starts: clients may have seen changes that are \
+                     lost now.\n\n\
+                     It works in small steps, and can be run again. With row-level security, DATABASE_URL names a superuser \
+                     or a role with BYPASSRLS.",
+                )
+                .args(flags(MIGRATE))
 }
 
 fn user_definition() -> clap::Command {

@@ -170,6 +170,20 @@ pub(crate) async fn open_as_it_is(database: &Database) -> Result<Store, Failure>
     }
 }
 
+/// Opens the database for a command about all users. With row-level security, the role of an operator need not be one
+/// that a server can use.
+pub(crate) async fn open_for_all_users(database: &Database) -> Result<Store, Failure> {
+    match database {
+        Database::Sqlite { .. } => open_as_it_is(database).await,
+        Database::Postgres { name, url, options, .. } => {
+            let place = place(name, url);
+            let store = connect(url, options, false).map_err(|error| failed(&place, &error))?;
+            retry_while_unreachable(&place, async || store.check().await).await?;
+            Ok(Store::Postgres(store))
+        }
+    }
+}
+
 /// The options of the command `migrate`.
 #[derive(Clone, Debug)]
 pub(crate) struct Migration {

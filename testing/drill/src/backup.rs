@@ -108,9 +108,11 @@ impl<'a> Service<'a> {
         Ok((Backup { pages, busy, began }, taken))
     }
 
-    /// Starts the server on the restored database, and compares all tasks with what was acknowledged before the backup
-    /// began.
-    async fn check(&mut self, name: &str, backup: Backup) -> Result<(), Failure> {
+    /// Does what the page says to do before the server starts, as the role of this URL if it is not the server's. Starts
+    /// the server on the restored database, and compares all tasks with what was acknowledged before the backup began.
+    async fn check(&mut self, name: &str, backup: Backup, admin_url: Option<&str>) -> Result<(), Failure> {
+        let expired = block_in_place(|| self.host.run("expire-sync-tokens", admin_url))?;
+        self.row.notes.push(format!("{name}: {expired}"));
         let start = Instant::now();
         self.host.restart()?;
         self.host.wait_until_ready().await?;
@@ -210,7 +212,7 @@ pub(crate) async fn sqlite(drill: Drill, options: &Options) -> Result<Row, Failu
             let _ = fs::remove_file(folder.join(format!("todo.db{suffix}")));
         }
         fs::copy(folder.join("copy.db"), &file)?;
-        service.check(name, backup).await?;
+        service.check(name, backup, None).await?;
         row = service.finish().await?;
     }
     Ok(row)
@@ -298,7 +300,8 @@ async fn dump_and_restore(service: &mut Service<'_>, server: &Server, shell: &Sh
         let delete = format!("delete from todo.tasks where user_id = '{user}' and id = '{id}'");
         execute(&shell.url("postgres"), &delete).await?;
     }
-    service.check("pg_dump", backup).await
+    let admin_url = shell.has_row_security().then(|| shell.url("postgres"));
+    service.check("pg_dump", backup, admin_url.as_deref()).await
 }
 
 /// Deletes all tasks by mistake, and restores the state before.
@@ -337,7 +340,8 @@ async fn point_in_time(service: &mut Service<'_>, server: &Server, shell: &Shell
         start.elapsed().as_secs_f64(),
         fs::read_dir(&archive)?.count()
     ));
-    service.check("recovery", backup).await
+    let admin_url = shell.has_row_security().then(|| shell.url("postgres"));
+    service.check("recovery", backup, admin_url.as_deref()).await
 }
 
 /// The configuration of the base backup, with the settings of the page for this archive and this time.

@@ -112,6 +112,7 @@ mod tests {
             "pg_basebackup ",
             "recovery_target_time",
             "restore_command",
+            "expire-sync-tokens",
         ] {
             assert!(line(text).unwrap().contains(text));
         }

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use testkit::process::resident_kib;
 use tokio::time::sleep;
 
-use crate::Failure;
+use crate::{Failure, commands::run};
 
 /// How long to wait for a start or an end.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -44,18 +44,18 @@ impl Setup {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The program, with these settings and no others.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        // A folder without `.env`.
+        command.current_dir("/").env_clear().envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
     fn spawn(&self, port: u16) -> Result<Child, Failure> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(&self.binary);
-        command
-            // A folder without `.env`.
-            .current_dir("/")
-            .env_clear()
-            .envs(self.settings.iter().map(|(name, value)| (name, value)))
-            .env("PORT", port.to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
+        let mut command = self.command();
+        command.env("PORT", port.to_string()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command.spawn().map_err(|error| format!("{} cannot be started: {error}", self.binary.display()).into())
     }
 }
@@ -128,6 +128,16 @@ impl Host {
     }
 
     /// Starts it again on the same port, without waiting until it is ready.
+    /// Runs another command of the program to its end, on the database of this URL or on that of the server.
+    pub(crate) fn run(&self, argument: &str, database_url: Option<&str>) -> Result<String, Failure> {
+        let mut command = self.setup.command();
+        command.arg(argument);
+        if let Some(url) = database_url {
+            command.env("DATABASE_URL", url);
+        }
+        run(&mut command)
+    }
+
     pub(crate) fn restart(&mut self) -> Result<(), Failure> {
         self.child = self.setup.spawn(self.port)?;
         Ok(())

@@ -1,6 +1,9 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use tracing::Instrument as _;
@@ -41,6 +44,7 @@ pub struct TodoService {
     ids: Arc<dyn IdGenerator>,
     limiter: Option<Arc<UserLimiter>>,
     max_tasks: Option<u64>,
+    deletions: Option<Deletions>,
     writes: Arc<Writes>,
     hook: Hook,
 }
@@ -54,6 +58,7 @@ impl TodoService {
             ids: Arc::new(UuidV7::shared()),
             limiter: Some(Arc::new(UserLimiter::new(UserLimits::default()))),
             max_tasks: Some(Self::MAX_TASKS_PER_USER),
+            deletions: Some(Deletions::kept_for(Self::DELETIONS_KEPT)),
             writes: Arc::default(),
             hook: Hook::default(),
         }
@@ -70,10 +75,11 @@ impl TodoService {
     /// [`with_user_limits`](Self::with_user_limits).
     ///
     /// The new service has no [observer](Self::with_observer) either, since the transaction may be rolled back. To
-    /// report its changes, collect the events, and call [`observe`](Self::observe) after the commit.
+    /// report its changes, collect the events, and call [`observe`](Self::observe) after the commit. Nor does it forget
+    /// [old deletions](Self::with_deletions_kept).
     #[must_use]
     pub fn with_store(&self, store: impl TaskStore + 'static) -> Self {
-        Self { store: Arc::new(store), limiter: None, hook: Hook::default(), ..self.clone() }
+        Self { store: Arc::new(store), limiter: None, deletions: None, hook: Hook::default(), ..self.clone() }
     }
 
     /// Sets how many calls of one user may be in the store at once, or removes that limit with `None`.
@@ -181,6 +187,23 @@ impl TodoService {
         self
     }
 
+    /// How long deletions are kept by default: 30 days.
+    pub const DELETIONS_KEPT: Duration = Duration::from_hours(30 * 24);
+
+    /// Sets how long deletions are kept ([`DELETIONS_KEPT`](Self::DELETIONS_KEPT) by default), or `None` for ever.
+    ///
+    /// A client that follows the changes of a user learns of a deletion as long as it is kept. A client that was away
+    /// for longer has to begin again. As long, a repeated request does not create a deleted task again.
+    ///
+    /// About one in 31 deletions of tasks takes a second call of the store, which forgets at most 200 old deletions of the
+    /// same user; a deletion of very many tasks takes more of them, and forgets at most twice as many. `purge_all` of a
+    /// store forgets those of users who delete nothing.
+    #[must_use]
+    pub fn with_deletions_kept(mut self, kept: impl Into<Option<Duration>>) -> Self {
+        self.deletions = kept.into().map(Deletions::kept_for);
+        self
+    }
+
     /// Returns the tasks of this user. There is no other way to access tasks.
     #[must_use]
     pub fn for_user(&self, user_id: UserId) -> UserTasks<'_> {
@@ -207,6 +230,30 @@ impl TodoService {
     }
 }
 
+/// How long deletions are kept. Clones count together.
+#[derive(Clone, Debug)]
+struct Deletions {
+    kept: Duration,
+    /// The number of tasks that were deleted.
+    count: Arc<AtomicU64>,
+}
+
+impl Deletions {
+    /// Old deletions are forgotten once in so many. It is a prime number, so that no user is left out whose deletions
+    /// take turns with those of others.
+    const PER_PURGE: u64 = 31;
+
+    fn kept_for(kept: Duration) -> Self {
+        Self { kept, count: Arc::default() }
+    }
+
+    /// Counts deletions. Returns whether it is time to forget old ones.
+    fn count(&self, deleted: u64) -> bool {
+        let before = self.count.fetch_add(deleted, Relaxed);
+        before / Self::PER_PURGE != before.wrapping_add(deleted) / Self::PER_PURGE
+    }
+}
+
 /// What is known about the writes of the store.
 #[derive(Debug, Default)]
 struct Writes {
@@ -228,5 +275,107 @@ impl Writes {
             _ => {}
         }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Limit, NewTask, TaskFilter, TaskId, Title,
+        clock::Timestamp,
+        store::{Change, MemoryStore, SyncPoint},
+    };
+
+    /// A clock that is ahead of the one of the store by some days.
+    #[derive(Debug)]
+    struct Ahead(u64);
+
+    impl Clock for Ahead {
+        fn now(&self) -> Timestamp {
+            SystemClock.now().plus(Duration::from_hours(24 * self.0))
+        }
+    }
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).expect("a user")
+    }
+
+    async fn filled(service: &TodoService, owner: &UserId, count: usize) -> Vec<TaskId> {
+        let new = NewTask::new(Title::new("Read the map").expect("a title"));
+        let mut ids = Vec::new();
+        for _ in 0..count.div_ceil(100) {
+            let tasks = service.for_user(owner.clone()).create_all(vec![new.clone(); count.min(100)]).await;
+            ids.extend(tasks.expect("tasks").iter().map(|task| task.id));
+        }
+        ids
+    }
+
+    /// The number of deletions that are known since a point, if all of them are.
+    async fn known(service: &TodoService, owner: &UserId, since: SyncPoint) -> Option<usize> {
+        let limit = Limit::new(Limit::MAX).expect("a limit");
+        let found = service.for_user(owner.clone()).changes(Some(since), limit).await.expect("changes")?;
+        Some(found.changes.iter().filter(|change| matches!(change, Change::Deleted(_))).count())
+    }
+
+    /// Two users with a task that was deleted 29 days ago, and one of them deletes others.
+    async fn after_deletions(service: &TodoService, deletions: usize) -> [Option<usize>; 2] {
+        let (ann, bob) = (user("ann"), user("bob"));
+        let mut since = Vec::new();
+        for owner in [&ann, &bob] {
+            let ids = filled(service, owner, 1).await;
+            let start = service.for_user(owner.clone()).changes(None, Limit::default()).await.expect("changes");
+            since.push(start.expect("a beginning").next);
+            service.for_user(owner.clone()).delete(ids[0]).await.expect("deleted");
+        }
+        let ids = filled(service, &ann, deletions).await;
+        let later = service.clone().with_clock(Ahead(29));
+        for id in &ids {
+            later.for_user(ann.clone()).delete(*id).await.expect("deleted");
+        }
+        [known(service, &ann, since[0]).await, known(service, &bob, since[1]).await]
+    }
+
+    #[tokio::test]
+    async fn an_owners_deletions_forget_old_ones_of_the_same_owner() {
+        let service = TodoService::new(MemoryStore::new());
+        assert_eq!(after_deletions(&service, 40).await, [Some(41), Some(1)], "none is older than 30 days");
+        let service = TodoService::new(MemoryStore::new()).with_deletions_kept(Duration::from_hours(28 * 24));
+        assert_eq!(after_deletions(&service, 28).await, [Some(29), Some(1)], "it is not time yet");
+        let service = TodoService::new(MemoryStore::new()).with_deletions_kept(Duration::from_hours(28 * 24));
+        assert_eq!(after_deletions(&service, 29).await, [None, Some(1)]);
+        let service = TodoService::new(MemoryStore::new()).with_deletions_kept(None);
+        assert_eq!(after_deletions(&service, 70).await, [Some(71), Some(1)]);
+    }
+
+    /// Deletions of many tasks do not pile up, and what is forgotten at once is limited.
+    #[tokio::test]
+    async fn a_deletion_of_many_tasks_forgets_in_proportion() {
+        let (service, ann) = (TodoService::new(MemoryStore::new()), user("ann"));
+        for _ in 0..3 {
+            filled(&service, &ann, 900).await;
+            service.for_user(ann.clone()).delete_matching(&TaskFilter::new()).await.expect("deleted");
+        }
+        let later = service.clone().with_clock(Ahead(31));
+        let left = async || {
+            // Forgets them, to count them.
+            let mut count = 0;
+            loop {
+                let never = Timestamp::from_unix_micros(i64::MAX);
+                match service.store().purge(&ann, never, Limit::default()).await.expect("purged") {
+                    0 => return count,
+                    some => count += some,
+                }
+            }
+        };
+        filled(&service, &ann, 400).await;
+        later.for_user(ann.clone()).delete_matching(&TaskFilter::new()).await.expect("deleted");
+        assert_eq!(left().await, 2700 + 400 - 800);
+    }
+
+    #[tokio::test]
+    async fn a_service_in_a_transaction_forgets_nothing() {
+        let service = TodoService::new(MemoryStore::new()).with_store(MemoryStore::new()).with_clock(Ahead(31));
+        assert_eq!(after_deletions(&service, 70).await, [Some(71), Some(1)]);
     }
 }

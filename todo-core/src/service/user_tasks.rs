@@ -56,7 +56,8 @@ fn done<T>(outcome: Outcome<T>) -> Result<T, Error> {
 /// The tasks of one user, and the operations on them.
 ///
 /// Every operation fails with [`Error::Store`] if the store fails, and with [`Error::TooManyCalls`] if too many calls
-/// of the user are waiting (see [`UserLimits`]). The sections "Errors" of the methods list the other errors.
+/// of the user are waiting (see [`UserLimits`](crate::UserLimits)). The sections "Errors" of the methods list the other
+/// errors.
 #[derive(Clone, Debug)]
 pub struct UserTasks<'a> {
     pub(super) service: &'a TodoService,
@@ -379,6 +380,7 @@ impl UserTasks<'_> {
         let count = self.service.writes.note(count, |count| *count > 0)?;
         if count > 0 {
             self.service.hook.call(|| TaskEvent::ManyDeleted { owner: self.owner.clone(), count });
+            self.forget_old_deletions(count).await;
         }
         Ok(count)
     }
@@ -462,7 +464,33 @@ impl UserTasks<'_> {
         let deleted = traced!("delete", self.service.store().delete(&self.owner, id, &self.precondition));
         done(self.service.writes.note(deleted, |deleted| *deleted == Outcome::Done(()))?)?;
         self.service.hook.call(|| TaskEvent::Deleted { owner: self.owner.clone(), id });
+        self.forget_old_deletions(1).await;
         Ok(())
+    }
+
+    /// Forgets some old deletions of this user, if it is time, after tasks were deleted. If that fails, the next attempt
+    /// does it.
+    async fn forget_old_deletions(&self, deleted: u64) {
+        let Some(deletions) = self.service.deletions.as_ref().filter(|deletions| deletions.count(deleted)) else {
+            return;
+        };
+        let before = self.service.clock.now().minus(deletions.kept);
+        let limit = Limit::new(Limit::MAX).unwrap_or_default();
+        let mut forgotten = 0;
+        loop {
+            match traced!("purge", self.service.store().purge(&self.owner, before, limit)) {
+                Ok(count) => {
+                    forgotten += count;
+                    if count < u64::from(limit.get()) || forgotten >= deleted.saturating_mul(2) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(target: "todo_core::store", %error, "old deletions were not forgotten");
+                    return;
+                }
+            }
+        }
     }
 
     /// Deletes all tasks of the user, for the deletion of an account, and returns how many there were.

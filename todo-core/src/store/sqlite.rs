@@ -17,7 +17,8 @@ use super::{
         names::{Dialect, Names},
         operations::{
             Count, DeleteIf, DeleteMatching, Effect, Erase, Get, HasTasks, Insert, InsertOne, Operation, Purge,
-            Repeated, Reposition, TransferAll, UpdateIf, UpdateMatching, WhyNot, fields, operations, task_store,
+            Repeated, Reposition, TransferAll, UpdateIf, UpdateMatching, WhyNot, fields, for_all_owners, operations,
+            task_store,
         },
         pool::{Connector, Opened, Pool},
         queue::{NoConnection, PoolStatus},
@@ -195,11 +196,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Schema
 ///
-/// Call [`migrate`](Self::migrate) once at start. It creates this table, under the configured [`Names`]:
+/// Call [`migrate`](Self::migrate) once at start. It creates these tables, under the configured [`Names`]:
 ///
 /// ```sql
 #[doc = include_str!("../../migrations/sqlite/0001_tasks.up.sql")]
 /// ```
+///
+/// A host may also insert, update and delete tasks with SQL: triggers keep revisions, versions and times. An update that
+/// leaves `version` alone gets the next one. The owner and the id of a task do not change. Do not use `insert or
+/// replace`, which deletes a row without its trigger.
 ///
 /// # Example
 ///
@@ -401,6 +406,34 @@ impl SqliteStore {
         let result = transaction.commit().await;
         connection.finish(result.as_ref().copied());
         Ok(result?)
+    }
+
+    /// Forgets the deletions of all owners that were made before a time, and returns their number: for an operator, from
+    /// time to time. [`TodoService`](crate::TodoService) forgets some of an owner's old deletions when the owner deletes
+    /// tasks, so that without this call those of owners who delete nothing are kept.
+    ///
+    /// Each statement takes little time, however many owners and deletions there are: it reads at most 500 owners, or
+    /// forgets at most 200 deletions of one owner. If the call fails, what it has done stays done.
+    ///
+    /// # Errors
+    ///
+    /// Those of every call.
+    pub async fn purge_all(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.purge_owners(before).await
+    }
+
+    /// Makes every client begin again that follows the [changes](super::TaskStore::changes) of an owner, and returns the
+    /// number of owners. Call it after a backup was restored, before clients are served: they may have seen changes that
+    /// are lost now, and would not notice it once their owner makes others. Lists that they have kept are not current
+    /// any more, either.
+    ///
+    /// At most 500 owners are changed at once. If the call fails, call it again.
+    ///
+    /// # Errors
+    ///
+    /// Those of every call.
+    pub async fn expire_sync_points(&self) -> Result<u64, StoreError> {
+        self.expire_owners().await
     }
 
     /// Closes the file. If no other process has it open, SQLite deletes the two files beside it. Running calls end
@@ -619,6 +652,7 @@ impl SqliteStore {
 }
 
 task_store!(SqliteStore);
+for_all_owners!(SqliteStore);
 
 /// A store within a transaction of the host, made by [`SqliteStore::in_transaction`]: the host's rows and the tasks
 /// commit or roll back together.

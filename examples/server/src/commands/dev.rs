@@ -19,7 +19,7 @@ use crate::{
     failure::Failure,
     key_sources::key_sources,
     serve::{self, StopSignals},
-    settings::{self, Database, Group, Http, Keys, Log, Secret, Sources},
+    settings::{self, Database, Group, Http, Keys, Log, Secret, Sources, Tasks},
     telemetry,
 };
 
@@ -33,6 +33,7 @@ const TOKEN_LIFETIME: Duration = Duration::from_hours(30 * 24);
 pub(super) async fn run(mut sources: Sources) -> Result<(), Failure> {
     let port = settings::port(&mut sources);
     let http = Http::read(&mut sources);
+    let tasks = Tasks::read(&mut sources);
     let log = Log::read(&mut sources);
     let ignored = sources.names_in(&[Group::Host, Group::Database, Group::Keys, Group::Metrics]);
     let http = sources.finish(http)?;
@@ -46,7 +47,7 @@ pub(super) async fn run(mut sources: Sources) -> Result<(), Failure> {
     let limit = serve::connection_limit(http.max_connections, database.open_files());
     let store = database::open(&database).await?;
     let key_sources = key_sources(&keys).map_err(|_| Failure::fatal("the secret of dev is invalid"))?;
-    let api = Api::new(&http, &store, key_sources, keys.leeway)?;
+    let api = Api::new(&http, tasks, &store, key_sources, keys.leeway)?;
     let address = listener.local_addr().map_err(|error| Failure::fatal(format!("cannot listen: {error}")))?;
     let instructions = instructions(address, &keys, &ignored)?;
     // The server also works if its standard output is closed.

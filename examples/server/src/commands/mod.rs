@@ -3,6 +3,7 @@
 mod dev;
 mod healthcheck;
 mod migrate;
+mod owners;
 mod serve;
 mod token;
 pub(crate) mod user;
@@ -19,6 +20,8 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Token(sources, options) => token::run(sources, &options),
         Command::Migrate(sources, migration) => in_runtime(migrate::run(sources, migration)),
         Command::User(sources, command) => in_runtime(user::run(sources, command)),
+        Command::Purge(sources, days) => in_runtime(owners::purge(sources, days)),
+        Command::ExpireSyncTokens(sources) => in_runtime(owners::expire_sync_tokens(sources)),
         Command::OpenApi => print_openapi(),
         Command::Healthcheck(sources, live) => healthcheck::run(sources, live),
     }

@@ -14,7 +14,7 @@ use crate::{
     failure::{Failure, error_chain},
     metrics,
     serve::{self, StopSignals},
-    settings::{Http, Settings, Sources},
+    settings::{Http, Settings, Sources, Tasks},
     telemetry,
 };
 
@@ -31,7 +31,7 @@ pub(super) async fn run(sources: Sources) -> Result<(), Failure> {
         () = stop.first() => return Ok(()),
     };
     let http = &settings.http;
-    let api = Api::new(http, &store, settings.keys, settings.leeway)?;
+    let api = Api::new(http, settings.tasks, &store, settings.keys, settings.leeway)?;
     let limit = serve::connection_limit(http.max_connections, settings.database.open_files());
     let memory = MemoryBudget::new(http.connection_memory, limit.max());
     let _metrics = match settings.metrics {
@@ -67,12 +67,18 @@ pub(super) struct Api {
 }
 
 impl Api {
-    pub(super) fn new(http: &Http, store: &Store, keys: Vec<KeySource>, leeway: Duration) -> Result<Self, Failure> {
+    pub(super) fn new(
+        http: &Http,
+        tasks: Tasks,
+        store: &Store,
+        keys: Vec<KeySource>,
+        leeway: Duration,
+    ) -> Result<Self, Failure> {
         let verifier = keys.into_iter().fold(JwtVerifier::builder().leeway(leeway), JwtVerifierBuilder::source);
         let verifier = verifier.build().map_err(|error| Failure::fatal(error_chain(&error)))?;
         let refresh = verifier.spawn_refresh();
-        let api =
-            TodoApi::new(store.service(), verifier.clone()).with_body_limit(http.body_limit).with_timeout(http.timeout);
+        let service = store.service().with_quota(tasks.max_per_user).with_deletions_kept(tasks.deletions_kept);
+        let api = TodoApi::new(service, verifier.clone()).with_body_limit(http.body_limit).with_timeout(http.timeout);
         let api = api.with_cache(http.cache * 1024 * 1024);
         let api = if http.require_preconditions { api.require_preconditions() } else { api };
         let api = match http.rate_limit {

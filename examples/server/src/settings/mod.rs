@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use todo_core::auth::KeySource;
+use todo_core::{TodoService, auth::KeySource};
 use tracing::level_filters::LevelFilter;
 
 use crate::key_sources::key_sources;
@@ -36,6 +36,7 @@ use self::parse::{choice, host, within};
 pub(crate) struct Settings {
     pub(crate) address: SocketAddr,
     pub(crate) http: Http,
+    pub(crate) tasks: Tasks,
     pub(crate) database: Database,
     pub(crate) keys: Vec<KeySource>,
     pub(crate) leeway: Duration,
@@ -47,12 +48,22 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) const GROUPS: &[Group] =
-        &[Group::Host, Group::Port, Group::Http, Group::Database, Group::Keys, Group::Log, Group::Metrics];
+    pub(crate) const GROUPS: &[Group] = &[
+        Group::Host,
+        Group::Port,
+        Group::Http,
+        Group::Tasks,
+        Group::Database,
+        Group::Deletions,
+        Group::Keys,
+        Group::Log,
+        Group::Metrics,
+    ];
 
     pub(crate) fn read(mut sources: Sources) -> Result<Self, Mistakes> {
         let address = address(&mut sources);
         let http = Http::read(&mut sources);
+        let tasks = Tasks::read(&mut sources);
         let database = Database::read(&mut sources);
         let keys = Keys::read(&mut sources);
         let log = Log::read(&mut sources);
@@ -67,6 +78,7 @@ impl Settings {
         let read = http.zip(database).map(|(http, database)| Self {
             address,
             http,
+            tasks,
             database,
             keys: key_sources,
             leeway: keys.leeway,
@@ -97,6 +109,35 @@ fn metrics_address(sources: &mut Sources) -> Option<SocketAddr> {
     let port = sources.read("METRICS_PORT", within(0..=u16::MAX))?;
     Some(SocketAddr::new(address.unwrap_or(Ipv4Addr::LOCALHOST.into()), port))
 }
+
+/// What users may have, and for how long their deletions are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tasks {
+    /// The maximum number of tasks of each user, if there is one.
+    pub(crate) max_per_user: Option<u64>,
+    /// For ever, if it is `None`.
+    pub(crate) deletions_kept: Option<Duration>,
+}
+
+impl Tasks {
+    pub(crate) fn read(sources: &mut Sources) -> Self {
+        let max = sources.read("MAX_TASKS_PER_USER", within(0..=1_000_000_000));
+        let max = max.unwrap_or(TodoService::MAX_TASKS_PER_USER);
+        Self { max_per_user: (max > 0).then_some(max), deletions_kept: deletions_kept(sources) }
+    }
+}
+
+/// How long deletions are kept; `None` is for ever.
+pub(crate) fn deletions_kept(sources: &mut Sources) -> Option<Duration> {
+    match sources.read("DELETIONS_KEPT_DAYS", within(0..=MAX_DAYS)) {
+        Some(0) => None,
+        Some(days) => Some(Duration::from_hours(24 * days)),
+        None => Some(TodoService::DELETIONS_KEPT),
+    }
+}
+
+/// A hundred years.
+pub(crate) const MAX_DAYS: u64 = 36_500;
 
 /// The settings of the log.
 #[derive(Clone, Copy, Debug)]

@@ -48,6 +48,17 @@ fn a_secret_is_the_only_required_setting() {
         matches!(settings.database, Database::Sqlite { url, is_default: true, max_waiting: None } if url == "sqlite://todo.db")
     );
     assert_eq!(settings.keys.len(), 1);
+    assert_eq!(settings.tasks.max_per_user, Some(10_000));
+    assert_eq!(settings.tasks.deletions_kept, Some(Duration::from_hours(30 * 24)));
+}
+
+#[test]
+fn no_limit_of_tasks_and_no_end_of_deletions_are_written_as_0() {
+    let tasks = |max, days| with_secret(&[("MAX_TASKS_PER_USER", max), ("DELETIONS_KEPT_DAYS", days)]);
+    let none = tasks("0", "0").expect("valid settings").tasks;
+    assert_eq!((none.max_per_user, none.deletions_kept), (None, None));
+    let some = tasks("5", "1").expect("valid settings").tasks;
+    assert_eq!((some.max_per_user, some.deletions_kept), (Some(5), Some(Duration::from_hours(24))));
 }
 
 #[test]
@@ -79,6 +90,8 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
         ("RATE_LIMIT", "100 per second"),
         ("REQUIRE_PRECONDITIONS", "yes"),
         ("CACHE_MEGABYTES", "-1"),
+        ("MAX_TASKS_PER_USER", "-1"),
+        ("DELETIONS_KEPT_DAYS", "36501"),
         ("DATABASE_URL", "mysql://root:hunter2@db/todo"),
         ("DATABASE_TLS", "none"),
         ("DATABASE_MAX_CONNECTIONS", "1"),
@@ -108,6 +121,8 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
         "RATE_LIMIT",
         "REQUIRE_PRECONDITIONS",
         "CACHE_MEGABYTES",
+        "MAX_TASKS_PER_USER",
+        "DELETIONS_KEPT_DAYS",
         "DATABASE_URL",
         "DATABASE_TLS",
         "DATABASE_MAX_CONNECTIONS",
@@ -127,7 +142,7 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
     ] {
         assert!(message.contains(&format!("\n  {name} (environment): ")), "{name}: {message}");
     }
-    assert!(message.contains("27 settings are wrong"), "{message}");
+    assert!(message.contains("29 settings are wrong"), "{message}");
     assert!(!message.contains("hunter2"), "{message}");
 }
 
@@ -491,6 +506,7 @@ fn every_value_of_the_example_file_is_valid_by_itself() {
         let mut sources = sources(&[(setting.name, value)]);
         address(&mut sources);
         Http::read(&mut sources);
+        Tasks::read(&mut sources);
         Database::read(&mut sources);
         Keys::read(&mut sources);
         Log::read(&mut sources);

@@ -369,17 +369,22 @@ async fn a_role_that_may_only_read_and_write_rows_can_serve() {
         "grant select on todo.tasks_migrations to @app",
         "grant select, insert, update on todo.tasks to @app",
         "grant delete on todo.tasks to @app",
+        "grant select, insert, update, delete on todo.tasks_owners to @app",
+        "grant select, delete on todo.tasks_deleted to @app",
     ] {
         let outcome = app.run(&[]);
         assert_eq!(outcome.code, Some(1), "{outcome:?}");
         assert!(!outcome.log.contains("ROW_SECURITY"), "{outcome:?}");
         let ledger = outcome.log.contains("may not read todo.tasks_migrations");
-        let rows = outcome.log.contains("may not read and change the table todo.tasks");
+        let rows = outcome.log.contains("may not read and change the table todo.tasks")
+            && outcome
+                .log
+                .contains("delete on todo.tasks and todo.tasks_owners, and select and delete on todo.tasks_deleted");
         assert!(ledger || rows, "{outcome:?}");
         seen.push(ledger);
         as_owner(&secured, grant).await;
     }
-    assert_eq!(seen, [true, true, false, false]);
+    assert_eq!(seen, [true, true, false, false, false, false]);
     let server = app.serve(&[]);
     server.user("ann").use_tasks().await;
     assert_eq!(server.stop().0, Some(0));
@@ -468,11 +473,116 @@ async fn tasks_whose_ids_are_taken_are_not_moved_but_counted() {
     database.close().await;
 }
 
+#[tokio::test]
+async fn the_number_of_tasks_of_a_user_is_limited() {
+    let setup = Setup::with_secret(Framework::ANY).set("MAX_TASKS_PER_USER", "2");
+    let server = setup.serve(&[]);
+    let (ann, bob) = (server.user("ann"), server.user("bob"));
+    let create = async |user: &User, body: &'static str| user.send(Method::POST, "/api/tasks", body).await;
+    let one = r#"{"title":"Read the map"}"#;
+    let three = r#"[{"title":"a"},{"title":"b"},{"title":"c"}]"#;
+    let rejected = create(&ann, three).await;
+    let text = String::from_utf8_lossy(rejected.body()).into_owned();
+    assert!(rejected.status() == 403 && text.contains(r#""code":"quota_exceeded""#), "{text}");
+    for user in [&ann, &bob] {
+        assert_eq!(create(user, one).await.status(), 201);
+        assert_eq!(create(user, one).await.status(), 201);
+        assert_eq!(create(user, one).await.status(), 403);
+    }
+    // An operator is not limited.
+    let exported = setup.run(&["user", "export", "ann"]);
+    assert_eq!(exported.output.lines().count(), 2, "{exported:?}");
+    let line = exported.output.lines().next().expect("a task");
+    let third = line.replacen(&line[7..43], "019aa3f0-5c00-7000-8000-000000000003", 1);
+    let imported = setup.run_with(&["user", "import", "ann"], third.as_bytes());
+    assert_eq!(imported.output, "imported 1 task of \"ann\"\n", "{imported:?}");
+    // A task less makes room.
+    for id in ann.all_ids().await.into_iter().take(2) {
+        assert_eq!(ann.send(Method::DELETE, &format!("/api/tasks/{id}"), "").await.status(), 204);
+    }
+    assert_eq!(create(&ann, one).await.status(), 201);
+    assert_eq!(server.stop().0, Some(0));
+    // No limit.
+    let server = setup.set("MAX_TASKS_PER_USER", "0").serve(&[]);
+    assert_eq!(create(&server.user("bob"), three).await.status(), 201);
+}
+
+/// Deletions of two users are forgotten once they are old enough, and tokens can be expired.
+async fn an_operator_reaches_all_users(setup: Setup, operator: Setup) {
+    let server = setup.serve(&[]);
+    for user in ["ann", "bob"].map(|user| server.user(user)) {
+        user.use_tasks().await;
+        user.use_tasks().await;
+        let id = user.all_ids().await.swap_remove(0);
+        assert_eq!(user.send(Method::DELETE, &format!("/api/tasks/{id}"), "").await.status(), 204);
+    }
+    let run = |arguments: &[&str]| {
+        let outcome = operator.run(arguments);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        outcome.output
+    };
+    assert_eq!(run(&["purge"]), "forgot 0 deletions\n");
+    assert_eq!(run(&["purge", "--older-than", "1"]), "forgot 0 deletions\n");
+    let forgot = run(&["purge", "--older-than", "0"]);
+    let count: u32 = forgot.split(' ').nth(1).and_then(|count| count.parse().ok()).expect("a number");
+    assert!(count >= 2, "{forgot}");
+    assert_eq!(run(&["purge", "--older-than", "0"]), "forgot 0 deletions\n");
+    assert_eq!(run(&["expire-sync-tokens"]), "expired the sync tokens of 2 users\n");
+    assert_eq!(server.user("ann").all_ids().await.len(), 1, "tasks stay");
+    assert_eq!(server.stop().0, Some(0));
+}
+
+#[tokio::test]
+async fn an_operator_reaches_all_users_in_sqlite() {
+    let setup = Setup::with_secret(Framework::ANY);
+    let path = format!("sqlite://{}", setup.path().join("todo.db").display());
+    an_operator_reaches_all_users(setup, Setup::new(Framework::ANY).set("DATABASE_URL", &path)).await;
+}
+
+#[tokio::test]
+async fn an_operator_reaches_all_users_in_postgresql() {
+    let database = testkit::postgres::empty_database().await;
+    let set = |setup: Setup| setup.set("DATABASE_URL", database.url());
+    an_operator_reaches_all_users(set(Setup::with_secret(Framework::ANY)), set(Setup::new(Framework::ANY))).await;
+    database.close().await;
+}
+
+#[tokio::test]
+async fn with_row_level_security_an_operator_needs_a_role_that_sees_all_users() {
+    let secured = RowSecurityDatabase::migrated().await;
+    let as_role = |url: &str| Setup::with_secret(Framework::ANY).set("ROW_SECURITY", "on").set("DATABASE_URL", url);
+    for url in [&secured.app, &secured.owner] {
+        for command in [&["purge"][..], &["expire-sync-tokens"]] {
+            let outcome = as_role(url).run(command);
+            assert_eq!((outcome.code, &*outcome.output), (Some(1), ""), "{outcome:?}");
+            assert!(outcome.log.contains("BYPASSRLS") && !outcome.log.contains("set ROW_SECURITY"), "{outcome:?}");
+        }
+    }
+    an_operator_reaches_all_users(as_role(&secured.app), as_role(secured.database.url())).await;
+    secured.database.close().await;
+}
+
+#[test]
+fn deletions_that_are_kept_for_ever_are_forgotten_only_by_their_age() {
+    let setup = Setup::new(Framework::ANY).set("DELETIONS_KEPT_DAYS", "0");
+    assert_eq!(setup.run(&["migrate"]).code, Some(0));
+    let outcome = setup.run(&["purge"]);
+    assert!(outcome.code == Some(1) && outcome.log.contains("--older-than"), "{outcome:?}");
+    assert_eq!(setup.run(&["purge", "--older-than", "400"]).output, "forgot 0 deletions\n");
+    assert_eq!(setup.run(&["purge", "--older-than", "36501"]).code, Some(2));
+}
+
 #[test]
 fn a_command_about_a_user_changes_no_other_database() {
     let setup = Setup::new(Framework::ANY);
-    for command in ["erase", "export", "import"] {
-        let outcome = setup.run(&["user", command, "ann"]);
+    for command in [
+        &["user", "erase", "ann"][..],
+        &["user", "export", "ann"],
+        &["user", "import", "ann"],
+        &["purge"],
+        &["expire-sync-tokens"],
+    ] {
+        let outcome = setup.run(command);
         assert_eq!(outcome.code, Some(1), "{outcome:?}");
         assert!(outcome.log.contains("todo.db"), "{outcome:?}");
     }

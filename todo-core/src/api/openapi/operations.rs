@@ -193,7 +193,7 @@ fn header_parameters(operation: Operation) -> Vec<Value> {
             "name": name,
             "in": "header",
             "description": description,
-            "schema": {"type": "string", "pattern": pattern},
+            "schema": {"type": "string", "minLength": 1, "pattern": pattern},
             "example": example,
         })
     };
@@ -202,12 +202,21 @@ fn header_parameters(operation: Operation) -> Vec<Value> {
         parameter("If-Match", description, TAGS, TASK_TAG.1)
     };
     let if_none_match = |description: &str, example: &str| parameter("If-None-Match", description, TAGS, example);
-    let known = "Entity tags of what the client has. If it is still current, the response is 304.";
+    // Without a pattern, since what cannot be read is ignored here.
+    let known = |example: &str| {
+        json!({
+            "name": "If-None-Match",
+            "in": "header",
+            "description": "Entity tags of what the client has. If it is still current, the response is 304.",
+            "schema": {"type": "string"},
+            "example": example,
+        })
+    };
     match operation {
         Operation::ListTasks | Operation::CountTasks | Operation::SummarizeTasks => {
-            vec![if_none_match(known, READ_TAG.1)]
+            vec![known(READ_TAG.1)]
         }
-        Operation::GetTask => vec![if_match(), if_none_match(known, TASK_TAG.1)],
+        Operation::GetTask => vec![if_match(), known(TASK_TAG.1)],
         Operation::CreateTask => vec![parameter(
             "Idempotency-Key",
             "What the client calls the request, so that it can be sent again: the same key and the same body create their \

@@ -7,7 +7,7 @@ use super::{
     error::{SetupError, StoreError},
     sql::{
         names::{Dialect, Names},
-        operations::{Operation, operations, task_store},
+        operations::{Operation, for_all_owners, operations, task_store},
         queue::PoolStatus,
         statements::Statements,
         transaction::HostTransaction,
@@ -70,7 +70,7 @@ operations!(PgConnection);
 ///
 /// # Schema
 ///
-/// Call [`migrate`](Self::migrate) once at start. It creates this table, under the configured [`Names`]:
+/// Call [`migrate`](Self::migrate) once at start. It creates these tables, under the configured [`Names`]:
 ///
 /// ```sql
 #[doc = include_str!("../../../migrations/postgres/0001_tasks.up.sql")]
@@ -79,7 +79,10 @@ operations!(PgConnection);
 /// A store [with row-level security](Self::with_row_security) also creates functions.
 /// [`migrate_to`](Self::migrate_to) reverts migrations.
 ///
-/// A host may read the table, add indexes to it and refer to it from its own tables. To write rows, use the store.
+/// A host may read the tables, add indexes to them and refer to them from its own tables. It may also insert, update and
+/// delete tasks with SQL: triggers keep revisions, versions and times. An update that leaves `version` alone gets the
+/// next one. The owner and the id of a task do not change, and `truncate` fails. Calls of the store for the same owner
+/// wait until the host's transaction ends.
 ///
 /// # Example
 ///
@@ -276,6 +279,7 @@ impl PostgresStore {
 }
 
 task_store!(PostgresStore);
+for_all_owners!(PostgresStore);
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

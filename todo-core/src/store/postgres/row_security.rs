@@ -22,6 +22,7 @@ use super::{
     },
     PostgresStore,
 };
+use crate::clock::Timestamp;
 
 impl PostgresStore {
     /// Returns a store that uses row-level security in addition to the predicates of the statements: a statement
@@ -142,6 +143,55 @@ impl PostgresStore {
     }
 }
 
+/// What is for all owners.
+impl PostgresStore {
+    /// Forgets the deletions of all owners that were made before a time, and returns their number: for an operator, from
+    /// time to time. [`TodoService`](crate::TodoService) forgets some of an owner's old deletions when the owner deletes
+    /// tasks, so that without this call those of owners who delete nothing are kept.
+    ///
+    /// Each statement takes little time, however many owners and deletions there are: it reads at most 500 owners, or
+    /// forgets at most 200 deletions of one owner. If the call fails, what it has done stays done.
+    ///
+    /// # Errors
+    ///
+    /// Those of every call; and [`StoreError::Setup`], if row-level security hides other owners from the role of the
+    /// connections. It does not apply to superusers and to roles with BYPASSRLS, such as the one that makes backups.
+    /// That role calls this without [`with_row_security`](Self::with_row_security).
+    pub async fn purge_all(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.check_sees_all_owners().await?;
+        self.purge_owners(before).await
+    }
+
+    /// Makes every client begin again that follows the [changes](crate::store::TaskStore::changes) of an owner, and returns the
+    /// number of owners. Call it after a backup was restored, before clients are served: they may have seen changes that
+    /// are lost now, and would not notice it once their owner makes others. Lists that they have kept are not current
+    /// any more, either.
+    ///
+    /// At most 500 owners are changed at once. If the call fails, call it again.
+    ///
+    /// # Errors
+    ///
+    /// Those of every call; and [`StoreError::Setup`], if row-level security hides other owners from the role of the
+    /// connections. It does not apply to superusers and to roles with BYPASSRLS, such as the one that makes backups.
+    /// That role calls this without [`with_row_security`](Self::with_row_security).
+    pub async fn expire_sync_points(&self) -> Result<u64, StoreError> {
+        self.check_sees_all_owners().await?;
+        self.expire_owners().await
+    }
+
+    async fn check_sees_all_owners(&self) -> Result<(), StoreError> {
+        if !self.run(&AreOwnersHidden).await? {
+            return Ok(());
+        }
+        let role = self.run(&FindRole).await?.name;
+        let text = format!(
+            "row-level security hides other owners from the role {role:?}; connect as a superuser or as a role with \
+             BYPASSRLS, such as the one that makes backups"
+        );
+        Err(SetupError::new(text).into())
+    }
+}
+
 /// Whether this is an error of the driver with this condition.
 fn is_of(error: &(dyn Error + 'static), expected: Condition) -> bool {
     error.downcast_ref::<sqlx::Error>().is_some_and(|error| condition(error) == expected)
@@ -254,6 +304,21 @@ impl Role {
                  connect as another role"
             )
         })
+    }
+}
+
+/// Whether row-level security applies to the role of the connections.
+struct AreOwnersHidden;
+
+impl Operation<PgConnection> for AreOwnersHidden {
+    type Output = bool;
+    const EFFECT: Effect = Effect::Read;
+
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar("select row_security_active($1::text)")
+            .bind(sql.names.resolve(Dialect::Postgres).owners)
+            .fetch_one(connection)
+            .await
     }
 }
 
@@ -407,7 +472,8 @@ impl Found {
         if !self.may_use {
             let role = &self.role.name;
             return Some(format!(
-                "the role {role:?} lacks privileges on the table {names}, its ledger or its functions; grant them, as the owner"
+                "the role {role:?} lacks privileges on the table {names}, those beside it, their ledger or their functions; grant \
+                 them, as the owner"
             ));
         }
         None
@@ -417,7 +483,8 @@ impl Found {
         if self.is_active {
             return Some(format!(
                 "row-level security is enabled for the table {names}, but not for this store; enable it here too (or disable \
-                 it there, as the owner: alter table {names} no force row level security, disable row level security)"
+                 it there, as the owner: alter table {names} no force row level security, disable row level security; the \
+                 same for {names}_owners and {names}_deleted)"
             ));
         }
         (!self.may_change).then(|| {

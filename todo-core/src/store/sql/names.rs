@@ -102,7 +102,7 @@ pub(in crate::store) struct Resolved {
     pub(in crate::store) table: String,
     pub(in crate::store) tasks: String,
     /// A row for each owner, with the revision.
-    owners: String,
+    pub(in crate::store) owners: String,
     /// What is left of deleted tasks.
     deleted: String,
     pub(in crate::store) ledger: String,

@@ -168,6 +168,18 @@ pub(in crate::store) struct Ping;
 /// Whether any owner has a task: for migrations.
 pub(in crate::store) struct HasTasks;
 
+/// Some owners after one, in the order of the database, and the oldest revision of a deletion of each: for operators.
+pub(in crate::store) struct OwnersAfter<'a> {
+    pub(in crate::store) after: &'a str,
+    pub(in crate::store) limit: u16,
+}
+
+/// Forgets all deletions of the owners after one, up to another one: for operators. Returns the number of owners.
+pub(in crate::store) struct Expire<'a> {
+    pub(in crate::store) after: &'a str,
+    pub(in crate::store) last: &'a str,
+}
+
 impl Update<'_> {
     /// The values of the parameters before those of the change.
     pub(in crate::store) fn fixed_values(&self) -> [Value<'_>; 3] {
@@ -323,9 +335,9 @@ macro_rules! operations {
                     sql::{
                         columns::{Value, change_values, row_values},
                         operations::{
-                            ChangesSince, Count, Delete, Effect, Get, HasTasks, Insert, InsertOne, List, Operation,
-                            Ping, Repeated, Revisions, Summarize, Update, WhyNot, changes, page, read, repeated,
-                            summary,
+                            ChangesSince, Count, Delete, Effect, Expire, Get, HasTasks, Insert, InsertOne, List,
+                            Operation, OwnersAfter, Ping, Repeated, Revisions, Summarize, Update, WhyNot, changes,
+                            page, read, repeated, summary,
                         },
                         selection::Selections,
                         statements::Statements,
@@ -604,6 +616,33 @@ macro_rules! operations {
                     sqlx::query_scalar(sql.call.has_tasks.clone()).fetch_one(connection).await
                 }
             }
+
+            impl Operation<$connection> for OwnersAfter<'_> {
+                type Output = Vec<(String, Option<i64>)>;
+                const EFFECT: Effect = Effect::Read;
+
+                async fn run(
+                    &self,
+                    connection: &mut $connection,
+                    sql: &Statements,
+                ) -> Result<Self::Output, sqlx::Error> {
+                    sqlx::query_as(sql.call.owners.clone())
+                        .bind(self.after)
+                        .bind(i64::from(self.limit))
+                        .fetch_all(connection)
+                        .await
+                }
+            }
+
+            impl Operation<$connection> for Expire<'_> {
+                type Output = u64;
+                const EFFECT: Effect = Effect::Write;
+
+                async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<u64, sqlx::Error> {
+                    let expire = sqlx::query(sql.call.expire.clone()).bind(self.after).bind(self.last);
+                    Ok(expire.execute(connection).await?.rows_affected())
+                }
+            }
         };
     };
 }
@@ -748,3 +787,58 @@ macro_rules! task_store {
     };
 }
 pub(in crate::store) use task_store;
+
+/// Writes what a store does for an operator and for all owners, in many small statements.
+macro_rules! for_all_owners {
+    ($store:ty) => {
+        const _: () = {
+            use $crate::{
+                Limit, UserId,
+                clock::Timestamp,
+                store::{
+                    StoreError, TaskStore as _,
+                    sql::operations::{Expire, OWNERS_AT_ONCE, OwnersAfter},
+                },
+            };
+
+            impl $store {
+                async fn purge_owners(&self, before: Timestamp) -> Result<u64, StoreError> {
+                    let limit = Limit::new(Limit::MAX).unwrap_or_default();
+                    let (mut forgotten, mut after) = (0, String::new());
+                    loop {
+                        let owners = self.run(&OwnersAfter { after: &after, limit: OWNERS_AT_ONCE }).await?;
+                        let Some((last, _)) = owners.last() else { return Ok(forgotten) };
+                        after.clone_from(last);
+                        for (owner, oldest) in owners {
+                            if oldest.is_none_or(|revision| revision >= before.unix_micros()) {
+                                continue;
+                            }
+                            let Ok(owner) = UserId::new(owner) else { continue };
+                            loop {
+                                let count = self.purge(&owner, before, limit).await?;
+                                forgotten += count;
+                                if count < u64::from(limit.get()) {
+                                    break;
+                                }
+                            }
+                        }
+                    }
+                }
+
+                async fn expire_owners(&self) -> Result<u64, StoreError> {
+                    let (mut expired, mut after) = (0, String::new());
+                    loop {
+                        let owners = self.run(&OwnersAfter { after: &after, limit: OWNERS_AT_ONCE }).await?;
+                        let Some((last, _)) = owners.last() else { return Ok(expired) };
+                        expired += self.run(&Expire { after: &after, last }).await?;
+                        after.clone_from(last);
+                    }
+                }
+            }
+        };
+    };
+}
+pub(in crate::store) use for_all_owners;
+
+/// How many owners a statement for all owners reads or changes.
+pub(in crate::store) const OWNERS_AT_ONCE: u16 = 500;

@@ -93,6 +93,8 @@ mod postgres {
             ping,
             // It stops at the first row of any owner, and no call runs it.
             has_tasks: _,
+            owners,
+            expire: _,
         } = call;
         let OfPostgres { insert_all: _, update_if, delete_if, erase_lock, transfer_lock, purge } = postgres;
         let owner = &["user_id"][..];
@@ -149,9 +151,12 @@ mod postgres {
             ),
             case("no changes", changes, &[ann, known, all, page, known, all], by_revision, 4 * SEARCH),
             case("revisions", revisions, &["array['ann', 'user 7', 'nobody']::text[]"], owner, 3 * SEARCH),
+            // Of 500 users and Ann.
+            case("owners", owners, &["''::text", "1000::bigint"], &["user_id", "revision"], 501 * SEARCH + PAGE),
             case("purge", purge, &[ann, "1::bigint", page], &["user_id", "revision"], 3 * SEARCH),
             case("erase_lock", erase_lock, &[ann], owner, SEARCH),
-            case("transfer_lock", transfer_lock, &[ann, "'user 7'::text"], owner, 2 * SEARCH),
+            // It searches while it writes, which a plan does not show.
+            case("transfer_lock", transfer_lock, &[ann, "'user 7'::text"], &[], 2 * WRITE),
             // 80 tasks, each on its own page and in the indexes.
             case("erase", erase, &["'user 7'::text"], owner, 3 * SEARCH + 80 * (TRIGGER + 4)),
             // The same 80 tasks are read and locked, written again, and deleted.
@@ -217,7 +222,7 @@ mod postgres {
         let mut connection = PgConnection::connect(url).await.expect("a connection");
         let mut cases = cases(sql);
         // There are no functions for batches and locks, and some functions have several statements.
-        let others = ["ping", "erase", "erase_lock", "transfer", "transfer_lock", "revisions"];
+        let others = ["ping", "owners", "erase", "erase_lock", "transfer", "transfer_lock", "revisions"];
         cases.retain(|case| !case.name.starts_with("many") && !others.contains(&case.name));
         for case in &mut cases {
             let function = match case.name {
@@ -556,6 +561,8 @@ mod sqlite {
             // These end before they read a row, which a plan does not show.
             ping: _,
             has_tasks: _,
+            owners,
+            expire,
         } = call;
         let OfSqlite {
             lock: _,
@@ -587,12 +594,13 @@ mod sqlite {
             ("purge_until", purge_until),
             ("purge", purge),
             ("purge_owner", purge_owner),
+            ("owners", owners),
+            ("expire", expire),
         ];
         statements.map(|(name, sql)| (name, sql.as_str())).to_vec()
     }
 
-    /// How SQLite finds the rows of each statement: every search of a table by its index. Of all owners that are asked
-    /// for, each is searched by the alias of their table.
+    /// How SQLite finds the rows of each statement: every search of a table by its index. Some tables have an alias.
     const PLANS: &[(&str, &[&str])] = &[
         (
             "insert",
@@ -646,7 +654,7 @@ mod sqlite {
                 "SEARCH todo_tasks_deleted USING COVERING INDEX todo_tasks_deleted_user_id_revision_id_idx (user_id=? AND (revision,id)>(?,?))",
             ],
         ),
-        ("revisions", &[]),
+        ("revisions", &["SEARCH o USING PRIMARY KEY (user_id=?) LEFT-JOIN"]),
         ("erase_owner", &["SEARCH todo_tasks_owners USING PRIMARY KEY (user_id=?)"]),
         ("erase_deleted", &["SEARCH todo_tasks_deleted USING PRIMARY KEY (user_id=?)"]),
         ("transfer_delete", &["SEARCH todo_tasks USING PRIMARY KEY (user_id=? AND id=?)"]),
@@ -664,6 +672,14 @@ mod sqlite {
             ],
         ),
         ("purge_owner", &["SEARCH todo_tasks_owners USING PRIMARY KEY (user_id=?)"]),
+        (
+            "owners",
+            &[
+                "SEARCH o USING PRIMARY KEY (user_id>?)",
+                "SEARCH d USING COVERING INDEX todo_tasks_deleted_user_id_revision_id_idx (user_id=?)",
+            ],
+        ),
+        ("expire", &["SEARCH todo_tasks_owners USING PRIMARY KEY (user_id>? AND user_id<?)"]),
     ];
 
     async fn plan(connection: &mut SqliteConnection, statement: &str) -> Vec<String> {
@@ -681,7 +697,7 @@ mod sqlite {
         let sql = Statements::new(Dialect::Sqlite, Names::default());
         let searches = async |connection: &mut SqliteConnection, statement: &str| {
             let mut plan = plan(connection, statement).await;
-            plan.retain(|step| step.contains(" todo_tasks"));
+            plan.retain(|step| step.contains(" todo_tasks") || step.starts_with("SEARCH o "));
             plan
         };
         let mut found = Vec::new();

@@ -60,7 +60,7 @@ statements! {
     /// The statements of both databases.
     Calls {
         insert, requested, taken, get, list, list_completed, summary, update, reposition, delete, erase, transfer,
-        changes, revisions, ping, has_tasks,
+        changes, revisions, ping, has_tasks, owners, expire,
     }
 }
 
@@ -292,6 +292,15 @@ const PURGE_OWNER: &str = "update {owners} set purged = max(purged, $2) where us
 // Fails if there is no table, and reads no row.
 const PING: &str = "select 1 from {tasks}, {owners}, {deleted} where false";
 
+// The owners after one ($1), $2 of them, and the oldest revision of a deletion of each: only for operators. It reads the
+// table of the owners in the order of its key, and one entry of an index for each of them. On Citus it goes to all shards.
+const OWNERS_AFTER: &str = "select o.user_id, (select min(d.revision) from {deleted} as d where d.user_id = o.user_id) \
+    from {owners} as o where o.user_id > $1 order by o.user_id limit $2";
+
+// The owners after one ($1) up to another one ($2) go on as if all deletions had been forgotten: only for operators.
+const EXPIRE: &str = "update {owners} set revision = {greatest}(revision + 1, {clock}), purged = {greatest}(revision + 1, {clock}) \
+    where user_id > $1 and user_id <= $2";
+
 // Of any owner: only for migrations.
 const HAS_TASKS: &str = "select exists (select 1 from {tasks})";
 
@@ -422,6 +431,7 @@ impl Parts {
                 let revision = resolved.render("coalesce((select revision from {owners} where user_id = $1), 0)");
                 parts.extend([
                     ("greatest", "max".to_owned()),
+                    ("clock", "cast(unixepoch('subsec') * 1000000 as integer)".to_owned()),
                     (
                         "taken",
                         resolved.render(
@@ -467,6 +477,8 @@ impl Parts {
         let counted = "with owner as materialized (select tasks from {owners} where user_id = $1 for no key update) ";
         vec![
             ("greatest", "greatest".to_owned()),
+            // The same in the whole statement.
+            ("clock", "cast(extract(epoch from statement_timestamp()) * 1000000 as bigint)".to_owned()),
             (
                 "taken",
                 // One search of the key for each id, in every plan.
@@ -568,6 +580,9 @@ impl Statements {
                 // Needs the same privileges as the other calls. No owner has a task with this id.
                 ping: functions.call_with("get", "'ping', '00000000-0000-0000-0000-000000000000'"),
                 has_tasks: plain.call.has_tasks,
+                // An operator's role is not subject to row-level security.
+                owners: plain.call.owners,
+                expire: plain.call.expire,
             },
             postgres: OfPostgres {
                 insert_all: call("insert_all"),
@@ -670,6 +685,8 @@ impl Statements {
                 revisions: render(revisions),
                 ping: render(PING),
                 has_tasks: render(HAS_TASKS),
+                owners: render(OWNERS_AFTER),
+                expire: render(EXPIRE),
             },
             selections: Selections::new(dialect, &resolved),
             #[cfg(feature = "sqlite")]
