@@ -17,6 +17,7 @@ use std::{
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use serde_json::{Value, json};
@@ -90,8 +91,18 @@ struct World {
     tasks: [BTreeMap<String, Value>; 2],
     /// The owners and ids of all tasks, including deleted ones.
     ids: Vec<(usize, String)>,
-    /// The query of the last link to a next page.
+    /// The query of the last link to a next page, or of the changes that come next.
     next_page: Option<String>,
+    replicas: [Replica; 2],
+    /// The versions of tasks that a user has had, whose ids continue them.
+    former: [BTreeMap<String, i64>; 2],
+}
+
+/// The tasks of a client that follows the changes, and its token.
+#[derive(Default)]
+struct Replica {
+    token: Option<String>,
+    tasks: BTreeMap<String, Value>,
 }
 
 /// A request that can be sent more than once.
@@ -215,7 +226,15 @@ impl World {
             .build()
             .expect("a valid source");
         let api = TodoApi::new(service, verifier).with_body_limit(BODY_LIMIT);
-        Self { api, clock, tasks: Default::default(), ids: Vec::new(), next_page: None }
+        Self {
+            api,
+            clock,
+            tasks: Default::default(),
+            ids: Vec::new(),
+            next_page: None,
+            replicas: Default::default(),
+            former: Default::default(),
+        }
     }
 
     async fn step(&mut self, input: &mut Input<'_>) {
@@ -304,7 +323,13 @@ impl World {
         *http_request.method_mut() = request.method.clone();
         *http_request.uri_mut() = uri;
         *http_request.headers_mut() = request.headers.clone();
-        Some(self.api.respond(request.resource, http_request).await)
+        let (head, body) = self.api.respond(request.resource, http_request).await.into_parts();
+        let body = match body.into_bytes() {
+            Ok(bytes) => bytes,
+            // Of a stream, the first event.
+            Err(mut stream) => stream.next().await.expect("an event").expect("no failure"),
+        };
+        Some(Response::from_parts(head, body))
     }
 
     async fn send_and_compare(&mut self, request: &TestRequest) {
@@ -358,20 +383,16 @@ impl World {
         if operation == Operation::DeleteTask {
             let (owner, id) = request.named_task.as_ref().expect("only an existing task can be deleted");
             assert_eq!(*owner, caller);
-            assert!(self.tasks[caller].remove(id).is_some(), "{request:?}");
+            let task = self.tasks[caller].remove(id).expect("only an existing task can be deleted");
+            self.former[caller].insert(id.clone(), version(&task));
             return;
         }
-        let answer: Value = serde_json::from_slice(response.body()).expect("JSON");
+        let body = if operation == Operation::StreamEvents { event(response.body()) } else { &response.body()[..] };
+        let answer: Value = serde_json::from_slice(body).expect("JSON");
         let now = self.clock.now();
         let wanted = || Wanted::parse(request.read_query().as_deref().unwrap_or_default());
         match operation {
-            Operation::DeleteTasks => {
-                let (wanted, tasks) = (wanted(), &mut self.tasks[caller]);
-                let before = tasks.len();
-                tasks.retain(|_, task| !wanted.includes(task));
-                let count = before - tasks.len();
-                assert_eq!(answer, json!({"matched": count, "changed": count}), "{request:?}");
-            }
+            Operation::DeleteTasks => self.acknowledge_deletion(request, caller, &answer),
             Operation::PatchTasks => {
                 let (wanted, sent) = (wanted(), request.sent());
                 let (mut matched, mut changed) = (0, 0);
@@ -383,15 +404,7 @@ impl World {
                 }
                 assert_eq!(answer, json!({"matched": matched, "changed": changed}), "{request:?}");
             }
-            Operation::TransferTasks => {
-                let moved = std::mem::take(&mut self.tasks[1 - caller]);
-                assert_eq!(answer, json!({"moved": moved.len(), "remaining": 0}), "{request:?}");
-                for (id, mut task) in moved {
-                    task["user_id"] = json!(USERS[caller]);
-                    self.ids.iter_mut().filter(|(_, known)| *known == id).for_each(|(owner, _)| *owner = caller);
-                    self.tasks[caller].insert(id, task);
-                }
-            }
+            Operation::TransferTasks => self.acknowledge_transfer(request, caller, &answer),
             Operation::GetSession => assert_eq!(answer["user"]["id"], USERS[caller]),
             Operation::CountTasks => {
                 let wanted = wanted();
@@ -401,6 +414,7 @@ impl World {
             Operation::SummarizeTasks => {
                 assert_eq!(answer, model::summary(self.tasks[caller].values()), "{request:?}");
             }
+            Operation::ListChanges | Operation::StreamEvents => self.follow(request, caller, &answer),
             Operation::ListTasks => {
                 let wanted = wanted();
                 let (expected, more) = wanted.page(self.tasks[caller].values());
@@ -450,6 +464,67 @@ impl World {
         }
     }
 
+    /// The deletion of many tasks.
+    fn acknowledge_deletion(&mut self, request: &TestRequest, caller: usize, answer: &Value) {
+        let sent = request.read_query().unwrap_or_default();
+        let (wanted, tasks) = (Wanted::parse(&sent), &mut self.tasks[caller]);
+        let before = tasks.len();
+        let former = &mut self.former[caller];
+        tasks.retain(|id, task| {
+            let stays = !wanted.includes(task);
+            if !stays {
+                former.insert(id.clone(), version(task));
+            }
+            stays
+        });
+        if model::pairs(&sent).any(|(name, _)| name == "all") {
+            former.clear();
+        }
+        let count = before - tasks.len();
+        assert_eq!(*answer, json!({"matched": count, "changed": count}), "{request:?}");
+    }
+
+    fn acknowledge_transfer(&mut self, request: &TestRequest, caller: usize, answer: &Value) {
+        let moved = std::mem::take(&mut self.tasks[1 - caller]);
+        assert_eq!(*answer, json!({"moved": moved.len(), "remaining": 0}), "{request:?}");
+        for (id, mut task) in moved {
+            task["user_id"] = json!(USERS[caller]);
+            self.former[1 - caller].insert(id.clone(), version(&task));
+            if let Some(former) = self.former[caller].remove(&id) {
+                task["version"] = json!(version(&task).max(former + 1));
+            }
+            self.ids.iter_mut().filter(|(_, known)| *known == id).for_each(|(owner, _)| *owner = caller);
+            self.tasks[caller].insert(id, task);
+        }
+    }
+
+    /// Applies a page of changes to a replica, which then has all tasks if there are no more.
+    fn follow(&mut self, request: &TestRequest, caller: usize, page: &Value) {
+        let sent = request.read_query().unwrap_or_default();
+        let since = model::pairs(&sent).find(|(name, _)| name == "since").map(|(_, since)| since);
+        let token = page["next"].as_str().expect("a token").to_owned();
+        self.next_page = Some(format!("since={token}&limit=2"));
+        let replica = &mut self.replicas[caller];
+        match since {
+            None => replica.tasks.clear(),
+            since if since != replica.token => return,
+            Some(_) => {}
+        }
+        for change in page["changes"].as_array().expect("changes") {
+            match (change.get("task"), change.get("deleted")) {
+                (Some(task), None) => {
+                    replica.tasks.insert(task["id"].as_str().expect("a text").to_owned(), task.clone());
+                }
+                (None, Some(id)) => drop(replica.tasks.remove(id.as_str().expect("a text"))),
+                _ => panic!("{request:?}: {change}"),
+            }
+        }
+        replica.token = Some(token);
+        if page["more"] == json!(false) {
+            assert_eq!(replica.tasks, self.tasks[caller], "{request:?}");
+        }
+    }
+
     /// Compares a move with the model. Which positions the API chooses is its own; the order is not.
     async fn acknowledge_move(&mut self, request: &TestRequest, response: &Response<Bytes>) {
         let caller = request.caller.expect("only a valid token succeeds");
@@ -488,7 +563,12 @@ impl World {
     /// Reads all tasks: they are those of the model.
     async fn read_back(&mut self) {
         for caller in 0..2 {
-            for path in ["/tasks", "/tasks/count", "/tasks/summary"] {
+            if let Some(token) = self.replicas[caller].token.clone() {
+                let query = Some(format!("since={token}&limit=200"));
+                let next = TestRequest { query, ..TestRequest::read(caller, "/tasks/changes".to_owned()) };
+                self.send_and_compare(&next).await;
+            }
+            for path in ["/tasks", "/tasks/count", "/tasks/summary", "/tasks/changes"] {
                 self.send_and_compare(&TestRequest::read(caller, path.to_owned())).await;
             }
             for (owner, id) in self.ids.clone() {
@@ -500,6 +580,21 @@ impl World {
             }
         }
     }
+}
+
+fn version(task: &Value) -> i64 {
+    task["version"].as_i64().expect("a number")
+}
+
+/// The data of the first event of a stream.
+fn event(bytes: &[u8]) -> &[u8] {
+    let text = std::str::from_utf8(bytes).expect("UTF-8");
+    let [retry, name, id, data, "", ""] = text.split('\n').collect::<Vec<_>>()[..] else { panic!("{text}") };
+    assert_eq!((retry, name), ("retry: 3000", "event: changes"), "{text}");
+    let id = id.strip_prefix("id: ").expect("an id");
+    let data = data.strip_prefix("data: ").expect("data");
+    assert!(data.contains(&format!(r#""next":"{id}""#)), "{text}");
+    data.as_bytes()
 }
 
 /// Checks the properties of every response.
@@ -542,6 +637,10 @@ fn check_response(request: &TestRequest, response: &Response<Bytes>) {
         assert!(body.is_empty() && header(header::CONTENT_LENGTH).is_none() && header(header::CONTENT_TYPE).is_none());
         return;
     }
+    if status == 200 && request.operation() == Some(Operation::StreamEvents) {
+        assert_eq!((header(header::CONTENT_TYPE), header(header::CONTENT_LENGTH)), (Some("text/event-stream"), None));
+        return;
+    }
     assert_eq!(header(header::CONTENT_LENGTH), Some(&*body.len().to_string()));
     if status.is_success() {
         assert!(matches!(status.as_u16(), 200 | 201), "{status}");
@@ -562,6 +661,7 @@ fn check_response(request: &TestRequest, response: &Response<Bytes>) {
         403 => &["forbidden"],
         404 => &["not_found", "task_not_found"],
         405 => &["method_not_allowed"],
+        410 => &["sync_token_expired"],
         413 => &["payload_too_large"],
         415 => &["unsupported_media_type"],
         422 => &["validation_failed"],

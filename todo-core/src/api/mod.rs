@@ -40,9 +40,11 @@
 //! sent.
 
 mod body;
+mod changes;
 #[cfg(feature = "openapi")]
 mod docs;
 mod error;
+mod events;
 mod field_errors;
 mod input;
 mod json_body;
@@ -55,9 +57,11 @@ mod problem;
 mod ready;
 mod render;
 mod response;
+mod response_body;
 mod results;
 mod routes;
 mod session;
+mod sync_token;
 mod todo_api;
 mod whole_task;
 
@@ -65,6 +69,7 @@ pub use body::StreamBody;
 pub use error::ApiError;
 pub use field_errors::FieldErrors;
 pub use problem::problem;
+pub use response_body::ResponseBody;
 #[cfg(feature = "openapi")]
 pub use routes::DOCS;
 pub use routes::{Operation, PROBES, RESOURCES, Resource, find_resource};

@@ -12,6 +12,7 @@ use super::{
     super::{
         body::unsupported_media_type,
         error::{ApiError, SERVER},
+        events::MAX_STREAMS,
         field_errors::FieldErrors,
         json_body,
         problem::problem_for,
@@ -43,6 +44,7 @@ pub(super) enum Failure {
     PayloadTooLarge,
     UnsupportedMediaType,
     ValidationFailed,
+    SyncTokenExpired,
     RateLimited,
     Internal,
     Unavailable,
@@ -75,6 +77,7 @@ impl Failure {
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
         Self::ValidationFailed,
+        Self::SyncTokenExpired,
         Self::RateLimited,
         Self::Internal,
         Self::Unavailable,
@@ -95,6 +98,7 @@ impl Failure {
             Self::PayloadTooLarge => "PayloadTooLarge",
             Self::UnsupportedMediaType => "UnsupportedMediaType",
             Self::ValidationFailed => "ValidationFailed",
+            Self::SyncTokenExpired => "SyncTokenExpired",
             Self::RateLimited => "RateLimited",
             Self::Internal => "Internal",
             Self::Unavailable => "Unavailable",
@@ -130,6 +134,10 @@ impl Failure {
             Self::UnsupportedMediaType => "The content type is not JSON in UTF-8, or the body is compressed.",
             Self::ValidationFailed => {
                 "Fields or query parameters are invalid, missing or unknown. All are reported together."
+            }
+            Self::SyncTokenExpired => {
+                "The token is one of another user, or too old, or the server has lost later changes. Read all tasks again, \
+                 without a token."
             }
             Self::RateLimited => "The caller sends too many requests, or too many at the same time. Nothing was done.",
             Self::Internal => "The server failed.",
@@ -185,8 +193,10 @@ impl Failure {
                 errors.add("user_id", "is set from the token");
                 vec![("invalid fields", errors.into()), ("not an object", ApiError::NotAnObject { or_array: false })]
             }
+            Self::SyncTokenExpired => vec![("begin again", ApiError::SyncTokenExpired)],
             Self::RateLimited => vec![
                 ("too many at the same time", Error::TooManyCalls.into()),
+                ("too many streams", ApiError::TooManyStreams { max: MAX_STREAMS }),
                 ("too many requests", AuthError::RateLimited { retry_after: seconds(7) }.into()),
                 (
                     "quota used up",
@@ -224,6 +234,7 @@ impl Failure {
             | Self::MalformedJson
             | Self::SlowBody
             | Self::ValidationFailed
+            | Self::SyncTokenExpired
             | Self::RateLimited
             | Self::Internal
             | Self::Unavailable => true,
@@ -237,9 +248,12 @@ impl Failure {
     pub(super) fn of(resource: &Resource, operation: Operation) -> Vec<Self> {
         let mut failures = vec![Self::MethodNotAllowed];
         let (writes, uses_store) = match operation {
-            Operation::ListTasks | Operation::CountTasks | Operation::SummarizeTasks | Operation::GetTask => {
-                (false, true)
-            }
+            Operation::ListTasks
+            | Operation::CountTasks
+            | Operation::SummarizeTasks
+            | Operation::ListChanges
+            | Operation::StreamEvents
+            | Operation::GetTask => (false, true),
             Operation::CreateTask
             | Operation::PatchTasks
             | Operation::DeleteTasks
@@ -257,6 +271,9 @@ impl Failure {
             Operation::Health | Operation::GetDocument => return failures,
         };
         failures.extend([Self::Unauthorized, Self::RateLimited, Self::ValidationFailed, Self::Unavailable]);
+        if matches!(operation, Operation::ListChanges | Operation::StreamEvents) {
+            failures.push(Self::SyncTokenExpired);
+        }
         if uses_store {
             failures.push(Self::Internal);
         }

@@ -78,7 +78,7 @@ fn the_document_has_exactly_the_operations_of_the_route_table() {
     let found = document["paths"].as_object().expect("paths").iter();
     let found = found.map(|(path, item)| (path.clone(), names(item).into_iter().map(str::to_owned).collect()));
     assert_eq!(found.collect::<BTreeMap<_, _>>(), expected);
-    assert_eq!(ids.len(), 29);
+    assert_eq!(ids.len(), 33);
 }
 
 #[test]
@@ -137,6 +137,7 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::Auth(AuthError::InsufficientScope { .. }) => &[Failure::Forbidden, Failure::InsufficientScope],
         ApiError::Auth(AuthError::ForeignOrigin) | ApiError::Forbidden => &[Failure::Forbidden],
         ApiError::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
+        | ApiError::TooManyStreams { .. }
         | ApiError::Service(Error::TooManyCalls) => &[Failure::RateLimited],
         ApiError::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
         | ApiError::Service(Error::Store(
@@ -162,6 +163,7 @@ fn failures(error: &ApiError) -> &'static [Failure] {
             | Error::IdempotencyKeyReused
             | Error::TaskDeleted,
         ) => &[],
+        ApiError::SyncTokenExpired => &[Failure::SyncTokenExpired],
         ApiError::UnsupportedMediaType { .. } => &[Failure::UnsupportedMediaType],
         ApiError::MalformedJson { .. } | ApiError::IncompleteBody => &[Failure::MalformedJson],
         ApiError::SlowBody { .. } => &[Failure::SlowBody],
@@ -196,6 +198,7 @@ fn failures_have_the_status_and_codes_of_their_errors() {
         "payload_too_large",
         "rate_limited",
         "request_timeout",
+        "sync_token_expired",
         "task_not_found",
         "timeout",
         "token_expired",

@@ -5,10 +5,12 @@ use bytes::Bytes;
 use http::Request;
 
 mod bodies;
+mod changes;
 mod client;
 mod credentials;
 #[cfg(feature = "openapi")]
 mod docs;
+mod events;
 mod faults;
 mod fields;
 mod fixture;
@@ -20,9 +22,11 @@ mod tasks;
 mod users;
 
 pub use bodies::*;
+pub use changes::*;
 pub use credentials::*;
 #[cfg(feature = "openapi")]
 pub use docs::*;
+pub use events::*;
 pub use faults::*;
 pub use fields::*;
 pub use fixture::{api, token};
@@ -65,6 +69,11 @@ macro_rules! api_conformance {
             many_tasks_are_changed_or_deleted
             tasks_are_moved_in_the_manual_order
             a_task_is_moved_among_many_with_the_same_position
+            changes_are_listed_since_a_token
+            changes_are_listed_in_pages
+            tokens_that_cannot_be_continued_are_rejected
+            events_are_streamed_until_the_token_expires
+            requests_for_events_are_checked_before_the_stream_begins
             the_session_describes_the_caller
             responses_are_not_cached
             a_list_is_an_array_newest_first
