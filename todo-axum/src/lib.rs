@@ -73,7 +73,7 @@ pub fn docs<S: Clone + Send + Sync + 'static>(api: TodoApi) -> Router<S> {
 fn routes<S: Clone + Send + Sync + 'static>(api: TodoApi, resources: &'static [Resource]) -> Router<S> {
     resources.iter().fold(Router::new(), |router, resource| {
         let api = api.clone();
-        let respond = async move |request: Request| api.respond(resource, request).await.map(Body::from);
+        let respond = async move |request: Request| api.respond(resource, request).await.map(Body::new);
         // axum matches exactly, so paths that almost match need routes of their own to get the API's 404.
         resource
             .near_misses()

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use todo_core::{
     api::{ApiError, PROBES, RESOURCES, Resource, TodoApi, find_resource, problem},
     conformance::api::{App, api},
@@ -21,7 +21,11 @@ impl App for Bare {
             None => at_the_root(request.uri().path()),
         };
         match resource {
-            Some(resource) => self.0.respond(resource, request.map(Full::new)).await,
+            Some(resource) => {
+                let response = self.0.respond(resource, request.map(Full::new)).await;
+                let (head, body) = response.into_parts();
+                Response::from_parts(head, body.collect().await.expect("it does not fail").to_bytes())
+            }
             None => problem(ApiError::NotFound),
         }
     }

@@ -62,7 +62,8 @@ fn api() -> TodoApi {
 }
 
 async fn respond(api: &TodoApi) -> Response<Bytes> {
-    api.respond(&RESOURCES[0], Request::get("/tasks").body(Full::<Bytes>::default()).unwrap()).await
+    let response = api.respond(&RESOURCES[0], Request::get("/tasks").body(Full::<Bytes>::default()).unwrap()).await;
+    response.map(|body| body.into_bytes().unwrap())
 }
 
 #[tokio::test]

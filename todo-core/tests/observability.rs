@@ -15,7 +15,7 @@ use http_body_util::Full;
 use serde_json::json;
 use todo_core::{
     Error, Limit, Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, TodoService, UserId,
-    api::{ApiError, PROBES, RESOURCES, StreamBody, TodoApi, find_resource},
+    api::{ApiError, PROBES, RESOURCES, ResponseBody, StreamBody, TodoApi, find_resource},
     auth::{AuthError, Authenticator, Identity, JwtVerifier, Refusal, RejectionLog},
     clock::{SystemClock, Timestamp},
     store::{
@@ -176,7 +176,11 @@ fn request(method: &str, path: &str, body: &str) -> Request<Full<Bytes>> {
 
 async fn respond(api: &TodoApi, request: Request<Full<Bytes>>) -> Response<Bytes> {
     let resource = find_resource(RESOURCES, request.uri().path()).unwrap();
-    api.respond(resource, request).await
+    whole(api.respond(resource, request).await)
+}
+
+fn whole(response: Response<ResponseBody>) -> Response<Bytes> {
+    response.map(|body| body.into_bytes().unwrap())
 }
 
 /// Returns what is logged while this runs, at all levels.
@@ -270,7 +274,7 @@ async fn a_body_that_does_not_arrive_times_out() {
     let api = api(MemoryStore::new());
     let (head, _) = request("POST", "/tasks", "").into_parts();
     let body = StreamBody::new(futures_util::stream::pending::<Result<Bytes, io::Error>>());
-    let response = api.respond(&RESOURCES[0], Request::from_parts(head, body)).await;
+    let response = whole(api.respond(&RESOURCES[0], Request::from_parts(head, body)).await);
     assert_eq!(response.status(), 408);
     assert!(String::from_utf8_lossy(response.body()).contains(r#""code":"request_timeout""#));
 }
@@ -286,7 +290,7 @@ async fn a_body_without_a_length_is_limited_while_it_is_read() {
         *counter.lock().unwrap() += 1;
         Ok::<_, io::Error>(Bytes::from_static(&[b' '; 100]))
     });
-    let response = api.respond(&RESOURCES[0], Request::from_parts(head, StreamBody::new(pieces))).await;
+    let response = whole(api.respond(&RESOURCES[0], Request::from_parts(head, StreamBody::new(pieces))).await);
     assert_eq!(response.status(), 413);
     assert_eq!(*taken.lock().unwrap(), 11);
 }
@@ -371,7 +375,7 @@ impl Authenticator for NotReady {
 
 async fn probe(api: &TodoApi) -> (u16, String) {
     let request = Request::get("/health/ready").body(Full::<Bytes>::default()).unwrap();
-    let response = api.respond(find_resource(PROBES, "/health/ready").unwrap(), request).await;
+    let response = whole(api.respond(find_resource(PROBES, "/health/ready").unwrap(), request).await);
     if response.status() == 503 {
         assert_eq!(response.headers()["retry-after"], "1");
         let error = response.extensions().get::<Arc<ApiError>>().expect("an error");
@@ -409,7 +413,8 @@ fn a_store_that_accepts_no_writes_is_ready_and_the_probe_says_it() {
             |writes: &str| (200, format!(r#"{{"status":"ready","store":"ok","keys":"ok","writes":"{writes}"}}"#));
         assert_eq!(probe(&api).await, ready("ok"), "nothing was written yet");
         for _ in 0..2 {
-            let response = api.respond(&RESOURCES[0], request("POST", "/tasks", r#"{"title":"Buy milk"}"#)).await;
+            let response =
+                whole(api.respond(&RESOURCES[0], request("POST", "/tasks", r#"{"title":"Buy milk"}"#)).await);
             assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
             let body = String::from_utf8_lossy(response.body());
             assert!(body.contains("The service accepts no writes at present."), "{body}");
@@ -426,7 +431,7 @@ fn a_server_that_stops_is_not_ready_and_nothing_else_changes() {
         let api = api(MemoryStore::new());
         api.clone().begin_stop();
         assert_eq!(probe(&api).await, not_ready(r#""server""#));
-        let response = api.respond(&RESOURCES[0], request("POST", "/tasks", r#"{"title":"Buy milk"}"#)).await;
+        let response = whole(api.respond(&RESOURCES[0], request("POST", "/tasks", r#"{"title":"Buy milk"}"#)).await);
         assert_eq!(response.status(), 201);
     });
     assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");

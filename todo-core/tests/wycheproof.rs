@@ -285,7 +285,7 @@ async fn no_token_of_wycheproof_authenticates_a_request() {
                 let response = api.respond(resource, request.expect("a request")).await;
                 let expected = if resource.operation(&http::Method::GET).is_some() { 401 } else { 405 };
                 assert_eq!(response.status(), expected, "{path} {test}");
-                assert!(!response.body().is_empty());
+                assert!(!response.into_body().into_bytes().expect("no stream").is_empty());
             }
             tested += 1;
         }

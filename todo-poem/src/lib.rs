@@ -17,11 +17,10 @@
 //! [`TodoApi::with_body_limit`] sets the maximum body size. Do not put poem's `SizeLimit` around the mounted paths: it
 //! rejects every request without a `content-length`, including GET, with 411.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use poem::{Endpoint, FromRequest, Request, RequestBody, Response, Route, endpoint::make, web::Data};
 use todo_core::{
-    api::{PROBES, RESOURCES, Resource, TodoApi},
+    api::{PROBES, RESOURCES, Resource, ResponseBody, TodoApi},
     auth::Identity,
 };
 
@@ -89,8 +88,8 @@ fn endpoint(api: TodoApi, resource: &'static Resource) -> impl Endpoint<Output =
 /// assert_eq!(response.status(), 404);
 /// ```
 #[must_use]
-pub fn response(response: http::Response<Bytes>) -> Response {
-    response.map(|body| Full::new(body).map_err(std::io::Error::other)).into()
+pub fn response(response: http::Response<impl Into<ResponseBody>>) -> Response {
+    response.map(|body| body.into().map_err(std::io::Error::other)).into()
 }
 
 /// Converts a path template to poem's syntax, which is `:id` for `{id}`.

@@ -24,11 +24,11 @@ use std::future::ready;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use todo_core::{
-    api::{PROBES, RESOURCES, Resource, StreamBody, TodoApi, find_resource},
+    api::{PROBES, RESOURCES, Resource, ResponseBody, StreamBody, TodoApi, find_resource},
     auth::Identity,
 };
 use warp::{
-    Filter, Rejection,
+    Filter, Rejection, Reply as _,
     filters::BoxedFilter,
     path::{FullPath, Tail},
 };
@@ -36,13 +36,13 @@ use warp::{
 /// Returns a filter for the paths of the API. Put a path filter with any prefix before it, and a filter of yours for all
 /// other paths after it: `todo_warp::filter(api).or(page)`.
 #[must_use]
-pub fn filter(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
+pub fn filter(api: TodoApi) -> BoxedFilter<(warp::reply::Response,)> {
     matching(api, RESOURCES)
 }
 
 /// Returns a filter for the health probes `/health` and `/health/ready`, for the root of a server.
 #[must_use]
-pub fn probes(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
+pub fn probes(api: TodoApi) -> BoxedFilter<(warp::reply::Response,)> {
     matching(api, PROBES)
 }
 
@@ -52,11 +52,11 @@ pub fn probes(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
 /// [`TodoApi::with_mount`] sets the prefix of the API in the document.
 #[cfg(feature = "openapi")]
 #[must_use]
-pub fn docs(api: TodoApi) -> BoxedFilter<(Response<Bytes>,)> {
+pub fn docs(api: TodoApi) -> BoxedFilter<(warp::reply::Response,)> {
     matching(api, todo_core::api::DOCS)
 }
 
-fn matching(api: TodoApi, resources: &'static [Resource]) -> BoxedFilter<(Response<Bytes>,)> {
+fn matching(api: TodoApi, resources: &'static [Resource]) -> BoxedFilter<(warp::reply::Response,)> {
     // `path::tail` panics in warp 0.4.3 if the request has no path (`CONNECT todo.example:443`), so it is not called at
     // the end of the path: https://github.com/seanmonstar/warp/issues/1166.
     let tail = warp::path::end().map(|| None).or(warp::path::tail().map(Some)).unify();
@@ -70,9 +70,19 @@ fn matching(api: TodoApi, resources: &'static [Resource]) -> BoxedFilter<(Respon
         .and(warp::body::stream())
         .then(move |resource, head: Request<()>, body| {
             let api = api.clone();
-            async move { api.respond(resource, head.map(|()| StreamBody::new(body))).await }
+            async move { reply(api.respond(resource, head.map(|()| StreamBody::new(body))).await) }
         })
         .boxed()
+}
+
+/// Converts a response of the core to one of warp.
+fn reply(response: Response<ResponseBody>) -> warp::reply::Response {
+    let (head, body) = response.into_parts();
+    let reply = match body.into_bytes() {
+        Ok(bytes) => Response::new(bytes).into_response(),
+        Err(stream) => warp::reply::stream(stream).into_response(),
+    };
+    Response::from_parts(head, reply.into_body())
 }
 
 /// Rebuilds the head of the request, which warp exposes in parts.

@@ -141,7 +141,7 @@ fn poem(api: TodoApi, cors: &Cors) -> App {
 
 #[cfg(feature = "warp")]
 fn warp(api: TodoApi, cors: &Cors) -> App {
-    use warp::Filter as _;
+    use warp::{Filter as _, Reply as _};
 
     let filter = warp::path!("api" / "v1" / ..)
         .and(todo_warp::filter(api.clone()))
@@ -151,7 +151,7 @@ fn warp(api: TodoApi, cors: &Cors) -> App {
         .unify()
         .or(todo_warp::docs(api))
         .unify()
-        .or(warp::any().map(|| problem(ApiError::NotFound)))
+        .or(warp::any().map(|| problem(ApiError::NotFound).into_response()))
         .unify()
         .boxed();
     with_middleware(warp::service(filter), cors)

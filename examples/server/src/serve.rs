@@ -30,14 +30,15 @@ use crate::{
 /// Opens the port of the API.
 pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     let listener = bind(address, "HOST", "--port").await?;
-    if let Err(error) = limit_socket_buffers(&listener) {
-        tracing::warn!(%error, "cannot limit the socket buffers of connections");
+    if let Err(error) = limit_sockets(&listener) {
+        tracing::warn!(%error, "cannot limit the socket buffers and timeouts of connections");
     }
     Ok(listener)
 }
 
-/// Limits what the system buffers of each connection. Accepted connections inherit these settings.
-fn limit_socket_buffers(listener: &TcpListener) -> io::Result<()> {
+/// Limits what the system buffers of each connection, and how long it waits for a client that has gone away. Accepted
+/// connections inherit these settings.
+fn limit_sockets(listener: &TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
     // The sizes that Linux begins with; it would raise them to many megabytes. It doubles the given numbers.
     socket.set_recv_buffer_size(64 * 1024)?;
@@ -45,6 +46,9 @@ fn limit_socket_buffers(listener: &TcpListener) -> io::Result<()> {
     // Of what the client does not read yet, most is kept in the process, where it is counted.
     #[cfg(target_os = "linux")]
     socket.set_tcp_notsent_lowat(16 * 1024)?;
+    // A client that vanishes without a word would keep its streams of events for a quarter of an hour.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(Duration::from_mins(1)))?;
     Ok(())
 }
 
@@ -317,14 +321,23 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
+    use std::{
+        any::Any,
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
+    };
 
     use bytes::Bytes;
+    use futures_util::stream;
     use http::{Request, Response};
-    use http_body_util::{BodyExt as _, Empty, Full};
+    use http_body::Frame;
+    use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
     use hyper::client::conn::{http1, http2};
     use hyper_util::rt::{TokioExecutor, TokioIo};
-    use tokio::io::{DuplexStream, duplex};
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
     use tower::{service_fn, util::BoxCloneSyncService};
 
     use super::*;
@@ -380,6 +393,98 @@ mod tests {
         let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream));
         let (mut sender, driver) = handshake.await.expect("a connection");
         is_open_for_two_requests!(sender, driver, open_for);
+    }
+
+    /// An app whose responses are streams: an event of this size at each interval, as long as the client takes them.
+    /// Counts the events that were made.
+    fn app_of_streams(size: usize, interval: Duration) -> (App, Arc<AtomicUsize>) {
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = made.clone();
+        let app = BoxCloneSyncService::new(service_fn(move |_: Request<RequestBody>| {
+            let count = count.clone();
+            let events = stream::unfold((), move |()| {
+                let count = count.clone();
+                async move {
+                    sleep(interval).await;
+                    count.fetch_add(1, Relaxed);
+                    Some((Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b'x'; size]))), ()))
+                }
+            });
+            async move { Ok::<_, Infallible>(Response::new(Body::new(StreamBody::new(Box::pin(events))))) }
+        }));
+        (app, made)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_whose_client_reads_it_stays_open() {
+        for is_http_2 in [false, true] {
+            let (client, stream) = duplex(64 * 1024);
+            let (app, _) = app_of_streams(3, Duration::from_secs(15));
+            let connection =
+                connection(&ConnectionServer::default(), stream, app, LogBudget::default(), &Beginning::default());
+            tokio::spawn(async move {
+                let _ = connection.await;
+            });
+            let client = TokioIo::new(client);
+            let mut body = if is_http_2 {
+                let handshake = http2::Builder::new(TokioExecutor::new()).handshake(client);
+                let (mut sender, driver) = handshake.await.expect("a connection");
+                tokio::spawn(driver);
+                let body = sender.send_request(request()).await.expect("a response").into_body();
+                tokio::spawn(async move {
+                    let _sender = sender;
+                    sleep(Duration::from_hours(3)).await;
+                });
+                body
+            } else {
+                let (mut sender, driver) = http1::handshake(client).await.expect("a connection");
+                tokio::spawn(driver);
+                sender.send_request(request()).await.expect("a response").into_body()
+            };
+            for number in 0..480 {
+                let frame = body.frame().await.expect("it is open");
+                let data = frame.unwrap_or_else(|error| panic!("event {number}, HTTP/2 {is_http_2}: {error}"));
+                assert_eq!(data.into_data().expect("data"), "xxx");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_whose_client_reads_nothing_is_closed_and_makes_no_more_events() {
+        for is_http_2 in [false, true] {
+            let (client, stream) = duplex(64 * 1024);
+            let (app, made) = app_of_streams(40_000, Duration::from_millis(10));
+            let connection =
+                connection(&ConnectionServer::default(), stream, app, LogBudget::default(), &Beginning::default());
+            let began = Instant::now();
+            let closed = tokio::spawn(async move {
+                let error = connection.await.expect_err("it is closed");
+                (began.elapsed(), error_chain(&*error))
+            });
+            // It is kept open.
+            let mut unread: Vec<Box<dyn Any + Send>> = Vec::new();
+            if is_http_2 {
+                let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(client));
+                let (mut sender, driver) = handshake.await.expect("a connection");
+                tokio::spawn(driver);
+                let body = sender.send_request(request()).await.expect("a response").into_body();
+                unread.push(Box::new((sender, body)));
+            } else {
+                let mut client = client;
+                client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a pipe");
+                unread.push(Box::new(client));
+            }
+            let (open_for, reason) = closed.await.expect("no panic");
+            let limit = if is_http_2 { Duration::from_mins(2) } else { Duration::from_secs(30) };
+            assert!(
+                open_for >= limit && open_for < limit + Duration::from_secs(2),
+                "{is_http_2} {open_for:?} {reason}"
+            );
+            assert!(reason.contains("did not read the response"), "{reason}");
+            // Of HTTP/2 as many as fit into the window of the stream, which is 2 MiB in this client.
+            let most = if is_http_2 { 55 } else { 4 };
+            assert!(made.load(Relaxed) <= most, "{is_http_2} {}", made.load(Relaxed));
+        }
     }
 
     /// A client that accepts no byte of a response, and opens another request now and then.

@@ -141,7 +141,8 @@ impl World {
         *request.uri_mut() = uri;
         request.headers_mut().insert(header::AUTHORIZATION, HeaderValue::from_static(USERS[0]));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        Some(runtime.expect("a runtime").block_on(self.api.respond(&RESOURCES[0], request)))
+        let response = runtime.expect("a runtime").block_on(self.api.respond(&RESOURCES[0], request));
+        Some(response.map(|body| body.into_bytes().expect("no stream")))
     }
 
     /// Checks the response to a query with filters or a sort, and those to the links of its pages.

@@ -17,6 +17,7 @@ use std::{
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use serde_json::{Value, json};
@@ -90,12 +91,20 @@ struct World {
     tasks: [BTreeMap<String, Value>; 2],
     /// The owners and ids of all tasks, including deleted ones.
     ids: Vec<(usize, String)>,
-    /// The query of the last link to a next page.
+    /// The query of the last link to a next page, or of the changes that come next.
     next_page: Option<String>,
-    /// The last versions of deleted tasks, by their owners and ids.
-    deleted: BTreeMap<(usize, String), i64>,
     /// The bodies and the tasks of requests with a key, by their callers and keys.
     requests: BTreeMap<(usize, String), (Vec<u8>, Vec<String>)>,
+    replicas: [Replica; 2],
+    /// The versions of tasks that a user has had, whose ids continue them.
+    former: [BTreeMap<String, i64>; 2],
+}
+
+/// The tasks of a client that follows the changes, and its token.
+#[derive(Default)]
+struct Replica {
+    token: Option<String>,
+    tasks: BTreeMap<String, Value>,
 }
 
 /// A request that can be sent more than once.
@@ -251,8 +260,9 @@ impl World {
             tasks: Default::default(),
             ids: Vec::new(),
             next_page: None,
-            deleted: BTreeMap::new(),
             requests: BTreeMap::new(),
+            replicas: Default::default(),
+            former: Default::default(),
         }
     }
 
@@ -347,7 +357,13 @@ impl World {
         *http_request.method_mut() = request.method.clone();
         *http_request.uri_mut() = uri;
         *http_request.headers_mut() = request.headers.clone();
-        Some(self.api.respond(request.resource, http_request).await)
+        let (head, body) = self.api.respond(request.resource, http_request).await.into_parts();
+        let body = match body.into_bytes() {
+            Ok(bytes) => bytes,
+            // Of a stream, the first event.
+            Err(mut stream) => stream.next().await.expect("an event").expect("no failure"),
+        };
+        Some(Response::from_parts(head, body))
     }
 
     async fn send_and_compare(&mut self, request: &TestRequest) {
@@ -445,32 +461,15 @@ impl World {
             let (_, id) = request.named_task.as_ref().expect("only an existing task can be deleted");
             let task = self.tasks[caller].remove(id).expect("only an existing task can be deleted");
             assert!(request.is_met_by(&task), "{request:?}");
-            self.deleted.insert((caller, id.clone()), task["version"].as_i64().expect("a number"));
+            self.former[caller].insert(id.clone(), version(&task));
             return;
         }
-        let answer: Value = serde_json::from_slice(response.body()).expect("JSON");
+        let body = if operation == Operation::StreamEvents { event(response.body()) } else { &response.body()[..] };
+        let answer: Value = serde_json::from_slice(body).expect("JSON");
         let now = self.clock.now();
         let wanted = || Wanted::parse(request.read_query().as_deref().unwrap_or_default());
         match operation {
-            Operation::DeleteTasks => {
-                let (wanted, tasks) = (wanted(), &mut self.tasks[caller]);
-                let before = tasks.len();
-                let deleted = &mut self.deleted;
-                tasks.retain(|id, task| {
-                    let is_deleted = wanted.includes(task);
-                    if is_deleted {
-                        deleted.insert((caller, id.clone()), task["version"].as_i64().expect("a number"));
-                    }
-                    !is_deleted
-                });
-                let count = before - tasks.len();
-                // The deletion of everything leaves nothing.
-                if request.read_query().is_some_and(|query| query.contains("all=true")) {
-                    deleted.retain(|(owner, _), _| *owner != caller);
-                    self.requests.retain(|(owner, _), _| *owner != caller);
-                }
-                assert_eq!(answer, json!({"matched": count, "changed": count}), "{request:?}");
-            }
+            Operation::DeleteTasks => self.acknowledge_deletion(request, caller, &answer),
             Operation::PatchTasks => {
                 let (wanted, sent) = (wanted(), request.sent());
                 let (mut matched, mut changed) = (0, 0);
@@ -482,19 +481,7 @@ impl World {
                 }
                 assert_eq!(answer, json!({"matched": matched, "changed": changed}), "{request:?}");
             }
-            Operation::TransferTasks => {
-                let others = std::mem::take(&mut self.tasks[1 - caller]);
-                let (remaining, moved): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                    others.into_iter().partition(|(id, _)| self.tasks[caller].contains_key(id));
-                assert_eq!(answer, json!({"moved": moved.len(), "remaining": remaining.len()}), "{request:?}");
-                self.tasks[1 - caller] = remaining;
-                for (id, mut task) in moved {
-                    task["user_id"] = json!(USERS[caller]);
-                    self.ids.push((caller, id.clone()));
-                    self.deleted.remove(&(caller, id.clone()));
-                    self.tasks[caller].insert(id, task);
-                }
-            }
+            Operation::TransferTasks => self.acknowledge_transfer(request, caller, &answer),
             Operation::GetSession => assert_eq!(answer["user"]["id"], USERS[caller]),
             Operation::CountTasks => {
                 let wanted = wanted();
@@ -504,6 +491,7 @@ impl World {
             Operation::SummarizeTasks => {
                 assert_eq!(answer, model::summary(self.tasks[caller].values()), "{request:?}");
             }
+            Operation::ListChanges | Operation::StreamEvents => self.follow(request, caller, &answer),
             Operation::ListTasks => {
                 let wanted = wanted();
                 let (expected, more) = wanted.page(self.tasks[caller].values());
@@ -557,7 +545,7 @@ impl World {
                 let id = answer["id"].as_str().expect("a text").to_owned();
                 assert!(!self.tasks[caller].contains_key(&id), "{request:?}");
                 let version = answer["version"].as_i64().expect("a number");
-                let last = self.deleted.remove(&(caller, id.clone())).unwrap_or_default();
+                let last = self.former[caller].remove(&id).unwrap_or_default();
                 assert!(version > last, "{request:?}: {version} after {last}");
                 let new = model::unwritten(&id, USERS[caller], 0, now);
                 let mut expected = model::written(Write::Create, &new, &request.sent(), now);
@@ -580,6 +568,71 @@ impl World {
                 assert_eq!(answer, model::written(write, before, &sent, now), "{request:?}");
                 self.tasks[caller].insert(id, answer);
             }
+        }
+    }
+
+    /// The deletion of many tasks.
+    fn acknowledge_deletion(&mut self, request: &TestRequest, caller: usize, answer: &Value) {
+        let sent = request.read_query().unwrap_or_default();
+        let (wanted, tasks) = (Wanted::parse(&sent), &mut self.tasks[caller]);
+        let before = tasks.len();
+        let former = &mut self.former[caller];
+        tasks.retain(|id, task| {
+            let stays = !wanted.includes(task);
+            if !stays {
+                former.insert(id.clone(), version(task));
+            }
+            stays
+        });
+        if model::pairs(&sent).any(|(name, _)| name == "all") {
+            former.clear();
+            self.requests.retain(|(owner, _), _| *owner != caller);
+        }
+        let count = before - tasks.len();
+        assert_eq!(*answer, json!({"matched": count, "changed": count}), "{request:?}");
+    }
+
+    fn acknowledge_transfer(&mut self, request: &TestRequest, caller: usize, answer: &Value) {
+        let others = std::mem::take(&mut self.tasks[1 - caller]);
+        let (remaining, moved): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            others.into_iter().partition(|(id, _)| self.tasks[caller].contains_key(id));
+        assert_eq!(*answer, json!({"moved": moved.len(), "remaining": remaining.len()}), "{request:?}");
+        self.tasks[1 - caller] = remaining;
+        for (id, mut task) in moved {
+            task["user_id"] = json!(USERS[caller]);
+            self.former[1 - caller].insert(id.clone(), version(&task));
+            if let Some(former) = self.former[caller].remove(&id) {
+                task["version"] = json!(version(&task).max(former + 1));
+            }
+            self.ids.push((caller, id.clone()));
+            self.tasks[caller].insert(id, task);
+        }
+    }
+
+    /// Applies a page of changes to a replica, which then has all tasks if there are no more.
+    fn follow(&mut self, request: &TestRequest, caller: usize, page: &Value) {
+        let sent = request.read_query().unwrap_or_default();
+        let since = model::pairs(&sent).find(|(name, _)| name == "since").map(|(_, since)| since);
+        let token = page["next"].as_str().expect("a token").to_owned();
+        self.next_page = Some(format!("since={token}&limit=2"));
+        let replica = &mut self.replicas[caller];
+        match since {
+            None => replica.tasks.clear(),
+            since if since != replica.token => return,
+            Some(_) => {}
+        }
+        for change in page["changes"].as_array().expect("changes") {
+            match (change.get("task"), change.get("deleted")) {
+                (Some(task), None) => {
+                    replica.tasks.insert(task["id"].as_str().expect("a text").to_owned(), task.clone());
+                }
+                (None, Some(id)) => drop(replica.tasks.remove(id.as_str().expect("a text"))),
+                _ => panic!("{request:?}: {change}"),
+            }
+        }
+        replica.token = Some(token);
+        if page["more"] == json!(false) {
+            assert_eq!(replica.tasks, self.tasks[caller], "{request:?}");
         }
     }
 
@@ -621,7 +674,12 @@ impl World {
     /// Reads all tasks: they are those of the model.
     async fn read_back(&mut self) {
         for caller in 0..2 {
-            for path in ["/tasks", "/tasks/count", "/tasks/summary"] {
+            if let Some(token) = self.replicas[caller].token.clone() {
+                let query = Some(format!("since={token}&limit=200"));
+                let next = TestRequest { query, ..TestRequest::read(caller, "/tasks/changes".to_owned()) };
+                self.send_and_compare(&next).await;
+            }
+            for path in ["/tasks", "/tasks/count", "/tasks/summary", "/tasks/changes"] {
                 self.send_and_compare(&TestRequest::read(caller, path.to_owned())).await;
             }
             for (owner, id) in self.ids.clone() {
@@ -633,6 +691,21 @@ impl World {
             }
         }
     }
+}
+
+fn version(task: &Value) -> i64 {
+    task["version"].as_i64().expect("a number")
+}
+
+/// The data of the first event of a stream.
+fn event(bytes: &[u8]) -> &[u8] {
+    let text = std::str::from_utf8(bytes).expect("UTF-8");
+    let [retry, name, id, data, "", ""] = text.split('\n').collect::<Vec<_>>()[..] else { panic!("{text}") };
+    assert_eq!((retry, name), ("retry: 3000", "event: changes"), "{text}");
+    let id = id.strip_prefix("id: ").expect("an id");
+    let data = data.strip_prefix("data: ").expect("data");
+    assert!(data.contains(&format!(r#""next":"{id}""#)), "{text}");
+    data.as_bytes()
 }
 
 /// Checks the properties of every response.
@@ -677,6 +750,10 @@ fn check_response(request: &TestRequest, response: &Response<Bytes>) {
         assert!(body.is_empty() && header(header::CONTENT_LENGTH).is_none() && header(header::CONTENT_TYPE).is_none());
         return;
     }
+    if status == 200 && request.operation() == Some(Operation::StreamEvents) {
+        assert_eq!((header(header::CONTENT_TYPE), header(header::CONTENT_LENGTH)), (Some("text/event-stream"), None));
+        return;
+    }
     assert_eq!(header(header::CONTENT_LENGTH), Some(&*body.len().to_string()));
     if status.is_success() {
         assert!(matches!(status.as_u16(), 200 | 201), "{status}");
@@ -699,7 +776,7 @@ fn check_response(request: &TestRequest, response: &Response<Bytes>) {
         404 => &["not_found", "task_not_found"],
         405 => &["method_not_allowed"],
         409 => &["version_conflict"],
-        410 => &["task_deleted"],
+        410 => &["task_deleted", "sync_token_expired"],
         412 => &["precondition_failed"],
         413 => &["payload_too_large"],
         415 => &["unsupported_media_type"],

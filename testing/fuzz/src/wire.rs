@@ -28,7 +28,7 @@ use tokio::{
 use tower::ServiceExt as _;
 
 const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const STATUSES: [u16; 15] = [200, 201, 204, 400, 401, 403, 404, 405, 408, 413, 415, 422, 503, 431, 414];
+const STATUSES: [u16; 16] = [200, 201, 204, 400, 401, 403, 404, 405, 408, 410, 413, 415, 422, 503, 431, 414];
 
 /// Accepts the user's id as a token, so that the fuzzer can write valid tokens.
 #[derive(Debug)]

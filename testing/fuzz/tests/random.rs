@@ -46,8 +46,8 @@ impl Choices {
         let number = match self.random.byte() {
             _ if is_first => 0,
             0..80 => 0,
-            80..180 => self.random.choose(&[4, 4, 5, 6, 11, 11, 12, 13]),
-            _ => self.random.byte() % 15,
+            80..180 => self.random.choose(&[6, 6, 7, 8, 15, 15, 16, 17]),
+            _ => self.random.byte() % 19,
         };
         let resource = resources[usize::from(number)];
         let operations = resource.operations;
@@ -101,6 +101,10 @@ impl Choices {
             Operation::CountTasks | Operation::PatchTasks | Operation::DeleteTasks => (false, true),
             _ => (false, false),
         };
+        if matches!(operation, Operation::ListChanges | Operation::StreamEvents) {
+            // The changes that come next, or all.
+            return self.add(&[4, 4, 0]);
+        }
         if !takes_filters {
             return self.add(&[0]);
         }

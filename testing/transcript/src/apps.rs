@@ -104,12 +104,12 @@ pub fn task_id(number: u64) -> TaskId {
 
 /// The API over an empty store.
 fn api() -> TodoApi {
-    api_over(Store::default())
+    api_over(Store::new())
 }
 
 /// The API over a failing store.
 fn api_with_fault(fault: Fault) -> TodoApi {
-    api_over(Store { fault: Some(fault), ..Store::default() })
+    api_over(Store { fault: Some(fault), ..Store::new() })
 }
 
 fn api_over(store: Store) -> TodoApi {
@@ -270,10 +270,17 @@ impl Gate for TestGate {
 }
 
 /// A store that fails for some users, or always.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Store {
     tasks: MemoryStore,
     fault: Option<Fault>,
+}
+
+impl Store {
+    /// Revisions, and the tokens made of them, are the same in every run.
+    fn new() -> Self {
+        Self { tasks: MemoryStore::with_clock(clock()), fault: None }
+    }
 }
 
 fn fault(owner: &UserId) -> Result<(), StoreError> {

@@ -13,7 +13,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::cases::{Case, Step};
+use crate::cases::{Case, Expected, Step};
 
 /// How long a response may take: long enough that a busy machine causes no difference.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -122,7 +122,7 @@ async fn exchange(address: SocketAddr, case: &Case) -> Exchange {
         let mut replies = Vec::new();
         let end = loop {
             let Some(expected) = case.expected.get(replies.len()) else { break None };
-            match reader.reply(expected.to_head).await {
+            match reader.reply(*expected).await {
                 Ok(reply) => replies.push(reply),
                 Err(end) => break Some(end),
             }
@@ -139,7 +139,8 @@ async fn exchange(address: SocketAddr, case: &Case) -> Exchange {
         None => {
             // If the server has closed the connection, the read fails.
             let _ = writer.write_all(FOLLOW_UP).await;
-            reader.reply(false).await.map_or_else(|end| end, Afterwards::Reply)
+            let expected = Expected { status: 200, to_head: false, is_stream: false };
+            reader.reply(expected).await.map_or_else(|end| end, Afterwards::Reply)
         }
     };
     Exchange { replies, rest: reader.buffer, afterwards }
@@ -168,9 +169,9 @@ struct Reader {
 
 impl Reader {
     /// Reads the next response, or returns why there is none.
-    async fn reply(&mut self, to_head: bool) -> Result<Reply, Afterwards> {
+    async fn reply(&mut self, expected: Expected) -> Result<Reply, Afterwards> {
         loop {
-            if let Some((reply, length)) = parse(&self.buffer, to_head) {
+            if let Some((reply, length)) = parse(&self.buffer, expected) {
                 self.buffer.drain(..length);
                 self.received.send_modify(|replies| *replies += 1);
                 return Ok(reply);
@@ -186,7 +187,7 @@ impl Reader {
 }
 
 /// Parses the response at the start of these bytes, if it is complete, and returns it with its length.
-fn parse(bytes: &[u8], to_head: bool) -> Option<(Reply, usize)> {
+fn parse(bytes: &[u8], expected: Expected) -> Option<(Reply, usize)> {
     let head = find(bytes, b"\r\n\r\n")? + 4;
     // Each byte becomes one character, so that nothing is lost or corrected.
     let text: String = bytes[..head - 4].iter().map(|byte| char::from(*byte)).collect();
@@ -198,24 +199,25 @@ fn parse(bytes: &[u8], to_head: bool) -> Option<(Reply, usize)> {
     });
     let headers = headers.filter(|(name, _)| !["date", "server"].contains(&name.to_ascii_lowercase().as_str()));
     let mut reply = Reply { status_line, headers: headers.collect(), body: Vec::new() };
-    let length = body_length(&reply, &bytes[head..], to_head)?;
+    let length = body_length(&reply, &bytes[head..], expected)?;
     reply.body = bytes[head..].get(..length)?.to_vec();
     Some((reply, head + length))
 }
 
 /// The length of the body (RFC 9112, section 6.3), if it is known already.
-fn body_length(reply: &Reply, bytes: &[u8], to_head: bool) -> Option<usize> {
-    if to_head || matches!(reply.status(), 100..=199 | 204 | 304) {
+fn body_length(reply: &Reply, bytes: &[u8], expected: Expected) -> Option<usize> {
+    if expected.to_head || matches!(reply.status(), 100..=199 | 204 | 304) {
         Some(0)
     } else if reply.header("transfer-encoding").next().is_some() {
-        chunked_length(bytes)
+        chunked_length(bytes, expected.is_stream)
     } else {
         // A body without a length ends with the connection. None of the servers sends one.
         reply.header("content-length").next().map_or(Some(0), |length| length.parse().ok())
     }
 }
 
-fn chunked_length(bytes: &[u8]) -> Option<usize> {
+/// The length of all chunks, or of the first one of a stream.
+fn chunked_length(bytes: &[u8], is_stream: bool) -> Option<usize> {
     let mut position = 0;
     loop {
         let line = find(&bytes[position..], b"\r\n")?;
@@ -228,6 +230,9 @@ fn chunked_length(bytes: &[u8]) -> Option<usize> {
         position += line + 2 + size + 2;
         if position > bytes.len() {
             return None;
+        }
+        if is_stream {
+            return Some(position);
         }
     }
 }

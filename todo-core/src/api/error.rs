@@ -104,6 +104,16 @@ pub enum ApiError {
     /// The request has no precondition, and the API [requires](super::TodoApi::require_preconditions) one.
     #[error("the request has no precondition")]
     PreconditionRequired,
+    /// The token of a client that follows changes cannot be continued: it belongs to another user, the user never had
+    /// its revision, or deletions after it have been forgotten. The client has to begin again without a token.
+    #[error("the sync token cannot be continued")]
+    SyncTokenExpired,
+    /// The user has too many streams of events open.
+    #[error("the user has {max} streams open")]
+    TooManyStreams {
+        /// The number of streams that a user may have open.
+        max: usize,
+    },
     /// The operation failed. `from` makes [`Validation`](Self::Validation) of an invalid field.
     #[error(transparent)]
     Service(Error),
@@ -165,7 +175,7 @@ impl ApiError {
             Self::Service(Error::PreconditionFailed { .. }) => StatusCode::PRECONDITION_FAILED,
             Self::VersionConflict { .. } => StatusCode::CONFLICT,
             Self::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
-            Self::Service(Error::TaskDeleted) => StatusCode::GONE,
+            Self::SyncTokenExpired | Self::Service(Error::TaskDeleted) => StatusCode::GONE,
             Self::NotFound | Self::TrailingSlash | Self::Service(Error::TaskNotFound) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -179,6 +189,7 @@ impl ApiError {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
+            | Self::TooManyStreams { .. }
             | Self::Service(Error::TooManyCalls) => StatusCode::TOO_MANY_REQUESTS,
             Self::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
             | Self::Service(Error::Store(
@@ -216,12 +227,14 @@ impl ApiError {
             Self::NotAnObject { .. }
             | Self::Validation(_)
             | Self::Service(Error::InvalidField { .. } | Error::IdempotencyKeyReused) => "validation_failed",
+            Self::SyncTokenExpired => "sync_token_expired",
             Self::Service(Error::PreconditionFailed { .. }) => "precondition_failed",
             Self::VersionConflict { .. } => "version_conflict",
             Self::PreconditionRequired => "precondition_required",
             Self::Service(Error::QuotaExceeded { .. }) => "quota_exceeded",
             Self::Service(Error::TaskDeleted) => "task_deleted",
             Self::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
+            | Self::TooManyStreams { .. }
             | Self::Service(Error::TooManyCalls) => "rate_limited",
             Self::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
             | Self::Service(Error::Store(
@@ -287,6 +300,10 @@ impl ApiError {
             Self::NotAnObject { or_array: false } => "The body must be a JSON object.".to_owned(),
             Self::NotAnObject { or_array: true } => "The body must be a JSON object, or an array of them.".to_owned(),
             Self::Validation(errors) => errors.to_string(),
+            Self::TooManyStreams { max } => format!("A user may have at most {max} streams open."),
+            Self::SyncTokenExpired => {
+                "The token cannot be continued. Read all tasks again, without a token.".to_owned()
+            }
             Self::Service(error @ Error::InvalidField { .. }) => format!("{error}."),
             Self::Service(Error::IdempotencyKeyReused) => "The Idempotency-Key was used for another body.".to_owned(),
             Self::Service(Error::PreconditionFailed { .. }) => {
@@ -339,6 +356,8 @@ impl ApiError {
             ) => Some(*retry_after),
             Self::Auth(AuthError::OverQuota(quota)) => quota.retry_after,
             Self::Service(Error::TooManyCalls) => Some(Duration::from_secs(1)),
+            // The server notices within this time that a client has gone away.
+            Self::TooManyStreams { .. } => Some(Duration::from_secs(15)),
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(Duration::from_secs(1)),
             _ => None,
         }

@@ -5,11 +5,11 @@ use std::{borrow::Cow, str::FromStr};
 
 use http::HeaderMap;
 
-use super::{error::ApiError, field_errors::FieldErrors, json_body};
+use super::{changes::NOT_A_TOKEN, error::ApiError, field_errors::FieldErrors, json_body, sync_token::SyncToken};
 use crate::{
-    Description, Due, DueFilter, IdempotencyKey, InvalidValue, ListName, Metadata, MetadataPatch, NewTask, Patch,
-    Place, Position, Priority, Tag, Tags, Task, TaskFilter, TaskId, TaskPatch, TaskQuery, TaskReplacement, Title,
-    UserId,
+    Description, Due, DueFilter, IdempotencyKey, InvalidValue, Limit, ListName, Metadata, MetadataPatch, NewTask,
+    Patch, Place, Position, Priority, Tag, Tags, Task, TaskFilter, TaskId, TaskPatch, TaskQuery, TaskReplacement,
+    Title, UserId,
     clock::Timestamp,
     json::{Json, Number},
 };
@@ -165,6 +165,15 @@ impl<'a> Query<'a> {
             errors.add("cursor", InvalidValue::OtherQuery.to_string());
         }
         query
+    }
+
+    /// Reads the token after which changes are asked for.
+    pub(super) fn since(&mut self, errors: &mut FieldErrors) -> Option<SyncToken> {
+        self.take("since", errors, |text| text.parse().map_err(|_| NOT_A_TOKEN.to_owned()))
+    }
+
+    pub(super) fn limit(&mut self, errors: &mut FieldErrors) -> Limit {
+        self.parsed("limit", errors).unwrap_or_default()
     }
 
     /// Reads the parameters that say which tasks to change. Without a filter, all of them must be meant explicitly.

@@ -40,10 +40,12 @@
 //! sent.
 
 mod body;
+mod changes;
 mod conditions;
 #[cfg(feature = "openapi")]
 mod docs;
 mod error;
+mod events;
 mod field_errors;
 mod input;
 mod json_body;
@@ -57,9 +59,11 @@ mod reads;
 mod ready;
 mod render;
 mod response;
+mod response_body;
 mod results;
 mod routes;
 mod session;
+mod sync_token;
 mod todo_api;
 mod whole_task;
 
@@ -68,6 +72,7 @@ pub use error::ApiError;
 pub use field_errors::FieldErrors;
 pub use problem::problem;
 pub use reads::CacheStatus;
+pub use response_body::ResponseBody;
 #[cfg(feature = "openapi")]
 pub use routes::DOCS;
 pub use routes::{Operation, PROBES, RESOURCES, Resource, find_resource};

@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use uuid::fmt::Hyphenated;
 
-use crate::{Task, clock::Timestamp};
+use crate::{Task, clock::Timestamp, store::Change};
 
 /// The approximate size of a task in bytes, without its strings.
 const FRAME: usize = 400;
@@ -31,6 +31,41 @@ pub(super) fn tasks(tasks: &[Task]) -> Vec<u8> {
         owner = Some((&task.user_id, text));
     }
     json.push(b']');
+    json
+}
+
+/// A page of changes, and the token with which the next one begins.
+pub(super) fn changes(changes: &[Change], next: &str, more: bool) -> Vec<u8> {
+    let size_of = |change: &Change| match change {
+        Change::Task(task) => size(task) + 10,
+        Change::Deleted(_) => 52,
+    };
+    let mut json = Vec::with_capacity(100 + next.len() + changes.iter().map(size_of).sum::<usize>());
+    json.extend_from_slice(br#"{"changes":["#);
+    let mut owner = None;
+    for (number, change) in changes.iter().enumerate() {
+        if number > 0 {
+            json.push(b',');
+        }
+        match change {
+            Change::Task(task) => {
+                json.extend_from_slice(br#"{"task":"#);
+                // All tasks have the same owner.
+                write_task(&mut json, task, owner.get_or_insert_with(|| escaped(task.user_id.as_str())));
+            }
+            Change::Deleted(id) => {
+                json.extend_from_slice(br#"{"deleted":""#);
+                let mut text = [0; Hyphenated::LENGTH];
+                json.extend_from_slice(id.as_uuid().hyphenated().encode_lower(&mut text).as_bytes());
+                json.push(b'"');
+            }
+        }
+        json.push(b'}');
+    }
+    json.extend_from_slice(br#"],"next":""#);
+    // Base64url, in which nothing is escaped.
+    json.extend_from_slice(next.as_bytes());
+    json.extend_from_slice(if more { br#"","more":true}"# } else { br#"","more":false}"# });
     json
 }
 
@@ -136,6 +171,7 @@ mod tests {
 
     use crate::{
         Description, ListName, Metadata, NewTask, Priority, Tag, Tags, Task, TaskId, Title, UserId, clock::Timestamp,
+        store::Change,
     };
 
     prop_compose! {
@@ -178,6 +214,32 @@ mod tests {
                 prop_assert_eq!(super::task(task), serde_json::to_vec(task).expect("JSON"));
             }
         }
+    }
+
+    #[test]
+    fn changes_are_rendered_as_serde_renders_them() {
+        let now = Timestamp::from_unix_seconds(1);
+        let id = |number| TaskId::from(uuid::Uuid::from_u128(number));
+        let owner = UserId::new("\"ann\"").expect("a user id");
+        let task = |number| NewTask::new(Title::new("\\").expect("a title")).into_task(owner.clone(), id(number), now);
+        let all = [Change::Task(Box::new(task(1))), Change::Deleted(id(0xff << 120)), Change::Task(Box::new(task(3)))];
+        for changes in [&all[..], &all[1..2], &[]] {
+            for more in [true, false] {
+                let values: Vec<_> = changes
+                    .iter()
+                    .map(|change| match change {
+                        Change::Task(task) => serde_json::json!({"task": task}),
+                        Change::Deleted(id) => serde_json::json!({"deleted": id}),
+                    })
+                    .collect();
+                let rendered = super::changes(changes, "AX_-", more);
+                let value: serde_json::Value = serde_json::from_slice(&rendered).expect("JSON");
+                assert_eq!(value, serde_json::json!({"changes": values, "next": "AX_-", "more": more}));
+            }
+        }
+        let rendered = super::changes(&all[1..2], "AX_-", false);
+        let expected = r#"{"changes":[{"deleted":"ff000000-0000-0000-0000-000000000000"}],"next":"AX_-","more":false}"#;
+        assert_eq!(String::from_utf8(rendered).expect("text"), expected);
     }
 
     #[test]

@@ -19,6 +19,10 @@ pub enum Operation {
     CountTasks,
     /// Counts the tasks in each list and with each tag.
     SummarizeTasks,
+    /// Lists what has changed among the caller's tasks since a token.
+    ListChanges,
+    /// Streams what has changed among the caller's tasks since a token, and then what changes.
+    StreamEvents,
     /// Moves all tasks of another user to the caller. The body contains a token of that user.
     TransferTasks,
     /// Reads a task.
@@ -55,6 +59,8 @@ impl Operation {
             Self::DeleteTasks => "delete_tasks",
             Self::CountTasks => "count_tasks",
             Self::SummarizeTasks => "summarize_tasks",
+            Self::ListChanges => "list_changes",
+            Self::StreamEvents => "stream_events",
             Self::MoveTask => "move_task",
             Self::TransferTasks => "transfer_tasks",
             Self::GetTask => "get_task",
@@ -96,6 +102,8 @@ const TASKS_ALLOW: &str = "GET, HEAD, POST, PATCH, DELETE, OPTIONS";
 
 const COUNT: &[(Method, Operation)] = &[(Method::GET, Operation::CountTasks)];
 const SUMMARY: &[(Method, Operation)] = &[(Method::GET, Operation::SummarizeTasks)];
+const CHANGES: &[(Method, Operation)] = &[(Method::GET, Operation::ListChanges)];
+const EVENTS: &[(Method, Operation)] = &[(Method::GET, Operation::StreamEvents)];
 
 const TRANSFER: &[(Method, Operation)] = &[(Method::POST, Operation::TransferTasks)];
 const TRANSFER_ALLOW: &str = "POST, OPTIONS";
@@ -121,6 +129,8 @@ pub const RESOURCES: &[Resource] = &[
     Resource { path: "/tasks", operations: TASKS, allow: TASKS_ALLOW },
     Resource { path: "/tasks/count", operations: COUNT, allow: GET_ALLOW },
     Resource { path: "/tasks/summary", operations: SUMMARY, allow: GET_ALLOW },
+    Resource { path: "/tasks/changes", operations: CHANGES, allow: GET_ALLOW },
+    Resource { path: "/tasks/events", operations: EVENTS, allow: GET_ALLOW },
     Resource { path: "/tasks/transfer", operations: TRANSFER, allow: TRANSFER_ALLOW },
     Resource { path: "/tasks/{id}", operations: TASK, allow: TASK_ALLOW },
     Resource { path: "/tasks/{id}/complete", operations: COMPLETE, allow: COMPLETE_ALLOW },
@@ -128,6 +138,8 @@ pub const RESOURCES: &[Resource] = &[
     Resource { path: "/{user_id}/tasks", operations: TASKS, allow: TASKS_ALLOW },
     Resource { path: "/{user_id}/tasks/count", operations: COUNT, allow: GET_ALLOW },
     Resource { path: "/{user_id}/tasks/summary", operations: SUMMARY, allow: GET_ALLOW },
+    Resource { path: "/{user_id}/tasks/changes", operations: CHANGES, allow: GET_ALLOW },
+    Resource { path: "/{user_id}/tasks/events", operations: EVENTS, allow: GET_ALLOW },
     Resource { path: "/{user_id}/tasks/transfer", operations: TRANSFER, allow: TRANSFER_ALLOW },
     Resource { path: "/{user_id}/tasks/{id}", operations: TASK, allow: TASK_ALLOW },
     Resource { path: "/{user_id}/tasks/{id}/complete", operations: COMPLETE, allow: COMPLETE_ALLOW },

@@ -20,6 +20,7 @@ use super::docs::Docs;
 use super::{
     body::{BoxError, read_body},
     error::{ApiError, SERVER},
+    events,
     input::Query,
     log::{method_name, report, report_other_user, report_rejection},
     operations::Call,
@@ -27,6 +28,7 @@ use super::{
     reads::{CacheStatus, ReadCache},
     ready,
     response::{empty, ok},
+    response_body::ResponseBody,
     routes::{Operation, Parameters, Resource},
 };
 use crate::{
@@ -144,12 +146,29 @@ impl TodoApi {
         self
     }
 
-    /// Makes the readiness probe fail from now on, with `server` among the parts that fail. Everything else goes on.
+    /// Makes the readiness probe fail from now on, with `server` among the parts that fail, and ends the streams of
+    /// events, which clients then open at another server. Everything else goes on.
     ///
     /// A host calls it when it is about to stop, so that proxies send no further requests to it, and stops some seconds
     /// later. Clones share this.
     pub fn begin_stop(&self) {
         self.is_stopping.store(true, Relaxed);
+        self.service.listeners().wake_all();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Relaxed)
+    }
+
+    /// The time limit of a request.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Returns the number of open streams of events, of all APIs over the same service.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        self.service.listeners().open()
     }
 
     /// Returns the service behind the API.
@@ -206,7 +225,7 @@ impl TodoApi {
     /// The path may still begin with the prefix under which the API is mounted. A path that does not match the resource
     /// exactly (a trailing slash, an empty segment) gets 404 `not_found`. The response to a failed request carries its
     /// [`ApiError`] in the extensions, as `Arc<ApiError>`.
-    pub async fn respond<B>(&self, resource: &'static Resource, request: Request<B>) -> Response<Bytes>
+    pub async fn respond<B>(&self, resource: &'static Resource, request: Request<B>) -> Response<ResponseBody>
     where
         B: Body + Send,
         B::Data: Send,
@@ -226,14 +245,14 @@ impl TodoApi {
                 Ok(response) => response,
                 Err(error) => {
                     report(&error);
-                    self.problem(error)
+                    self.problem(error).map(ResponseBody::from)
                 }
             };
             if let Some(quota) = progress.quota {
                 quota.tell(response.headers_mut());
             }
             if head_only {
-                response.body_mut().clear();
+                response.body_mut().leave_out();
             }
             response
         }
@@ -246,7 +265,7 @@ impl TodoApi {
         resource: &'static Resource,
         request: Request<B>,
         progress: &mut Progress,
-    ) -> Result<Response<Bytes>, ApiError>
+    ) -> Result<Response<ResponseBody>, ApiError>
     where
         B: Body + Send,
         B::Data: Send,
@@ -261,7 +280,7 @@ impl TodoApi {
         if head.method == Method::OPTIONS {
             let mut response = empty(StatusCode::NO_CONTENT);
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(resource.allow));
-            return Ok(response);
+            return Ok(response.map(ResponseBody::from));
         }
         let Some(operation) = resource.operation(&head.method) else {
             return Err(ApiError::MethodNotAllowed { allow: resource.allow, method: head.method });
@@ -284,23 +303,26 @@ impl TodoApi {
         parameters: Parameters<'_>,
         body: B,
         progress: &mut Progress,
-    ) -> Result<Response<Bytes>, ApiError>
+    ) -> Result<Response<ResponseBody>, ApiError>
     where
         B: Body + Send,
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
         match operation {
-            Operation::Health => return Ok(ok(&ready::Status::OK)),
+            Operation::Health => return Ok(ok(&ready::Status::OK).map(ResponseBody::from)),
             Operation::Ready => {
-                if self.is_stopping.load(Relaxed) {
+                if self.is_stopping() {
                     return Err(ApiError::NotReady { failed: vec![SERVER] });
                 }
                 ready::check(&self.service, &*self.authenticator, self.timeout).await?;
-                return Ok(ok(&ready::Readiness::ready(self.service.writes_are_failing())));
+                let readiness = ready::Readiness::ready(self.service.writes_are_failing());
+                return Ok(ok(&readiness).map(ResponseBody::from));
             }
             #[cfg(feature = "openapi")]
-            Operation::GetDocument => return self.docs.response(resource, &head.headers),
+            Operation::GetDocument => {
+                return Ok(self.docs.response(resource, &head.headers)?.map(ResponseBody::from));
+            }
             _ => {}
         }
         let identity;
@@ -308,6 +330,10 @@ impl TodoApi {
         if !parameters.user.is(&identity.user_id) {
             report_other_user(&self.rejections);
             return Err(ApiError::Forbidden);
+        }
+        if operation == Operation::StreamEvents {
+            // On the heap, so that other requests need no memory for it.
+            return Box::pin(events::open(self, head, identity)).await;
         }
         let body = match operation {
             Operation::CreateTask
@@ -334,13 +360,14 @@ impl TodoApi {
             cache: self.cache.as_deref(),
             requires_preconditions: self.requires_preconditions,
         };
-        match operation {
+        let response = match operation {
             Operation::ListTasks => call.list().await,
             Operation::CreateTask => call.create(&body).await,
             Operation::PatchTasks => call.patch_many(&body).await,
             Operation::DeleteTasks => call.delete_many().await,
             Operation::CountTasks => call.count().await,
             Operation::SummarizeTasks => call.summary().await,
+            Operation::ListChanges => call.changes().await,
             Operation::MoveTask => call.move_to(&body).await,
             Operation::TransferTasks => {
                 let token = call.token_in(&body)?;
@@ -352,10 +379,12 @@ impl TodoApi {
             Operation::DeleteTask => call.delete().await,
             Operation::CompleteTask => call.complete(&body).await,
             Operation::GetSession => call.session(&identity),
+            Operation::StreamEvents => Err(ApiError::Internal("a stream reached the service")),
             Operation::Health | Operation::Ready => Err(ApiError::Internal("a probe reached the service")),
             #[cfg(feature = "openapi")]
             Operation::GetDocument => Err(ApiError::Internal("a document reached the service")),
-        }
+        };
+        response.map(|response| response.map(ResponseBody::from))
     }
 }
 

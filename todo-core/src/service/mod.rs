@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 
 use crate::{
     Error, UserId,
-    clock::{Clock, IdGenerator, SystemClock, UuidV7},
+    clock::{Clock, IdGenerator, SystemClock, Timestamp, UuidV7},
     event::{Hook, TaskEvent},
     store::{Precondition, StoreError, TaskStore},
     user_limits::{UserLimiter, UserLimits},
@@ -23,9 +23,11 @@ macro_rules! traced {
     };
 }
 
+pub(crate) mod listeners;
 mod moving;
 mod user_tasks;
 
+use listeners::Listeners;
 pub use moving::Place;
 pub use user_tasks::{Created, UserTasks};
 
@@ -47,6 +49,7 @@ pub struct TodoService {
     deletions: Option<Deletions>,
     writes: Arc<Writes>,
     hook: Hook,
+    listeners: Arc<Listeners>,
 }
 
 impl TodoService {
@@ -61,6 +64,7 @@ impl TodoService {
             deletions: Some(Deletions::kept_for(Self::DELETIONS_KEPT)),
             writes: Arc::default(),
             hook: Hook::default(),
+            listeners: Arc::default(),
         }
     }
 
@@ -75,11 +79,13 @@ impl TodoService {
     /// [`with_user_limits`](Self::with_user_limits).
     ///
     /// The new service has no [observer](Self::with_observer) either, since the transaction may be rolled back. To
-    /// report its changes, collect the events, and call [`observe`](Self::observe) after the commit. Nor does it forget
-    /// [old deletions](Self::with_deletions_kept).
+    /// report its changes, collect the events, and call [`observe`](Self::observe) after the commit. That also wakes
+    /// the clients of `GET /tasks/events` at once; otherwise they notice the changes within a second. Nor does the new
+    /// service forget [old deletions](Self::with_deletions_kept).
     #[must_use]
     pub fn with_store(&self, store: impl TaskStore + 'static) -> Self {
-        Self { store: Arc::new(store), limiter: None, deletions: None, hook: Hook::default(), ..self.clone() }
+        let (hook, listeners) = (Hook::default(), Arc::default());
+        Self { store: Arc::new(store), limiter: None, deletions: None, hook, listeners, ..self.clone() }
     }
 
     /// Sets how many calls of one user may be in the store at once, or removes that limit with `None`.
@@ -154,7 +160,26 @@ impl TodoService {
     /// }
     /// ```
     pub fn observe(&self, event: TaskEvent) {
+        self.listeners.wake(event.owner());
+        if let TaskEvent::Transferred { to, .. } = &event {
+            self.listeners.wake(to);
+        }
         self.hook.call(|| event);
+    }
+
+    /// Who waits for changes.
+    pub(crate) fn listeners(&self) -> &Arc<Listeners> {
+        &self.listeners
+    }
+
+    /// Asks for the revisions of all owners who have listeners.
+    pub(crate) async fn poll(&self, turn: listeners::Poll) {
+        traced!("revisions", turn.run(self.store()));
+    }
+
+    /// The time of this service's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Returns this service with another clock.

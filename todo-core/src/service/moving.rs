@@ -134,6 +134,7 @@ impl UserTasks<'_> {
             }
             let now = self.service.clock.now();
             let condition = (id, task.version);
+            let _changing = self.service.listeners.after_change(&self.owner);
             let moved = traced!("reposition", store.reposition(&self.owner, &positions, condition, now));
             let moved = self.service.writes.note(moved, |moved| !moved.is_empty())?;
             for moved in &moved {

@@ -233,6 +233,7 @@ impl UserTasks<'_> {
 
     async fn insert(&self, mut tasks: Vec<Task>, request: Option<Request>, now: Timestamp) -> Result<Created, Error> {
         let creation = Creation { request, max_tasks: self.service.max_tasks };
+        let _changing = self.service.listeners.after_change(&self.owner);
         // Another process may have generated the same id, which is extremely unlikely.
         for _ in 0..3 {
             let inserted = traced!("insert", self.service.store().insert(&self.owner, &tasks, &creation));
@@ -298,6 +299,7 @@ impl UserTasks<'_> {
         }
         let tasks: Vec<_> = tasks.iter().map(|task| Task { user_id: self.owner.clone(), ..task.clone() }).collect();
         let creation = Creation { request: None, max_tasks: self.service.max_tasks };
+        let _changing = self.service.listeners.after_change(&self.owner);
         let imported = traced!("insert", self.service.store().insert(&self.owner, &tasks, &creation));
         let imported = self.service.writes.note(imported, |imported| *imported == Insertion::Done)?;
         if imported == Insertion::QuotaExceeded {
@@ -360,6 +362,7 @@ impl UserTasks<'_> {
         let change = patch_change(patch, None);
         let _slot = self.slot(Access::Many).await?;
         let now = self.service.clock.now();
+        let _changing = self.service.listeners.after_change(&self.owner);
         let result =
             traced!("update_matching", self.service.store().update_matching(&self.owner, filter, &change, now));
         let result = self.service.writes.note(result, |result| result.changed > 0)?;
@@ -376,6 +379,7 @@ impl UserTasks<'_> {
     /// No others.
     pub async fn delete_matching(&self, filter: &TaskFilter) -> Result<u64, Error> {
         let _slot = self.slot(Access::Many).await?;
+        let _changing = self.service.listeners.after_change(&self.owner);
         let count = traced!("delete_matching", self.service.store().delete_matching(&self.owner, filter));
         let count = self.service.writes.note(count, |count| *count > 0)?;
         if count > 0 {
@@ -461,6 +465,7 @@ impl UserTasks<'_> {
     /// [`Error::TaskNotFound`].
     pub async fn delete(&self, id: TaskId) -> Result<(), Error> {
         let _slot = self.slot(Access::Write(id)).await?;
+        let _changing = self.service.listeners.after_change(&self.owner);
         let deleted = traced!("delete", self.service.store().delete(&self.owner, id, &self.precondition));
         done(self.service.writes.note(deleted, |deleted| *deleted == Outcome::Done(()))?)?;
         self.service.hook.call(|| TaskEvent::Deleted { owner: self.owner.clone(), id });
@@ -503,6 +508,7 @@ impl UserTasks<'_> {
     /// No others.
     pub async fn erase(&self) -> Result<u64, Error> {
         let _slot = self.slot(Access::Erase).await?;
+        let _changing = self.service.listeners.after_change(&self.owner);
         let erased = traced!("erase", self.service.store().erase(&self.owner));
         let count = self.service.writes.note(erased, |count| *count > 0)?;
         if count > 0 {
@@ -534,6 +540,7 @@ impl UserTasks<'_> {
     /// No others.
     pub async fn transfer_to(&self, to: &UserId) -> Result<Transfer, Error> {
         let _slot = self.slot(Access::Erase).await?;
+        let _changing = [&self.owner, to].map(|owner| self.service.listeners.after_change(owner));
         let transferred = traced!("transfer", self.service.store().transfer(&self.owner, to));
         let transfer = self.service.writes.note(transferred, |transfer| transfer.moved > 0)?;
         if transfer.moved > 0 {
@@ -547,10 +554,13 @@ impl UserTasks<'_> {
     /// Returns what has changed since the client was at this point, or all tasks of the user from the beginning. `None`
     /// if the client has to begin again.
     ///
+    /// A client that began when the user had no task, at revision 0, knows nothing: it gets all tasks, too.
+    ///
     /// # Errors
     ///
     /// No others.
     pub async fn changes(&self, since: Option<SyncPoint>, limit: Limit) -> Result<Option<Changes>, Error> {
+        let since = since.filter(|since| *since != SyncPoint::default());
         let _slot = self.slot(Access::Many).await?;
         Ok(traced!("changes", self.service.store().changes(&self.owner, since, limit))?)
     }
@@ -568,6 +578,7 @@ impl UserTasks<'_> {
         precondition: &Precondition,
     ) -> Result<Outcome<Task>, Error> {
         let now = self.service.clock.now();
+        let _changing = self.service.listeners.after_change(&self.owner);
         let updated = traced!("update", self.service.store().update(&self.owner, id, change, precondition, now));
         let outcome = self.service.writes.note(updated, |outcome| matches!(outcome, Outcome::Done(_)))?;
         if let Outcome::Done(task) = &outcome {

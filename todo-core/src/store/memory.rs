@@ -1,7 +1,7 @@
 use std::{
     collections::{BTreeMap, HashMap, btree_map::Entry},
     fmt,
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use async_trait::async_trait;
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Group, Limit, Page, Position, Sort, Summary, Task, TaskFilter, TaskId, TaskQuery, UserId,
-    clock::{Clock as _, SystemClock, Timestamp},
+    clock::{Clock, SystemClock, Timestamp},
 };
 
 /// Keeps tasks in memory, for tests and demonstrations.
@@ -20,11 +20,15 @@ use crate::{
 /// The tasks are lost when the process ends. No operation fails. The code is also the shortest example of a
 /// [`TaskStore`].
 #[derive(Default)]
-pub struct MemoryStore(RwLock<HashMap<UserId, Owner>>);
+pub struct MemoryStore(RwLock<HashMap<UserId, Owner>>, RevisionClock);
+
+/// Where revisions come from: the system clock, if there is no other.
+type RevisionClock = Option<Arc<dyn Clock>>;
 
 /// What is kept of an owner.
 #[derive(Default)]
 struct Owner {
+    clock: RevisionClock,
     revision: i64,
     /// Deleted tasks are known from the revision after this one on.
     purged: i64,
@@ -48,7 +52,7 @@ struct Deleted {
 impl Owner {
     /// Moves the revision on.
     fn next_revision(&mut self) -> i64 {
-        let now = SystemClock.now().unix_micros();
+        let now = self.clock.as_ref().map_or_else(|| SystemClock.now(), Clock::now).unix_micros();
         let mut next = now.max(self.revision + 1);
         if self.revision == 0 {
             // Later than all that an owner who was erased just now has had.
@@ -115,6 +119,17 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// Returns an empty store whose revisions come from this clock instead of the system's, for tests that compare
+    /// responses.
+    #[must_use]
+    pub fn with_clock(clock: impl Clock + 'static) -> Self {
+        Self(RwLock::default(), Some(Arc::new(clock)))
+    }
+
+    fn new_owner(&self) -> Owner {
+        Owner { clock: self.1.clone(), ..Owner::default() }
+    }
+
     // A poisoned lock is safe to use: no call panics between two changes that belong together.
     fn owners(&self) -> RwLockReadGuard<'_, HashMap<UserId, Owner>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
@@ -178,7 +193,7 @@ fn summary(owner: &Owner) -> Summary {
 impl TaskStore for MemoryStore {
     async fn insert(&self, owner: &UserId, tasks: &[Task], creation: &Creation) -> Result<Insertion, StoreError> {
         let mut owners = self.write();
-        let kept = owners.entry(owner.clone()).or_default();
+        let kept = owners.entry(owner.clone()).or_insert_with(|| self.new_owner());
         if let Some(repeated) = creation.request.as_ref().and_then(|request| kept.repeated(request)) {
             return Ok(repeated);
         }
@@ -291,7 +306,10 @@ impl TaskStore for MemoryStore {
         for id in &go {
             let task = owners.get_mut(owner).and_then(|source| source.remove(*id));
             if let Some(task) = task {
-                owners.entry(to.clone()).or_default().add(Task { user_id: to.clone(), ..task }, None);
+                owners
+                    .entry(to.clone())
+                    .or_insert_with(|| self.new_owner())
+                    .add(Task { user_id: to.clone(), ..task }, None);
             }
         }
         Ok(Transfer { moved: go.len() as u64, remaining: stay.len() as u64 })

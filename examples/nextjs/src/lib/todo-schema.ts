@@ -56,6 +56,26 @@ export interface paths {
         patch: operations["patch_tasks"];
         trace?: never;
     };
+    "/api/v1/tasks/changes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List changes
+         * @description What a client needs to keep a copy of all tasks. Without `since`, all tasks; with it, those that were created, changed or deleted after it, each once and as it is now, in the order of the changes. `next` is the token to send next, at once if `more` is true.
+         */
+        get: operations["list_changes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tasks/count": {
         parameters: {
             query?: never;
@@ -68,6 +88,26 @@ export interface paths {
          * @description Counts the tasks that the filters mean.
          */
         get: operations["count_tasks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tasks/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow changes
+         * @description A stream of server-sent events. Each event `changes` has a page of changes as its data, as `GET /tasks/changes` returns it, and the token of the page as its ID. The first event comes at once: all tasks, or what has changed since the token. Others follow when tasks change. The stream ends with the token of the caller, after an hour without an end of the token, and when the server stops; clients then open it again. At most 16 for a user.
+         */
+        get: operations["stream_events"];
         put?: never;
         post?: never;
         delete?: never;
@@ -226,6 +266,29 @@ export interface paths {
         patch: operations["patch_tasks_of_user"];
         trace?: never;
     };
+    "/api/v1/{user_id}/tasks/changes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * List changes
+         * @description What a client needs to keep a copy of all tasks. Without `since`, all tasks; with it, those that were created, changed or deleted after it, each once and as it is now, in the order of the changes. `next` is the token to send next, at once if `more` is true.
+         */
+        get: operations["list_changes_of_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/{user_id}/tasks/count": {
         parameters: {
             query?: never;
@@ -241,6 +304,29 @@ export interface paths {
          * @description Counts the tasks that the filters mean.
          */
         get: operations["count_tasks_of_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/{user_id}/tasks/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Follow changes
+         * @description A stream of server-sent events. Each event `changes` has a page of changes as its data, as `GET /tasks/changes` returns it, and the token of the page as its ID. The first event comes at once: all tasks, or what has changed since the token. Others follow when tasks change. The stream ends with the token of the caller, after an hour without an end of the token, and when the server stops; clients then open it again. At most 16 for a user.
+         */
+        get: operations["stream_events_of_user"];
         put?: never;
         post?: never;
         delete?: never;
@@ -446,6 +532,19 @@ export interface components {
              */
             matched: number;
         };
+        /** @description What has changed among the caller's tasks. */
+        Changes: {
+            /** @description The changes, in their order. */
+            changes: ({
+                task: components["schemas"]["Task"];
+            } | {
+                deleted: components["schemas"]["TaskId"];
+            })[];
+            /** @description Whether there are more changes now. */
+            more: boolean;
+            /** @description How far the client is that has followed these changes: the next `since`. */
+            next: components["schemas"]["SyncToken"];
+        };
         /** @description Whether a task is done. An empty object or `null` toggles it. */
         Completion: {
             /** @description Whether the task is done. If absent, it is toggled. */
@@ -593,7 +692,7 @@ export interface components {
              * @description The kind of error, for programs. Codes do not change between versions.
              * @enum {string}
              */
-            code: "forbidden" | "incomplete_body" | "insufficient_scope" | "internal" | "malformed_json" | "method_not_allowed" | "not_found" | "payload_too_large" | "precondition_failed" | "precondition_required" | "quota_exceeded" | "rate_limited" | "request_timeout" | "task_deleted" | "task_not_found" | "timeout" | "token_expired" | "token_invalid" | "token_revoked" | "unauthenticated" | "unavailable" | "unsupported_media_type" | "validation_failed" | "version_conflict";
+            code: "forbidden" | "incomplete_body" | "insufficient_scope" | "internal" | "malformed_json" | "method_not_allowed" | "not_found" | "payload_too_large" | "precondition_failed" | "precondition_required" | "quota_exceeded" | "rate_limited" | "request_timeout" | "sync_token_expired" | "task_deleted" | "task_not_found" | "timeout" | "token_expired" | "token_invalid" | "token_revoked" | "unauthenticated" | "unavailable" | "unsupported_media_type" | "validation_failed" | "version_conflict";
             /** @description The task as it is. */
             current?: components["schemas"]["Task"];
             /** @description A sentence for people. It does not contain the cause of a 5xx. */
@@ -682,6 +781,13 @@ export interface components {
              * @description The number of tasks.
              */
             total: number;
+        };
+        /** @description How far a client has followed the changes of its user's tasks. Its content is not defined. */
+        SyncToken: string;
+        /** @description The token is one of another user, or too old, or the server has lost later changes. Read all tasks again, without a token. */
+        SyncTokenExpiredProblem: components["schemas"]["Problem"] & {
+            /** @enum {string} */
+            code?: "sync_token_expired";
         };
         /**
          * @description A tag. White space at both ends is removed before the length is checked.
@@ -1063,6 +1169,19 @@ export interface components {
             };
             content: {
                 "application/problem+json": components["schemas"]["SlowBodyProblem"];
+            };
+        };
+        /** @description The token is one of another user, or too old, or the server has lost later changes. Read all tasks again, without a token. */
+        SyncTokenExpired: {
+            headers: {
+                /** @description Caches must not store the response, because it depends on the user. */
+                "Cache-Control": "no-store";
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["SyncTokenExpiredProblem"];
             };
         };
         /** @description An earlier request with the same `Idempotency-Key` created a task that was deleted since. Nothing was done. */
@@ -1577,6 +1696,78 @@ export interface operations {
             503: components["responses"]["Unavailable"];
         };
     };
+    list_changes: {
+        parameters: {
+            query?: {
+                /** @description The maximum number of tasks in the page. */
+                limit?: number;
+                /**
+                 * @description The token `next` of an earlier response, up to which the client knows all changes.
+                 * @example AZFdb4WjigD0AAZEFjM_AAAAAAAAAAAAAA
+                 */
+                since?: components["schemas"]["SyncToken"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of changes */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "changes": [
+                     *         {
+                     *           "task": {
+                     *             "completed": false,
+                     *             "completed_at": null,
+                     *             "created_at": "2025-11-21T08:00:00.000000Z",
+                     *             "description": "Two bottles",
+                     *             "due": "2026-12-01",
+                     *             "id": "019aa562-d400-7000-8000-000000000001",
+                     *             "list": "Groceries",
+                     *             "metadata": {},
+                     *             "position": "i84p8bc9nU",
+                     *             "priority": "high",
+                     *             "tags": [
+                     *               "home"
+                     *             ],
+                     *             "title": "Buy milk",
+                     *             "updated_at": "2025-11-21T08:00:00.000000Z",
+                     *             "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
+                     *             "version": 1
+                     *           }
+                     *         },
+                     *         {
+                     *           "deleted": "019aa562-d400-7000-8000-000000000001"
+                     *         }
+                     *       ],
+                     *       "more": false,
+                     *       "next": "AZFdb4WjigD0AAZEFjM_AAAAAAAAAAAAAA"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Changes"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["InsufficientScope"];
+            405: components["responses"]["MethodNotAllowed"];
+            410: components["responses"]["SyncTokenExpired"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
     count_tasks: {
         parameters: {
             query?: {
@@ -1659,6 +1850,58 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["InsufficientScope"];
             405: components["responses"]["MethodNotAllowed"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    stream_events: {
+        parameters: {
+            query?: {
+                /**
+                 * @description The token `next` of an earlier response, up to which the client knows all changes.
+                 * @example AZFdb4WjigD0AAZEFjM_AAAAAAAAAAAAAA
+                 */
+                since?: components["schemas"]["SyncToken"];
+            };
+            header?: {
+                /**
+                 * @description The ID of the last event that the client has received. It takes precedence over `since`.
+                 * @example AZFdb4WjigD0AAZEFjM_AAAAAAAAAAAAAA
+                 */
+                "Last-Event-ID"?: components["schemas"]["SyncToken"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The events */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description Proxies must pass each event on at once. */
+                    "X-Accel-Buffering": "no";
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example retry: 3000
+                     *     event: changes
+                     *     id: AZFdb4WjigD0AAZEFjM_AAAAAAAAAAAAAA
+                     *     data: {"changes":[{"deleted":"019aa562-d400-7000-8000-000000000001"}],"more":false,"next":"AZFdb4WjigD0AAZEFjM_AAAAAAAAAAAAAA"}
+                     */
+                    "text/event-stream": string;
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["InsufficientScope"];
+            405: components["responses"]["MethodNotAllowed"];
+            410: components["responses"]["SyncTokenExpired"];
             422: components["responses"]["ValidationFailed"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];
@@ -2635,6 +2878,82 @@ export interface operations {
             503: components["responses"]["Unavailable"];
         };
     };
+    list_changes_of_user: {
+        parameters: {
+            query?: {
+                /** @description The maximum number of tasks in the page. */
+                limit?: number;
+                /**
+                 * @description The token `next` of an earlier response, up to which the client knows all changes.
+                 * @example AZFdb4WjigD0AAZEFjM_AAAAAAAAAAAAAA
+                 */
+                since?: components["schemas"]["SyncToken"];
+            };
+            header?: never;
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of changes */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "changes": [
+                     *         {
+                     *           "task": {
+                     *             "completed": false,
+                     *             "completed_at": null,
+                     *             "created_at": "2025-11-21T08:00:00.000000Z",
+                     *             "description": "Two bottles",
+                     *             "due": "2026-12-01",
+                     *             "id": "019aa562-d400-7000-8000-000000000001",
+                     *             "list": "Groceries",
+                     *             "metadata": {},
+                     *             "position": "i84p8bc9nU",
+                     *             "priority": "high",
+                     *             "tags": [
+                     *               "home"
+                     *             ],
+                     *             "title": "Buy milk",
+                     *             "updated_at": "2025-11-21T08:00:00.000000Z",
+                     *             "user_id": "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U",
+                     *             "version": 1
+                     *           }
+                     *         },
+                     *         {
+                     *           "deleted": "019aa562-d400-7000-8000-000000000001"
+                     *         }
+                     *       ],
+                     *       "more": false,
+                     *       "next": "AZFdb4WjigD0AAZEFjM_AAAAAAAAAAAAAA"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Changes"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            405: components["responses"]["MethodNotAllowed"];
+            410: components["responses"]["SyncTokenExpired"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
     count_tasks_of_user: {
         parameters: {
             query?: {
@@ -2721,6 +3040,62 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             405: components["responses"]["MethodNotAllowed"];
+            422: components["responses"]["ValidationFailed"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    stream_events_of_user: {
+        parameters: {
+            query?: {
+                /**
+                 * @description The token `next` of an earlier response, up to which the client knows all changes.
+                 * @example AZFdb4WjigD0AAZEFjM_AAAAAAAAAAAAAA
+                 */
+                since?: components["schemas"]["SyncToken"];
+            };
+            header?: {
+                /**
+                 * @description The ID of the last event that the client has received. It takes precedence over `since`.
+                 * @example AZFdb4WjigD0AAZEFjM_AAAAAAAAAAAAAA
+                 */
+                "Last-Event-ID"?: components["schemas"]["SyncToken"];
+            };
+            path: {
+                /** @description The caller's own ID, percent-encoded. Users with the ID `tasks` or `auth` can only use the paths without it. */
+                user_id: components["schemas"]["UserId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The events */
+            200: {
+                headers: {
+                    /** @description Caches must not store the response, because it depends on the user. */
+                    "Cache-Control": "no-store";
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    /** @description Proxies must pass each event on at once. */
+                    "X-Accel-Buffering": "no";
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example retry: 3000
+                     *     event: changes
+                     *     id: AZFdb4WjigD0AAZEFjM_AAAAAAAAAAAAAA
+                     *     data: {"changes":[{"deleted":"019aa562-d400-7000-8000-000000000001"}],"more":false,"next":"AZFdb4WjigD0AAZEFjM_AAAAAAAAAAAAAA"}
+                     */
+                    "text/event-stream": string;
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            405: components["responses"]["MethodNotAllowed"];
+            410: components["responses"]["SyncTokenExpired"];
             422: components["responses"]["ValidationFailed"];
             429: components["responses"]["RateLimited"];
             500: components["responses"]["Internal"];

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use super::{
     memory::{Account, Hold},
     rest::Rest,
+    stream::ActiveRequest,
 };
 
 /// The size of the pieces in which a body is given to a connection of HTTP/1.1. The connection copies each piece into
@@ -101,8 +102,10 @@ pub(super) struct ResponseBody<B: Body> {
     rest: Bytes,
     /// The first frame, if it is not one of data, or an error instead of it.
     first: Option<Result<Frame<Bytes>, B::Error>>,
-    /// Whether this is a large body over HTTP/1.1.
+    /// Whether this is a large body or a stream over HTTP/1.1.
     is_in_pieces: bool,
+    /// Keeps the connection from counting as idle while a stream is open.
+    active: Option<ActiveRequest>,
     /// The body of the request, until this response begins.
     request: Option<BeforeResponse>,
     body: B,
@@ -114,7 +117,8 @@ impl<B: Body<Data = Bytes> + Unpin> ResponseBody<B> {
     /// Takes what there is of the body already, so that it counts from now on.
     pub(super) async fn new(account: Arc<Account>, is_http_2: bool, body: B) -> Self {
         let (rest, first) = (Bytes::new(), None);
-        let mut counted = Self { account, is_http_2, rest, first, is_in_pieces: false, request: None, body };
+        let (active, request) = (None, None);
+        let mut counted = Self { account, is_http_2, rest, first, is_in_pieces: false, active, request, body };
         poll_fn(|cx| {
             if let Poll::Ready(Some(first)) = Pin::new(&mut counted.body).poll_frame(cx) {
                 match first.map(Frame::into_data) {
@@ -127,6 +131,18 @@ impl<B: Body<Data = Bytes> + Unpin> ResponseBody<B> {
         })
         .await;
         counted
+    }
+
+    /// Whether the end of the body is not known.
+    pub(super) fn is_stream(&self) -> bool {
+        !self.body.is_end_stream() && self.body.size_hint().exact().is_none()
+    }
+
+    /// Keeps the connection from counting as idle until the end of this stream.
+    pub(super) fn keep_active(&mut self, active: ActiveRequest) {
+        self.active = Some(active);
+        // The next event is made when the client has taken this one.
+        self.is_in_pieces = !self.is_http_2;
     }
 
     /// Reads the rest of the body of the request when the connection takes this response.
@@ -166,7 +182,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
                     Ok(data) => this.rest = this.hold(data),
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
-                end => return Poll::Ready(end),
+                end => {
+                    this.active = None;
+                    return Poll::Ready(end);
+                }
             }
         }
         // HTTP/2 keeps the bytes as they are until it sends them.

@@ -9,8 +9,11 @@
 //! | the head of a request, from its first byte (for the first request: from the accept) | 10 s |
 //! | idle between two requests | 75 s; 10 s while more than 90 % of the allowed connections are open |
 //! | a client that reads no byte of a response | 30 s |
-//! | a client that does not read the whole of a response | 2 min |
+//! | a client that does not read the whole of a response, or of an event | 2 min |
 //! | the rest of a body after a response that did not need it (at most 32 MiB) | 10 s |
+//!
+//! A response that is a stream of events has no time limit of its own, and is not idle. Of a stream the connection takes
+//! the next event when the client has taken the one before.
 //!
 //! The time limit of a request is that of the API (`REQUEST_TIMEOUT_SECONDS`). Heads have at most 100 headers and 64
 //! KiB; larger ones reach the program, up to 200 headers and 256 KiB, so that it can respond to them. The memory for requests and for responses that are not read has a limit over all connections, the setting
@@ -178,6 +181,7 @@ impl ConnectionServer {
                 Err(active) => (None, Some(active)),
             };
             let response = respond(request.map(|body| RequestBody::new(body, open_request.clone(), rest.clone())));
+            let activity = activity.clone();
             async move {
                 let (mut head, body) = response.await?.into_parts();
                 if version == Version::HTTP_2
@@ -185,7 +189,10 @@ impl ConnectionServer {
                 {
                     rest.read_first().await;
                 }
-                let body = ResponseBody::new(account, version == Version::HTTP_2, body).await;
+                let mut body = ResponseBody::new(account, version == Version::HTTP_2, body).await;
+                if body.is_stream() {
+                    body.keep_active(activity.begin(version));
+                }
                 drop((active, open_request));
                 if rest.as_ref().is_some_and(|rest| rest.ends_the_connection()) {
                     head.headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -117,6 +117,8 @@ fn render(observed: &Observed) -> String {
     text.sample("todo_connections", &[], observed.connections.open());
     text.family("todo_connections_max", "gauge", "Maximum number of open connections of clients.");
     text.sample("todo_connections_max", &[], observed.connections.max());
+    text.family("todo_event_streams", "gauge", "Open streams of events.");
+    text.sample("todo_event_streams", &[], observed.api.open_streams());
     memory(&mut text, &observed.memory);
     pools(&mut text, &observed.store.pools());
     let name = "todo_store_writes_failing";

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `better_auth` (which cause the log names) | the verifier logs it |
 //! | `cache`, `cloud`, `copies`, `database`, `durability` | they test what is below `TodoService`; each framework has one case |
+//! | `events` (servers on one database, outages, tokens, numbers of streams) | the core does this |
 //! | `dev`, `settings`, `docs` (the committed document) | they test what runs before the framework is mounted |
 //! | `floods`, `stopping`, `unread`, `unreadable`, `uploads` and `overload` where nothing reaches the API | hyper and `todo_server::connection` do this |
 //! | `logs` (levels, request ids), `log_lines` (HTTP/2, honest traffic), `metrics` (port, dashboard, batches) | logging and counting surround the framework |
@@ -23,6 +24,7 @@ mod database;
 mod dev;
 mod docs;
 mod durability;
+mod events;
 mod floods;
 mod keys;
 mod log_lines;
@@ -98,6 +100,10 @@ for_each_framework! {
     }
     docs {
         document_and_page_are_served_at_the_root,
+    }
+    events {
+        changes_are_streamed_over_both_versions_of_http,
+        a_stop_ends_streams_in_good_order,
     }
     keys {
         a_fetch_of_keys_is_in_the_trace_of_the_request_that_needs_it,

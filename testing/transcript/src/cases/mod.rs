@@ -73,6 +73,8 @@ pub struct Expected {
     pub status: u16,
     /// Whether it responds to HEAD, so that it has no body.
     pub to_head: bool,
+    /// Whether its body is a stream without an end, of which the first piece is read.
+    pub is_stream: bool,
 }
 
 impl Case {
@@ -84,7 +86,7 @@ impl Case {
     fn pipelined(name: impl Into<String>, requests: impl IntoIterator<Item = (Vec<u8>, u16)>) -> Self {
         let (mut bytes, mut expected) = (Vec::new(), Vec::new());
         for (request, status) in requests {
-            expected.push(Expected { status, to_head: request.starts_with(b"HEAD ") });
+            expected.push(Expected { status, to_head: request.starts_with(b"HEAD "), is_stream: false });
             bytes.extend(request);
         }
         Self {
@@ -105,7 +107,7 @@ impl Case {
 
     /// Adds an interim response with this status, after which more bytes are sent.
     fn after_response(mut self, status: u16, more: impl Into<Vec<u8>>) -> Self {
-        self.expected.insert(0, Expected { status, to_head: false });
+        self.expected.insert(0, Expected { status, to_head: false, is_stream: false });
         self.after_interim_response(more)
     }
 
@@ -113,6 +115,12 @@ impl Case {
     fn after_interim_response(mut self, more: impl Into<Vec<u8>>) -> Self {
         self.script.extend([Step::AwaitResponse, Step::Send(more.into())]);
         self
+    }
+
+    /// The body of the response has no end, so that no other request can follow.
+    fn of_a_stream(mut self) -> Self {
+        self.expected.iter_mut().for_each(|expected| expected.is_stream = true);
+        self.not_followed_up()
     }
 
     fn not_followed_up(mut self) -> Self {

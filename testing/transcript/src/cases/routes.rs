@@ -13,6 +13,9 @@ static TRANSFER: LazyLock<String> = LazyLock::new(|| format!(r#"{{"from_token":"
 /// The id of no task.
 pub(super) const UNKNOWN_ID: &str = "019aa3f0-5c00-7000-8000-000000000000";
 
+/// A token for the changes of the user `ann`, of a time before all cases.
+const TOKEN_OF_ANN: &str = "AUmRXg19S0AuAAAAAAAAAQIAAAAAAAAAAwAAAAAAAAAAAAAAAAAAAAc";
+
 pub(super) fn add(plan: &mut Plan) {
     let of_bob = plan.create("bob", "a task of another user");
     for resource in RESOURCES {
@@ -57,12 +60,18 @@ pub(super) fn add(plan: &mut Plan) {
         let path = format!("/api{}", concrete(resource.path, "ann", UNKNOWN_ID));
         let (method, operation) = &resource.operations[0];
         let status = match operation {
-            Operation::ListTasks | Operation::CountTasks | Operation::SummarizeTasks | Operation::GetSession => 200,
+            Operation::ListTasks
+            | Operation::CountTasks
+            | Operation::SummarizeTasks
+            | Operation::ListChanges
+            | Operation::StreamEvents
+            | Operation::GetSession => 200,
             // Without a body.
             Operation::TransferTasks | Operation::MoveTask => 400,
             _ => 404,
         };
-        plan.ask(format!("{method} {path}"), Request::new(method.as_str(), path).by("ann"), status);
+        let case = Case::new(format!("{method} {path}"), Request::new(method.as_str(), path).by("ann"), status);
+        plan.add(if *operation == Operation::StreamEvents { case.of_a_stream() } else { case });
     }
 }
 
@@ -198,7 +207,9 @@ impl Endpoint {
     fn ask(self, plan: &mut Plan, what: &str, request: Request, status: u16) {
         let name = format!("{} {}: {what}", self.method, self.resource.path);
         let route = Some(Route { path: self.resource.path, operation: Some((self.method, self.operation)) });
-        plan.add(Case { route, ..Case::new(name, request, status) });
+        let is_stream = self.operation == Operation::StreamEvents && self.method == "GET" && status == 200;
+        let case = Case { route, ..Case::new(name, request, status) };
+        plan.add(if is_stream { case.of_a_stream() } else { case });
     }
 
     fn add_callers(self, plan: &mut Plan, of_bob: &str) {
@@ -241,6 +252,11 @@ impl Endpoint {
         }
         let request = self.with_unknown_parameter(self.good("ann", UNKNOWN_ID));
         self.ask(plan, "an unknown parameter", request, 422);
+        if matches!(self.operation, Operation::ListChanges | Operation::StreamEvents) {
+            let mut request = self.good("with-quota", UNKNOWN_ID);
+            request.target.extend(format!("?since={TOKEN_OF_ANN}").bytes());
+            self.ask(plan, "a token of another user", request, 410);
+        }
     }
 
     fn add_bodies(self, plan: &mut Plan) {

@@ -74,6 +74,8 @@ impl RequestBody {
             | Operation::DeleteTasks
             | Operation::CountTasks
             | Operation::SummarizeTasks
+            | Operation::ListChanges
+            | Operation::StreamEvents
             | Operation::GetTask
             | Operation::DeleteTask
             | Operation::GetSession

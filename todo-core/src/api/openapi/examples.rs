@@ -5,7 +5,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Position, TaskId, auth::Quota, clock::Timestamp};
+use super::super::sync_token::SyncToken;
+use crate::{
+    Position, TaskId, UserId,
+    auth::Quota,
+    clock::Timestamp,
+    store::{Revision, SyncPoint},
+};
 
 pub(super) const EXAMPLE_USER: &str = "Zk3vQ8sXw1LrTn5YbH7cJd2MgA9fPe4U";
 
@@ -15,6 +21,11 @@ pub(super) fn example_id() -> TaskId {
 
 pub(super) fn example_time() -> Timestamp {
     Timestamp::from_unix_seconds(1_763_712_000)
+}
+
+pub(super) fn example_token() -> String {
+    let point = SyncPoint { revision: Revision::new(example_time().unix_micros()), ..SyncPoint::default() };
+    UserId::new(EXAMPLE_USER).map(|user| SyncToken::new(&user, point).text()).unwrap_or_default()
 }
 
 pub(super) fn example_quota() -> Quota {

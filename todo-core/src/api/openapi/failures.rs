@@ -12,6 +12,7 @@ use super::{
     super::{
         body::unsupported_media_type,
         error::{ApiError, SERVER},
+        events::MAX_STREAMS,
         field_errors::FieldErrors,
         json_body,
         problem::problem_for,
@@ -48,6 +49,7 @@ pub(super) enum Failure {
     PreconditionFailed,
     ValidationFailed,
     PreconditionRequired,
+    SyncTokenExpired,
     RateLimited,
     Internal,
     Unavailable,
@@ -90,6 +92,7 @@ impl Failure {
         Self::PreconditionFailed,
         Self::ValidationFailed,
         Self::PreconditionRequired,
+        Self::SyncTokenExpired,
         Self::RateLimited,
         Self::Internal,
         Self::Unavailable,
@@ -115,6 +118,7 @@ impl Failure {
             Self::PreconditionFailed => "PreconditionFailed",
             Self::ValidationFailed => "ValidationFailed",
             Self::PreconditionRequired => "PreconditionRequired",
+            Self::SyncTokenExpired => "SyncTokenExpired",
             Self::RateLimited => "RateLimited",
             Self::Internal => "Internal",
             Self::Unavailable => "Unavailable",
@@ -163,6 +167,10 @@ impl Failure {
             }
             Self::ValidationFailed => {
                 "Fields or query parameters are invalid, missing or unknown. All are reported together."
+            }
+            Self::SyncTokenExpired => {
+                "The token is one of another user, or too old, or the server has lost later changes. Read all tasks again, \
+                 without a token."
             }
             Self::RateLimited => "The caller sends too many requests, or too many at the same time. Nothing was done.",
             Self::Internal => "The server failed.",
@@ -233,8 +241,10 @@ impl Failure {
                 errors.add("user_id", "is set from the token");
                 vec![("invalid fields", errors.into()), ("not an object", ApiError::NotAnObject { or_array: false })]
             }
+            Self::SyncTokenExpired => vec![("begin again", ApiError::SyncTokenExpired)],
             Self::RateLimited => vec![
                 ("too many at the same time", Error::TooManyCalls.into()),
+                ("too many streams", ApiError::TooManyStreams { max: MAX_STREAMS }),
                 ("too many requests", AuthError::RateLimited { retry_after: seconds(7) }.into()),
                 (
                     "quota used up",
@@ -277,6 +287,7 @@ impl Failure {
             | Self::MalformedJson
             | Self::SlowBody
             | Self::ValidationFailed
+            | Self::SyncTokenExpired
             | Self::RateLimited
             | Self::Internal
             | Self::Unavailable => true,
@@ -290,9 +301,12 @@ impl Failure {
     pub(super) fn of(resource: &Resource, operation: Operation) -> Vec<Self> {
         let mut failures = vec![Self::MethodNotAllowed];
         let (writes, uses_store) = match operation {
-            Operation::ListTasks | Operation::CountTasks | Operation::SummarizeTasks | Operation::GetTask => {
-                (false, true)
-            }
+            Operation::ListTasks
+            | Operation::CountTasks
+            | Operation::SummarizeTasks
+            | Operation::ListChanges
+            | Operation::StreamEvents
+            | Operation::GetTask => (false, true),
             Operation::CreateTask
             | Operation::PatchTasks
             | Operation::DeleteTasks
@@ -310,6 +324,9 @@ impl Failure {
             Operation::Health | Operation::GetDocument => return failures,
         };
         failures.extend([Self::Unauthorized, Self::RateLimited, Self::ValidationFailed, Self::Unavailable]);
+        if matches!(operation, Operation::ListChanges | Operation::StreamEvents) {
+            failures.push(Self::SyncTokenExpired);
+        }
         if uses_store {
             failures.push(Self::Internal);
         }

@@ -8,12 +8,13 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::{
+        events::{EVENT_STREAM, X_ACCEL_BUFFERING},
         ready::{Readiness, Status},
         results::TransferResult,
         routes::{Operation, RESOURCES, Resource, SHADOWED_USERS},
     },
     bodies::RequestBody,
-    examples::{EXAMPLE_USER, example_id, example_task, example_time},
+    examples::{EXAMPLE_USER, example_id, example_task, example_time, example_token},
     failures::Failure,
     headers::{READ_TAG, TASK_TAG, header_name, no_store, quota_references, tag_headers},
     values::{CURSOR, NOT_BLANK_OR_EMPTY, WITHOUT_NUL, reference},
@@ -90,6 +91,8 @@ fn object(resource: &'static Resource, operation: Operation, security: &Value) -
     let mut parameters = match operation {
         Operation::ListTasks => [list_parameters(), filter_parameters()].concat(),
         Operation::CountTasks => filter_parameters(),
+        Operation::ListChanges => vec![limit_parameter(), since_parameter()],
+        Operation::StreamEvents => vec![since_parameter(), last_event_parameter()],
         Operation::PatchTasks | Operation::DeleteTasks => [filter_parameters(), vec![all_parameter()]].concat(),
         _ => Vec::new(),
     };
@@ -141,6 +144,21 @@ fn about(operation: Operation) -> (&'static str, &'static str, &'static str) {
             "tasks",
             "Count tasks by list and tag",
             "What a sidebar needs. Tasks without a list are only in the totals.",
+        ),
+        Operation::ListChanges => (
+            "tasks",
+            "List changes",
+            "What a client needs to keep a copy of all tasks. Without `since`, all tasks; with it, those that were created, \
+             changed or deleted after it, each once and as it is now, in the order of the changes. `next` is the token to \
+             send next, at once if `more` is true.",
+        ),
+        Operation::StreamEvents => (
+            "tasks",
+            "Follow changes",
+            "A stream of server-sent events. Each event `changes` has a page of changes as its data, as `GET /tasks/changes` \
+             returns it, and the token of the page as its ID. The first event comes at once: all tasks, or what has changed \
+             since the token. Others follow when tasks change. The stream ends with the token of the caller, after an hour \
+             without an end of the token, and when the server stops; clients then open it again. At most 16 for a user.",
         ),
         Operation::MoveTask => (
             "tasks",
@@ -242,19 +260,43 @@ fn header_parameters(operation: Operation) -> Vec<Value> {
 /// A list of entity tags, or `*`. A tag may contain any visible character but a quote.
 const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*"){0,20})$"#;
 
+fn limit_parameter() -> Value {
+    json!({
+        "name": "limit",
+        "in": "query",
+        "description": "The maximum number of tasks in the page.",
+        "schema": {
+            "type": "integer",
+            "minimum": Limit::MIN,
+            "maximum": Limit::MAX,
+            "default": Limit::default().get(),
+        },
+    })
+}
+
+fn since_parameter() -> Value {
+    json!({
+        "name": "since",
+        "in": "query",
+        "description": "The token `next` of an earlier response, up to which the client knows all changes.",
+        "schema": reference("SyncToken"),
+        "example": example_token(),
+    })
+}
+
+fn last_event_parameter() -> Value {
+    json!({
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": "The ID of the last event that the client has received. It takes precedence over `since`.",
+        "schema": reference("SyncToken"),
+        "example": example_token(),
+    })
+}
+
 fn list_parameters() -> Vec<Value> {
     vec![
-        json!({
-            "name": "limit",
-            "in": "query",
-            "description": "The maximum number of tasks in the page.",
-            "schema": {
-                "type": "integer",
-                "minimum": Limit::MIN,
-                "maximum": Limit::MAX,
-                "default": Limit::default().get(),
-            },
-        }),
+        limit_parameter(),
         json!({
             "name": "cursor",
             "in": "query",
@@ -330,6 +372,7 @@ struct Success {
     description: &'static str,
     /// The schema of the body, and an example.
     body: Option<(Value, Value)>,
+    content_type: &'static str,
     headers: Vec<(HeaderName, Value)>,
     links: Value,
     tag: Tag,
@@ -348,6 +391,7 @@ impl Success {
             status: StatusCode::OK,
             description,
             body: Some((schema, example)),
+            content_type: "application/json",
             headers: Vec::new(),
             links: Value::Null,
             tag: Tag::Never,
@@ -368,7 +412,7 @@ impl Success {
         }
         let mut object = json!({"description": self.description, "headers": headers});
         if let Some((schema, example)) = self.body {
-            object["content"] = json!({"application/json": {"schema": schema, "example": example}});
+            object["content"] = json!({self.content_type: {"schema": schema, "example": example}});
         }
         if !self.links.is_null() {
             object["links"] = self.links;
@@ -438,6 +482,25 @@ fn success(resource: &'static Resource, operation: Operation) -> Success {
             ),
             READ_TAG,
         ),
+        Operation::ListChanges => Success::ok(
+            "A page of changes",
+            reference("Changes"),
+            json!({"changes": [{"task": example_task()}, {"deleted": example_id()}], "next": example_token(), "more": false}),
+        ),
+        Operation::StreamEvents => {
+            let token = example_token();
+            let data = json!({"changes": [{"deleted": example_id()}], "next": token, "more": false});
+            let example = format!("retry: 3000\nevent: changes\nid: {token}\ndata: {data}\n\n");
+            let mut success = Success::ok("The events", json!({"type": "string"}), example.into());
+            success.content_type = EVENT_STREAM;
+            let header = json!({
+                "description": "Proxies must pass each event on at once.",
+                "required": true,
+                "schema": {"type": "string", "const": "no"},
+            });
+            success.headers.push((X_ACCEL_BUFFERING, header));
+            success
+        }
         Operation::TransferTasks => Success::ok(
             "The numbers of tasks",
             reference("TransferResult"),
@@ -451,6 +514,7 @@ fn success(resource: &'static Resource, operation: Operation) -> Success {
             status: StatusCode::NO_CONTENT,
             description: "The task was deleted",
             body: None,
+            content_type: "",
             headers: Vec::new(),
             links: Value::Null,
             tag: Tag::Never,

@@ -10,13 +10,15 @@ use super::{
         ready::{self, Readiness, Status},
         results::{Count, TransferResult},
         session::{Session, User},
+        sync_token,
     },
     bodies::RequestBody,
     failures::Failure,
+    values::{CURSOR, reference},
 };
 use crate::{
-    Description, Due, ListName, Metadata, Position, Priority, Tag, Tags, Task, TaskId, Title, UserId, clock::Timestamp,
-    store::BulkResult,
+    Description, Due, Limit, ListName, Metadata, Position, Priority, Tag, Tags, Task, TaskId, Title, UserId,
+    clock::Timestamp, store::BulkResult,
 };
 
 pub(super) fn schemas() -> Value {
@@ -40,6 +42,8 @@ pub(super) fn schemas() -> Value {
         of::<Count>(),
         of::<BulkResult>(),
         ("Summary".to_owned(), summary_schema()),
+        ("SyncToken".to_owned(), token_schema()),
+        ("Changes".to_owned(), changes_schema()),
         of::<Session<'_>>(),
         of::<User<'_>>(),
         of::<Status>(),
@@ -49,6 +53,48 @@ pub(super) fn schemas() -> Value {
     let bodies = RequestBody::ALL.into_iter().map(|body| (body.name().to_owned(), body.schema()));
     let problems = Failure::ALL.iter().map(|failure| (failure.schema_name(), failure.schema()));
     from_types.into_iter().chain(bodies).chain([("Problem".to_owned(), problem_schema())]).chain(problems).collect()
+}
+
+fn token_schema() -> Value {
+    json!({
+        "type": "string",
+        "description": "How far a client has followed the changes of its user's tasks. Its content is not defined.",
+        "pattern": CURSOR,
+        "maxLength": sync_token::MAX_CHARS,
+    })
+}
+
+fn changes_schema() -> Value {
+    let task = json!({
+        "type": "object",
+        "description": "A task that was created or changed, as it is now.",
+        "required": ["task"],
+        "properties": {"task": reference("Task")},
+    });
+    let deleted = json!({
+        "type": "object",
+        "description": "A task that was deleted. The client need not have known it.",
+        "required": ["deleted"],
+        "properties": {"deleted": reference("TaskId")},
+    });
+    json!({
+        "type": "object",
+        "description": "What has changed among the caller's tasks.",
+        "required": ["changes", "next", "more"],
+        "properties": {
+            "changes": {
+                "type": "array",
+                "description": "The changes, in their order.",
+                "items": {"oneOf": [task, deleted]},
+                "maxItems": Limit::MAX,
+            },
+            "next": {
+                "$ref": "#/components/schemas/SyncToken",
+                "description": "How far the client is that has followed these changes: the next `since`.",
+            },
+            "more": {"type": "boolean", "description": "Whether there are more changes now."},
+        },
+    })
 }
 
 fn summary_schema() -> Value {

@@ -78,7 +78,7 @@ fn the_document_has_exactly_the_operations_of_the_route_table() {
     let found = document["paths"].as_object().expect("paths").iter();
     let found = found.map(|(path, item)| (path.clone(), names(item).into_iter().map(str::to_owned).collect()));
     assert_eq!(found.collect::<BTreeMap<_, _>>(), expected);
-    assert_eq!(ids.len(), 29);
+    assert_eq!(ids.len(), 33);
 }
 
 #[test]
@@ -141,6 +141,7 @@ fn failures(error: &ApiError) -> &'static [Failure] {
             &[Failure::Forbidden, Failure::ForbiddenToCreate]
         }
         ApiError::Auth(AuthError::RateLimited { .. } | AuthError::OverQuota(_))
+        | ApiError::TooManyStreams { .. }
         | ApiError::Service(Error::TooManyCalls) => &[Failure::RateLimited],
         ApiError::Auth(AuthError::Unavailable { .. } | AuthError::KeyMayBeNew { .. })
         | ApiError::Service(Error::Store(
@@ -164,6 +165,7 @@ fn failures(error: &ApiError) -> &'static [Failure] {
         ApiError::Service(Error::PreconditionFailed { .. }) => &[Failure::PreconditionFailed],
         ApiError::Service(Error::QuotaExceeded { .. }) => &[Failure::ForbiddenToCreate],
         ApiError::Service(Error::TaskDeleted) => &[Failure::TaskDeleted],
+        ApiError::SyncTokenExpired => &[Failure::SyncTokenExpired],
         ApiError::UnsupportedMediaType { .. } => &[Failure::UnsupportedMediaType],
         ApiError::MalformedJson { .. } | ApiError::IncompleteBody => &[Failure::MalformedJson],
         ApiError::SlowBody { .. } => &[Failure::SlowBody],
@@ -201,6 +203,7 @@ fn failures_have_the_status_and_codes_of_their_errors() {
         "quota_exceeded",
         "rate_limited",
         "request_timeout",
+        "sync_token_expired",
         "task_deleted",
         "task_not_found",
         "timeout",

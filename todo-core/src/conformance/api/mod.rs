@@ -5,11 +5,13 @@ use bytes::Bytes;
 use http::Request;
 
 mod bodies;
+mod changes;
 mod client;
 mod conditions;
 mod credentials;
 #[cfg(feature = "openapi")]
 mod docs;
+mod events;
 mod faults;
 mod fields;
 mod fixture;
@@ -21,10 +23,12 @@ mod tasks;
 mod users;
 
 pub use bodies::*;
+pub use changes::*;
 pub use conditions::*;
 pub use credentials::*;
 #[cfg(feature = "openapi")]
 pub use docs::*;
+pub use events::*;
 pub use faults::*;
 pub use fields::*;
 pub use fixture::{api, token};
@@ -67,6 +71,11 @@ macro_rules! api_conformance {
             many_tasks_are_changed_or_deleted
             tasks_are_moved_in_the_manual_order
             a_task_is_moved_among_many_with_the_same_position
+            changes_are_listed_since_a_token
+            changes_are_listed_in_pages
+            tokens_that_cannot_be_continued_are_rejected
+            events_are_streamed_until_the_token_expires
+            requests_for_events_are_checked_before_the_stream_begins
             the_session_describes_the_caller
             responses_are_kept_by_the_client_alone
             a_change_is_made_if_its_condition_is_true

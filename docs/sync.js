@@ -1,0 +1,40 @@
+// The code of docs/sync.md, which a test compares and runs.
+/** Follows the changes of a user's tasks until `signal` ends it. `getToken` returns a valid token for each connection. */
+export async function follow(url, getToken, tasks, { since, onChange = () => {}, signal } = {}) {
+  let pause = 3000;
+  while (!signal?.aborted) {
+    try {
+      const headers = { authorization: `Bearer ${await getToken()}` };
+      if (since) headers["last-event-id"] = since;
+      const response = await fetch(`${url}/tasks/events`, { headers, signal });
+      if (response.status === 410) {
+        since = undefined;
+        tasks.clear();
+        continue;
+      }
+      if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
+      let text = "";
+      for await (const piece of response.body.pipeThrough(new TextDecoderStream())) {
+        text += piece;
+        const blocks = text.split("\n\n");
+        text = blocks.pop();
+        for (const block of blocks) {
+          const fields = new Map(block.split("\n").map((line) => line.split(/: (.*)/s, 2)));
+          if (fields.has("retry")) pause = Number(fields.get("retry"));
+          if (!fields.has("data")) continue;
+          const page = JSON.parse(fields.get("data"));
+          for (const { task, deleted } of page.changes) {
+            if (task) tasks.set(task.id, task);
+            else tasks.delete(deleted);
+          }
+          since = page.next;
+          onChange(page);
+        }
+      }
+    } catch (error) {
+      if (signal?.aborted) return;
+      console.warn("the stream has ended:", error);
+    }
+    await new Promise((resolve) => setTimeout(resolve, pause));
+  }
+}
