@@ -43,6 +43,9 @@ pub const COOKIE: &str = "__Secure-session";
 pub const FAULTY_STORES: [(&str, Fault); 3] =
     [("/unavailable-store", Fault::Unavailable), ("/slow-store", Fault::Timeout), ("/failing-store", Fault::Backend)];
 
+/// The mount of the same API, which requires preconditions.
+pub const STRICT: &str = "/strict";
+
 /// How a store fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -163,6 +166,7 @@ pub fn axum() -> axum::Router {
     let app = Router::new()
         .nest("/api", todo_axum::router(api.clone()))
         .nest("/api/v1", todo_axum::router(api.clone()))
+        .nest(STRICT, todo_axum::router(api.clone().require_preconditions()))
         .merge(todo_axum::probes(api.clone()))
         .merge(todo_axum::docs(api.clone()));
     FAULTY_STORES
@@ -185,6 +189,7 @@ pub async fn serve_warp(listener: TcpListener) {
     let app = warp::path!("api" / "v1" / ..)
         .and(todo_warp::filter(api.clone()))
         .or(warp::path!("api" / ..).and(todo_warp::filter(api.clone())))
+        .or(warp::path(&STRICT[1..]).and(todo_warp::filter(api.clone().require_preconditions())))
         .or(faulty)
         .or(todo_warp::probes(api.clone()))
         .or(todo_warp::docs(api.clone()))
@@ -222,6 +227,7 @@ pub async fn serve_poem(listener: TcpListener) {
         .fold(app, |app, (path, fault)| app.nest(path, todo_poem::probes(Route::new(), api_with_fault(fault))));
     let app = todo_poem::mount(app, "/api", api.clone());
     let app = todo_poem::mount(app, "/api/v1", api.clone());
+    let app = todo_poem::mount(app, STRICT, api.clone().require_preconditions());
     let app = todo_poem::docs(todo_poem::probes(app, api.clone()), api.clone())
         .data(api)
         .catch_error(async |_: NotFoundError| todo_poem::response(unknown_path()));
@@ -296,6 +302,9 @@ fn fault(owner: &UserId) -> Result<(), StoreError> {
 impl TaskStore for Store {
     async fn insert(&self, owner: &UserId, tasks: &[Task], creation: &Creation) -> Result<Insertion, StoreError> {
         fault(owner)?;
+        if owner.as_str() == "has-all-tasks" {
+            return Ok(Insertion::QuotaExceeded);
+        }
         self.tasks.insert(owner, tasks, creation).await
     }
 

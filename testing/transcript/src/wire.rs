@@ -139,7 +139,7 @@ async fn exchange(address: SocketAddr, case: &Case) -> Exchange {
         None => {
             // If the server has closed the connection, the read fails.
             let _ = writer.write_all(FOLLOW_UP).await;
-            let expected = Expected { status: 200, to_head: false, is_stream: false };
+            let expected = Expected { status: 200, to_head: false, to_put: false, is_stream: false };
             reader.reply(expected).await.map_or_else(|end| end, Afterwards::Reply)
         }
     };

@@ -1,12 +1,11 @@
 //! The conditions of a request (RFC 9110, section 13), and the entity tags that they compare.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CACHE_CONTROL, ETAG, IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, VARY},
 };
 
-use super::{field_errors::FieldErrors, routes::Operation};
+use super::{digest::short_digest, field_errors::FieldErrors, routes::Operation};
 use crate::{
     Task, UserId,
     clock::Timestamp,
@@ -203,7 +202,7 @@ impl ReadTags {
     pub(super) fn new(owner: &UserId, operation: Operation, query: &str) -> Self {
         // Another version may render the same tasks in another way.
         let read = [env!("CARGO_PKG_VERSION"), operation.name(), query].join("\n");
-        Self { owner: short_digest(owner.as_str()), query: short_digest(&read) }
+        Self { owner: hexadecimal(short_digest(owner.as_str())), query: hexadecimal(short_digest(&read)) }
     }
 
     /// The tag of what the read returns at this revision.
@@ -245,11 +244,8 @@ impl Known {
     }
 }
 
-/// 64 bits of SHA-256, in hexadecimal.
-fn short_digest(text: &str) -> String {
-    let digest = digest(&SHA256, text.as_bytes());
-    let bits = digest.as_ref().iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte));
-    format!("{bits:016x}")
+fn hexadecimal(bytes: [u8; 8]) -> String {
+    format!("{:016x}", u64::from_be_bytes(bytes))
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@
 mod body;
 mod changes;
 mod conditions;
+mod digest;
 #[cfg(feature = "openapi")]
 mod docs;
 mod error;

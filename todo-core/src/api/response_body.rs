@@ -38,6 +38,12 @@ impl ResponseBody {
         Self(Content::Stream(Mutex::new(Box::pin(stream))))
     }
 
+    /// No body, in a response that is about another one. Nor does it say that it has no bytes, since some frameworks
+    /// would make a `Content-Length` of that.
+    pub(super) fn absent() -> Self {
+        Self(Content::Ended)
+    }
+
     /// Leaves the body out, in a response to HEAD.
     pub(super) fn leave_out(&mut self) {
         self.0 = match self.0 {

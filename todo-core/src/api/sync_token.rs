@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
 
+use super::digest::short_digest;
 use crate::{
     TaskId, UserId,
     store::{Revision, SyncPoint},
@@ -35,12 +35,12 @@ pub(super) const MAX_CHARS: usize = (MAX_BYTES * 8).div_ceil(6);
 
 impl SyncToken {
     pub(super) fn new(owner: &UserId, point: SyncPoint) -> Self {
-        Self { owner: owner_digest(owner), point }
+        Self { owner: short_digest(owner.as_str()), point }
     }
 
     /// The point, if the token is one of this owner.
     pub(super) fn point_of(self, owner: &UserId) -> Option<SyncPoint> {
-        (self.owner == owner_digest(owner)).then_some(self.point)
+        (self.owner == short_digest(owner.as_str())).then_some(self.point)
     }
 
     pub(super) fn text(self) -> String {
@@ -54,12 +54,6 @@ impl SyncToken {
         }
         URL_SAFE_NO_PAD.encode(bytes)
     }
-}
-
-fn owner_digest(owner: &UserId) -> [u8; 8] {
-    let mut start = [0; 8];
-    start.copy_from_slice(&digest(&SHA256, owner.as_str().as_bytes()).as_ref()[..8]);
-    start
 }
 
 impl FromStr for SyncToken {

@@ -254,6 +254,9 @@ impl TodoApi {
             if head_only {
                 response.body_mut().leave_out();
             }
+            if response.status() == StatusCode::NOT_MODIFIED {
+                *response.body_mut() = ResponseBody::absent();
+            }
             response
         }
         .instrument(span)

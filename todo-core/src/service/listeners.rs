@@ -1,8 +1,8 @@
-//! Who waits for changes of which owner: the streams of events.
+//! The listeners of a service: the open streams of events, by owner.
 //!
-//! A write through the service wakes the listeners of its owner. Changes that others make, other servers or the SQL of a
-//! host, are noticed by one question a second for the revisions of all owners who have listeners. No task asks it: the
-//! first listener whose timer is due does, for all. Decision 29 has the reasons.
+//! A write through the service wakes the listeners of its owner. Changes by other servers and by the SQL of a host are
+//! found by one query a second for the revisions of all owners with listeners. No background task sends the query: the
+//! first listener whose timer is due sends it for all. Decision 29 has the reasons.
 
 use std::{
     collections::HashMap,
@@ -50,10 +50,10 @@ struct State {
     failures: u32,
 }
 
-/// One who waits for the changes of an owner.
+/// A stream that waits for changes of its owner's tasks.
 #[derive(Debug)]
 struct Listener {
-    /// The revision up to which it knows all changes, or -1.
+    /// The revision up to which the stream has read all changes, or -1.
     known: AtomicI64,
     changed: Notify,
 }

@@ -11,6 +11,7 @@ use todo_core::api::Operation;
 use crate::apps::{task_id, token};
 
 mod bodies;
+mod conditions;
 mod connections;
 mod headers;
 mod planning;
@@ -73,6 +74,8 @@ pub struct Expected {
     pub status: u16,
     /// Whether it responds to HEAD, so that it has no body.
     pub to_head: bool,
+    /// Whether it responds to PUT, which creates what the target names, so that there is no other location.
+    pub to_put: bool,
     /// Whether its body is a stream without an end, of which the first piece is read.
     pub is_stream: bool,
 }
@@ -86,7 +89,12 @@ impl Case {
     fn pipelined(name: impl Into<String>, requests: impl IntoIterator<Item = (Vec<u8>, u16)>) -> Self {
         let (mut bytes, mut expected) = (Vec::new(), Vec::new());
         for (request, status) in requests {
-            expected.push(Expected { status, to_head: request.starts_with(b"HEAD "), is_stream: false });
+            expected.push(Expected {
+                status,
+                to_head: request.starts_with(b"HEAD "),
+                to_put: request.starts_with(b"PUT "),
+                is_stream: false,
+            });
             bytes.extend(request);
         }
         Self {
@@ -107,7 +115,7 @@ impl Case {
 
     /// Adds an interim response with this status, after which more bytes are sent.
     fn after_response(mut self, status: u16, more: impl Into<Vec<u8>>) -> Self {
-        self.expected.insert(0, Expected { status, to_head: false, is_stream: false });
+        self.expected.insert(0, Expected { status, to_head: false, to_put: false, is_stream: false });
         self.after_interim_response(more)
     }
 
@@ -159,6 +167,7 @@ pub fn all() -> Vec<Case> {
     headers::add(&mut plan);
     bodies::add(&mut plan);
     planning::add(&mut plan);
+    conditions::add(&mut plan);
     connections::add(&mut plan);
     routes::add_last(&mut plan);
     plan.cases

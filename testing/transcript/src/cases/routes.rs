@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use todo_core::api::{DOCS, Operation, PROBES, RESOURCES, Resource};
 
 use super::{Case, Plan, Request, Route, planning::PLANNERS};
-use crate::apps::{COOKIE, FAULTY_STORES, expired_token, foreign_token, token, token_without_scope};
+use crate::apps::{COOKIE, FAULTY_STORES, STRICT, expired_token, foreign_token, token, token_without_scope};
 
 /// The body that moves the tasks of a guest.
 static TRANSFER: LazyLock<String> = LazyLock::new(|| format!(r#"{{"from_token":"{}"}}"#, token("guest")));
@@ -15,6 +15,9 @@ pub(super) const UNKNOWN_ID: &str = "019aa3f0-5c00-7000-8000-000000000000";
 
 /// A token for the changes of the user `ann`, of a time before all cases.
 const TOKEN_OF_ANN: &str = "AUmRXg19S0AuAAAAAAAAAQIAAAAAAAAAAwAAAAAAAAAAAAAAAAAAAAc";
+
+/// The id of a task that a client creates.
+const NEW_ID: &str = "019aa3f0-5c00-7000-8000-0000000000ff";
 
 pub(super) fn add(plan: &mut Plan) {
     let of_bob = plan.create("bob", "a task of another user");
@@ -177,6 +180,7 @@ impl Endpoint {
     fn add(self, plan: &mut Plan, of_bob: &str) {
         let name = format!("{} {}", self.method, self.resource.path);
         let id = if self.has_id() { plan.create("ann", format!("a task for {name}")) } else { UNKNOWN_ID.to_owned() };
+        self.add_conditions(plan, &id);
         self.ask(plan, "valid", self.good("ann", &id), self.success());
         self.add_callers(plan, of_bob);
         self.add_fields(plan);
@@ -210,6 +214,61 @@ impl Endpoint {
         let is_stream = self.operation == Operation::StreamEvents && self.method == "GET" && status == 200;
         let case = Case { route, ..Case::new(name, request, status) };
         plan.add(if is_stream { case.of_a_stream() } else { case });
+    }
+
+    /// Conditions, and what else needs a task of `ann` before it is changed.
+    fn add_conditions(self, plan: &mut Plan, id: &str) {
+        let on_a_task = self.has_id();
+        let is_cached =
+            matches!(self.operation, Operation::ListTasks | Operation::CountTasks | Operation::SummarizeTasks);
+        if is_cached || self.operation == Operation::GetTask {
+            self.ask(plan, "what the client has", self.good("ann", id).header("if-none-match", "*"), 304);
+        }
+        if !on_a_task {
+            if self.operation == Operation::CreateTask {
+                self.add_repeated(plan);
+                self.ask(plan, "as many tasks as allowed", self.good("has-all-tasks", id), 403);
+                plan.ids += 1;
+            }
+            return;
+        }
+        self.ask(plan, "a stale tag", self.good("ann", id).header("if-match", "\"77\""), 412);
+        if !matches!(self.method, "GET" | "HEAD") {
+            let path = concrete(self.resource.path, "ann", id);
+            let strict = Request::new(self.method, format!("{STRICT}{path}")).by("ann");
+            self.ask(plan, "no condition, where one is required", self.with_good_body(strict), 428);
+            let star = Request::new(self.method, format!("{STRICT}{path}")).by("ann").header("if-match", "\"78\"");
+            self.ask(plan, "a condition, where one is required", self.with_good_body(star), 412);
+        }
+        if matches!(self.operation, Operation::ReplaceTask | Operation::PatchTask) {
+            let stale = self.bare("ann", id).by("ann").json(r#"{"title":"x","version":99}"#);
+            self.ask(plan, "a stale version", stale, 409);
+        }
+        if self.operation == Operation::ReplaceTask {
+            let new = |user: &str| self.good(user, NEW_ID).header("if-none-match", "*");
+            self.ask(plan, "as many tasks as allowed", new("has-all-tasks"), 403);
+            self.ask(plan, "a new task", new("ann"), 201);
+            // The client has made the id.
+            plan.ids -= 1;
+            self.ask(plan, "a new task that exists", new("ann"), 412);
+            plan.ask(
+                format!("{}: the new task is deleted", self.resource.path),
+                Request::new("DELETE", format!("/api/v1/tasks/{NEW_ID}")).by("ann"),
+                204,
+            );
+        }
+    }
+
+    /// A request with a key, sent again, also after its task was deleted.
+    fn add_repeated(self, plan: &mut Plan) {
+        let request = || self.good("ann", UNKNOWN_ID).header("idempotency-key", self.resource.path.len().to_string());
+        self.ask(plan, "with a key", request(), 201);
+        let task = plan.last_id();
+        self.ask(plan, "with the same key", request(), 201);
+        let deletion = Request::new("DELETE", format!("/api/v1/tasks/{task}")).by("ann");
+        plan.ask(format!("{}: what was created is deleted", self.resource.path), deletion, 204);
+        self.ask(plan, "with the key of a deleted task", request(), 410);
+        plan.ids += 1;
     }
 
     fn add_callers(self, plan: &mut Plan, of_bob: &str) {

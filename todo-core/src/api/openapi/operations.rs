@@ -170,7 +170,7 @@ fn about(operation: Operation) -> (&'static str, &'static str, &'static str) {
             "tasks",
             "Move the tasks of another user to the caller",
             "For a guest who signs up. The caller has a token of the other user, too. The tasks do not change but for \
-             `user_id`. One atomic step, and safe to retry. A task whose ID the caller already has stays with the other \
+             `user_id`, and for `version` where the caller had a task with the same ID before. One atomic step, and safe to retry. A task whose ID the caller already has stays with the other \
              user.",
         ),
         Operation::GetTask => ("tasks", "Read a task", ""),

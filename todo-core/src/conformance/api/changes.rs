@@ -1,5 +1,7 @@
 //! The changes since a token.
 
+use std::time::Duration;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
@@ -90,9 +92,12 @@ pub async fn changes_are_listed_in_pages(app: &dyn App) {
 /// Malformed tokens are invalid. Those of another user, from the future and of an erased user are gone.
 pub async fn tokens_that_cannot_be_continued_are_rejected(app: &dyn App) {
     let (ann, bob) = (client(app, "ann"), client(app, "bob"));
-    ann.create("Of Ann").await;
     bob.create("Of Bob").await;
+    ann.create("Of Ann").await;
     let token = next(&ann.get("/tasks/changes").await.ok(200)).to_owned();
+    // So that the token lies among the revisions of the other user, and only its user is wrong.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    bob.create("Of Bob, later").await;
     let malformed = [String::new(), "x".to_owned(), token.clone() + "=", token[1..].to_owned(), "%C3%A4".to_owned()];
     for text in malformed {
         let reply = ann.get(&format!("/tasks/changes?since={text}")).await;
