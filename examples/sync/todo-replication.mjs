@@ -192,22 +192,24 @@ export function replicateTasks({ collection, url, getToken, onRejected = () => {
     }
   }
 
-  /** Reads all tasks. What the collection has of the server besides was deleted. */
+  /** Reads all tasks. What the collection has besides was deleted; RxDB ignores that for tasks that were not sent yet. */
   async function everything() {
-    const known = await collection.find({ selector: { version: { $gt: 0 } } }).exec();
+    await settled();
+    const known = await collection.find().exec();
     versions.clear();
     const page = await changes(undefined, Infinity);
     if (!page) throw new Error("the token has expired while all tasks were read");
-    const documents = new Map(known.map(({ id }) => [id, tombstone(id)]));
-    for (const document of page.documents) documents.set(document.id, document);
-    return { ...page, documents: [...documents.values()] };
+    // Not what was sent meanwhile.
+    const deleted = known.filter(({ id }) => !versions.has(id)).map(({ id }) => tombstone(id));
+    return { ...page, documents: [...deleted, ...page.documents] };
   }
 
   async function pull(checkpoint, batchSize) {
-    // RxDB keeps changes that were not sent yet, also if all tasks are read again.
-    const { documents, token, more } = (await changes(checkpoint?.token, batchSize)) ?? (await everything());
-    if (!more && !isFollowing && (options.live ?? true)) follow(token);
-    return { documents, checkpoint: { token } };
+    // Without a token the server does not say what was deleted. RxDB keeps none before it has received a document.
+    const hasToken = checkpoint?.token || !(await collection.findOne().exec());
+    const page = (hasToken && (await changes(checkpoint?.token, batchSize))) || (await everything());
+    if (!page.more && !isFollowing && (options.live ?? true)) follow(page.token);
+    return { documents: page.documents, checkpoint: { token: page.token } };
   }
 
   /** Reads the stream of changes after a token until it ends. Then everything is compared again, which opens the next stream. */
