@@ -70,6 +70,7 @@ const totals = {
   "local changes": 0,
   "acknowledged writes": 0,
   "unknown outcomes": 0,
+  unavailable: 0,
   conflicts: 0,
   lost: 0,
   diverged: 0,
@@ -88,7 +89,9 @@ class Server {
       for (const line of lines) {
         line.on("line", (text) => {
           this.log.write(`${text}\n`);
-          if (/ERROR|panicked/.test(text)) errors.push(text);
+          // On a busy machine a request may have to wait for too long; it is sent again.
+          if (/ERROR.* code="(unavailable|timeout)"/.test(text)) totals.unavailable++;
+          else if (/ERROR|panicked/.test(text)) errors.push(text);
           const found = /listening.*?(127\.0\.0\.1:\d+)/.exec(text);
           if (found) resolve(found[1]);
         });
