@@ -121,8 +121,8 @@ const PATIENCE = 30_000;
 export function replicateTasks({ collection, url, getToken, onRejected = () => {}, fetch = globalThis.fetch, ...options }) {
   const stream$ = new Subject();
   const ended = new AbortController();
-  /** The newest version of each task that was received. */
-  const versions = new Map();
+  /** For each page that waits, the versions of tasks that were sent meanwhile. */
+  const waiting = new Set();
   let isFollowing = false;
 
   const replication = replicateRxCollection({
@@ -163,19 +163,27 @@ export function replicateTasks({ collection, url, getToken, onRejected = () => {
     await replication.internalReplicationState?.streamQueue.up;
   }
 
-  /** Remembers the version of a task. Returns whether it is as new as what was received before. */
-  function isCurrent({ id, version }) {
-    if (version < versions.get(id)) return false;
-    if (version) versions.set(id, version);
-    return true;
+  /** Runs something, and returns its result and the versions of the tasks that were sent meanwhile. */
+  async function withSent(run) {
+    const sent = new Map();
+    waiting.add(sent);
+    try {
+      return [await run(), sent];
+    } finally {
+      waiting.delete(sent);
+    }
   }
 
-  /** The changes of a page, without tasks that are older than the result of a change that was sent meanwhile. */
+  function markSent(id, version) {
+    for (const sent of waiting) sent.set(id, version);
+  }
+
+  /** The changes of a page, without tasks that are older than what was sent while the page waited. */
   async function documentsOf(page) {
-    await settled();
+    const [, sent] = await withSent(settled);
     return page.changes
       .map(({ task, deleted }) => (task ? documentOf(task) : tombstone(deleted)))
-      .filter(isCurrent);
+      .filter(({ id, version }) => !(version < sent.get(id)));
   }
 
   /** Reads all changes after a token, or at least `count`. Returns `undefined` if the token has expired. */
@@ -196,12 +204,13 @@ export function replicateTasks({ collection, url, getToken, onRejected = () => {
   async function everything() {
     await settled();
     const known = await collection.find().exec();
-    versions.clear();
-    const page = await changes(undefined, Infinity);
+    const [page, sent] = await withSent(() => changes(undefined, Infinity));
     if (!page) throw new Error("the token has expired while all tasks were read");
-    // Not what was sent meanwhile.
-    const deleted = known.filter(({ id }) => !versions.has(id)).map(({ id }) => tombstone(id));
-    return { ...page, documents: [...deleted, ...page.documents] };
+    const documents = new Map(page.documents.map((document) => [document.id, document]));
+    for (const { id } of known) {
+      if (!documents.has(id) && !sent.has(id)) documents.set(id, tombstone(id));
+    }
+    return { ...page, documents: [...documents.values()] };
   }
 
   async function pull(checkpoint, batchSize) {
@@ -217,6 +226,13 @@ export function replicateTasks({ collection, url, getToken, onRejected = () => {
     isFollowing = true;
     let pause = 3000;
     const connection = new AbortController();
+    // The body of a response that is aborted while nobody reads it does not always fail (Node.js 20).
+    const aborted = new Promise((_, reject) => {
+      connection.signal.addEventListener("abort", () => reject(connection.signal.reason));
+    });
+    aborted.catch(() => {});
+    const stop = () => connection.abort(ended.signal.reason);
+    ended.signal.addEventListener("abort", stop);
     let timer;
     const wait = () => {
       clearTimeout(timer);
@@ -229,7 +245,7 @@ export function replicateTasks({ collection, url, getToken, onRejected = () => {
       if (!response.ok) throw await failure(response);
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       let text = "";
-      for (let piece; !(piece = await reader.read()).done; ) {
+      for (let piece; !(piece = await Promise.race([reader.read(), aborted])).done; ) {
         wait();
         const blocks = (text + piece.value).split("\n\n");
         text = blocks.pop();
@@ -247,10 +263,8 @@ export function replicateTasks({ collection, url, getToken, onRejected = () => {
     }
     clearTimeout(timer);
     connection.abort();
-    await new Promise((resolve) => {
-      const timer = setTimeout(resolve, pause);
-      ended.signal.addEventListener("abort", () => resolve(clearTimeout(timer)), { once: true });
-    });
+    ended.signal.removeEventListener("abort", stop);
+    await new Promise((resolve) => setTimeout(resolve, pause));
     isFollowing = false;
     stream$.next("RESYNC");
   }
@@ -268,7 +282,7 @@ export function replicateTasks({ collection, url, getToken, onRejected = () => {
     const results = await Promise.allSettled(Array.from({ length: PARALLEL }, worker));
     const failed = results.find(({ status }) => status === "rejected");
     if (failed) throw failed.reason;
-    conflicts.forEach(isCurrent);
+    for (const { id, version } of conflicts) markSent(id, version);
     return conflicts;
   }
 
@@ -294,7 +308,7 @@ export function replicateTasks({ collection, url, getToken, onRejected = () => {
         ? await remove(version || 1)
         : await put(version ? { "if-match": `"${version}"` } : { "if-none-match": "*" });
       if (response.status === 204) {
-        versions.set(mine.id, (version || 1) + 1);
+        markSent(mine.id, (version || 1) + 1);
         return undefined;
       }
       if (response.ok) {
@@ -304,7 +318,7 @@ export function replicateTasks({ collection, url, getToken, onRejected = () => {
           await remove(task.version);
           return gone;
         }
-        isCurrent(task);
+        markSent(task.id, task.version);
         // Nothing has changed for the server, which removes white space, for example. So this does not come with the changes.
         const isUnchanged = task.version === version && !conflictHandler.isEqual(task, mine);
         return isUnchanged ? { ...task, [CONTAINS]: mine } : undefined;
