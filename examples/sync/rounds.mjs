@@ -243,9 +243,9 @@ class Client {
       fetch: this.network.fetch,
       retryTime: 100,
       getToken: (rejected) => token(this.user.name, rejected || !this.random.chance(0.05) ? 3600 : -3600),
+      onConflict: () => totals.conflicts++,
       onRejected: (task, problem) => this.user.failures.push(`${this.name}: rejected: ${problem.detail}`),
     });
-    this.replication.conflict$.subscribe(() => totals.conflicts++);
     this.replication.error$.subscribe((error) => {
       if (options.verbose) console.error(this.name, error.parameters?.errors?.[0]?.message ?? error.message);
     });
@@ -326,8 +326,6 @@ class Client {
     }
     network.goOnline();
     network.isBad = false;
-    await sleep(random.between(0, 500));
-    await this.changeNothing();
   }
 
   /** All tasks as canonical JSON by id. */
@@ -423,6 +421,24 @@ function lostTitles(user, tasks) {
   return lost;
 }
 
+/** Waits until all copies of a user are what a server has. Returns the tasks of the server, and what differs at the end. */
+async function converged(user, deadline) {
+  for (;;) {
+    await sleep(50);
+    const tasks = await listed(servers[0], user);
+    const wanted = new Map([...tasks].map(([id, task]) => [id, canonical(task)]));
+    const differences = [];
+    for (const client of user.clients) {
+      const copy = await client.copy();
+      for (const id of new Set([...wanted.keys(), ...copy.keys()])) {
+        if (wanted.get(id) === copy.get(id)) continue;
+        differences.push(`${client.name} of ${user.name}: ${id}\n    copy:   ${copy.get(id)}\n    server: ${wanted.get(id)}`);
+      }
+    }
+    if (differences.length === 0 || Date.now() > deadline) return { tasks, differences };
+  }
+}
+
 const storage = getRxStorageMemory();
 const servers = [];
 process.on("exit", () => servers.forEach(({ child }) => child?.kill("SIGKILL")));
@@ -467,23 +483,12 @@ async function round(seed) {
   const failures = [];
   const begun = Date.now();
   for (const user of users) {
-    let tasks;
-    let differences = [];
-    do {
-      await sleep(50);
-      // The server first, so that a copy which is ahead is seen as such.
-      tasks = await listed(random.of(servers), user);
-      const wanted = new Map([...tasks].map(([id, task]) => [id, canonical(task)]));
-      differences = [];
-      for (const client of user.clients) {
-        const copy = await client.copy();
-        for (const id of new Set([...wanted.keys(), ...copy.keys()])) {
-          if (wanted.get(id) !== copy.get(id)) {
-            differences.push(`${client.name} of ${user.name}: ${id}\n    copy:   ${copy.get(id)}\n    server: ${wanted.get(id)}`);
-          }
-        }
-      }
-    } while (differences.length > 0 && Date.now() - begun < CONVERGENCE);
+    let { tasks, differences } = await converged(user, begun + CONVERGENCE);
+    if (differences.length === 0) {
+      // The server makes no change of these, so no change brings the copies back to what the server has.
+      for (const client of user.clients) await client.changeNothing();
+      ({ tasks, differences } = await converged(user, Date.now() + CONVERGENCE));
+    }
     totals.diverged += differences.length;
     failures.push(...differences);
     if (differences.length > 0) {

@@ -116,9 +116,19 @@ const PATIENCE = 30_000;
  *   there was one: fetch a new one then.
  * - `onRejected(task, problem)` is told of a change that the server will never accept, such as a title that is too long. The change stays
  *   in the collection, and is not sent again before the task is edited.
+ * - `onConflict(resolved, mine, theirs)` is told of a task that was changed here and elsewhere, or deleted here or elsewhere: what it is now
+ *   in the collection, what it was, and what it is on the server.
  * - All other options are those of `replicateRxCollection`.
  */
-export function replicateTasks({ collection, url, getToken, onRejected = () => {}, fetch = globalThis.fetch, ...options }) {
+export function replicateTasks({
+  collection,
+  url,
+  getToken,
+  onRejected = () => {},
+  onConflict = () => {},
+  fetch = globalThis.fetch,
+  ...options
+}) {
   const stream$ = new Subject();
   const ended = new AbortController();
   /** For each page that waits, the versions of tasks that were sent meanwhile. */
@@ -131,6 +141,10 @@ export function replicateTasks({ collection, url, getToken, onRejected = () => {
     collection,
     pull: { batchSize: 100, ...options.pull, handler: pull, stream$ },
     push: { batchSize: 100, ...options.push, handler: push },
+  });
+  // RxDB also calls it a conflict if it only learns what the server has made of a change.
+  replication.conflict$.subscribe(({ input: { newDocumentState, realMasterState }, output }) => {
+    if (!(CONTAINS in realMasterState)) onConflict(output, newDocumentState, realMasterState);
   });
   replication.canceled$.subscribe((isCanceled) => isCanceled && ended.abort());
   return replication;
