@@ -16,7 +16,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE, 
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
-    changes::{self, ChangesPage, NOT_A_TOKEN},
+    changes::{self, ChangesPage},
     error::{ApiError, SERVER},
     field_errors::FieldErrors,
     input::Query,
@@ -24,7 +24,7 @@ use super::{
     response::empty,
     response_body::ResponseBody,
     running::Running,
-    sync_token::SyncToken,
+    sync_token::{NotAToken, SyncToken},
 };
 use crate::{
     Limit, UserId,
@@ -115,7 +115,7 @@ fn last_event(head: &Parts, errors: &mut FieldErrors) -> Option<SyncToken> {
         return None;
     }
     if token.is_none() {
-        errors.add(LAST_EVENT_ID, NOT_A_TOKEN);
+        errors.add(LAST_EVENT_ID, NotAToken.to_string());
     }
     token
 }
