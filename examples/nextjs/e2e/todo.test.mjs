@@ -366,7 +366,7 @@ scenario('many tasks at once', {}, async (stack) => {
   await button('Select all 20 shown').click();
   await choose('Task 20');
   await ada.told(/^19 tasks are deleted\./, () => button('Delete').click());
-  assert.deepEqual(await ada.titles(), ['Task 20']);
+  assert.deepEqual(await ada.titles(), Array.from({ length: 11 }, (_, at) => `Task ${20 + at}`));
   await ada.counts({ 'All tasks': 13, Today: 0, Overdue: 0, Chores: 11, Else: 1, 'No list': 1 });
   await ada.told(/^19 tasks are back\.$/, () => ada.page.getByRole('button', { name: 'Undo the deletion of 19 tasks' }).click());
   assert.equal(Object.keys(await ada.stored()).length, 32);
