@@ -47,9 +47,13 @@ openapi:
 schemathesis *args:
     scripts/schemathesis {{args}}
 
-# Kill and cut off servers and databases under load; 50 minutes, or two with --short
+# Kill and cut off servers and databases under load; 60 minutes, or two with --short
 drill *args:
     scripts/drill {{args}}
+
+# Clients with RxDB change the same tasks, offline and through failures, until all copies are equal
+sync *args:
+    scripts/check-sync {{args}}
 
 # Back up, destroy and restore databases under load, as docs/backup.md says
 backup *args:

@@ -47,11 +47,12 @@ pub(crate) enum Drill {
     BackupPostgres,
     BackupRowSecurity,
     Soak,
+    Sync,
     Schemathesis,
 }
 
 impl Drill {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::KillServer,
         Self::KillPostgres,
         Self::RestartPostgres,
@@ -69,6 +70,7 @@ impl Drill {
         Self::BackupPostgres,
         Self::BackupRowSecurity,
         Self::Soak,
+        Self::Sync,
         Self::Schemathesis,
     ];
     /// The selection of `--short`.
@@ -94,6 +96,7 @@ impl Drill {
             Self::BackupPostgres => "backup-postgres",
             Self::BackupRowSecurity => "backup-row-security",
             Self::Soak => "soak",
+            Self::Sync => "sync",
             Self::Schemathesis => "schemathesis",
         }
     }
@@ -127,6 +130,9 @@ impl Drill {
             }
             Self::BackupRowSecurity => "backup-postgres with row-level security",
             Self::Soak => "no fault, for half an hour",
+            Self::Sync => {
+                "scripts/check-sync: RxDB clients change the same tasks, offline and on two servers that get SIGKILL"
+            }
             Self::Schemathesis => {
                 "scripts/schemathesis: axum, poem and warp on PostgreSQL, against the OpenAPI document"
             }
@@ -188,6 +194,7 @@ impl Drill {
             Self::BackupPostgres => backup::postgres(self, options, false).await,
             Self::BackupRowSecurity => backup::postgres(self, options, true).await,
             Self::Soak => soak(options).await,
+            Self::Sync => sync(options).await,
             Self::Schemathesis => schemathesis(options).await,
         }
     }
@@ -458,14 +465,50 @@ async fn soak(options: &Options) -> Result<Row, Failure> {
     Ok(row)
 }
 
+/// Clients that keep copies of the tasks.
+async fn sync(options: &Options) -> Result<Row, Failure> {
+    let rounds = options.rounds.to_string();
+    let mut arguments = vec!["--rounds", &rounds];
+    if options.sabotage {
+        arguments.push("--sabotage");
+    }
+    let (mut row, text) = script(Drill::Sync, "scripts/check-sync", &arguments, options).await?;
+    let count = |name: &str| {
+        let counts = text.lines().rev().find(|line| line.starts_with("rounds: "))?;
+        let (_, count) = counts.split("; ").filter_map(|count| count.split_once(": ")).find(|(of, _)| *of == name)?;
+        count.parse::<u64>().ok()
+    };
+    match (count("rounds"), count("acknowledged writes"), count("lost"), count("diverged"), count("foreign")) {
+        (Some(run), Some(acknowledged), Some(lost), Some(diverged), Some(foreign)) => {
+            row.tally.acknowledged = acknowledged;
+            row.tally.lost = lost;
+            row.tally.wrong = diverged + foreign;
+            if run != u64::from(options.rounds) {
+                row.failures.push(format!("{run} rounds were run"));
+            }
+        }
+        _ => row.failures.push("it has printed no result".to_owned()),
+    }
+    row.notes.extend(text.lines().rev().take(3).map(str::to_owned));
+    Ok(row)
+}
+
 /// No fault, but a part of what a release must pass.
 async fn schemathesis(options: &Options) -> Result<Row, Failure> {
+    let (mut row, text) = script(Drill::Schemathesis, "scripts/schemathesis", &["all", "postgres"], options).await?;
+    row.notes
+        .extend(text.lines().filter(|line| line.starts_with("scripts/") && line.contains(": good")).map(str::to_owned));
+    Ok(row)
+}
+
+/// Runs a script with a PostgreSQL cluster. Returns what it has written, too.
+async fn script(drill: Drill, program: &str, arguments: &[&str], options: &Options) -> Result<(Row, String), Failure> {
     let postgres = postgres().await?;
-    let log = options.out.join("schemathesis.log");
+    let log = options.out.join(format!("{}.log", drill.name()));
     let written = File::create(&log)?;
-    let mut command = Command::new("scripts/schemathesis");
+    let mut command = Command::new(program);
     command
-        .args(["all", "postgres"])
+        .args(arguments)
         .env("TODO_SERVER", &options.server)
         .env("TEST_DATABASE_URL", postgres.url())
         .stdin(Stdio::null())
@@ -473,13 +516,11 @@ async fn schemathesis(options: &Options) -> Result<Row, Failure> {
         .stderr(written);
     let status = block_in_place(|| command.status())?;
     let text = std::fs::read_to_string(&log)?;
-    let mut row = Row { name: Drill::Schemathesis.name(), ..Row::default() };
-    row.notes
-        .extend(text.lines().filter(|line| line.starts_with("scripts/") && line.contains(": good")).map(str::to_owned));
+    let mut row = Row { name: drill.name(), ..Row::default() };
     if !status.success() {
         row.failures.push(format!("it exited with {status}: see {}", log.display()));
     }
-    Ok(row)
+    Ok((row, text))
 }
 
 /// The slope of the best-fitting line.

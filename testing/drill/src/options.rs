@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// The length of the soak
     #[arg(long, default_value_t = 30.0, value_name = "MINUTES")]
     pub(crate) soak: f64,
+    /// In sync: how many rounds
+    #[arg(long, default_value_t = 100)]
+    pub(crate) rounds: u32,
     /// The framework of the server: axum, warp or poem
     #[arg(long, default_value = "axum")]
     pub(crate) framework: String,
