@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 const ACTION_WITHIN_MS = 40_000;
 
 export class Visitor {
-  /** What the page sent to the API: `{ method, path, status, token }`. */
+  /** What the page sent to the API: `{ method, path, search, status, token, after }`. `after` is the `Last-Event-ID`. */
   calls = [];
 
   static async open(stack, context, name) {
@@ -23,7 +23,9 @@ export class Visitor {
       if (!response.url().startsWith(this.stack.apiUrl)) return;
       const request = response.request();
       const token = (request.headers().authorization ?? '').replace('Bearer ', '');
-      this.calls.push({ method: request.method(), path: new URL(response.url()).pathname, status: response.status(), token });
+      const { pathname: path, search } = new URL(response.url());
+      const after = request.headers()['last-event-id'];
+      this.calls.push({ method: request.method(), path, search, status: response.status(), token, after });
     });
     page.on('pageerror', (error) => this.errors.push(error));
   }
@@ -57,7 +59,7 @@ export class Visitor {
 
   /** The list, or the word that it is empty, is there. */
   async loaded() {
-    await this.page.locator('.tasks:not([aria-busy=true]), .message').first().waitFor();
+    await this.page.locator('.tasks, .message').first().waitFor();
   }
 
   row(title) {
@@ -109,7 +111,7 @@ export class Visitor {
 
   /** Ticks or unticks, and waits for the API's answer to it. */
   async toggle(title) {
-    await this.told(/is (done|open again)\.$/, () => this.checkbox(title).click());
+    await this.told(/is (done|open again)\.( It is not sent yet\.)?$/, () => this.checkbox(title).click());
   }
 
   /** Deletes: the API is told six seconds later, or when the page is left. */
@@ -135,30 +137,41 @@ export class Visitor {
   }
 
   async show(filter) {
-    await this.#reloaded(() => this.page.getByRole('radio', { name: filter }).check());
+    await this.#shown(() => this.page.getByRole('radio', { name: filter }).check());
   }
 
   /** Opens a place of the sidebar, such as "Today" or a list. */
   async open(place) {
-    await this.#reloaded(() => this.page.getByRole('navigation').getByRole('link', { name: place }).click());
+    await this.#shown(() => this.page.getByRole('navigation').getByRole('link', { name: place }).click());
     await this.page.getByRole('heading', { level: 2, name: place, exact: true }).waitFor();
   }
 
   async sort(order) {
-    await this.#reloaded(() => this.page.getByLabel('Sort').selectOption(order));
+    await this.#shown(() => this.page.getByLabel('Sort').selectOption(order));
   }
 
   async search(text) {
-    await this.#reloaded(() => this.page.getByLabel('Search tasks').fill(text));
+    await this.page.getByLabel('Search tasks').fill(text);
+    await this.#shown(() => this.page.waitForURL((url) => (url.searchParams.get('q') ?? '') === text));
   }
 
-  /** Runs `action`, which asks the API for another list, and waits for it. */
-  async #reloaded(action) {
-    const isList = (response) => response.request().method() === 'GET' && new URL(response.url()).pathname.endsWith('/tasks');
-    const answer = this.page.waitForResponse(isList);
+  /** Runs `action`, which makes the page show another list, and waits for it. */
+  async #shown(action) {
     await action();
-    await answer;
+    await this.page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
     await this.loaded();
+  }
+
+  /** The rows are these, at the latest after a second and a half. */
+  async sees(titles, message) {
+    const deadline = Date.now() + 1_500;
+    while (JSON.stringify(await this.titles()) !== JSON.stringify(titles) && Date.now() < deadline) await this.page.waitForTimeout(20);
+    assert.deepEqual(await this.titles(), titles, message);
+  }
+
+  /** Everything is sent. */
+  async sent() {
+    await this.page.locator('.unsent, .notice-unsent').first().waitFor({ state: 'detached' });
   }
 
   /** The count beside a place of the sidebar, once it is what is expected. */

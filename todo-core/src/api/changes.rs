@@ -11,9 +11,6 @@ use crate::{
     store::{Changes, SyncPoint},
 };
 
-/// What is wrong with a text that is not a token.
-pub(super) const NOT_A_TOKEN: &str = "must be a token from an earlier response";
-
 impl Call<'_> {
     pub(super) async fn changes(mut self) -> Result<Response<Bytes>, ApiError> {
         let mut errors = FieldErrors::default();

@@ -16,15 +16,15 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE, 
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
-    changes::{self, ChangesPage, NOT_A_TOKEN},
+    changes::{self, ChangesPage},
     error::{ApiError, SERVER},
     field_errors::FieldErrors,
     input::Query,
     log::report,
     response::empty,
     response_body::ResponseBody,
-    sync_token::SyncToken,
-    todo_api::TodoApi,
+    running::Running,
+    sync_token::{NotAToken, SyncToken},
 };
 use crate::{
     Limit, UserId,
@@ -57,27 +57,31 @@ const RETRY: u32 = 3000;
 const RETRY_AFTER_STOP: Duration = Duration::from_secs(4);
 
 /// Makes the response: the stream from the token of the request on, or from nothing.
-pub(super) async fn open(api: &TodoApi, head: &Parts, identity: Identity) -> Result<Response<ResponseBody>, ApiError> {
+pub(super) async fn open(
+    running: &Running,
+    head: &Parts,
+    identity: Identity,
+) -> Result<Response<ResponseBody>, ApiError> {
     let mut errors = FieldErrors::default();
     let mut query = Query::parse(head.uri.query());
     let since = query.since(&mut errors);
     query.reject_rest(&mut errors);
     let last = last_event(head, &mut errors);
     errors.check()?;
-    if api.is_stopping() {
+    if running.is_stopping() {
         return Err(ApiError::NotReady { failed: vec![SERVER] });
     }
-    let tasks = api.service().for_user(identity.user_id.clone());
+    let tasks = running.service.for_user(identity.user_id.clone());
     // A browser that connects again repeats the query, and says in the header how far it has come.
     let since = last.or(since).map(|token| changes::point_of(token, &tasks)).transpose()?;
     // Before the first read, so that no change is missed.
-    let listening = api.service().listeners().listen(&identity.user_id, MAX_STREAMS);
+    let listening = running.service.listeners().listen(&identity.user_id, MAX_STREAMS);
     let listening = listening.map_err(|_| ApiError::TooManyStreams { max: MAX_STREAMS })?;
     let first = changes::page(&tasks, since, Limit::default()).await?;
 
     let now = Instant::now();
     let mut stream = EventStream {
-        api: api.clone(),
+        running: running.clone(),
         head: head.clone(),
         user_id: identity.user_id.clone(),
         listening,
@@ -111,7 +115,7 @@ fn last_event(head: &Parts, errors: &mut FieldErrors) -> Option<SyncToken> {
         return None;
     }
     if token.is_none() {
-        errors.add(LAST_EVENT_ID, NOT_A_TOKEN);
+        errors.add(LAST_EVENT_ID, NotAToken.to_string());
     }
     token
 }
@@ -134,7 +138,7 @@ enum Done {
 }
 
 struct EventStream {
-    api: TodoApi,
+    running: Running,
     /// The head of the request, with which the authenticator is asked again.
     head: Parts,
     user_id: UserId,
@@ -172,7 +176,7 @@ impl EventStream {
             if self.has_ended {
                 return None;
             }
-            if self.api.is_stopping() {
+            if self.running.is_stopping() {
                 // At different moments, so that not all clients come at once.
                 let retry = Jitter::shared().spread(RETRY_AFTER_STOP).as_millis();
                 self.has_ended = true;
@@ -208,12 +212,12 @@ impl EventStream {
     }
 
     fn next_work(&mut self, now: Instant) -> Option<Work<Done>> {
-        let api = self.api.clone();
+        let running = self.running.clone();
         if now >= self.check_at {
             let head = self.head.clone();
             return Some(Box::pin(async move {
-                let admitted = timeout(api.timeout(), api.authenticate(&head)).await;
-                Done::Checked(admitted.ok())
+                let admitted = timeout(running.timeout, running.admit(&head)).await;
+                Done::Checked(admitted.ok().map(|admitted| admitted.map(|(identity, _)| identity)))
             }));
         }
         if self.may_read() && now >= self.read_at {
@@ -221,14 +225,14 @@ impl EventStream {
             self.read_at = now + READ_INTERVAL;
             let (owner, since) = (self.user_id.clone(), self.since);
             return Some(Box::pin(async move {
-                let tasks = api.service().for_user(owner);
-                let read = timeout(api.timeout(), changes::page(&tasks, since, Limit::default())).await;
-                Done::Read(read.unwrap_or_else(|_| Err(ApiError::Timeout { limit: api.timeout() })))
+                let tasks = running.service.for_user(owner);
+                let read = timeout(running.timeout, changes::page(&tasks, since, Limit::default())).await;
+                Done::Read(read.unwrap_or_else(|_| Err(ApiError::Timeout { limit: running.timeout })))
             }));
         }
         let turn = self.listening.listeners().begin_poll()?;
         Some(Box::pin(async move {
-            api.service().poll(turn).await;
+            running.service.poll(turn).await;
             Done::Polled
         }))
     }
@@ -323,7 +327,7 @@ impl EventStream {
     /// Asks whether the caller is accepted when the credential expires.
     fn check_by(&mut self, identity: &Identity) {
         let left =
-            identity.expires_at.map(|end| end.unix_micros().saturating_sub(self.api.service().now().unix_micros()));
+            identity.expires_at.map(|end| end.unix_micros().saturating_sub(self.running.service.now().unix_micros()));
         if let Some(left) = left {
             // One that is accepted although it has expired will not be for long.
             let left = u64::try_from(left).map_or(EXPIRED_INTERVAL, Duration::from_micros).max(SHORT_INTERVAL);

@@ -5,7 +5,12 @@ use std::{borrow::Cow, str::FromStr};
 
 use http::HeaderMap;
 
-use super::{changes::NOT_A_TOKEN, error::ApiError, field_errors::FieldErrors, json_body, sync_token::SyncToken};
+use super::{
+    error::ApiError,
+    field_errors::FieldErrors,
+    json_body,
+    sync_token::{NotAToken, SyncToken},
+};
 use crate::{
     Description, Due, DueFilter, IdempotencyKey, InvalidValue, Limit, ListName, Metadata, MetadataPatch, NewTask,
     Patch, Place, Position, Priority, Tag, Tags, Task, TaskFilter, TaskId, TaskPatch, TaskQuery, TaskReplacement,
@@ -169,7 +174,7 @@ impl<'a> Query<'a> {
 
     /// Reads the token after which changes are asked for.
     pub(super) fn since(&mut self, errors: &mut FieldErrors) -> Option<SyncToken> {
-        self.take("since", errors, |text| text.parse().map_err(|_| NOT_A_TOKEN.to_owned()))
+        self.take("since", errors, |text| text.parse().map_err(|error: NotAToken| error.to_string()))
     }
 
     pub(super) fn limit(&mut self, errors: &mut FieldErrors) -> Limit {

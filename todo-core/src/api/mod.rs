@@ -63,6 +63,7 @@ mod response;
 mod response_body;
 mod results;
 mod routes;
+mod running;
 mod session;
 mod sync_token;
 mod todo_api;

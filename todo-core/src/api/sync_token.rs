@@ -23,7 +23,8 @@ pub(super) struct SyncToken {
 }
 
 /// The text is not a token of this API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be a token from an earlier response")]
 pub(super) struct NotAToken;
 
 const VERSION: u8 = 1;

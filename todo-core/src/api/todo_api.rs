@@ -1,17 +1,7 @@
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, AUTHORIZATION, COOKIE},
-    request::Parts,
-};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::ALLOW, request::Parts};
 use http_body::Body;
 use tracing::Instrument as _;
 
@@ -22,7 +12,7 @@ use super::{
     error::{ApiError, SERVER},
     events,
     input::Query,
-    log::{method_name, report, report_other_user, report_rejection},
+    log::{method_name, report, report_other_user},
     operations::Call,
     problem::problem_for,
     reads::{CacheStatus, ReadCache},
@@ -30,10 +20,11 @@ use super::{
     response::{empty, ok},
     response_body::ResponseBody,
     routes::{Operation, Parameters, Resource},
+    running::Running,
 };
 use crate::{
     TodoService,
-    auth::{AuthError, Authenticator, Credentials, Gate, Gates, Identity, Quota, Refusal, RejectionLog},
+    auth::{AuthError, Authenticator, Credentials, Gate, Identity, Quota, RejectionLog},
 };
 
 /// The todo API over HTTP: a [`TodoService`] with authentication, limits and error responses.
@@ -42,14 +33,9 @@ use crate::{
 /// tokio runtime whose timer is enabled.
 #[derive(Clone, Debug)]
 pub struct TodoApi {
-    service: TodoService,
-    authenticator: Arc<dyn Authenticator>,
+    running: Running,
     credentials: Arc<Credentials>,
-    gates: Gates,
-    rejections: RejectionLog,
     body_limit: usize,
-    timeout: Duration,
-    is_stopping: Arc<AtomicBool>,
     cache: Option<Arc<ReadCache>>,
     requires_preconditions: bool,
     #[cfg(feature = "openapi")]
@@ -61,16 +47,11 @@ impl TodoApi {
     pub fn new(service: TodoService, authenticator: impl Authenticator + 'static) -> Self {
         let credentials = Arc::new(authenticator.credentials());
         Self {
-            service,
-            authenticator: Arc::new(authenticator),
+            running: Running::new(service, Arc::new(authenticator)),
             #[cfg(feature = "openapi")]
             docs: Arc::new(Docs::new("/api/v1", credentials.clone())),
             credentials,
-            gates: Gates::default(),
-            rejections: RejectionLog::shared(),
             body_limit: 64 * 1024,
-            timeout: Duration::from_secs(10),
-            is_stopping: Arc::default(),
             cache: ReadCache::new(ReadCache::DEFAULT),
             requires_preconditions: false,
         }
@@ -81,7 +62,7 @@ impl TodoApi {
     /// Several gates are called in the order in which they were added. The first that rejects a request ends it.
     #[must_use]
     pub fn with_gate(mut self, gate: impl Gate + 'static) -> Self {
-        self.gates = self.gates.with(gate);
+        self.running.gates = self.running.gates.with(gate);
         self
     }
 
@@ -89,7 +70,7 @@ impl TodoApi {
     /// another user, and the reasons of the host's own authenticator ([`Refusal::Other`](crate::auth::Refusal::Other)).
     #[must_use]
     pub fn with_rejection_log(mut self, log: RejectionLog) -> Self {
-        self.rejections = log;
+        self.running.rejections = log;
         self
     }
 
@@ -107,7 +88,7 @@ impl TodoApi {
     /// with 503 `timeout`.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.running.timeout = timeout;
         self
     }
 
@@ -152,29 +133,19 @@ impl TodoApi {
     /// A host calls it when it is about to stop, so that proxies send no further requests to it, and stops some seconds
     /// later. Clones share this.
     pub fn begin_stop(&self) {
-        self.is_stopping.store(true, Relaxed);
-        self.service.listeners().wake_all();
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Relaxed)
-    }
-
-    /// The time limit of a request.
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
+        self.running.begin_stop();
     }
 
     /// Returns the number of open streams of events, of all APIs over the same service.
     #[must_use]
     pub fn open_streams(&self) -> usize {
-        self.service.listeners().open()
+        self.running.service.listeners().open()
     }
 
     /// Returns the service behind the API.
     #[must_use]
     pub fn service(&self) -> &TodoService {
-        &self.service
+        &self.running.service
     }
 
     /// Authenticates the caller of a request, for a host's own handlers.
@@ -186,7 +157,7 @@ impl TodoApi {
     ///
     /// The error of the authenticator or of a gate. [`problem`](Self::problem) makes the API's response of it.
     pub async fn authenticate(&self, head: &Parts) -> Result<Identity, AuthError> {
-        Ok(self.admit(head).await?.0)
+        Ok(self.running.admit(head).await?.0)
     }
 
     /// Makes the response to a failed request, as [`problem`](super::problem) does, with the texts and the challenge of
@@ -194,30 +165,6 @@ impl TodoApi {
     #[must_use]
     pub fn problem(&self, error: impl Into<ApiError>) -> Response<Bytes> {
         problem_for(error.into(), &self.credentials)
-    }
-
-    /// Returns the caller, and the caller's quota if a gate has one.
-    async fn admit(&self, head: &Parts) -> Result<(Identity, Option<Quota>), AuthError> {
-        // Called on the trait objects: a call on the `Arc`s would allocate one more future.
-        let identity = (*self.authenticator).authenticate(head).await;
-        let identity = identity.inspect_err(|error| report_rejection(&self.rejections, error))?;
-        let quota = self.gates.check(&identity).await?;
-        Ok((identity, quota))
-    }
-
-    /// Returns the user of a token in the body of a request, as if it were the token of the request.
-    async fn admit_token(&self, head: &Parts, token: &str) -> Result<Identity, AuthError> {
-        let mut head = head.clone();
-        let bearer = HeaderValue::try_from(format!("Bearer {token}"));
-        let mut bearer = bearer.map_err(|_| AuthError::Invalid(Refusal::Malformed))?;
-        bearer.set_sensitive(true);
-        head.headers.remove(COOKIE);
-        head.headers.insert(AUTHORIZATION, bearer);
-        let admitted = self.admit(&head).await;
-        if let Err(error) = &admitted {
-            tracing::debug!(target: "todo_core::auth", reason = error.reason(), "the token in the body was rejected");
-        }
-        Ok(admitted?.0)
     }
 
     /// Responds to a request that the framework has matched to a resource.
@@ -288,12 +235,15 @@ impl TodoApi {
         let Some(operation) = resource.operation(&head.method) else {
             return Err(ApiError::MethodNotAllowed { allow: resource.allow, method: head.method });
         };
-        match tokio::time::timeout(self.timeout, self.perform(resource, operation, &head, parameters, body, progress))
-            .await
+        match tokio::time::timeout(
+            self.running.timeout,
+            self.perform(resource, operation, &head, parameters, body, progress),
+        )
+        .await
         {
             Ok(result) => result,
-            Err(_) if progress.reads_body => Err(ApiError::SlowBody { limit: self.timeout }),
-            Err(_) => Err(ApiError::Timeout { limit: self.timeout }),
+            Err(_) if progress.reads_body => Err(ApiError::SlowBody { limit: self.running.timeout }),
+            Err(_) => Err(ApiError::Timeout { limit: self.running.timeout }),
         }
     }
 
@@ -315,11 +265,11 @@ impl TodoApi {
         match operation {
             Operation::Health => return Ok(ok(&ready::Status::OK).map(ResponseBody::from)),
             Operation::Ready => {
-                if self.is_stopping() {
+                if self.running.is_stopping() {
                     return Err(ApiError::NotReady { failed: vec![SERVER] });
                 }
-                ready::check(&self.service, &*self.authenticator, self.timeout).await?;
-                let readiness = ready::Readiness::ready(self.service.writes_are_failing());
+                ready::check(&self.running.service, &*self.running.authenticator, self.running.timeout).await?;
+                let readiness = ready::Readiness::ready(self.running.service.writes_are_failing());
                 return Ok(ok(&readiness).map(ResponseBody::from));
             }
             #[cfg(feature = "openapi")]
@@ -329,14 +279,14 @@ impl TodoApi {
             _ => {}
         }
         let identity;
-        (identity, progress.quota) = self.admit(head).await?;
+        (identity, progress.quota) = self.running.admit(head).await?;
         if !parameters.user.is(&identity.user_id) {
-            report_other_user(&self.rejections);
+            report_other_user(&self.running.rejections);
             return Err(ApiError::Forbidden);
         }
         if operation == Operation::StreamEvents {
             // On the heap, so that other requests need no memory for it.
-            return Box::pin(events::open(self, head, identity)).await;
+            return Box::pin(events::open(&self.running, head, identity)).await;
         }
         let body = match operation {
             Operation::CreateTask
@@ -356,7 +306,7 @@ impl TodoApi {
             _ => Vec::new(),
         };
         let mut call = Call {
-            tasks: self.service.for_user(identity.user_id.clone()),
+            tasks: self.running.service.for_user(identity.user_id.clone()),
             id: parameters.id.as_deref(),
             query: Query::parse(head.uri.query()),
             headers: &head.headers,
@@ -374,7 +324,7 @@ impl TodoApi {
             Operation::MoveTask => call.move_to(&body).await,
             Operation::TransferTasks => {
                 let token = call.token_in(&body)?;
-                call.transfer(&self.service, self.admit_token(head, &token).await).await
+                call.transfer(&self.running.service, self.running.admit_token(head, &token).await).await
             }
             Operation::GetTask => call.get().await,
             Operation::ReplaceTask => call.replace(&body).await,

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     Limit, Page, Position, Summary, Task, TaskFilter, TaskId, TaskQuery, UserId,
     clock::Timestamp,
-    conformance::store::{PlainCalls as _, cases},
+    conformance::store::{Case, PlainCalls as _, cases},
 };
 
 /// The statements that name no owner, since they return no row of a task. Those of operators are among them, which no
@@ -106,17 +106,28 @@ fn weakened(dialect: Dialect, scope: Scope) -> Vec<Weakened> {
     weakened
 }
 
-/// The first case of the suite that fails. Each case gets a new and empty store.
-async fn first_failing<S: TaskStore + 'static>(new_store: impl AsyncFn() -> S) -> Option<&'static str> {
-    for (name, case) in cases() {
-        let run = tokio::spawn(case(Arc::new(new_store().await)));
-        // A case may wait for something that a weakened statement never does.
-        let passed = tokio::time::timeout(Duration::from_secs(30), run).await.is_ok_and(|ended| ended.is_ok());
-        if !passed {
-            return Some(name);
-        }
+/// The cases of the suite. Those that have noticed something come first: they will often notice the next.
+struct Suite(Vec<(&'static str, Case)>);
+
+impl Suite {
+    fn new() -> Self {
+        Self(cases())
     }
-    None
+
+    /// The first case that fails. Each case gets a new and empty store.
+    async fn first_failing<S: TaskStore + 'static>(&mut self, new_store: impl AsyncFn() -> S) -> Option<&'static str> {
+        for place in 0..self.0.len() {
+            let (name, case) = self.0[place];
+            let run = tokio::spawn(case(Arc::new(new_store().await)));
+            // A case may wait for something that a weakened statement never does.
+            let passed = tokio::time::timeout(Duration::from_secs(30), run).await.is_ok_and(|ended| ended.is_ok());
+            if !passed {
+                self.0[..=place].rotate_right(1);
+                return Some(name);
+            }
+        }
+        None
+    }
 }
 
 /// What was tried: printed, and counted.
@@ -158,10 +169,11 @@ async fn the_suite_notices_each_sqlite_statement_without_its_owner() {
             None => store,
         }
     };
-    assert_eq!(first_failing(async || new_store(None).await).await, None, "without any change");
+    let mut suite = Suite::new();
+    assert_eq!(suite.first_failing(async || new_store(None).await).await, None, "without any change");
     let mut table = Table::default();
     for (statement, render) in weakened(Dialect::Sqlite, Scope::Call) {
-        let failing = first_failing(async || new_store(Some(render(&Names::default()))).await).await;
+        let failing = suite.first_failing(async || new_store(Some(render(&Names::default()))).await).await;
         table.add("SQLite", statement, failing);
     }
     table.finish(17);
@@ -252,9 +264,10 @@ async fn the_suite_notices_each_postgres_statement_without_its_owner() {
             None => store,
         }
     };
-    assert_eq!(first_failing(async || new_store(None).await).await, None, "without any change");
+    let (mut suite, mut suite_in_batches) = (Suite::new(), Suite::new());
+    assert_eq!(suite.first_failing(async || new_store(None).await).await, None, "without any change");
     let in_batches = async || InBatches { store: new_store(None).await };
-    assert_eq!(first_failing(in_batches).await, None, "in batches, without any change");
+    assert_eq!(suite_in_batches.first_failing(in_batches).await, None, "in batches, without any change");
     let waits = async |render: Option<&(dyn Fn(&Names) -> Statements + Send + Sync)>| {
         let store = match render {
             Some(render) => new_store(Some(render)).await,
@@ -275,9 +288,9 @@ async fn the_suite_notices_each_postgres_statement_without_its_owner() {
             let failing = if waits(Some(&*render)).await {
                 Some("waiting for others")
             } else if scope == Scope::Call {
-                first_failing(async || new_store(Some(&*render)).await).await
+                suite.first_failing(async || new_store(Some(&*render)).await).await
             } else {
-                first_failing(async || InBatches { store: new_store(Some(&*render)).await }).await
+                suite_in_batches.first_failing(async || InBatches { store: new_store(Some(&*render)).await }).await
             };
             table.add("PostgreSQL", statement, failing);
         }

@@ -9,6 +9,9 @@ const UNDO_MS = 6_000;
 type Props = {
   /** The service is busy: for so many seconds. */
   wait: number | null;
+  connected: boolean;
+  /** How many changes are not sent. */
+  unsent: number;
   problem: string | null;
   onDismiss: () => void;
   deletions: Deletion[];
@@ -17,9 +20,17 @@ type Props = {
 };
 
 /** What needs saying wherever the page is scrolled to. */
-export function Notices({ wait, problem, onDismiss, deletions, onUndo, onUndoEnds }: Props) {
+export function Notices({ wait, connected, unsent, problem, onDismiss, deletions, onUndo, onUndoEnds }: Props) {
   return (
     <section className="notices" aria-label="Notices">
+      <div role="status">
+        {(!connected || unsent > 0) && (
+          <p className="notice notice-unsent">
+            {connected ? '' : 'Not connected. What you change is kept on this page, and sent later. '}
+            {unsent > 0 && (unsent === 1 ? 'One change is not sent yet.' : `${unsent} changes are not sent yet.`)}
+          </p>
+        )}
+      </div>
       <div role="status">{wait !== null && <p className="notice">The task service is busy. Trying again in {wait === 1 ? 'a second' : `${wait} seconds`}…</p>}</div>
       <div role="alert">
         {problem && (

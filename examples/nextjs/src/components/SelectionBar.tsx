@@ -10,7 +10,7 @@ type Props = {
   onClear: () => void;
   onComplete: (completed: boolean) => Promise<void>;
   onRemove: () => void;
-  /** How many open tasks the view has, also those that are not loaded. */
+  /** How many open tasks the view has, also those that are not shown. */
   countOpen: () => Promise<number | null>;
   onCompleteAll: () => Promise<void>;
   onEnd: () => void;
@@ -18,7 +18,7 @@ type Props = {
 
 /**
  * What is done with the chosen tasks. Only what the user sees can be deleted. Completing everything in the view also means tasks that
- * are not loaded, so the question says how many there are.
+ * are not shown, so the question says how many there are.
  */
 export function SelectionBar({ tasks, selected, onSelectAll, onClear, onComplete, onRemove, countOpen, onCompleteAll, onEnd }: Props) {
   const [busy, setBusy] = useState(false);

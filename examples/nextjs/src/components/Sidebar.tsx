@@ -1,11 +1,11 @@
 'use client';
 
 import { useRef, useState, type FormEvent, type MouseEvent, type ReactNode } from 'react';
+import type { Counts } from '@/lib/counts';
 import type { Priority } from '@/lib/todo-api';
 import { viewAt, hrefOf, PRIORITIES, type View } from '@/lib/view';
 import { Calendar, Chevron, Clock, Inbox, Lines, Plus } from './icons';
 import { inWords } from './TaskForm';
-import type { Counts } from './useCounts';
 
 type Props = {
   view: View;

@@ -81,14 +81,15 @@ export function TaskForm({ id, titleLabel, initial, known, submitLabel, busyLabe
     if (Object.keys(mistakes).length > 0) return setFailure({ message: null, fields: mistakes });
     setBusy(true);
     setFailure(null);
+    dropDraft(id);
     try {
       await onSubmit(changed, fields);
-      dropDraft(id);
       if (!onCancel) {
         setChanged({});
         title.current?.focus();
       }
     } catch (error) {
+      if (Object.keys(changed).length > 0) keepDraft(id, changed);
       setFailure(failureOf(error));
     } finally {
       setBusy(false);

@@ -1,6 +1,7 @@
 'use client';
 
 import { groupOf } from '@/lib/due';
+import type { Mark } from '@/lib/sync';
 import type { Task } from '@/lib/todo-api';
 import type { View } from '@/lib/view';
 import type { Known } from './TaskForm';
@@ -9,7 +10,7 @@ import { useReorder } from './useReorder';
 
 type Props = RowActions & {
   tasks: Task[];
-  busy: boolean;
+  marks: Map<string, Mark>;
   view: View;
   now: Date;
   today: string;
@@ -21,7 +22,7 @@ type Props = RowActions & {
 };
 
 /** The rows: under headings if they are sorted by due date, with handles in the manual order. */
-export function TaskList({ tasks, busy, view, now, today, known, selected, onMove, say, ...actions }: Props) {
+export function TaskList({ tasks, marks, view, now, today, known, selected, onMove, say, ...actions }: Props) {
   const { list, handle, shiftOf, movingId } = useReorder({ tasks, onMove, say });
   const movable = view.sort === 'position' && selected === null && tasks.length > 1;
 
@@ -30,6 +31,7 @@ export function TaskList({ tasks, busy, view, now, today, known, selected, onMov
       key={task.id}
       {...actions}
       task={task}
+      mark={marks.get(task.id)}
       now={now}
       today={today}
       known={known}
@@ -49,7 +51,6 @@ export function TaskList({ tasks, busy, view, now, today, known, selected, onMov
           className="sheet tasks"
           role="list"
           aria-labelledby="list-heading"
-          aria-busy={busy}
           data-reordering={movingId !== null || undefined}
         >
           {tasks.map(row)}
@@ -67,7 +68,7 @@ export function TaskList({ tasks, busy, view, now, today, known, selected, onMov
           <h3 data-overdue={name === 'Overdue' || undefined}>
             {name} <span className="badge">{members.length}</span>
           </h3>
-          <ul className="sheet tasks" role="list" aria-label={name} aria-busy={busy}>
+          <ul className="sheet tasks" role="list" aria-label={name}>
             {members.map(row)}
           </ul>
         </section>

@@ -4,19 +4,25 @@ import { useEffect, useRef, useState, type ComponentProps } from 'react';
 import { elsewhere, whenOf, wordsOf } from '@/lib/due';
 import { getDraft } from '@/lib/drafts';
 import { fieldsOf, type FormFields } from '@/lib/fields';
+import type { Mark } from '@/lib/sync';
 import type { Task } from '@/lib/todo-api';
 import { Bin, Calendar, Flag, Grip, Lines, Pencil, Tick } from './icons';
 import { inWords, TaskForm, type Known } from './TaskForm';
+import { Unsent, type Decision } from './Unsent';
 
 export type RowActions = {
   onComplete: (task: Task, completed: boolean) => void;
+  /** `task` is as it was when the user began to edit it. */
   onEdit: (task: Task, changed: Partial<FormFields>, all: FormFields) => Promise<void>;
+  onDecide: (task: Task, decision: Decision) => void;
   onRemove: (task: Task) => void;
   onSelect: (task: Task, selected: boolean, range: boolean) => void;
 };
 
 type Props = RowActions & {
   task: Task;
+  /** Of an edit that is not confirmed. */
+  mark: Mark | undefined;
   now: Date;
   today: string;
   known: Known;
@@ -33,8 +39,10 @@ type Props = RowActions & {
 /** The id of a task's checkbox, to move the focus there. */
 export const checkboxId = (task: Task) => `done-${task.id}`;
 
-export function TaskRow({ task, now, today, known, showList, selected, handle, shift, moving, ...actions }: Props) {
-  const [editing, setEditing] = useState(() => getDraft(`edit-${task.id}`) !== undefined);
+export function TaskRow({ task, mark, now, today, known, showList, selected, handle, shift, moving, ...actions }: Props) {
+  // The task as the form shows it. What changes elsewhere meanwhile is compared when the user saves.
+  const [edited, setEdited] = useState<Task | null>(() => (getDraft(`edit-${task.id}`) === undefined ? null : task));
+  const editing = edited !== null;
   const wasEditing = useRef(editing);
   const editButton = useRef<HTMLButtonElement>(null);
 
@@ -44,21 +52,24 @@ export function TaskRow({ task, now, today, known, showList, selected, handle, s
     wasEditing.current = editing;
   }, [editing]);
 
-  if (editing) {
+  const unsent = mark && (mark.edit.kept || mark.edit.refused || mark.clash) ? mark : null;
+  const undecided = unsent && (unsent.edit.refused || unsent.clash);
+
+  if (edited) {
     return (
       <li className="task task-editing">
         <TaskForm
           id={`edit-${task.id}`}
           titleLabel="Title"
-          initial={fieldsOf(task)}
+          initial={fieldsOf(edited)}
           known={known}
           submitLabel="Save"
           busyLabel="Saving…"
           onSubmit={async (changed, all) => {
-            await actions.onEdit(task, changed, all);
-            setEditing(false);
+            await actions.onEdit(edited, changed, all);
+            setEdited(null);
           }}
-          onCancel={() => setEditing(false)}
+          onCancel={() => setEdited(null)}
         />
       </li>
     );
@@ -105,11 +116,13 @@ export function TaskRow({ task, now, today, known, showList, selected, handle, s
         <div id={`about-${task.id}`}>
           {task.description && <p className="task-about">{task.description}</p>}
           <Facts task={task} now={now} today={today} showList={showList} />
+          {unsent && !undecided && <Unsent task={task} mark={unsent} today={today} onDecide={actions.onDecide} />}
         </div>
+        {undecided && <Unsent task={task} mark={unsent} today={today} onDecide={actions.onDecide} />}
       </div>
-      {selected === null && (
+      {selected === null && !undecided && (
         <div className="task-actions">
-          <button ref={editButton} type="button" className="icon" aria-label={`Edit “${task.title}”`} onClick={() => setEditing(true)}>
+          <button ref={editButton} type="button" className="icon" aria-label={`Edit “${task.title}”`} onClick={() => setEdited(task)}>
             <Pencil />
           </button>
           <button type="button" className="icon icon-danger" aria-label={`Delete “${task.title}”`} onClick={() => actions.onRemove(task)}>

@@ -1,12 +1,14 @@
 'use client';
 
-import { useCallback, useEffect, useRef, useState } from 'react';
+import { useCallback, useEffect, useMemo, useRef, useState } from 'react';
 import { leave } from '@/lib/auth-client';
+import { countsOf } from '@/lib/counts';
 import { startDrafts } from '@/lib/drafts';
 import { dayOf } from '@/lib/due';
 import { changesOf, fieldsOf, newTaskOf } from '@/lib/fields';
+import { createSync, type Sync } from '@/lib/sync';
 import { createTodoApi, type Task, type TodoApi } from '@/lib/todo-api';
-import { defaultsOf, filtersOf, matches, nameOf, type View } from '@/lib/view';
+import { defaultsOf, matches, nameOf, type View } from '@/lib/view';
 import { ListState } from './ListState';
 import { Notices } from './Notices';
 import { SelectionBar } from './SelectionBar';
@@ -16,7 +18,6 @@ import { TaskList } from './TaskList';
 import { checkboxId, type RowActions } from './TaskRow';
 import { Toolbar } from './Toolbar';
 import { Wordmark } from './icons';
-import { useCounts } from './useCounts';
 import { ofTasks, useDeletes } from './useDeletes';
 import { useNow } from './useNow';
 import { useSelection } from './useSelection';
@@ -26,12 +27,15 @@ import { useView } from './useView';
 
 type Props = { user: { id: string; name: string; email: string }; apiUrl: string; initialView: View };
 
+/** Said of an edit that waits for the API. */
+const later = (sent: boolean) => (sent ? '' : ' It is not sent yet.');
+
 export function TodoPage({ user, apiUrl, initialView }: Props) {
   const [api, setApi] = useState<TodoApi | null>(null);
+  const [sync, setSync] = useState<Sync | null>(null);
   const [wait, setWait] = useState<number | null>(null);
   const [problem, setProblem] = useState<string | null>(null);
   const [said, setSaid] = useState({ text: '', count: 0 });
-  const [loadingMore, setLoadingMore] = useState(false);
   const { view, ...address } = useView(initialView);
   const now = useNow();
   const today = dayOf(now);
@@ -39,20 +43,42 @@ export function TodoPage({ user, apiUrl, initialView }: Props) {
 
   useEffect(() => {
     const stopDrafts = startDrafts(user.id);
-    setApi(createTodoApi({ baseUrl: apiUrl, userId: user.id, onWait: setWait, onSessionEnded: () => leave('session-ended') }));
-    return stopDrafts;
+    const onSessionEnded = () => {
+      sync.stop();
+      leave('session-ended');
+    };
+    const api = createTodoApi({ baseUrl: apiUrl, userId: user.id, onWait: setWait, onSessionEnded });
+    const sync = createSync(api, user.id);
+    sync.start();
+    setApi(api);
+    setSync(sync);
+    return () => {
+      sync.stop();
+      stopDrafts();
+    };
   }, [apiUrl, user.id]);
 
-  const deletes = useDeletes({
-    api,
-    userId: user.id,
-    onGone: (tasks) => refresh(tasks),
-    onFailed: setProblem,
-  });
-  const { counts, refresh } = useCounts(api, today, deletes.deleting);
-  const { list, ...calls } = useTasks(api, view, today, deletes.hidden, refresh);
+  const deletes = useDeletes({ api, sync, onFailed: setProblem });
+  const { list, ...calls } = useTasks(api, sync, view, today, deletes.hidden);
+  const isLoaded = list.state === 'ready';
+  const counts = useMemo(() => (isLoaded ? countsOf(list.all, today) : null), [isLoaded, list.all, today]);
   const selection = useSelection(list.tasks);
-  const { signingOut, signOut } = useSession(deletes.finishAll, setProblem);
+  const wasWarned = useRef(false);
+  const { signingOut, signOut } = useSession({
+    async beforehand() {
+      await deletes.finishAll();
+      const unsent = sync?.snapshot().unsent ?? 0;
+      if (unsent === 0 || wasWarned.current) return true;
+      wasWarned.current = true;
+      setProblem(`${unsent === 1 ? 'One change is' : `${unsent} changes are`} not sent yet. Sign out again to discard ${unsent === 1 ? 'it' : 'them'}.`);
+      return false;
+    },
+    onEnded() {
+      if (wasWarned.current) sync?.discardAll();
+      sync?.stop();
+    },
+    onProblem: setProblem,
+  });
 
   /** For screen readers: what a sighted user sees happen. */
   const say = useCallback((text: string) => setSaid((old) => ({ text, count: old.count + 1 })), []);
@@ -90,18 +116,25 @@ export function TodoPage({ user, apiUrl, initialView }: Props) {
       setProblem(null);
       const next = neighbour([task]);
       try {
-        const answer = await calls.complete(task, completed);
-        if (!matches(answer, view, today)) focusNext.current = next;
-        say(`“${answer.title}” is ${answer.completed ? 'done' : 'open again'}.`);
+        // At once: the row leaves the view before the API has answered.
+        if (!matches({ ...task, completed }, view, today)) focusNext.current = next;
+        const { sent } = await calls.complete(task, completed);
+        say(`“${task.title}” is ${completed ? 'done' : 'open again'}.${later(sent)}`);
       } catch (error) {
         setProblem(`“${task.title}” was not changed. ${messageOf(error)}`);
       }
     },
     async onEdit(task, changed, all) {
-      const answer = await calls.edit(task, changesOf(changed, all));
+      const changes = changesOf(changed, all);
+      if (!matches({ ...task, ...changes } as Task, view, today)) focusNext.current = neighbour([task]);
+      const { task: answer, sent } = await calls.edit(task, changes);
       const belongs = matches(answer, view, today);
-      if (!belongs) focusNext.current = neighbour([task]);
-      say(`“${answer.title}” is saved.${belongs ? '' : ' It is not in this view any more.'}`);
+      say(`“${answer.title}” is saved.${later(sent)}${belongs ? '' : ' It is not in this view any more.'}`);
+    },
+    onDecide(task, decision) {
+      sync?.[decision](task.id);
+      focusNext.current = { id: checkboxId(task), onlyIfLost: true };
+      say(decision === 'keepMine' ? `Your version of “${task.title}” is kept.` : `Your change of “${task.title}” is gone.`);
     },
     onRemove: (task) => remove([task]),
     onSelect: selection.select,
@@ -148,19 +181,10 @@ export function TodoPage({ user, apiUrl, initialView }: Props) {
     }
   }
 
-  async function onLoadMore() {
-    if (loadingMore) return;
-    setLoadingMore(true);
-    setProblem(null);
-    try {
-      const fresh = await calls.loadMore();
-      if (fresh[0]) focusNext.current = { id: checkboxId(fresh[0]), onlyIfLost: false };
-      say(fresh.length === 1 ? 'One more task.' : `${fresh.length} more tasks.`);
-    } catch (error) {
-      setProblem(messageOf(error));
-    } finally {
-      setLoadingMore(false);
-    }
+  function onLoadMore() {
+    const fresh = calls.loadMore();
+    if (fresh[0]) focusNext.current = { id: checkboxId(fresh[0]), onlyIfLost: false };
+    say(fresh.length === 1 ? 'One more task.' : `${fresh.length} more tasks.`);
   }
 
   async function onCompleteSelected(completed: boolean) {
@@ -175,15 +199,11 @@ export function TodoPage({ user, apiUrl, initialView }: Props) {
   }
 
   async function countOpen(): Promise<number | null> {
-    // What waits for an undo would be counted, and completed.
-    if (!(await deletes.finishAll())) return null;
-    try {
-      const count = await api!.count({ ...filtersOf(view, today), completed: false });
-      if (count > 0) return count;
-      say('No task is open here.');
-    } catch (error) {
-      setProblem(messageOf(error));
-    }
+    // The API completes what it has, so that it must have everything.
+    await deletes.finishAll();
+    if (sync!.snapshot().unsent > 0) setProblem('Some changes are not sent yet. Please try again when they are.');
+    else if (list.open === 0) say('No task is open here.');
+    else return list.open;
     return null;
   }
 
@@ -230,8 +250,8 @@ export function TodoPage({ user, apiUrl, initialView }: Props) {
             submitLabel="Add task"
             busyLabel="Adding…"
             onSubmit={async (_, all) => {
-              const task = await calls.add(newTaskOf(all));
-              say(`“${task.title}” is added.${matches(task, view, today) ? '' : ' It is not in this view.'}`);
+              const { task, sent } = await calls.add(newTaskOf(all));
+              say(`“${task.title}” is added.${later(sent)}${matches(task, view, today) ? '' : ' It is not in this view.'}`);
             }}
           />
         </section>
@@ -244,13 +264,13 @@ export function TodoPage({ user, apiUrl, initialView }: Props) {
             refine={refine}
             onSelecting={(on) => (on ? selection.selectNone() : selection.end())}
           />
-          {list.state === 'failed' || list.tasks.length === 0 ? (
+          {list.state !== 'ready' || list.tasks.length === 0 ? (
             <ListState list={list} view={view} onRetry={calls.reload} />
           ) : (
             <TaskList
               {...rows}
               tasks={list.tasks}
-              busy={list.state === 'loading'}
+              marks={list.marks}
               view={view}
               now={now}
               today={today}
@@ -261,9 +281,9 @@ export function TodoPage({ user, apiUrl, initialView }: Props) {
             />
           )}
 
-          {list.next && list.state !== 'failed' && (
-            <button type="button" className="more" aria-disabled={loadingMore} onClick={onLoadMore}>
-              {loadingMore ? 'Loading…' : 'Load more'}
+          {isLoaded && list.more && (
+            <button type="button" className="more" onClick={onLoadMore}>
+              Show more
             </button>
           )}
 
@@ -291,6 +311,8 @@ export function TodoPage({ user, apiUrl, initialView }: Props) {
       </p>
       <Notices
         wait={wait}
+        connected={list.connected}
+        unsent={list.unsent}
         problem={problem}
         onDismiss={() => setProblem(null)}
         deletions={deletes.waiting}

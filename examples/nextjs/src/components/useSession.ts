@@ -1,19 +1,32 @@
 'use client';
 
-import { useEffect, useState } from 'react';
+import { useEffect, useRef, useState } from 'react';
 import { authClient, leave } from '@/lib/auth-client';
 import { dropAllDrafts } from '@/lib/drafts';
 
 const CHANNEL = 'todo.session';
 
-/** Signs out, in every tab. `beforehand` returns whether the page may be left. */
-export function useSession(beforehand: () => Promise<boolean>, onProblem: (message: string | null) => void) {
+type Options = {
+  /** Returns whether the page may be left. */
+  beforehand: () => Promise<boolean>;
+  /** The session is over. */
+  onEnded: () => void;
+  onProblem: (message: string | null) => void;
+};
+
+/** Signs out, in every tab. */
+export function useSession({ beforehand, onEnded, onProblem }: Options) {
   const [signingOut, setSigningOut] = useState(false);
+  const ended = useRef(onEnded);
+  ended.current = onEnded;
 
   // Signed out in another tab, or brought back by the back button: the session may be over.
   useEffect(() => {
     const channel = new BroadcastChannel(CHANNEL);
-    channel.onmessage = () => leave('signed-out');
+    channel.onmessage = () => {
+      ended.current();
+      leave('signed-out');
+    };
     const onShow = (event: PageTransitionEvent) => event.persisted && window.location.reload();
     window.addEventListener('pageshow', onShow);
     return () => {
@@ -37,6 +50,7 @@ export function useSession(beforehand: () => Promise<boolean>, onProblem: (messa
       return;
     }
     dropAllDrafts();
+    onEnded();
     new BroadcastChannel(CHANNEL).postMessage('signed-out');
     leave('signed-out');
   }

@@ -37,10 +37,10 @@ export function dueOf({ date, time, zone }: DueParts): string | null {
 }
 
 export function whenOf(due: string): When {
-  const [, date = '', time, , offset] = FORM.exec(due) ?? [];
+  const [, date = '', time] = FORM.exec(due) ?? [];
   if (time === undefined) return { day: date, time: '', over: new Date(`${addDays(date, 1)}T00:00`).getTime() };
-  // A local time is read in this browser's zone; a zone comes with its offset.
-  const local = new Date(offset === undefined ? due : due.replace(/\[.*$/, ''));
+  // A local time is read in this browser's zone. The API sends a zone with its offset; until then it is taken for the browser's.
+  const local = new Date(due.replace(/\[.*$/, ''));
   return { day: dayOf(local), time: clockOf(local), over: local.getTime() };
 }
 

@@ -1,4 +1,5 @@
 import type { components, operations } from './todo-schema';
+import type { Edit } from './edits';
 import { createTokenSource, SessionEnded, TokenUnavailable } from './token';
 
 // The types of the API, made from its OpenAPI document: `npm run types`.
@@ -7,7 +8,7 @@ type ListQuery = NonNullable<operations['list_tasks']['parameters']['query']>;
 
 export type Task = Schemas['Task'];
 export type Priority = Schemas['Priority'];
-export type Summary = Schemas['Summary'];
+export type Changes = Schemas['Changes'];
 export type Sort = NonNullable<ListQuery['sort']>;
 export type Filters = Omit<ListQuery, 'limit' | 'cursor' | 'sort'>;
 
@@ -21,26 +22,28 @@ export type Place = { before: string } | { after: string };
 /** The API's codes, and what else can go wrong: a proxy in between answers with its status. */
 type Code = Schemas['Problem']['code'] | 'no_token' | 'no_answer' | 'unreachable' | `status_${number}`;
 
-/** One page of the list, and where the next one is. */
-export type Page = { tasks: Task[]; next: URL | null };
-
-/** What went wrong, in words for the user. `fields` names what to correct. */
+/** What went wrong, in words for the user. `fields` names what to correct, `current` is the task if it has changed meanwhile. */
 export class Problem extends Error {
   constructor(
     message: string,
     readonly code: Code,
     readonly fields: Record<string, string> = {},
+    readonly current?: Task,
   ) {
     super(message);
   }
 }
 
-const PAGE_SIZE = 20;
+const PAGE_SIZE = 200;
 const ANSWER_WITHIN_MS = 20_000;
 const LONGEST_WAIT_S = 15;
 const MOST_WAITS = 2;
 /** A deletion waits 6 s for an undo, and the page may be left then. */
 const LEAVING_WITHIN_MS = 30_000;
+/** The token of a stream is good for at least so long, so that the stream does not end at once. */
+const STREAM_AT_LEAST_MS = 5_000;
+/** The server sends something every 15 seconds. After so long without anything, the connection is lost. */
+const SILENT_FOR_MS = 30_000;
 
 type Options = {
   baseUrl: string;
@@ -70,24 +73,17 @@ export function createTodoApi({ baseUrl, userId, onWait, onSessionEnded }: Optio
 
   /**
    * Sends a request with the token. A refused token is replaced and a busy service waited for, both a bounded number of
-   * times. `repeatable`: doing it twice is doing it once, so it may be sent again even if it is not known to have failed.
-   * `patient`: a busy service is waited for.
+   * times. All requests of this page may be sent again: doing it twice is doing it once. `patient`: a busy service is waited
+   * for. `stream`: the response may take for ever.
    */
   async function send(method: string, url: URL, options: SendOptions = {}): Promise<Response> {
-    const { body, signal, repeatable = true, patient = true } = options;
+    const { body, signal, headers = {}, patient = true, stream = false } = options;
     let renewed = false;
     let waits = 0;
     for (;;) {
       const token = await getToken();
-      const response = await fetchOrProblem(base, url, {
-        method,
-        signal,
-        body: body === undefined ? undefined : JSON.stringify(body),
-        headers: {
-          Authorization: `Bearer ${token}`,
-          ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
-        },
-      });
+      const init = { ...requestOf(method, token, body, headers), signal };
+      const response = await fetchOrProblem(base, url, init, stream ? null : ANSWER_WITHIN_MS);
       if (response.ok) return response;
 
       const problem = await readProblem(response);
@@ -99,8 +95,7 @@ export function createTodoApi({ baseUrl, userId, onWait, onSessionEnded }: Optio
         tokens.forget(token);
         continue;
       }
-      const certainlyNotDone = problem.code === 'unavailable' || problem.code === 'rate_limited';
-      if ((response.status === 503 || response.status === 429) && (repeatable || certainlyNotDone) && patient && waits < MOST_WAITS) {
+      if ((response.status === 503 || response.status === 429) && patient && waits < MOST_WAITS) {
         const seconds = Number.parseInt(response.headers.get('Retry-After') ?? '2', 10) || 2;
         if (seconds <= LONGEST_WAIT_S) {
           waits += 1;
@@ -113,8 +108,10 @@ export function createTodoApi({ baseUrl, userId, onWait, onSessionEnded }: Optio
     }
   }
 
-  async function getToken(): Promise<string> {
+  /** A token, by default one that may end at any time: it is replaced then. */
+  async function getToken(endsNotWithinMs?: number): Promise<string> {
     try {
+      if (endsNotWithinMs !== undefined) await tokens.renewIfItEndsWithin(endsNotWithinMs);
       return await tokens.get();
     } catch (error) {
       if (error instanceof SessionEnded) return sessionEnded();
@@ -131,87 +128,113 @@ export function createTodoApi({ baseUrl, userId, onWait, onSessionEnded }: Optio
 
   const task = (id: string, rest = '') => new URL(`tasks/${encodeURIComponent(id)}${rest}`, base);
 
-  function tasks(path: string, query: ListQuery): URL {
-    const url = new URL(path, base);
-    for (const [name, value] of Object.entries(query)) {
-      for (const one of [value ?? []].flat()) url.searchParams.append(name, String(one));
+  /** The request that makes an edit. It is made only if the task still has this version. */
+  function requestFor(edit: Edit, version: number) {
+    const match = { 'If-Match': `"${version}"` };
+    switch (edit.kind) {
+      case 'add':
+        return { method: 'PUT', url: task(edit.id), headers: { 'If-None-Match': '*' }, body: newTask(edit) };
+      case 'change':
+        return { method: 'PATCH', url: task(edit.id), headers: match, body: edit.change as Schemas['TaskPatch'] };
+      case 'move':
+        return { method: 'POST', url: task(edit.id, '/move'), headers: match, body: edit.place as Schemas['Move'] };
+      case 'remove':
+        return { method: 'DELETE', url: task(edit.id), headers: match, body: undefined };
     }
-    return url;
-  }
-
-  async function page(url: URL, signal?: AbortSignal): Promise<Page> {
-    const response = await send('GET', url, { signal });
-    return { tasks: (await response.json()) as Task[], next: nextPage(response.headers.get('Link'), url) };
   }
 
   return {
-    list(filters: Filters, sort: Sort, signal?: AbortSignal): Promise<Page> {
-      return page(tasks('tasks', { ...filters, sort, limit: PAGE_SIZE }), signal);
+    /** What has changed since a token, or all tasks. */
+    async changes(since: string | null, signal: AbortSignal): Promise<Changes> {
+      const url = new URL('tasks/changes', base);
+      url.searchParams.set('limit', String(PAGE_SIZE));
+      if (since !== null) url.searchParams.set('since', since);
+      return (await (await send('GET', url, { signal })).json()) as Changes;
     },
-    more: page,
-    async summary(signal?: AbortSignal): Promise<Summary> {
-      const response = await send('GET', new URL('tasks/summary', base), { signal, patient: false });
-      return (await response.json()) as Summary;
+    /** Calls `onChanges` with what changes after a token, as it happens. Returns when the server ends the stream. */
+    async events(since: string, signal: AbortSignal, onChanges: (page: Changes) => void): Promise<void> {
+      await getToken(STREAM_AT_LEAST_MS);
+      const silence = new AbortController();
+      let timer = setTimeout(() => silence.abort(), SILENT_FOR_MS);
+      try {
+        const response = await send('GET', new URL('tasks/events', base), {
+          signal: AbortSignal.any([signal, silence.signal]),
+          headers: { 'Last-Event-ID': since },
+          patient: false,
+          stream: true,
+        });
+        const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+        let text = '';
+        for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+          clearTimeout(timer);
+          timer = setTimeout(() => silence.abort(), SILENT_FOR_MS);
+          const events = (text + piece.value).split('\n\n');
+          text = events.pop()!;
+          for (const event of events) {
+            const data = /^data: (.*)$/m.exec(event)?.[1];
+            if (data !== undefined) onChanges(JSON.parse(data) as Changes);
+          }
+        }
+      } finally {
+        clearTimeout(timer);
+      }
     },
-    async count(filters: Filters, signal?: AbortSignal): Promise<number> {
-      const response = await send('GET', tasks('tasks/count', filters), { signal, patient: false });
-      return ((await response.json()) as Schemas['Count']).count;
-    },
-    async add(fields: NewTask): Promise<Task> {
-      const body: Schemas['NewTask'] = fields;
-      const response = await send('POST', new URL('tasks', base), { body, repeatable: false });
-      return (await response.json()) as Task;
-    },
-    async edit(id: string, changes: TaskChanges): Promise<Task> {
-      const body: Schemas['TaskPatch'] = changes;
-      const response = await send('PATCH', task(id), { body });
-      return (await response.json()) as Task;
-    },
-    async complete(id: string, completed: boolean): Promise<Task> {
-      const body: Schemas['Completion'] = { completed };
-      const response = await send('PATCH', task(id, '/complete'), { body });
-      return (await response.json()) as Task;
+    /** Makes an edit and returns the task, or null if it is deleted. */
+    async make(edit: Edit, version: number): Promise<Task | null> {
+      const { method, url, ...rest } = requestFor(edit, version);
+      const response = await send(method, url, rest);
+      return response.status === 204 ? null : ((await response.json()) as Task);
     },
     /** Completes every open task that the filters mean, in one step, and returns how many were changed. */
     async completeAll(filters: Filters): Promise<number> {
-      const body: Schemas['TaskPatch'] = { completed: true };
-      const response = await send('PATCH', tasks('tasks', { ...filters, completed: false }), { body });
+      const url = new URL('tasks', base);
+      for (const [name, value] of Object.entries({ ...filters, completed: false })) {
+        for (const one of [value ?? []].flat()) url.searchParams.append(name, String(one));
+      }
+      const body: Schemas['BulkPatch'] = { completed: true };
+      const response = await send('PATCH', url, { body });
       return ((await response.json()) as Schemas['BulkResult']).changed;
-    },
-    async move(id: string, place: Place): Promise<Task> {
-      const body: Schemas['Move'] = place;
-      const response = await send('POST', task(id, '/move'), { body });
-      return (await response.json()) as Task;
-    },
-    async remove(id: string): Promise<void> {
-      await send('DELETE', task(id)).catch((error: unknown) => {
-        // Deleted already, by an earlier try or elsewhere: that is what was asked for.
-        if (!(error instanceof Problem && error.code === 'task_not_found')) throw error;
-      });
     },
     /** Gets a token that will still be good when the page is left: there is no time for it then. */
     prepareToLeave(): void {
       tokens.renewIfItEndsWithin(LEAVING_WITHIN_MS).catch(() => {});
     },
-    /** Deletes while the page is being left. The browser sends the requests after the page is gone; no response is read. */
-    removeAndLeave(ids: string[]): void {
+    /** Makes an edit while the page is being left. The browser sends the request after the page is gone; no response is read. */
+    makeAndLeave(edit: Edit, version: number): void {
       const token = tokens.current();
       if (token === null) return;
-      for (const id of ids) {
-        const options = { method: 'DELETE', keepalive: true, headers: { Authorization: `Bearer ${token}` } } as const;
-        void fetch(task(id), { ...options, cache: 'no-store', credentials: 'omit' }).catch(() => {});
-      }
+      const { method, url, body, headers } = requestFor(edit, version);
+      void fetch(url, { ...requestOf(method, token, body, headers), keepalive: true }).catch(() => {});
     },
   };
 }
 
-type SendOptions = { body?: unknown; signal?: AbortSignal; repeatable?: boolean; patient?: boolean };
+function newTask({ base }: Edit): Schemas['TaskReplacement'] {
+  const { title, description, due, priority, list, tags, completed } = base;
+  return { title, description, due, priority, list, tags, completed };
+}
 
-async function fetchOrProblem(base: URL, url: URL, init: RequestInit & { signal?: AbortSignal }): Promise<Response> {
-  const patience = AbortSignal.timeout(ANSWER_WITHIN_MS);
+const requestOf = (method: string, token: string, body: unknown, headers: Record<string, string>): RequestInit => ({
+  method,
+  body: body === undefined ? undefined : JSON.stringify(body),
+  headers: { ...headers, Authorization: `Bearer ${token}`, ...(body === undefined ? {} : { 'Content-Type': 'application/json' }) },
+  cache: 'no-store',
+  credentials: 'omit',
+});
+
+type SendOptions = {
+  body?: unknown;
+  headers?: Record<string, string>;
+  signal?: AbortSignal;
+  patient?: boolean;
+  stream?: boolean;
+};
+
+async function fetchOrProblem(base: URL, url: URL, init: RequestInit & { signal?: AbortSignal }, withinMs: number | null): Promise<Response> {
+  const patience = withinMs === null ? new AbortController().signal : AbortSignal.timeout(withinMs);
   const signal = init.signal ? AbortSignal.any([init.signal, patience]) : patience;
   try {
-    return await fetch(url, { ...init, signal, cache: 'no-store', credentials: 'omit' });
+    return await fetch(url, { ...init, signal });
   } catch (error) {
     if (init.signal?.aborted) throw error;
     if (patience.aborted) throw new Problem('The task service did not answer in time.', 'no_answer');
@@ -225,18 +248,7 @@ async function readProblem(response: Response): Promise<Problem> {
   const detail = typeof body?.detail === 'string' ? body.detail : `The task service answered with status ${response.status}.`;
   const code = typeof body?.code === 'string' ? body.code : (`status_${response.status}` as const);
   const fields = Object.entries(body?.field_errors ?? {}).map(([field, messages]) => [field, [messages].flat().join(' ')]);
-  return new Problem(detail, code, Object.fromEntries(fields) as Record<string, string>);
-}
-
-/** The target of `rel="next"`, relative to the address asked. Never another place: the token goes there. */
-function nextPage(header: string | null, asked: URL): URL | null {
-  for (const link of header?.split(/,\s*(?=<)/) ?? []) {
-    const [, target, parameters] = /^\s*<([^>]*)>(.*)$/.exec(link) ?? [];
-    if (target === undefined || !/;\s*rel="?next"?/i.test(parameters ?? '')) continue;
-    const next = new URL(target, asked);
-    return next.origin === asked.origin && next.pathname === asked.pathname ? next : null;
-  }
-  return null;
+  return new Problem(detail, code, Object.fromEntries(fields) as Record<string, string>, body?.current);
 }
 
 function pause(ms: number, signal?: AbortSignal): Promise<void> {

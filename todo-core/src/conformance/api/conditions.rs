@@ -196,7 +196,10 @@ pub async fn lists_are_read_again_only_if_something_has_changed(app: &dyn App) {
                 read(&format!("\"x\", {tag}")).await.not_modified(tag);
                 read("*").await.not_modified(tag);
                 let again = read("\"x\"").await;
-                assert_eq!((&again.body, &again.headers), (&first.body, &first.headers), "{target}");
+                for name in ["etag", "link", "cache-control", "vary"] {
+                    assert_eq!(again.headers.get(name), first.headers.get(name), "{target}");
+                }
+                assert_eq!(again.body, first.body, "{target}");
             }
             let other = ann.request("GET", "/api/v1/tasks?limit=7", &[("if-none-match", tag)], b"").await;
             assert_ne!(other.ok(200), Value::Null);
