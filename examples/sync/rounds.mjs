@@ -22,7 +22,7 @@ const { values: options } = parseArgs({
     steps: { type: "string", default: "60" },
     // Removes the conditions of changes, to show that the test then fails.
     sabotage: { type: "boolean", default: false },
-    // Prints the errors that clients report, and all writes of a task that was lost or differs.
+    // Prints the errors that clients report.
     verbose: { type: "boolean", default: false },
   },
 });
@@ -221,6 +221,7 @@ class Client {
   /** The last title that was written here for each task. */
   titles = new Map();
   changes = 0;
+  rejected = [];
 
   constructor(user, name, random) {
     this.user = user;
@@ -243,8 +244,11 @@ class Client {
       fetch: this.network.fetch,
       retryTime: 100,
       getToken: (rejected) => token(this.user.name, rejected || !this.random.chance(0.05) ? 3600 : -3600),
+      // Small pages, so that there are several.
+      pull: { batchSize: this.random.of([3, 100]) },
+      push: { batchSize: this.random.of([2, 100]) },
       onConflict: () => totals.conflicts++,
-      onRejected: (task, problem) => this.user.failures.push(`${this.name}: rejected: ${problem.detail}`),
+      onRejected: (task, problem) => this.rejected.push(`${task.title.length} characters: ${problem.code}`),
     });
     this.replication.error$.subscribe((error) => {
       if (options.verbose) console.error(this.name, error.parameters?.errors?.[0]?.message ?? error.message);
@@ -308,6 +312,17 @@ class Client {
   async changeNothing() {
     const task = this.random.of(await this.tasks.find().exec());
     await task?.incrementalPatch({ title: ` ${task.title}`, ...(task.due && { due: task.due.replace(/:00(?=[Z+[]|$)/, "") }) });
+  }
+
+  /** Makes a change that the server rejects, and then one that it accepts. Returns what was wrong. */
+  async changeTooMuch() {
+    const task = await this.tasks.findOne().exec();
+    if (!task) return [];
+    await task.incrementalPatch({ title: "x".repeat(201) });
+    for (let n = 0; n < 100 && this.rejected.length === 0; n++) await sleep(50);
+    const wrong = this.rejected.join() === "201 characters: validation_failed" ? [] : [`${this.name}: rejected: ${this.rejected}`];
+    await task.incrementalPatch({ title: `${this.name} again` });
+    return wrong;
   }
 
   async run(steps) {
@@ -414,8 +429,9 @@ function lostTitles(user, tasks) {
     for (const [id, title] of client.titles) {
       // A response that was lost is known from a later one.
       const wasSent = user.writes.some((write) => write.id === id && (write.task ?? write.current)?.title === title);
-      const isDeleted = !tasks.has(id);
-      if (!wasSent && !isDeleted) lost.push(`${id}: "${title}" of ${client.name} was never sent`);
+      // It may be there again, if another client has created it again.
+      const isDeleted = user.writes.some((write) => write.id === id && write.status === 404 && write.content?.title.trim() === title);
+      if (!wasSent && !isDeleted && tasks.has(id)) lost.push(`${id}: "${title}" of ${client.name} was never sent`);
     }
   }
   return lost;
@@ -446,7 +462,7 @@ for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exi
 
 async function round(seed) {
   const random = new Random(seed);
-  const users = ["ann", "bob"].map((name) => ({ name: `${name}-${seed}-${process.pid}`, writes: [], failures: [] }));
+  const users = ["ann", "bob"].map((name) => ({ name: `${name}-${seed}-${process.pid}`, writes: [] }));
   const clients = [0, 0, 0, 1, 1].map((of, n) => new Client(users[of], `client-${n}`, new Random(random.between(0, 2 ** 31))));
   for (const user of users) user.clients = clients.filter((client) => client.user === user);
   for (const client of clients) await client.open();
@@ -488,6 +504,8 @@ async function round(seed) {
       // The server makes no change of these, so no change brings the copies back to what the server has.
       for (const client of user.clients) await client.changeNothing();
       ({ tasks, differences } = await converged(user, Date.now() + CONVERGENCE));
+      failures.push(...(await random.of(user.clients).changeTooMuch()));
+      ({ tasks, differences } = await converged(user, Date.now() + CONVERGENCE));
     }
     totals.diverged += differences.length;
     failures.push(...differences);
@@ -501,15 +519,14 @@ async function round(seed) {
     const others = await listed(servers[1], user);
     if (canonical([...others]) !== canonical([...tasks])) failures.push(`${user.name}: the servers differ`);
     const lost = [...lostWrites(user, tasks, arePurged), ...lostTitles(user, tasks)];
-    if (options.verbose) {
-      const ids = new Set([...differences, ...lost].map((text) => /[0-9a-f]{8}-[0-9a-f-]{27}/.exec(text)?.[0]));
-      for (const { client, id, method, headers, content, status, task, current } of user.writes.filter(({ id }) => ids.has(id))) {
-        const condition = headers["if-match"] ?? "new";
-        console.error(id, client, method, condition, content?.title, "->", status, task?.version, current?.version, current?.title);
-      }
+    // What the clients have sent of the tasks that differ or were lost.
+    const ids = new Set([...differences, ...lost].map((text) => /[0-9a-f]{8}-[0-9a-f-]{27}/.exec(text)?.[0]));
+    for (const { client, id, method, headers, content, status, task, current } of user.writes.filter(({ id }) => ids.has(id))) {
+      const sent = `${client} ${method} if-match ${headers["if-match"] ?? "none"} ${content?.title ?? ""}`;
+      failures.push(`  ${id}: ${sent} -> ${status ?? "no response"} ${task?.version ?? ""}${current ? `${current.version} ${current.title}` : ""}`);
     }
     totals.lost += lost.length;
-    failures.push(...lost, ...user.failures);
+    failures.push(...lost);
     totals["acknowledged writes"] += user.writes.filter(({ status }) => status < 300).length;
     totals["unknown outcomes"] += user.writes.filter(({ status }) => status === undefined).length;
   }
