@@ -504,55 +504,9 @@ impl World {
                 let id = answer["id"].as_str().expect("a text");
                 assert_eq!(Some(&answer), self.tasks[caller].get(id), "{request:?}");
             }
-            Operation::CreateTask => {
-                assert_eq!(response.status(), StatusCode::CREATED);
-                let (sent, answers) = match (request.sent(), answer) {
-                    (Value::Array(sent), Value::Array(answers)) => {
-                        assert!(!response.headers().contains_key(header::LOCATION), "{request:?}");
-                        (sent, answers)
-                    }
-                    (sent, answer) => {
-                        assert_eq!(response.headers()[header::ETAG], format!("\"{}\"", answer["version"]));
-                        let location = format!("tasks/{}", answer["id"].as_str().expect("a text"));
-                        assert_eq!(response.headers()[header::LOCATION], location);
-                        (vec![sent], vec![answer])
-                    }
-                };
-                assert_eq!(sent.len(), answers.len(), "{request:?}");
-                let ids: Vec<_> = answers.iter().map(|task| task["id"].as_str().expect("a text").to_owned()).collect();
-                if response.headers().contains_key("idempotency-replayed") {
-                    let key = request.key().expect("a request with a key");
-                    assert_eq!(self.requests.get(&(caller, key)), Some(&(request.body(), ids.clone())), "{request:?}");
-                    for (id, answer) in ids.iter().zip(&answers) {
-                        assert_eq!(self.tasks[caller].get(id), Some(answer), "{request:?}");
-                    }
-                    return;
-                }
-                if let Some(key) = request.key() {
-                    self.requests.insert((caller, key), (request.body(), ids));
-                }
-                for ((place, sent), answer) in (0..).zip(sent).zip(answers) {
-                    let id = answer["id"].as_str().expect("a text").to_owned();
-                    assert!(self.ids.iter().all(|(_, other)| *other != id), "a new id");
-                    let new = model::unwritten(&id, USERS[caller], place, now);
-                    assert_eq!(answer, model::written(Write::Create, &new, &sent, now), "{request:?}");
-                    self.ids.push((caller, id.clone()));
-                    self.tasks[caller].insert(id, answer);
-                }
-            }
+            Operation::CreateTask => self.acknowledge_creation(request, caller, response, answer, now),
             Operation::ReplaceTask if response.status() == StatusCode::CREATED => {
-                assert!(request.creates_named(), "{request:?}");
-                let id = answer["id"].as_str().expect("a text").to_owned();
-                assert!(!self.tasks[caller].contains_key(&id), "{request:?}");
-                let version = answer["version"].as_i64().expect("a number");
-                let last = self.former[caller].remove(&id).unwrap_or_default();
-                assert!(version > last, "{request:?}: {version} after {last}");
-                let new = model::unwritten(&id, USERS[caller], 0, now);
-                let mut expected = model::written(Write::Create, &new, &request.sent(), now);
-                expected["version"] = json!(version);
-                assert_eq!(answer, expected, "{request:?}");
-                self.ids.push((caller, id.clone()));
-                self.tasks[caller].insert(id, answer);
+                self.acknowledge_creation_by_id(request, caller, answer, now);
             }
             operation => {
                 let id = answer["id"].as_str().expect("a text").to_owned();
@@ -569,6 +523,67 @@ impl World {
                 self.tasks[caller].insert(id, answer);
             }
         }
+    }
+
+    /// The creation of a task, or of several.
+    fn acknowledge_creation(
+        &mut self,
+        request: &TestRequest,
+        caller: usize,
+        response: &Response<Bytes>,
+        answer: Value,
+        now: Timestamp,
+    ) {
+        assert_eq!(response.status(), StatusCode::CREATED);
+        let (sent, answers) = match (request.sent(), answer) {
+            (Value::Array(sent), Value::Array(answers)) => {
+                assert!(!response.headers().contains_key(header::LOCATION), "{request:?}");
+                (sent, answers)
+            }
+            (sent, answer) => {
+                assert_eq!(response.headers()[header::ETAG], format!("\"{}\"", answer["version"]));
+                let location = format!("tasks/{}", answer["id"].as_str().expect("a text"));
+                assert_eq!(response.headers()[header::LOCATION], location);
+                (vec![sent], vec![answer])
+            }
+        };
+        assert_eq!(sent.len(), answers.len(), "{request:?}");
+        let ids: Vec<_> = answers.iter().map(|task| task["id"].as_str().expect("a text").to_owned()).collect();
+        if response.headers().contains_key("idempotency-replayed") {
+            let key = request.key().expect("a request with a key");
+            assert_eq!(self.requests.get(&(caller, key)), Some(&(request.body(), ids.clone())), "{request:?}");
+            for (id, answer) in ids.iter().zip(&answers) {
+                assert_eq!(self.tasks[caller].get(id), Some(answer), "{request:?}");
+            }
+            return;
+        }
+        if let Some(key) = request.key() {
+            self.requests.insert((caller, key), (request.body(), ids));
+        }
+        for ((place, sent), answer) in (0..).zip(sent).zip(answers) {
+            let id = answer["id"].as_str().expect("a text").to_owned();
+            assert!(self.ids.iter().all(|(_, other)| *other != id), "a new id");
+            let new = model::unwritten(&id, USERS[caller], place, now);
+            assert_eq!(answer, model::written(Write::Create, &new, &sent, now), "{request:?}");
+            self.ids.push((caller, id.clone()));
+            self.tasks[caller].insert(id, answer);
+        }
+    }
+
+    /// The creation of a task under an id that the client has chosen.
+    fn acknowledge_creation_by_id(&mut self, request: &TestRequest, caller: usize, answer: Value, now: Timestamp) {
+        assert!(request.creates_named(), "{request:?}");
+        let id = answer["id"].as_str().expect("a text").to_owned();
+        assert!(!self.tasks[caller].contains_key(&id), "{request:?}");
+        let version = answer["version"].as_i64().expect("a number");
+        let last = self.former[caller].remove(&id).unwrap_or_default();
+        assert!(version > last, "{request:?}: {version} after {last}");
+        let new = model::unwritten(&id, USERS[caller], 0, now);
+        let mut expected = model::written(Write::Create, &new, &request.sent(), now);
+        expected["version"] = json!(version);
+        assert_eq!(answer, expected, "{request:?}");
+        self.ids.push((caller, id.clone()));
+        self.tasks[caller].insert(id, answer);
     }
 
     /// The deletion of many tasks.

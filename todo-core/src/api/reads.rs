@@ -15,7 +15,10 @@ use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_TYPE, LINK},
 };
-use quick_cache::{OptionsBuilder, Weighter, sync::Cache};
+use quick_cache::{
+    DefaultHashBuilder, OptionsBuilder, Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
 
 use super::{
     conditions::{Known, ReadTags, tagged},
@@ -110,7 +113,8 @@ impl ReadCache {
             // Each has room for the largest part of a user, many times.
             .shards(4)
             .build();
-        let cache = Cache::with_options(options.ok()?, Weight, Default::default(), Default::default());
+        let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+        let cache = Cache::with_options(options.ok()?, Weight, hasher, lifecycle);
         let counts = (AtomicU64::new(0), AtomicU64::new(0));
         let cache = Self { users: cache, max_of_user: bytes / USERS, hits: counts.0, misses: counts.1 };
         (bytes > 0).then(|| Arc::new(cache))

@@ -421,6 +421,30 @@ impl Success {
     }
 }
 
+/// The response to the creation of tasks.
+fn created(resource: &'static Resource) -> Success {
+    let location = json!({
+        "description": "The URL of the task, relative to the path of the request. Absent if several were created.",
+        "schema": {"type": "string", "format": "uri-reference", "pattern": "^tasks/[0-9a-f-]{36}$"},
+        "example": format!("tasks/{}", example_id()),
+    });
+    let several = json!({"type": "array", "items": reference("Task"), "minItems": 1, "maxItems": UserTasks::MAX_BULK});
+    let schema = json!({"oneOf": [reference("Task"), several]});
+    let mut success = Success::ok("The new task, or the new tasks in the order of the request", schema, example_task());
+    success.status = StatusCode::CREATED;
+    success.headers.push((LOCATION, location));
+    success.headers.push((
+        HeaderName::from_static("idempotency-replayed"),
+        json!({
+            "description": "Whether an earlier request with the same `Idempotency-Key` has created the tasks.",
+            "schema": {"type": "string", "const": "true"},
+        }),
+    ));
+    success.tag = Tag::Sometimes(TASK_TAG);
+    success.links = links(resource);
+    success
+}
+
 fn success(resource: &'static Resource, operation: Operation) -> Success {
     let tagged = |success: Success, tag| Success { tag: Tag::Always(tag), ..success };
     let task = |description| tagged(Success::ok(description, reference("Task"), example_task()), TASK_TAG);
@@ -436,30 +460,7 @@ fn success(resource: &'static Resource, operation: Operation) -> Success {
             success.headers.push((LINK, link));
             tagged(success, READ_TAG)
         }
-        Operation::CreateTask => {
-            let location = json!({
-                "description": "The URL of the task, relative to the path of the request. Absent if several were created.",
-                "schema": {"type": "string", "format": "uri-reference", "pattern": "^tasks/[0-9a-f-]{36}$"},
-                "example": format!("tasks/{}", example_id()),
-            });
-            let several =
-                json!({"type": "array", "items": reference("Task"), "minItems": 1, "maxItems": UserTasks::MAX_BULK});
-            let schema = json!({"oneOf": [reference("Task"), several]});
-            let mut success =
-                Success::ok("The new task, or the new tasks in the order of the request", schema, example_task());
-            success.status = StatusCode::CREATED;
-            success.headers.push((LOCATION, location));
-            success.headers.push((
-                HeaderName::from_static("idempotency-replayed"),
-                json!({
-                    "description": "Whether an earlier request with the same `Idempotency-Key` has created the tasks.",
-                    "schema": {"type": "string", "const": "true"},
-                }),
-            ));
-            success.tag = Tag::Sometimes(TASK_TAG);
-            success.links = links(resource);
-            success
-        }
+        Operation::CreateTask => created(resource),
         Operation::PatchTasks => {
             Success::ok("The numbers of tasks", reference("BulkResult"), json!({"matched": 3, "changed": 2}))
         }
