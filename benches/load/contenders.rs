@@ -40,7 +40,11 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Variant {
     Usual,
+    /// Without statement batching.
     Uncoalesced,
+    /// Without the cache of rendered responses.
+    Uncached,
+    /// With a log line for each request.
     AccessLog,
     /// The program of this index in [`Options::other`].
     OtherBuild(usize),
@@ -73,6 +77,7 @@ impl Contender {
         }
         if frameworks.contains(&Framework::Axum) && !(options.is_short() && options.only.is_empty()) {
             all.push(Self::new("todo-server-uncoalesced", ours(Framework::Axum, Variant::Uncoalesced)));
+            all.push(Self::new("todo-server-uncached", ours(Framework::Axum, Variant::Uncached)));
             all.push(Self::new("todo-server-access-log", ours(Framework::Axum, Variant::AccessLog)));
         }
         for index in 0..options.other.len() {
@@ -181,6 +186,7 @@ impl Keys {
 pub(crate) struct Running {
     child: Child,
     pub(crate) address: SocketAddr,
+    metrics: Option<SocketAddr>,
     started: Instant,
 }
 
@@ -195,8 +201,10 @@ impl Running {
             Kind::Ours { .. } => &programs.todo_server,
             Kind::Pgbench { .. } => return Err(io::Error::other("pgbench is not a server")),
         };
-        // Another program could take the port before the server does, which is unlikely.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        // Another program could take a port before the server does, which is unlikely.
+        let ports = [TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?];
+        let (address, metrics) = (ports[0].local_addr()?, ports[1].local_addr()?);
+        drop(ports);
         let log = File::create(log)?;
         let mut command = Command::new(program);
         command
@@ -217,14 +225,17 @@ impl Running {
             }
         }
         if let Kind::Ours { framework, variant } = kind {
-            command.env("FRAMEWORK", framework.name());
+            command.env("FRAMEWORK", framework.name()).env("METRICS_PORT", metrics.port().to_string());
             command.env("LOG_LEVEL", if variant == Variant::AccessLog { "info" } else { "warn" });
-            if variant == Variant::Uncoalesced {
-                command.env("COALESCE", "off");
+            match variant {
+                Variant::Uncoalesced => drop(command.env("COALESCE", "off")),
+                Variant::Uncached => drop(command.env("CACHE_MEGABYTES", "0")),
+                _ => {}
             }
         }
         let started = Instant::now();
-        Ok(Self { child: command.spawn()?, address, started })
+        let metrics = matches!(kind, Kind::Ours { .. }).then_some(metrics);
+        Ok(Self { child: command.spawn()?, address, metrics, started })
     }
 
     /// Waits for the first 200 to this request. Returns the time since the start of the process.
@@ -244,6 +255,21 @@ impl Running {
             }
             thread::sleep(Duration::from_micros(500));
         }
+    }
+
+    /// The share of lists that the cache of rendered responses had. `None` without a cache.
+    pub(crate) fn cache_hits(&self) -> io::Result<Option<f64>> {
+        let Some(metrics) = self.metrics else { return Ok(None) };
+        let mut stream = TcpStream::connect(metrics)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let (_, body) = send(&mut stream, b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")?;
+        let text = String::from_utf8_lossy(&body);
+        let value = |result: &str| {
+            let name = format!("todo_cache_reads_total{{result=\"{result}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<f64>().ok())
+        };
+        let (hits, misses) = (value("hit").unwrap_or_default(), value("miss").unwrap_or_default());
+        Ok((hits > 0.0).then(|| hits / (hits + misses)))
     }
 
     pub(crate) fn id(&self) -> u32 {

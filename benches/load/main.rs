@@ -83,6 +83,7 @@ fn measure(options: &Options) -> Result<bool, Failure> {
         open,
         footprints,
         users: options.users,
+        mix: options.mix,
         on_postgres,
         promise_p95_ms: PROMISE_MS,
     };
@@ -203,9 +204,10 @@ fn conditions(options: &Options, databases: &mut Databases) -> Result<BTreeMap<&
         (
             "load",
             format!(
-                "{} of 10000 users with 20 tasks each and tokens of {:?}, {} rounds of {} s after {} s of warm-up",
+                "{} of 10000 users with 20 tasks each and tokens of {:?}; {}; {} rounds of {} s after {} s of warm-up",
                 options.users,
                 options.token,
+                options.mix.description(),
                 options.rounds(),
                 options.window().as_secs(),
                 options.warm_up().as_secs()

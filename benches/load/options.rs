@@ -4,6 +4,7 @@ use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use testkit::process;
+use todo_benches::workload::Mix;
 
 /// Measures todo-server against hand-written programs that do the same, with a thousand users at once.
 #[derive(Debug, Parser)]
@@ -34,6 +35,9 @@ pub(crate) struct Options {
     /// This number of requests per second from all users together (open loop), instead of a closed loop
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub(crate) open: Option<f64>,
+    /// How many requests are reads and changes
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) mix: Mix,
     /// The kind of tokens
     #[arg(long, value_enum, default_value_t = TokenKind::Hs256)]
     pub(crate) token: TokenKind,

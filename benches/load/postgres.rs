@@ -18,9 +18,11 @@ use testkit::{
 };
 use todo_benches::{
     measure::float,
-    workload::{Operation, fill_postgres, fill_sqlite},
+    workload::{Mix, Operation, fill_postgres, fill_sqlite},
 };
 use tokio::runtime::Runtime;
+
+use crate::contenders::{Kind, Programs, Variant};
 
 /// Settings other than the defaults of PostgreSQL: memory for all rows, and no checkpoint in the middle of a
 /// measurement. `fsync` and `synchronous_commit` are on.
@@ -42,7 +44,7 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 
 /// The source of the databases.
 pub(crate) enum Databases {
-    Postgres(Cluster),
+    Postgres(Box<Cluster>),
     Sqlite(Files),
 }
 
@@ -56,15 +58,16 @@ pub(crate) struct Fresh {
 impl Databases {
     /// Starts a private PostgreSQL server, or uses SQLite.
     pub(crate) fn open(sqlite: bool, todo_server: &Path) -> Result<Self, Failure> {
-        if !sqlite && let Some(cluster) = Cluster::start(todo_server)? {
-            return Ok(Self::Postgres(cluster));
+        if !sqlite && let Some(cluster) = Cluster::start()? {
+            return Ok(Self::Postgres(Box::new(cluster)));
         }
         Ok(Self::Sqlite(Files::make(todo_server)?))
     }
 
-    pub(crate) fn fresh(&mut self) -> Result<Fresh, Failure> {
+    /// A database with the tables of this program.
+    pub(crate) fn fresh(&mut self, kind: Kind, programs: &Programs) -> Result<Fresh, Failure> {
         match self {
-            Self::Postgres(cluster) => cluster.fresh(),
+            Self::Postgres(cluster) => cluster.fresh(kind, programs),
             Self::Sqlite(files) => files.fresh(),
         }
     }
@@ -119,13 +122,17 @@ pub(crate) struct Cluster {
     runtime: Runtime,
     postmaster: u32,
     made: u32,
+    /// The databases that are copied.
+    templates: Vec<String>,
     programs: PathBuf,
 }
 
-const TEMPLATE: &str = "load_template";
+/// What a hand-written program has no use for: revisions, and indexes for them.
+const WITHOUT_REVISIONS: &str = "alter table todo.tasks disable trigger user;
+    drop index todo.tasks_user_id_revision_id_idx, todo.tasks_user_id_request_key_idx";
 
 impl Cluster {
-    fn start(todo_server: &Path) -> Result<Option<Self>, Failure> {
+    fn start() -> Result<Option<Self>, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let Some(server) = runtime.block_on(Server::start_local(SETTINGS))? else { return Ok(None) };
         let Source::Local(programs) = server.source().clone() else { return Ok(None) };
@@ -135,12 +142,29 @@ impl Cluster {
         })?;
         let lines = fs::read_to_string(Path::new(&folder).join("postmaster.pid"))?;
         let postmaster = lines.lines().next().unwrap_or_default().trim().parse()?;
-        let mut cluster = Self { server, runtime, postmaster, made: 0, programs };
-        cluster.run(&[&format!("create database {TEMPLATE}")])?;
-        let url = cluster.server.url_of(TEMPLATE);
-        migrate(todo_server, &url)?;
-        cluster.run_in(&url, &[&fill_postgres(), "vacuum (freeze, analyze)"])?;
-        Ok(Some(cluster))
+        Ok(Some(Self { server, runtime, postmaster, made: 0, templates: Vec::new(), programs }))
+    }
+
+    /// The database to copy for this program. It is filled when it is needed for the first time.
+    fn template(&mut self, kind: Kind, programs: &Programs) -> Result<String, Failure> {
+        let (name, todo_server, has_revisions) = match kind {
+            Kind::Ours { variant: Variant::OtherBuild(index), .. } => {
+                (format!("template_of_other_{index}"), &programs.others[index], true)
+            }
+            Kind::Ours { .. } => ("template".to_owned(), &programs.todo_server, true),
+            _ => ("template_without_revisions".to_owned(), &programs.todo_server, false),
+        };
+        if !self.templates.contains(&name) {
+            self.run(&[&format!("create database {name}")])?;
+            let url = self.server.url_of(&name);
+            migrate(todo_server, &url)?;
+            if !has_revisions {
+                self.run_in(&url, &[WITHOUT_REVISIONS])?;
+            }
+            self.run_in(&url, &[&fill_postgres(), "vacuum (full, freeze, analyze)"])?;
+            self.templates.push(name.clone());
+        }
+        Ok(name)
     }
 
     fn run(&mut self, statements: &[&str]) -> Result<(), Failure> {
@@ -159,10 +183,11 @@ impl Cluster {
     }
 
     /// A copy of the template. A checkpoint writes it to disk before the measurement.
-    fn fresh(&mut self) -> Result<Fresh, Failure> {
+    fn fresh(&mut self, kind: Kind, programs: &Programs) -> Result<Fresh, Failure> {
+        let template = self.template(kind, programs)?;
         self.made += 1;
         let name = format!("load_{}", self.made);
-        self.run(&[&format!("create database {name} template {TEMPLATE}"), "checkpoint"])?;
+        self.run(&[&format!("create database {name} template {template}"), "checkpoint"])?;
         Ok(Fresh { url: self.server.url_of(&name), name })
     }
 
@@ -207,7 +232,7 @@ impl Cluster {
             for operation in Operation::ALL {
                 let path = folder.path().join(operation.name());
                 fs::write(&path, draw("", run.users) + &statement(operation, ""))?;
-                command.arg("-f").arg(format!("{}@{}", path.display(), operation.percent()));
+                command.arg("-f").arg(format!("{}@{}", path.display(), Mix::Usual.percent(operation)));
             }
             1.0
         };
@@ -273,7 +298,9 @@ const PIPELINED: u64 = 20;
 fn pipeline(users: u32) -> String {
     let operations: Vec<_> = Operation::ALL
         .into_iter()
-        .flat_map(|operation| std::iter::repeat_n(operation, usize::try_from(operation.percent() / 5).unwrap_or(0)))
+        .flat_map(|operation| {
+            std::iter::repeat_n(operation, usize::try_from(Mix::Usual.percent(operation) / 5).unwrap_or(0))
+        })
         .collect();
     let draws: String = (0..operations.len()).map(|index| draw(&index.to_string(), users)).collect();
     let statements: String =

@@ -6,7 +6,7 @@ use serde::Serialize;
 use todo_benches::{
     measure::{Latencies, Spread, Summary},
     plot::{self, Curve},
-    workload::Operation,
+    workload::{Mix, Operation},
 };
 
 use crate::{
@@ -28,6 +28,8 @@ pub(crate) struct Report {
     pub(crate) open: Vec<Measured>,
     pub(crate) footprints: Vec<Footprint>,
     pub(crate) users: u32,
+    #[serde(skip)]
+    pub(crate) mix: Mix,
     pub(crate) on_postgres: bool,
     pub(crate) promise_p95_ms: f64,
 }
@@ -116,6 +118,7 @@ impl Report {
             "database MiB",
             "generator CPU",
             "elsewhere",
+            "cache hits",
             "health max ms",
             "errors",
             "foreign",
@@ -168,6 +171,7 @@ impl Report {
             value(|one| one.database_mib, 0),
             percent(|one| one.generator_cpu),
             percent(|one| one.elsewhere_cpu),
+            percent(|one| one.cache_hits),
             Self::of(measured, name)
                 .filter_map(|one| one.health_max_ms)
                 .max_by(f64::total_cmp)
@@ -284,8 +288,7 @@ impl Report {
             None => "each sending a request after each response (closed loop)".to_owned(),
             Some(rate) => format!("{rate:.0} requests per second"),
         };
-        let subtitle =
-            format!("{} users, {pace}: 60 % lists of 20 tasks, 25 % get, 10 % create, 5 % toggle", self.users);
+        let subtitle = format!("{} users, {pace}: {}; a list has 20 tasks", self.users, self.mix.description());
         plot::svg("Latency of a request", &subtitle, &curves, PROMISE_MS)
     }
 }

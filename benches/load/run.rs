@@ -65,6 +65,8 @@ pub(crate) struct Measured {
     /// The maximum latency of the probes, which are sent twice per second, and the number of failed ones.
     pub(crate) health_max_ms: Option<f64>,
     pub(crate) health_failures: u64,
+    /// The share of lists that were in the cache of rendered responses.
+    pub(crate) cache_hits: Option<f64>,
     #[serde(skip)]
     pub(crate) latencies: Latencies,
 }
@@ -101,7 +103,7 @@ struct Used {
 
 impl Bench<'_> {
     fn user(&self, number: u32) -> User {
-        User::new(number, &self.tokens[number as usize])
+        User::new(number, &self.tokens[number as usize], self.options.mix)
     }
 
     fn start(&self, contender: &Contender, database: &str) -> io::Result<Running> {
@@ -111,7 +113,7 @@ impl Bench<'_> {
 
     /// Measures a contender once, on a new database.
     pub(crate) fn measure(&mut self, contender: &Contender, round: u32, pace: Pace) -> Result<Measured, Failure> {
-        let fresh = self.databases.fresh()?;
+        let fresh = self.databases.fresh(contender.kind, self.programs)?;
         let mut measured = match contender.kind {
             Kind::Pgbench { pipelined } => self.pgbench(&fresh, pipelined)?,
             _ => self.load(contender, &fresh.url, pace)?,
@@ -186,6 +188,7 @@ impl Bench<'_> {
             elsewhere_cpu: Some(share(used.machine.saturating_sub(used.server + used.database + used.generator))),
             health_max_ms: Some(milliseconds(health.slowest)),
             health_failures: health.failures,
+            cache_hits: server.cache_hits()?,
             latencies: outcome.all(),
             statuses: outcome.statuses,
             examples: outcome.examples,
@@ -209,7 +212,7 @@ impl Bench<'_> {
     /// Measures the time to the first response, and the memory without load.
     pub(crate) fn footprint(&mut self, contender: &Contender, starts: usize) -> Result<Footprint, Failure> {
         let database = if matches!(self.databases, Databases::Postgres(_)) { "PostgreSQL" } else { "SQLite" };
-        let fresh = self.databases.fresh()?;
+        let fresh = self.databases.fresh(contender.kind, self.programs)?;
         let first = self.user(0);
         let mut times = Vec::new();
         for _ in 1..starts {

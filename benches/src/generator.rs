@@ -441,7 +441,7 @@ mod tests {
 
     fn outcome_of(address: SocketAddr, pace: Pace) -> Outcome {
         let plan = Plan { address, warm_up: Duration::from_millis(50), window: Duration::from_millis(300), pace };
-        let users = (0..5).map(|number| User::new(number, &user_id(number))).collect();
+        let users = (0..5).map(|number| User::new(number, &user_id(number), Mix::Usual)).collect();
         let mut edges = Vec::new();
         let outcome = run(plan, users, &Checker::for_tasks(), &mut |edge| edges.push(edge)).unwrap();
         assert_eq!(edges, [Edge::Begin, Edge::End]);
@@ -533,7 +533,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         thread::spawn(move || listener.incoming().for_each(drop));
         let plan = Plan { address, warm_up: Duration::ZERO, window: Duration::from_secs(5), pace: Pace::Closed };
-        let users = vec![User::new(0, "token")];
+        let users = vec![User::new(0, "token", Mix::Usual)];
         let error = run(plan, users, &Checker::for_tasks(), &mut |_| {}).unwrap_err();
         assert!(error.to_string().contains("broke"), "{error}");
     }

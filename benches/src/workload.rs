@@ -43,27 +43,56 @@ impl Operation {
             Self::Toggle => "toggle",
         }
     }
+}
 
-    /// The number of such requests among a hundred.
+/// How many requests are reads and changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mix {
+    /// 60 % lists, 25 % gets, 10 % creations, 5 % toggles.
+    #[default]
+    Usual,
+    /// 35 % lists, 15 % gets, 25 % creations, 25 % toggles.
+    HalfWrites,
+    /// Only lists, of which nothing changes.
+    Lists,
+    /// Toggles and lists in turn: no list is like the one before it.
+    ChangedLists,
+}
+
+impl Mix {
+    /// The number of requests with this operation among a hundred.
     #[must_use]
-    pub const fn percent(self) -> u64 {
-        match self {
-            Self::List => 60,
-            Self::Get => 25,
-            Self::Create => 10,
-            Self::Toggle => 5,
-        }
+    pub const fn percent(self, operation: Operation) -> u64 {
+        let percents = match self {
+            Self::Usual => [60, 25, 10, 5],
+            Self::HalfWrites => [35, 15, 25, 25],
+            Self::Lists => [100, 0, 0, 0],
+            Self::ChangedLists => [50, 0, 0, 50],
+        };
+        percents[operation.index()]
     }
 
-    fn drawn(random: &mut Random) -> Self {
+    /// What the mix consists of, for a report.
+    #[must_use]
+    pub fn description(self) -> String {
+        let parts = Operation::ALL.into_iter().filter(|operation| self.percent(*operation) > 0);
+        let parts: Vec<_> =
+            parts.map(|operation| format!("{} % {}", self.percent(operation), operation.name())).collect();
+        parts.join(", ")
+    }
+
+    fn draw(self, random: &mut Random, last: Operation) -> Operation {
+        if self == Self::ChangedLists {
+            return if last == Operation::Toggle { Operation::List } else { Operation::Toggle };
+        }
         let mut left = random.below(100);
-        for operation in Self::ALL {
-            match left.checked_sub(operation.percent()) {
+        for operation in Operation::ALL {
+            match left.checked_sub(self.percent(operation)) {
                 Some(rest) => left = rest,
                 None => return operation,
             }
         }
-        Self::List
+        Operation::List
     }
 }
 
@@ -120,6 +149,8 @@ pub const TITLE: &str = "Buy milk, bread and something for the guests";
 pub struct User {
     number: u32,
     id: String,
+    mix: Mix,
+    last: Operation,
     random: Random,
     list: Vec<u8>,
     get: Vec<u8>,
@@ -144,7 +175,7 @@ pub struct Request<'a> {
 impl User {
     /// Creates the requests of this user.
     #[must_use]
-    pub fn new(number: u32, token: &str) -> Self {
+    pub fn new(number: u32, token: &str, mix: Mix) -> Self {
         let head = |line: &str, more: &str| {
             let fixed = "host: 127.0.0.1\r\naccept: application/json\r\n";
             format!("{line} HTTP/1.1\r\n{fixed}authorization: Bearer {token}\r\n{more}\r\n")
@@ -157,6 +188,8 @@ impl User {
         Self {
             number,
             id: user_id(number),
+            mix,
+            last: Operation::List,
             random: Random::new(u64::from(number)),
             list: head(&format!("GET /api/tasks?limit={PAGE}"), "").into_bytes(),
             get: head(&format!("{get}{some}"), "").into_bytes(),
@@ -181,7 +214,8 @@ impl User {
 
     /// The next request.
     pub fn next_request(&mut self) -> Request<'_> {
-        let operation = Operation::drawn(&mut self.random);
+        let operation = self.mix.draw(&mut self.random, self.last);
+        self.last = operation;
         let task = u32::try_from(self.random.below(u64::from(TASKS))).unwrap_or(0);
         let (bytes, position) = match operation {
             Operation::List => (&mut self.list, None),
@@ -234,6 +268,8 @@ impl Random {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum as _;
+
     use super::*;
 
     #[test]
@@ -248,24 +284,27 @@ mod tests {
 
     #[test]
     fn the_mix_of_operations_is_as_documented() {
-        let mut counts = [0_u32; 4];
-        for number in 0..100 {
-            let mut user = User::new(number, "token");
-            for _ in 0..1000 {
-                counts[user.next_request().operation.index()] += 1;
+        for mix in Mix::value_variants() {
+            let mut counts = [0_u32; 4];
+            for number in 0..100 {
+                let mut user = User::new(number, "token", *mix);
+                for _ in 0..1000 {
+                    counts[user.next_request().operation.index()] += 1;
+                }
             }
+            for (operation, count) in Operation::ALL.into_iter().zip(counts) {
+                let percent = f64::from(count) / 1000.0;
+                let wanted = f64::from(u32::try_from(mix.percent(operation)).unwrap());
+                assert!((percent - wanted).abs() < 0.5, "{mix:?}, {}: {percent} %", operation.name());
+            }
+            assert_eq!(Operation::ALL.iter().map(|operation| mix.percent(*operation)).sum::<u64>(), 100);
         }
-        for (operation, count) in Operation::ALL.iter().zip(counts) {
-            let percent = f64::from(count) / 1000.0;
-            let wanted = f64::from(u32::try_from(operation.percent()).unwrap());
-            assert!((percent - wanted).abs() < 0.5, "{}: {percent} %", operation.name());
-        }
-        assert_eq!(Operation::ALL.iter().map(|operation| operation.percent()).sum::<u64>(), 100);
+        assert_eq!(Mix::Usual.description(), "60 % list, 25 % get, 10 % create, 5 % toggle");
     }
 
     #[test]
     fn a_request_contains_the_id_of_its_task() {
-        let mut user = User::new(7, "token");
+        let mut user = User::new(7, "token", Mix::Usual);
         let mut seen = [false; 4];
         for _ in 0..1000 {
             let Request { operation, task, bytes } = user.next_request();
@@ -291,7 +330,7 @@ mod tests {
     #[test]
     fn runs_are_the_same_and_users_differ() {
         let drawn = |number| {
-            let mut user = User::new(number, "token");
+            let mut user = User::new(number, "token", Mix::Usual);
             let mut next = || {
                 let request = user.next_request();
                 (request.operation, request.task)

@@ -147,7 +147,7 @@ export interface paths {
         put?: never;
         /**
          * Move the tasks of another user to the caller
-         * @description For a guest who signs up. The caller has a token of the other user, too. The tasks do not change but for `user_id`. One atomic step, and safe to retry. A task whose ID the caller already has stays with the other user.
+         * @description For a guest who signs up. The caller has a token of the other user, too. The tasks do not change but for `user_id`, and for `version` where the caller had a task with the same ID before. One atomic step, and safe to retry. A task whose ID the caller already has stays with the other user.
          */
         post: operations["transfer_tasks"];
         delete?: never;
@@ -372,7 +372,7 @@ export interface paths {
         put?: never;
         /**
          * Move the tasks of another user to the caller
-         * @description For a guest who signs up. The caller has a token of the other user, too. The tasks do not change but for `user_id`. One atomic step, and safe to retry. A task whose ID the caller already has stays with the other user.
+         * @description For a guest who signs up. The caller has a token of the other user, too. The tasks do not change but for `user_id`, and for `version` where the caller had a task with the same ID before. One atomic step, and safe to retry. A task whose ID the caller already has stays with the other user.
          */
         post: operations["transfer_tasks_of_user"];
         delete?: never;

@@ -26,7 +26,8 @@ pub(crate) async fn document_and_page_are_served_at_the_root(framework: Framewor
     let server = Setup::with_secret(framework).serve(&[]);
     let ann = server.user("ann");
     let document = ann.send(Method::GET, "/openapi.json", "").await;
-    assert_eq!((document.status().as_u16(), document.body().as_ref()), (200, committed().as_bytes()));
+    assert_eq!(document.status(), 200);
+    assert!(document.body().as_ref() == committed().as_bytes(), "openapi.json is out of date, or another one is served");
     let page = ann.send(Method::GET, "/docs", "").await;
     assert_eq!(
         (page.status().as_u16(), &page.headers()["content-type"]),
