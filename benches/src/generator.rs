@@ -395,7 +395,7 @@ mod tests {
     use std::{net::TcpListener, thread};
 
     use super::*;
-    use crate::workload::{PAGE, TITLE, user_id};
+    use crate::workload::{Mix, PAGE, TITLE, user_id};
 
     /// A server for these tests: `response` gets the first line of a request and the user, which is the token.
     fn serve(respond: impl Fn(&str, &str) -> (u16, String) + Clone + Send + 'static) -> SocketAddr {

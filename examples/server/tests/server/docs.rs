@@ -27,7 +27,10 @@ pub(crate) async fn document_and_page_are_served_at_the_root(framework: Framewor
     let ann = server.user("ann");
     let document = ann.send(Method::GET, "/openapi.json", "").await;
     assert_eq!(document.status(), 200);
-    assert!(document.body().as_ref() == committed().as_bytes(), "openapi.json is out of date, or another one is served");
+    assert!(
+        document.body().as_ref() == committed().as_bytes(),
+        "openapi.json is out of date, or another one is served"
+    );
     let page = ann.send(Method::GET, "/docs", "").await;
     assert_eq!(
         (page.status().as_u16(), &page.headers()["content-type"]),
