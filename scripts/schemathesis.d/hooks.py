@@ -164,8 +164,8 @@ class OtherUserSeesNothing:
                     rejected(response, 403, "forbidden")
                     continue
                 assert response.status_code == 200 and response.headers["Content-Type"] == "text/event-stream"
-                lines = response.iter_lines(decode_unicode=True)
-                data = next(line.removeprefix("data: ") for line in lines if line.startswith("data: "))
+                # As bytes: as a text, U+0085 in a title would end a line.
+                data = next(line.removeprefix(b"data: ") for line in response.iter_lines() if line.startswith(b"data: "))
                 tasks = [change["task"] for change in json.loads(data)["changes"] if "task" in change]
                 assert all(task["user_id"] == user for task in tasks), data
         self.compared[f"GET {template}/events"] += 1
@@ -297,8 +297,7 @@ def filter_failure(context, failure, case, response):
             return "from_token" not in wrong
         # It sends empty headers, which the pattern excludes, and takes them for valid.
         if not response.request.headers.get("If-Match", "x").strip():
-            wrong -= {"If-Match"}
-            return bool(wrong)
+            return not wrong <= BEYOND_SCHEMAS | {"If-Match"}
         return not (wrong and wrong <= BEYOND_SCHEMAS)
     if failure.code == "ST201":
         return not has_only_white_space_too_much(case)
