@@ -1,12 +1,21 @@
-// The code of docs/sync.md, which a test compares and runs.
+// The code of docs/sync.md, which a test compares and scripts/check-sync runs.
 /** Follows the changes of a user's tasks until `signal` ends it. `getToken` returns a valid token for each connection. */
-export async function follow(url, getToken, tasks, { since, onChange = () => {}, signal } = {}) {
+export async function follow(url, getToken, tasks, { since, onChange = () => {}, signal, silence = 30_000 } = {}) {
   let pause = 3000;
   while (!signal?.aborted) {
+    // The server sends at least a comment every 15 seconds. A connection on which nothing comes is lost.
+    const connection = new AbortController();
+    const end = signal ? AbortSignal.any([signal, connection.signal]) : connection.signal;
+    let timer;
+    const received = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => connection.abort(new Error("nothing was received")), silence);
+    };
     try {
+      received();
       const headers = { authorization: `Bearer ${await getToken()}` };
       if (since) headers["last-event-id"] = since;
-      const response = await fetch(`${url}/tasks/events`, { headers, signal });
+      const response = await fetch(`${url}/tasks/events`, { headers, signal: end });
       if (response.status === 410) {
         since = undefined;
         tasks.clear();
@@ -14,7 +23,8 @@ export async function follow(url, getToken, tasks, { since, onChange = () => {},
       }
       if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
       let text = "";
-      for await (const piece of response.body.pipeThrough(new TextDecoderStream())) {
+      for await (const piece of response.body.pipeThrough(new TextDecoderStream(), { signal: end })) {
+        received();
         text += piece;
         const blocks = text.split("\n\n");
         text = blocks.pop();
@@ -34,6 +44,8 @@ export async function follow(url, getToken, tasks, { since, onChange = () => {},
     } catch (error) {
       if (signal?.aborted) return;
       console.warn("the stream has ended:", error);
+    } finally {
+      clearTimeout(timer);
     }
     await new Promise((resolve) => setTimeout(resolve, pause));
   }

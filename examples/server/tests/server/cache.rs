@@ -95,6 +95,48 @@ async fn a_cache_is_never_stale_with_row_level_security() {
     secured.database.close().await;
 }
 
+/// Of 64 writers who have read the same version, one wins, at whichever server, and both servers then list what the
+/// winner has written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_writers_with_the_same_version_one_wins() {
+    let database = testkit::postgres::empty_database().await;
+    let setup = Setup::with_secret(Framework::ANY).set("DATABASE_URL", database.url());
+    let servers = [(); 2].map(|()| setup.serve(&["--metrics-port", "0"]));
+    let task = User::json(&servers[0].user("ann").send(Method::POST, "/api/tasks", r#"{"title":"Read"}"#).await, 201);
+    let path = format!("/api/tasks/{}", task["id"].as_str().expect("an id"));
+    for version in 1..=5 {
+        let writers = (0..64).map(|number| {
+            let (ann, path) = (servers[number % 2].user("ann"), path.clone());
+            tokio::spawn(async move {
+                let body = json!({"title": format!("Writer {number}"), "version": version}).to_string();
+                let response = ann.send(Method::PATCH, &path, &body).await;
+                let body: Value = serde_json::from_slice(response.body()).expect("JSON");
+                match response.status().as_u16() {
+                    200 => Some(body),
+                    status => {
+                        // The first calls of a user wait, and those beyond the limit are rejected.
+                        assert!(
+                            (status == 409 && body["current"]["version"] == version + 1) || status == 429,
+                            "{body}"
+                        );
+                        None
+                    }
+                }
+            })
+        });
+        let mut won = Vec::new();
+        for writer in writers.collect::<Vec<_>>() {
+            won.extend(writer.await.expect("a response"));
+        }
+        assert_eq!(won.len(), 1, "version {version}");
+        for server in &servers {
+            assert_eq!(read(server, "ann").await[0], json!(won), "version {version}");
+        }
+    }
+    drop(servers);
+    database.close().await;
+}
+
 #[tokio::test]
 async fn without_megabytes_nothing_is_kept() {
     let server = Setup::with_secret(Framework::ANY).set("CACHE_MEGABYTES", "0").serve(&["--metrics-port", "0"]);

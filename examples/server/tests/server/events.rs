@@ -227,55 +227,47 @@ async fn streams_outlast_a_database_that_cannot_be_reached() {
     database.close().await;
 }
 
-/// The code in the documentation, in Node.js where that is installed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_code_of_the_documentation_keeps_a_copy_in_step() {
+/// `scripts/check-sync` runs it.
+#[test]
+fn the_code_of_the_documentation_is_that_of_the_file() {
     let (page, code) = (include_str!("../../../../docs/sync.md"), include_str!("../../../../docs/sync.js"));
     let (_, code) = code.split_once('\n').expect("a first line");
     assert!(page.contains(&format!("```js\n{code}```")), "docs/sync.js has the code of docs/sync.md");
+}
 
-    let setup = Setup::with_secret(Framework::ANY).set("DATABASE_URL", "sqlite://todo.db");
-    let port = crate::program::free_address().port().to_string();
-    let server = setup.serve(&["--port", &port]);
-    setup.write("sync.mjs", code);
-    let token = user_token(SECRET.as_bytes(), "ann");
-    setup.write(
-        "follow.mjs",
-        &format!(
-            "import {{ follow }} from './sync.mjs';\nconst tasks = new Map();\n\
-             const onChange = () => console.log(JSON.stringify([...tasks.values()].map((task) => task.title).sort()));\n\
-             await follow('http://127.0.0.1:{port}/api/v1', () => '{token}', tasks, {{ onChange }});\n"
-        ),
-    );
-    let node = std::process::Command::new("node")
-        .arg("follow.mjs")
-        .current_dir(setup.path())
-        .stdout(std::process::Stdio::piped())
-        .spawn();
-    let Ok(mut node) = node else { return };
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(node.stdout.take().expect("piped")));
-    let mut next = || lines.next().expect("a line").expect("text");
-    let ann = server.user("ann");
-    assert_eq!(next(), "[]");
-    let milk = create(&ann, "Milk").await;
-    assert_eq!(next(), r#"["Milk"]"#);
-    create(&ann, "Bread").await;
-    assert_eq!(next(), r#"["Bread","Milk"]"#);
-    // It goes on at the next server, from where it was.
-    assert_eq!(server.stop().0, Some(0));
-    let server = setup.serve(&["--port", &port]);
-    let ann = server.user("ann");
-    let path = format!("/api/tasks/{}", milk["id"].as_str().expect("an id"));
-    assert_eq!(ann.send(Method::DELETE, &path, "").await.status(), 204);
-    let seen = next();
-    assert!(seen == r#"["Bread"]"# || (seen == r#"["Bread","Milk"]"# && next() == r#"["Bread"]"#), "{seen}");
-    // It begins again when its token cannot be continued.
-    assert_eq!(ann.send(Method::DELETE, "/api/tasks?all=true", "").await.status(), 200);
-    assert_eq!(next(), "[]");
-    create(&ann, "New").await;
-    assert_eq!(next(), r#"["New"]"#);
-    node.kill().expect("it runs");
-    node.wait().expect("it ends");
+/// How often [`a_client_that_comes_back_again_and_again_misses_nothing`] comes back.
+fn returns() -> usize {
+    std::env::var("STREAM_RETURNS").map_or(500, |returns| returns.parse().expect("a number"))
+}
+
+/// `STREAM_RETURNS=10000 cargo test --test server a_client_that_comes_back` comes back more often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_comes_back_again_and_again_misses_nothing() {
+    let database = testkit::postgres::empty_database().await;
+    let setup = || Setup::with_secret(Framework::ANY).set("DATABASE_URL", database.url()).set("METRICS_PORT", "0");
+    let servers = [setup().serve(&[]), setup().serve(&[])];
+    let ann = servers[0].user("ann");
+    let (mut last, mut seen, mut written) = (None::<String>, Vec::new(), Vec::new());
+    for number in 0..returns() {
+        if number % 3 == 0 {
+            written.push(json!({"task": create(&ann, &format!("Task {number}")).await}));
+        }
+        // Over HTTP/1.1 and 2, to each server in turn.
+        let http = if number % 4 < 2 { Http::One } else { Http::Two };
+        let token = user_token(SECRET.as_bytes(), "ann");
+        let (_, event, _) = Events::open(&servers[number % 2], http, &token, last.as_deref()).await;
+        seen.extend_from_slice(event.changes.as_array().expect("changes"));
+        last = Some(event.id);
+    }
+    assert!(seen == written, "{} changes instead of {}", seen.len(), written.len());
+    for server in &servers {
+        while Metrics::of(server).await.count("todo_event_streams") > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        println!("peak memory: {:?} bytes", server.program.peak_memory());
+    }
+    drop(servers);
+    database.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
