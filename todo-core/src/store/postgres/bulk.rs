@@ -12,7 +12,7 @@ use super::{
             columns::{COLUMNS, Kind, Value, change_values, row_values},
             operations::{
                 DeleteIf, DeleteMatching, Effect, Erase, Insert, InsertOne, Operation, Purge, Reposition, TransferAll,
-                UpdateIf, UpdateMatching, WhyNot, outcome,
+                UpdateIf, UpdateMatching, WhyNot,
             },
             selection::Selections,
             statements::Statements,
@@ -247,4 +247,13 @@ impl Operation<PgConnection> for DeleteMatching<'_> {
 /// The counts of a change of many tasks.
 fn bulk_result(matched: i64, changed: i64) -> BulkResult {
     BulkResult { matched: matched.unsigned_abs(), changed: changed.unsigned_abs() }
+}
+
+/// The result of a change with a precondition: whether it was made, and the task.
+fn outcome<T>(found: Option<(bool, Task)>, done: impl FnOnce(Task) -> T) -> Outcome<T> {
+    match found {
+        None => Outcome::Missing,
+        Some((true, task)) => Outcome::Done(done(task)),
+        Some((false, task)) => Outcome::Unmet(Box::new(task)),
+    }
 }

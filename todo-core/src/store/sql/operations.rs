@@ -5,8 +5,7 @@
 
 use super::{
     super::{
-        Change, Changes, Creation, Insertion, Outcome, Precondition, Read, Revision, SyncPoint, TaskChange,
-        error::StoreError,
+        Change, Changes, Creation, Insertion, Precondition, Read, Revision, SyncPoint, TaskChange, error::StoreError,
     },
     columns::Value,
     statements::Statements,
@@ -198,15 +197,6 @@ pub(in crate::store) type GroupRow = (i64, Option<String>, i64, i64);
 pub(in crate::store) fn read<T>(revision: i64, known: Option<Revision>, value: T) -> Read<T> {
     let revision = Revision::new(revision);
     if known == Some(revision) { Read::Unchanged } else { Read::Changed { revision, value } }
-}
-
-/// The result of a change with a precondition: whether it was made, and the task.
-pub(in crate::store) fn outcome<T>(found: Option<(bool, Task)>, done: impl FnOnce(Task) -> T) -> Outcome<T> {
-    match found {
-        None => Outcome::Missing,
-        Some((true, task)) => Outcome::Done(done(task)),
-        Some((false, task)) => Outcome::Unmet(Box::new(task)),
-    }
 }
 
 /// What a request has created before: digests, places, and tasks, or nothing for those that were deleted.

@@ -84,7 +84,8 @@ pub(in crate::store) struct Selections {
     pub(in crate::store) revision: String,
     pub(in crate::store) list: String,
     pub(in crate::store) count: String,
-    /// Locks the row of the owner, before a change.
+    /// Locks the row of the owner, before a change. Empty for SQLite, where a change locks the database.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only PostgreSQL reads it"))]
     pub(in crate::store) lock: String,
     pub(in crate::store) update: String,
     pub(in crate::store) delete: String,
@@ -96,6 +97,7 @@ const UPDATE: &str = "update {tasks} set {assignments} where user_id = $1";
 /// Without a filter it must not have the text of another statement: connections keep prepared statements by their text,
 /// with the number of their parameters.
 const DELETE: &str = "delete from {tasks} where user_id = $1 and true";
+#[cfg(feature = "postgres")]
 const LOCK: &str = "with locked as materialized (select from {owners} where user_id = $1 for no key update)";
 
 impl Selections {
