@@ -56,7 +56,7 @@ mod postgres {
     /// The pages for writing a row: a search, its page, an entry in each index, and sometimes a page that is split.
     const WRITE: usize = 25;
     /// Additional pages for the first write of a session.
-    const FIRST: usize = 30;
+    const FIRST: usize = 150;
 
     fn cases(sql: &Statements) -> Vec<Case> {
         let Statements {
