@@ -39,6 +39,8 @@ struct Shared {
     hanging: AtomicUsize,
     /// Whether the result of a write gets lost.
     loses_results: AtomicBool,
+    /// Whether another server changes (1) or deletes (2) each new task at once.
+    meanwhile: AtomicUsize,
     reads: AtomicUsize,
     polls: AtomicUsize,
 }
@@ -57,6 +59,15 @@ impl Shared {
 impl TaskStore for Shared {
     async fn insert(&self, owner: &UserId, tasks: &[Task], creation: &Creation) -> Result<Insertion, StoreError> {
         let inserted = self.tasks.insert(owner, tasks, creation).await?;
+        for task in tasks {
+            let title = Some(Title::new("Of another server").unwrap());
+            let change = TaskChange { title, ..TaskChange::default() };
+            match self.meanwhile.load(SeqCst) {
+                1 => drop(self.tasks.update(owner, task.id, &change, &Precondition::default(), task.created_at).await?),
+                2 => drop(self.tasks.delete(owner, task.id, &Precondition::default()).await?),
+                _ => {}
+            }
+        }
         self.result(inserted)
     }
 
@@ -290,6 +301,28 @@ impl Item {
 async fn create(api: &TodoApi, user: &str, title: &str) -> Task {
     let tasks = api.service().for_user(UserId::new(user).unwrap());
     tasks.create(NewTask::new(Title::new(title).unwrap())).await.unwrap()
+}
+
+/// What another server makes of it a moment later is not what this call has created.
+#[tokio::test]
+async fn a_creation_under_the_id_of_a_client_returns_what_it_has_created() {
+    let store = Arc::<Shared>::default();
+    let service = TodoService::new(store.clone());
+    let tasks = service.for_user(UserId::new("ann").unwrap());
+    let new = || NewTask::new(Title::new("Mine").unwrap());
+    let id = |number: u128| TaskId::from(uuid::Uuid::from_u128(0x01900000_0000_7000_8000_000000000000 + number));
+    for (number, meanwhile) in [(1, 0), (2, 1), (3, 2)] {
+        store.meanwhile.store(meanwhile, SeqCst);
+        let created = tasks.create_with_id(id(number), new()).await.unwrap();
+        assert_eq!((created.title.as_str(), created.version), ("Mine", 1));
+    }
+    // The id of a deleted task: the next version, unless the task was changed meanwhile.
+    for (meanwhile, version) in [(0, 2), (1, 1)] {
+        tasks.delete(id(1)).await.unwrap();
+        store.meanwhile.store(meanwhile, SeqCst);
+        let created = tasks.create_with_id(id(1), new()).await.unwrap();
+        assert_eq!((created.title.as_str(), created.version), ("Mine", version));
+    }
 }
 
 const AT_ONCE: Duration = Duration::from_millis(150);

@@ -177,7 +177,9 @@ impl UserTasks<'_> {
     }
 
     /// Creates a task under an id that the client has chosen, a UUID of version 7: for clients that create tasks while
-    /// they are offline. It is safe to retry.
+    /// they are offline. It is safe to retry. Returns the task as this call has created it. If the id is that of a deleted
+    /// task, its versions continue; if somebody has changed the new task already, the returned version is 1, with which
+    /// no condition is met.
     ///
     /// # Errors
     ///
@@ -201,7 +203,12 @@ impl UserTasks<'_> {
             // Also after the insertion: a task under the id of a deleted one has a later version.
             let current = traced!("get", store.get(&self.owner, id));
             if inserted == Insertion::Done {
-                let task = current.map_err(|error| StoreError::Interrupted(error.into()))?.unwrap_or(task);
+                let current = current.map_err(|error| StoreError::Interrupted(error.into()))?;
+                // Another server may have changed or deleted it meanwhile. Then the version is not known, and the first
+                // one is returned: a condition with it is not met, unless it is the right one.
+                let is_same = |current: &Task| Task { version: task.version, ..current.clone() } == task;
+                let version = current.filter(is_same).map_or(task.version, |current| current.version);
+                let task = Task { version, ..task };
                 self.service.hook.call(|| TaskEvent::Created { owner: self.owner.clone(), tasks: vec![task.clone()] });
                 return Ok(task);
             }
