@@ -79,12 +79,17 @@ impl TaskStore for Shared {
         self.tasks.list(owner, query, known).await
     }
 
-    async fn count(&self, _: &UserId, _: &TaskFilter, _: Option<Revision>) -> Result<Read<u64>, StoreError> {
-        unimplemented!()
+    async fn count(
+        &self,
+        owner: &UserId,
+        filter: &TaskFilter,
+        known: Option<Revision>,
+    ) -> Result<Read<u64>, StoreError> {
+        self.tasks.count(owner, filter, known).await
     }
 
-    async fn summary(&self, _: &UserId, _: Option<Revision>) -> Result<Read<Summary>, StoreError> {
-        unimplemented!()
+    async fn summary(&self, owner: &UserId, known: Option<Revision>) -> Result<Read<Summary>, StoreError> {
+        self.tasks.summary(owner, known).await
     }
 
     async fn update(

@@ -178,8 +178,8 @@ impl UserTasks<'_> {
 
     /// Creates a task under an id that the client has chosen, a UUID of version 7: for clients that create tasks while
     /// they are offline. It is safe to retry. Returns the task as this call has created it. If the id is that of a deleted
-    /// task, its versions continue; if somebody has changed the new task already, the returned version is 1, with which
-    /// no condition is met.
+    /// task, its versions continue; if another server has changed the new task already, the returned version is 1, so
+    /// that a condition with it is not met.
     ///
     /// # Errors
     ///
