@@ -1,5 +1,5 @@
 // The code of docs/sync.md, which a test compares and scripts/check-sync runs.
-/** Follows the changes of a user's tasks until `signal` ends it. `getToken` returns a valid token for each connection. */
+/** Follows the changes of a user's tasks until `signal` ends it; rejects if a retry is of no use. `getToken` returns a token. */
 export async function follow(url, getToken, tasks, { since, onChange = () => {}, signal, silence = 30_000 } = {}) {
   let pause = 3000;
   while (!signal?.aborted) {
@@ -21,7 +21,9 @@ export async function follow(url, getToken, tasks, { since, onChange = () => {},
         tasks.clear();
         continue;
       }
-      if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
+      if (!response.ok) {
+        throw Object.assign(new Error(`${response.status} ${await response.text()}`), { status: response.status });
+      }
       let text = "";
       for await (const piece of response.body.pipeThrough(new TextDecoderStream(), { signal: end })) {
         received();
@@ -43,6 +45,8 @@ export async function follow(url, getToken, tasks, { since, onChange = () => {},
       }
     } catch (error) {
       if (signal?.aborted) return;
+      // The same request would get the same response.
+      if ([400, 403, 404, 422].includes(error.status)) throw error;
       console.warn("the stream has ended:", error);
     } finally {
       clearTimeout(timer);

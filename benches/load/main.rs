@@ -47,7 +47,7 @@ fn measure(options: &Options) -> Result<bool, Failure> {
     eprintln!("load: building todo-server");
     let programs = Programs::build(&options.other)?;
     eprintln!("load: filling a database");
-    let mut databases = Databases::open(options.sqlite, &programs.todo_server)?;
+    let mut databases = Databases::open(options.sqlite, options.owners, &programs.todo_server)?;
     let on_postgres = matches!(databases, Databases::Postgres(_));
     if !on_postgres && !options.sqlite {
         println!(
@@ -204,8 +204,9 @@ fn conditions(options: &Options, databases: &mut Databases) -> Result<BTreeMap<&
         (
             "load",
             format!(
-                "{} of 10000 users with 20 tasks each and tokens of {:?}; {}; {} rounds of {} s after {} s of warm-up",
+                "{} of {} users with 20 tasks each and tokens of {:?}; {}; {} rounds of {} s after {} s of warm-up",
                 options.users,
+                options.owners,
                 options.token,
                 options.mix.description(),
                 options.rounds(),

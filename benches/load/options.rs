@@ -4,7 +4,7 @@ use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use testkit::process;
-use todo_benches::workload::Mix;
+use todo_benches::workload::{self, Mix};
 
 /// Measures todo-server against hand-written programs that do the same, with a thousand users at once.
 #[derive(Debug, Parser)]
@@ -20,6 +20,9 @@ pub(crate) struct Options {
     /// Number of users, each with its own connection
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) users: u32,
+    /// Number of users who have tasks, in PostgreSQL
+    #[arg(long, default_value_t = workload::USERS, value_parser = clap::value_parser!(u32).range(10_000..=1_000_000))]
+    pub(crate) owners: u32,
     /// Only these programs, by their names in the table
     #[arg(long, value_delimiter = ',', value_name = "A,B")]
     pub(crate) only: Vec<String>,

@@ -1,4 +1,4 @@
-//! Databases with ten thousand users, a new one for each measurement: on PostgreSQL if it is installed, otherwise on
+//! Databases with the tasks of many users, a new one for each measurement: on PostgreSQL if it is installed, otherwise on
 //! SQLite.
 
 use std::{
@@ -57,8 +57,8 @@ pub(crate) struct Fresh {
 
 impl Databases {
     /// Starts a private PostgreSQL server, or uses SQLite.
-    pub(crate) fn open(sqlite: bool, todo_server: &Path) -> Result<Self, Failure> {
-        if !sqlite && let Some(cluster) = Cluster::start()? {
+    pub(crate) fn open(sqlite: bool, owners: u32, todo_server: &Path) -> Result<Self, Failure> {
+        if !sqlite && let Some(cluster) = Cluster::start(owners)? {
             return Ok(Self::Postgres(Box::new(cluster)));
         }
         Ok(Self::Sqlite(Files::make(todo_server)?))
@@ -95,6 +95,13 @@ impl Databases {
         }
     }
 
+    /// Reads how much the database has written ahead. SQLite does not say.
+    pub(crate) fn wal(&self) -> Result<Option<Wal<'_>>, Failure> {
+        let Self::Postgres(cluster) = self else { return Ok(None) };
+        let connection = cluster.runtime.block_on(PgConnection::connect(cluster.server.url()))?;
+        Ok(Some(Wal { runtime: &cluster.runtime, connection }))
+    }
+
     /// A description for the report.
     pub(crate) fn description(&mut self) -> Result<String, Failure> {
         match self {
@@ -116,11 +123,30 @@ fn migrate(todo_server: &Path, url: &str) -> Result<(), Failure> {
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into()) }
 }
 
+/// The write-ahead log of PostgreSQL.
+pub(crate) struct Wal<'a> {
+    runtime: &'a Runtime,
+    connection: PgConnection,
+}
+
+impl Wal<'_> {
+    /// The number of bytes that were ever written.
+    pub(crate) fn bytes(&mut self) -> Option<u64> {
+        let bytes = query_scalar("select cast(pg_current_wal_insert_lsn() - '0/0' as bigint)");
+        self.runtime
+            .block_on(bytes.fetch_one(&mut self.connection))
+            .ok()
+            .and_then(|bytes: i64| u64::try_from(bytes).ok())
+    }
+}
+
 /// A private PostgreSQL server.
 pub(crate) struct Cluster {
     server: Server,
     runtime: Runtime,
     postmaster: u32,
+    /// The number of users who have tasks.
+    owners: u32,
     made: u32,
     /// The databases that are copied.
     templates: Vec<String>,
@@ -132,7 +158,7 @@ const WITHOUT_REVISIONS: &str = "alter table todo.tasks disable trigger user;
     drop index todo.tasks_user_id_revision_id_idx, todo.tasks_user_id_request_key_idx";
 
 impl Cluster {
-    fn start() -> Result<Option<Self>, Failure> {
+    fn start(owners: u32) -> Result<Option<Self>, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let Some(server) = runtime.block_on(Server::start_local(SETTINGS))? else { return Ok(None) };
         let Source::Local(programs) = server.source().clone() else { return Ok(None) };
@@ -142,7 +168,7 @@ impl Cluster {
         })?;
         let lines = fs::read_to_string(Path::new(&folder).join("postmaster.pid"))?;
         let postmaster = lines.lines().next().unwrap_or_default().trim().parse()?;
-        Ok(Some(Self { server, runtime, postmaster, made: 0, templates: Vec::new(), programs }))
+        Ok(Some(Self { server, runtime, postmaster, owners, made: 0, templates: Vec::new(), programs }))
     }
 
     /// The database to copy for this program. It is filled when it is needed for the first time.
@@ -161,7 +187,7 @@ impl Cluster {
             if !has_revisions {
                 self.run_in(&url, &[WITHOUT_REVISIONS])?;
             }
-            self.run_in(&url, &[&fill_postgres(), "vacuum (full, freeze, analyze)"])?;
+            self.run_in(&url, &[&fill_postgres(self.owners), "vacuum (full, freeze, analyze)"])?;
             self.templates.push(name.clone());
         }
         Ok(name)

@@ -22,7 +22,7 @@ use todo_benches::{
 use crate::{
     contenders::{Contender, Keys, Kind, Programs, Running, Variant},
     options::{Framework, Options},
-    postgres::{Databases, Failure, Pgbench},
+    postgres::{Databases, Failure, Pgbench, Wal},
 };
 
 /// The resources of a measurement.
@@ -65,6 +65,8 @@ pub(crate) struct Measured {
     /// The maximum latency of the probes, which are sent twice per second, and the number of failed ones.
     pub(crate) health_max_ms: Option<f64>,
     pub(crate) health_failures: u64,
+    /// Bytes of the write-ahead log for each request.
+    pub(crate) wal: Option<f64>,
     /// The share of lists that were in the cache of rendered responses.
     pub(crate) cache_hits: Option<f64>,
     #[serde(skip)]
@@ -134,7 +136,10 @@ impl Bench<'_> {
 
         let (mut edges, mut memory) = (Vec::new(), None);
         let databases = &*self.databases;
+        let mut wal = databases.wal()?;
+        let mut written = Vec::new();
         let mut observe = |edge| {
+            written.extend(wal.as_mut().and_then(Wal::bytes));
             edges.push(Used {
                 at: Instant::now(),
                 server: process::cpu(id),
@@ -188,6 +193,10 @@ impl Bench<'_> {
             elsewhere_cpu: Some(share(used.machine.saturating_sub(used.server + used.database + used.generator))),
             health_max_ms: Some(milliseconds(health.slowest)),
             health_failures: health.failures,
+            wal: match written[..] {
+                [begin, end] => Some(float(end.saturating_sub(begin)) / float(outcome.responses.max(1))),
+                _ => None,
+            },
             cache_hits: server.cache_hits()?,
             latencies: outcome.all(),
             statuses: outcome.statuses,

@@ -108,10 +108,10 @@ pub fn task_id(user: u32, task: u32) -> String {
     format!("01900000-0000-7000-8000-{}", 100_000_000_000 + u64::from(user) * 100 + u64::from(task))
 }
 
-/// SQL that fills the empty table `todo.tasks` of PostgreSQL. The users alternate, so that the tasks of one user are
-/// not next to each other on disk.
+/// SQL that fills the empty table `todo.tasks` of PostgreSQL with the tasks of so many users. They alternate, so that the
+/// tasks of one user are not next to each other on disk.
 #[must_use]
-pub fn fill_postgres() -> String {
+pub fn fill_postgres(users: u32) -> String {
     format!(
         "insert into todo.tasks (user_id, id, title, description, completed, created_at, updated_at, version)
          select 'userOfTheLoadTest00000' || (1000000000 + u),
@@ -119,8 +119,8 @@ pub fn fill_postgres() -> String {
              'Task ' || t || ' of user ' || u || ': water the plants',
              case when t % 2 = 0 then 'Those on the balcony need twice as much.' end,
              t % 3 = 0, at, at, 1
-         from generate_series(0, {TASKS} - 1) t, generate_series(0, {USERS} - 1) u,
-             lateral (select timestamptz '2025-11-21 08:00Z' + (t * 10000 + u) * interval '1234567 us') as moment (at)
+         from generate_series(0, {TASKS} - 1) t, generate_series(0, {users} - 1) u,
+             lateral (select timestamptz '2024-11-21 08:00Z' + (t::bigint * {users} + u) * interval '1234567 us') as moment (at)
          order by t, u"
     )
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
 use testkit::stores::{connect, todo_database};
 use todo_core::{
     Limit, NewTask, Task, TaskFilter, TaskId, TaskQuery, Title, UserId,
@@ -133,6 +133,66 @@ async fn the_sql_of_a_host_moves_revisions_and_versions() {
     let counts: Vec<(String, i64)> =
         sqlx::query_as("select user_id, tasks from todo.tasks_owners order by 1").fetch_all(&mut host).await.unwrap();
     assert_eq!(counts, [("ann", 2), ("bob", 2), ("cem", 1)].map(|(owner, count)| (owner.to_owned(), count)));
+    store.close().await;
+    database.close().await;
+}
+
+/// The library records revisions itself and marks them. Nobody else's rows pass for its own, whatever their revision:
+/// neither copies, of old rows or of those of the same transaction, nor updates that set it.
+#[tokio::test]
+async fn rows_that_a_host_copies_with_their_revisions_are_counted_and_get_new_ones() {
+    let database = todo_database().await;
+    let store = connect(database.url());
+    let (ann, bob, cem) = (user("ann"), user("bob"), user("cem"));
+    for number in 1..=3 {
+        assert!(store.add(&ann, &task(&ann, number)).await.unwrap());
+        store.change(&ann, task(&ann, number).id, &toggle(), SystemClock.now()).await.unwrap().unwrap();
+    }
+    let mut host = PgConnection::connect(database.url()).await.unwrap();
+    let copy = |to: &str| {
+        let columns = "id, title, completed, completed_at, created_at, updated_at, version, revision";
+        sqlx::AssertSqlSafe(format!(
+            "insert into todo.tasks (user_id, {columns}) select '{to}', {columns} from todo.tasks where user_id = 'ann'"
+        ))
+    };
+    let even: i64 = sqlx::query_scalar("select count(*) from todo.tasks where user_id = 'ann' and revision % 2 = 0")
+        .fetch_one(&mut host)
+        .await
+        .unwrap();
+    assert_eq!(even, 3, "the library has marked what it has changed");
+    host.execute(copy("bob")).await.unwrap();
+    let pool = PgPool::connect(database.url()).await.unwrap();
+    let joined = store.in_transaction(pool.begin().await.unwrap());
+    joined.change(&ann, task(&ann, 2).id, &toggle(), SystemClock.now()).await.unwrap().unwrap();
+    let mut transaction = joined.take().await.unwrap();
+    transaction.execute(copy("cem")).await.unwrap();
+    transaction.commit().await.unwrap();
+    for owner in [&bob, &cem] {
+        let changes = store.changes(owner, None, Limit::default()).await.unwrap().unwrap();
+        assert_eq!(changes.changes.len(), 3, "{owner}");
+        assert!(revision(&store, owner).await > Revision::new(0), "{owner}");
+    }
+    let of_tasks = "select max(revision) from todo.tasks where user_id = $1";
+    for set in ["revision = revision + 2", "title = 'Pears', revision = revision", "title = 'Figs', revision = 8"] {
+        let before = revision(&store, &bob).await;
+        let since = store.changes(&bob, None, Limit::default()).await.unwrap().unwrap().next;
+        let update = format!("update todo.tasks set {set} where user_id = 'bob'");
+        host.execute(sqlx::AssertSqlSafe(update)).await.unwrap();
+        let greatest: i64 = sqlx::query_scalar(of_tasks).bind("bob").fetch_one(&mut host).await.unwrap();
+        assert!(revision(&store, &bob).await > before, "{set}");
+        assert_eq!(revision(&store, &bob).await, Revision::new(greatest), "{set}");
+        let changes = store.changes(&bob, Some(since), Limit::default()).await.unwrap().unwrap();
+        assert_eq!(changes.changes.len(), 3, "{set}");
+    }
+    let counts: Vec<(String, i64, i64)> = sqlx::query_as(
+        "select o.user_id, o.tasks, (select count(*) from todo.tasks as t where t.user_id = o.user_id)
+         from todo.tasks_owners as o order by 1",
+    )
+    .fetch_all(&mut host)
+    .await
+    .unwrap();
+    assert_eq!(counts, ["ann", "bob", "cem"].map(|owner| (owner.to_owned(), 3, 3)));
+    pool.close().await;
     store.close().await;
     database.close().await;
 }

@@ -23,7 +23,7 @@ create table {tasks} (
     created_at timestamptz not null,
     updated_at timestamptz not null check (updated_at >= created_at),
     version bigint not null default 1 check (version >= 1),
-    -- The revision of the owner when the task was last changed. A trigger sets it.
+    -- The revision of the owner when the task was last changed. Leave it out: a trigger sets it.
     revision bigint not null default 0,
     -- The idempotency key of the request that created the task, the place of the task in it, and a digest of its body.
     request_key text check (char_length(request_key) between 1 and 255),
@@ -75,6 +75,9 @@ create index "{table}_deleted_user_id_request_key_idx" on {deleted} (user_id, re
 -- The functions of the triggers work with the rights of the owner of the tables, whoever changes a task. With row security
 -- they bind the owner of the task while they run. A function sees what was committed while its first statement waited
 -- for the owner's row.
+--
+-- Most statements of the library take the next revision and record it at the owner themselves, once for many tasks. Their
+-- revisions are even and not before the statement, and the triggers let these pass. Those of the triggers are odd.
 
 create function "{schema}"."{table}_before_insert"() returns trigger language plpgsql
     security definer set search_path = pg_catalog, pg_temp as $$
@@ -95,7 +98,7 @@ begin
             on conflict do nothing;
         select revision into last from {owners} where user_id = new.user_id for no key update;
     end loop;
-    new.revision := greatest(last + 1, clock);
+    new.revision := greatest(last + 1, clock) | 1;
     -- A task that is created again continues its versions.
     select version into last_version from {deleted} where user_id = new.user_id and id = new.id;
     if found then
@@ -162,7 +165,7 @@ begin
     if binds then
         perform set_config('todo.user_id', new.user_id, true);
     end if;
-    update {owners} set revision = greatest(revision + 1, clock) where user_id = new.user_id
+    update {owners} set revision = greatest(revision + 1, clock) | 1 where user_id = new.user_id
         returning revision into new.revision;
     if binds then
         perform set_config('todo.user_id', coalesce(former, ''), true);
@@ -206,11 +209,15 @@ begin
 end $$;
 
 create trigger "{table}_before_insert" before insert on {tasks} for each row
+    when ((new.revision % 2 = 0 and new.revision >= date_part('epoch', statement_timestamp()) * 1000000) is not true)
     execute function "{schema}"."{table}_before_insert"();
-create trigger "{table}_after_insert" after insert on {tasks} for each row
+create trigger "{table}_after_insert" after insert on {tasks} for each row when (new.revision % 2 = 1)
     execute function "{schema}"."{table}_after_insert"();
 -- A change of nothing is none.
-create trigger "{table}_before_update" before update on {tasks} for each row when (old.* is distinct from new.*)
+create trigger "{table}_before_update" before update on {tasks} for each row
+    when ((new.revision <> old.revision and new.revision % 2 = 0
+            and new.revision >= date_part('epoch', statement_timestamp()) * 1000000) is not true
+        and old.* is distinct from new.*)
     execute function "{schema}"."{table}_before_update"();
 create trigger "{table}_after_delete" after delete on {tasks} for each row
     execute function "{schema}"."{table}_after_delete"();

@@ -331,6 +331,20 @@ pub(in crate::store) fn no_columns(dialect: Dialect) -> String {
     nothing.collect::<Vec<_>>().join(", ")
 }
 
+/// The next revision of an owner, from its row. The triggers let it pass, since it is even and not before the statement:
+/// theirs are odd, and those in rows that somebody copies are older.
+#[cfg(feature = "postgres")]
+pub(in crate::store) const NEXT_REVISION: &str =
+    "(greatest(revision, cast(extract(epoch from statement_timestamp()) * 1000000 as bigint)) / 2 + 1) * 2";
+
+/// The beginning of a statement that locks the row of the owner, and takes the next revision.
+#[cfg(feature = "postgres")]
+pub(in crate::store) fn locked() -> String {
+    format!(
+        "with locked as materialized (select {NEXT_REVISION} as revision from {{owners}} where user_id = $1 for no key update)"
+    )
+}
+
 /// The condition that makes a statement of PostgreSQL lock the row of the owner before it does anything else.
 #[cfg(feature = "postgres")]
 pub(in crate::store) const IS_LOCKED: &str = " and (select count(*) from locked) is not null";
@@ -404,6 +418,15 @@ pub(in crate::store) fn update(dialect: Dialect, old: &str, parameter: impl Fn(&
         Some(format!("{} = {new}", column.name))
     });
     Update { assignments: assignments.collect::<Vec<_>>().join(", "), changes }
+}
+
+impl Update {
+    /// The assignments, with a revision for a task that gets another value. `old` precedes the names of columns.
+    #[cfg(feature = "postgres")]
+    pub(in crate::store) fn with_revision(&self, old: &str, revision: &str) -> String {
+        let Self { assignments, changes } = self;
+        format!("{assignments}, revision = case when {changes} then {revision} else {old}revision end")
+    }
 }
 
 impl Value<'_> {

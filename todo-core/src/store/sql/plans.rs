@@ -55,7 +55,7 @@ mod postgres {
     const SEARCH: usize = 5;
     /// The pages for writing a row: a search, its page, an entry in each index, and sometimes a page that is split.
     const WRITE: usize = 25;
-    /// What the triggers of a write read and write: the row of the owner, and what is left of deleted tasks.
+    /// What a write reads and writes for the revision: the row of the owner, and what is left of deleted tasks.
     const TRIGGER: usize = 30;
     /// Additional pages for the first write of a session.
     const FIRST: usize = 150;
@@ -138,8 +138,8 @@ mod postgres {
                 completed,
                 PAGE + 2 * SEARCH,
             ),
-            case("update", update, &change, key, SEARCH + TRIGGER + WRITE + FIRST),
-            case("update_if", update_if, &change_if, key, 2 * SEARCH + TRIGGER + WRITE + FIRST),
+            case("update", update, &change, key, SEARCH + TRIGGER + WRITE),
+            case("update_if", update_if, &change_if, key, 2 * SEARCH + TRIGGER + WRITE),
             case("delete", delete, &[ann, some], key, SEARCH + TRIGGER + WRITE),
             case("delete_if", delete_if, &[&[ann, some], &met[..]].concat(), key, 2 * SEARCH + TRIGGER + WRITE),
             case(
@@ -190,8 +190,8 @@ mod postgres {
                 "many inserts",
                 insert_many,
                 &[&of_row[..], &["30000::bigint"]].concat(),
-                owner,
-                SEARCH + TRIGGER + WRITE,
+                key,
+                3 * SEARCH + TRIGGER + WRITE,
             ),
             // They search for owners and tasks that are not locked, and for tasks to change.
             case("many updates", update_many, &change, key, 3 * SEARCH + TRIGGER + WRITE),

@@ -87,6 +87,9 @@ pub(in crate::store) struct Selections {
     /// Locks the row of the owner, before a change. Empty for SQLite, where a change locks the database.
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only PostgreSQL reads it"))]
     pub(in crate::store) lock: String,
+    /// Records the revision of the changed tasks at their owner. Empty for SQLite, where triggers do it.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only PostgreSQL reads it"))]
+    pub(in crate::store) record: String,
     pub(in crate::store) update: String,
     pub(in crate::store) delete: String,
 }
@@ -97,8 +100,10 @@ const UPDATE: &str = "update {tasks} set {assignments} where user_id = $1";
 /// Without a filter it must not have the text of another statement: connections keep prepared statements by their text,
 /// with the number of their parameters.
 const DELETE: &str = "delete from {tasks} where user_id = $1 and true";
+/// Records the revision of tasks that have changed, as [`super::statements`] does for one.
 #[cfg(feature = "postgres")]
-const LOCK: &str = "with locked as materialized (select from {owners} where user_id = $1 for no key update)";
+const RECORD: &str = ", recorded as (update {owners} as o set revision = c.revision \
+    from (select max(revision) as revision from changed) as c where o.user_id = $1 and c.revision > o.revision)";
 
 impl Selections {
     pub(in crate::store) fn new(dialect: Dialect, names: &Resolved) -> Self {
@@ -112,7 +117,13 @@ impl Selections {
             count: render(COUNT),
             lock: match dialect {
                 #[cfg(feature = "postgres")]
-                Dialect::Postgres => render(LOCK),
+                Dialect::Postgres => render(&columns::locked()),
+                #[cfg(feature = "sqlite")]
+                Dialect::Sqlite => String::new(),
+            },
+            record: match dialect {
+                #[cfg(feature = "postgres")]
+                Dialect::Postgres => render(RECORD),
                 #[cfg(feature = "sqlite")]
                 Dialect::Sqlite => String::new(),
             },
@@ -130,13 +141,14 @@ impl Selections {
 
     /// Each template with its name, to weaken it.
     #[cfg(test)]
-    pub(in crate::store) fn all_mut(&mut self) -> [(&'static str, &mut String); 6] {
-        let Self { dialect: _, function: _, revision, list, count, lock, update, delete } = self;
+    pub(in crate::store) fn all_mut(&mut self) -> [(&'static str, &mut String); 7] {
+        let Self { dialect: _, function: _, revision, list, count, lock, record, update, delete } = self;
         [
             ("revision", revision),
             ("list by filter", list),
             ("count", count),
             ("lock of matching", lock),
+            ("record of matching", record),
             ("update_matching", update),
             ("delete_matching", delete),
         ]
@@ -275,9 +287,12 @@ impl Selections {
             Some(place) => pieces.typed(number::FIRST_CHANGE + place, parameters[place].1),
             None => pieces.typed(number::NOW, Kind::Time),
         };
-        let update = columns::update(self.dialect, "", parameter);
-        let text = self.update.replace("{assignments}", &update.assignments);
-        text + &pieces.filter(filter) + " and " + &update.changes
+        let columns::Update { mut assignments, changes } = columns::update(self.dialect, "", parameter);
+        if !pieces.is_sqlite() {
+            assignments += ", revision = (select revision from locked)";
+        }
+        let text = self.update.replace("{assignments}", &assignments);
+        text + &pieces.filter(filter) + " and " + &changes
     }
 
     /// The statement that changes tasks as [`update`](Self::update) does, and returns how many the filter means and how
@@ -287,10 +302,11 @@ impl Selections {
         let pieces = self.pieces();
         let count = self.count_all(filter, &pieces);
         let text = format!(
-            "{}, changed as ({}{} returning 1) select ({count}), (select count(*) from changed)",
+            "{}, changed as ({}{} returning revision){} select ({count}), (select count(*) from changed)",
             self.lock,
             self.update(filter),
-            columns::IS_LOCKED
+            columns::IS_LOCKED,
+            self.record
         );
         self.finish(text, &|| "matched bigint, changed bigint".to_owned())
     }

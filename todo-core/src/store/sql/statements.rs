@@ -158,8 +158,17 @@ const SQLITE_SUMMARY: &str = "select 2, null, {revision}, 0 \
     where o.user_id = $1 and o.revision is distinct from $2 and t.user_id = $1 group by tag.value";
 
 // $3 now, then the parameters of the change.
-const UPDATE: &str =
-    "{locked}update {tasks} set {assignments} where user_id = $1 and id = $2{is_locked} returning {columns}";
+#[cfg(feature = "sqlite")]
+const SQLITE_UPDATE: &str = "update {tasks} set {assignments} where user_id = $1 and id = $2 returning {columns}";
+
+// The changes of tasks in PostgreSQL take the revision and record it at the owner themselves, which the triggers would do
+// for each row. `{recorded}` joins what has changed: in a subquery it would be executed again, which fails, when the row
+// of the owner has a newer version than the snapshot of the statement.
+#[cfg(feature = "postgres")]
+const UPDATE: &str = "{locked_and}changed as (\
+        update {tasks} set {assignments} where user_id = $1 and id = $2{is_locked} returning {columns}, revision\
+    ){recorded} \
+    select {columns} from changed";
 
 // The parameters of an update, then those of the precondition. The task is locked before it is compared, so that it is
 // the last version. Returns whether the change was made, and the task.
@@ -167,8 +176,9 @@ const UPDATE: &str =
 const UPDATE_IF: &str = "{locked_and}found as materialized (\
         select * from {tasks} where user_id = $1 and id = $2{is_locked} for no key update\
     ), changed as (\
-        update {tasks} as t set {t.assignments} from found as f where t.user_id = $1 and t.id = $2 and {met_by_update} returning {t.columns}\
-    ) \
+        update {tasks} as t set {t.assignments} from found as f where t.user_id = $1 and t.id = $2 and {met_by_update} \
+        returning {t.columns}, t.revision\
+    ){recorded} \
     select true as done, {columns} from changed \
     union all select false, {columns} from found where not exists (select from changed)";
 
@@ -341,28 +351,48 @@ const LIST_COMPLETED_MANY: &str = "select k.n, coalesce(o.revision, 0), t.user_i
         and coalesce(o.revision, 0) is distinct from k.known order by t.id desc limit k.rows) as t on true";
 
 // Owners and tasks that another transaction has locked are left out, and so are owners who have no row yet, so that
-// only the calls for these have to wait.
+// only the calls for these have to wait. So are tasks that were deleted before, whose versions a trigger continues.
+// Each owner has a row, so that `on conflict` always updates: an update that joins could be planned as a scan of all owners.
 #[cfg(feature = "postgres")]
 const INSERT_MANY: &str = "with k as materialized (select * from unnest({arrays}, {max_array}::bigint[]) with ordinality as k ({all}, max, n)), \
     free as materialized (\
-        select k.n from k cross join lateral (\
-            select o.tasks from {owners} as o where o.user_id = k.user_id for no key update skip locked) as o \
-        where k.max is null or o.tasks < k.max\
+        select k.n, o.revision from k cross join lateral (\
+            select {next_revision} as revision, o.tasks from {owners} as o where o.user_id = k.user_id \
+            for no key update skip locked) as o \
+        where (k.max is null or o.tasks < k.max) \
+        and not exists (select from {deleted} as d where d.user_id = k.user_id and d.id = k.id offset 0)\
+    ), \
+    added as (\
+        insert into {tasks} ({all}, revision) select {cast}, free.revision from k join free using (n) order by n \
+        on conflict do nothing returning user_id, id, revision\
+    ), \
+    recorded as (\
+        insert into {owners} as o (user_id, revision, tasks, purged) \
+        select user_id, max(revision), count(*), 0 from added group by user_id \
+        on conflict (user_id) do update set revision = excluded.revision, tasks = o.tasks + excluded.tasks\
     ) \
-    insert into {tasks} ({all}) select {cast} from k join free using (n) order by n on conflict do nothing returning user_id, id";
+    select user_id, id from added";
 
 #[cfg(feature = "postgres")]
 const UPDATE_MANY: &str = "with k as materialized (select * from unnest({change_arrays}) with ordinality as k ({change_names}, n)), \
     owner as materialized (\
-        select k.n, o.user_id from k cross join lateral (\
-            select o.user_id from {owners} as o where o.user_id = k.user_id for no key update skip locked) as o\
+        select k.n, o.revision from k cross join lateral (\
+            select {next_revision} as revision from {owners} as o where o.user_id = k.user_id for no key update skip locked) as o\
     ), \
     free as materialized (\
-        select k.n, t.id from k join owner using (n) cross join lateral (\
+        select k.n, t.id, owner.revision from k join owner using (n) cross join lateral (\
             select t.id from {tasks} as t where t.user_id = k.user_id and t.id = k.id for no key update skip locked) as t\
+    ), \
+    changed as (\
+        update {tasks} as t set {k.assignments} from k join free using (n) where t.user_id = k.user_id and t.id = k.id \
+        returning k.n, t.user_id, {t.columns}, t.revision\
+    ), \
+    recorded as (\
+        insert into {owners} as o (user_id, revision, tasks, purged) \
+        select user_id, max(revision), 0, 0 from changed group by user_id \
+        on conflict (user_id) do update set revision = excluded.revision where excluded.revision > o.revision\
     ) \
-    update {tasks} as t set {k.assignments} from k join free using (n) where t.user_id = k.user_id and t.id = k.id \
-    returning k.n, t.user_id, {t.columns}";
+    select n, user_id, {columns} from changed";
 
 #[cfg(feature = "postgres")]
 const DELETE_MANY: &str = "with k as materialized (select * from unnest($1::text[], $2::uuid[]) with ordinality as k (user_id, id, n)), \
@@ -416,13 +446,13 @@ impl Parts {
                     &[("key", &next(1))],
                 ),
             ),
-            ("assignments", columns::update(dialect, "", numbered).assignments),
         ];
         match dialect {
             #[cfg(feature = "postgres")]
             Dialect::Postgres => {
-                let t_assignments = columns::update(dialect, "t.", numbered).assignments;
-                parts.push(("t.assignments", t_assignments));
+                let revision = "(select revision from locked)";
+                parts.push(("assignments", columns::update(dialect, "", numbered).with_revision("", revision)));
+                parts.push(("t.assignments", columns::update(dialect, "t.", numbered).with_revision("t.", revision)));
                 parts.extend(Self::of_postgres(resolved, FIRST_CHANGE + parameters.len()));
                 parts.extend(Self::of_batches(&parameters));
             }
@@ -430,6 +460,7 @@ impl Parts {
             Dialect::Sqlite => {
                 let revision = resolved.render("coalesce((select revision from {owners} where user_id = $1), 0)");
                 parts.extend([
+                    ("assignments", columns::update(dialect, "", numbered).assignments),
                     ("greatest", "max".to_owned()),
                     ("clock", "cast(round((julianday('now') - 2440587.5) * 86400000) as integer) * 1000".to_owned()),
                     (
@@ -467,8 +498,7 @@ impl Parts {
                  and ({before}::timestamptz is null or f.updated_at < {before})"
             )
         };
-        let locked =
-            resolved.render("with locked as materialized (select from {owners} where user_id = $1 for no key update)");
+        let locked = resolved.render(&columns::locked());
         let is_locked = columns::IS_LOCKED.to_owned();
         let moved = format!(
             "{locked}, moved as materialized (select version from {} where user_id = $1 and id = $5{is_locked} for no key update) ",
@@ -494,6 +524,13 @@ impl Parts {
             ("locked", format!("{locked} ")),
             ("locked_and", format!("{locked}, ")),
             ("is_locked", is_locked),
+            (
+                "recorded",
+                resolved.render(
+                    ", recorded as (update {owners} as o set revision = c.revision from changed as c \
+                     where o.user_id = $1 and c.revision > o.revision)",
+                ),
+            ),
             ("counted", resolved.render(counted)),
             ("count", "(select tasks from owner)".to_owned()),
             ("owner", resolved.render(columns::OWNER)),
@@ -503,7 +540,7 @@ impl Parts {
     }
 
     #[cfg(feature = "postgres")]
-    fn of_batches(parameters: &[columns::Parameter]) -> [(&'static str, String); 11] {
+    fn of_batches(parameters: &[columns::Parameter]) -> [(&'static str, String); 12] {
         let array = |number: usize, kind: Kind| format!("${number}::{}[]", columns::postgres_type(kind));
         let casted = |first: usize| {
             let columns = COLUMNS.iter().skip(first);
@@ -537,7 +574,8 @@ impl Parts {
             ("max_of_all", max),
             ("change_arrays", change_arrays.collect::<Vec<_>>().join(", ")),
             ("change_names", names.join(", ")),
-            ("k.assignments", columns::update(Dialect::Postgres, "t.", parameter).assignments),
+            ("k.assignments", columns::update(Dialect::Postgres, "t.", parameter).with_revision("t.", "free.revision")),
+            ("next_revision", columns::NEXT_REVISION.replace("revision", "o.revision")),
         ]
     }
 
@@ -657,13 +695,19 @@ impl Statements {
         let resolved = names.resolve(dialect);
         let parts = Parts::new(dialect, &resolved);
         let render = |template: &str| parts.render(&resolved, template);
-        let (list, list_completed, summary, erase, transfer, revisions) = match dialect {
+        let (list, list_completed, summary, update, erase, transfer, revisions) = match dialect {
             #[cfg(feature = "postgres")]
-            Dialect::Postgres => (LIST, LIST_COMPLETED, SUMMARY, ERASE, TRANSFER, REVISIONS),
+            Dialect::Postgres => (LIST, LIST_COMPLETED, SUMMARY, UPDATE, ERASE, TRANSFER, REVISIONS),
             #[cfg(feature = "sqlite")]
-            Dialect::Sqlite => {
-                (SQLITE_LIST, SQLITE_LIST_COMPLETED, SQLITE_SUMMARY, SQLITE_ERASE, TRANSFER_COPY, SQLITE_REVISIONS)
-            }
+            Dialect::Sqlite => (
+                SQLITE_LIST,
+                SQLITE_LIST_COMPLETED,
+                SQLITE_SUMMARY,
+                SQLITE_UPDATE,
+                SQLITE_ERASE,
+                TRANSFER_COPY,
+                SQLITE_REVISIONS,
+            ),
         };
         Self {
             #[cfg(feature = "postgres")]
@@ -676,7 +720,7 @@ impl Statements {
                 list: render(list),
                 list_completed: render(list_completed),
                 summary: render(summary),
-                update: render(UPDATE),
+                update: render(update),
                 reposition: render(REPOSITION),
                 delete: render(DELETE),
                 erase: render(erase),
