@@ -22,11 +22,7 @@ you have read: then nobody's change is overwritten. Delete tasks only if the use
 
 /// The name of each tool, the operation of the API with the same arguments, and the description.
 const TOOLS: [(&str, Operation, &str); 8] = [
-    (
-        "list_tasks",
-        Operation::ListTasks,
-        "Lists tasks, by default the newest first; `next` is the next `cursor`.",
-    ),
+    ("list_tasks", Operation::ListTasks, "Lists tasks, by default the newest first; `next` is the next `cursor`."),
     (SEARCH, Operation::ListTasks, "Finds tasks whose title or description contains `q`; filters as in list_tasks."),
     ("add_task", Operation::CreateTask, "Adds a task and returns it with its `id`. Each call adds one."),
     ("change_task", Operation::PatchTask, "Changes the given fields; null removes a value, `tags` replaces all tags."),
