@@ -55,6 +55,10 @@ drill *args:
 sync *args:
     scripts/check-sync {{args}}
 
+# Two users at once use the tools for assistants
+mcp:
+    scripts/check-mcp
+
 # Back up, destroy and restore databases under load, as docs/backup.md says
 backup *args:
     scripts/check-backup {{args}}

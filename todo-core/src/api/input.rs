@@ -1,7 +1,7 @@
 //! Reads the input of a request: the query parameters, the id in the path and the members of the JSON object in the
 //! body. All invalid fields are reported together.
 
-use std::{borrow::Cow, str::FromStr};
+use std::{borrow::Cow, collections::BTreeSet, str::FromStr};
 
 use http::HeaderMap;
 
@@ -655,6 +655,45 @@ impl Members {
         self.completed(errors)
     }
 
+    /// Reads the version that the client has.
+    pub(super) fn version(&mut self, errors: &mut FieldErrors) -> Option<i64> {
+        match self.take("version", errors)? {
+            Json::Number(Number::Integer(version @ 1..)) => Some(version),
+            _ => {
+                errors.add("version", "must be a whole number from 1 on");
+                None
+            }
+        }
+    }
+
+    /// Takes all remaining members as the parameters of a query. An array is a parameter that is given several times, and
+    /// null one that is not given.
+    pub(super) fn take_query(&mut self, errors: &mut FieldErrors) -> Query<'static> {
+        let mut parameters = Vec::new();
+        let names: BTreeSet<_> = self.members.iter().map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let values = match self.take(&name, errors) {
+                None | Some(Json::Null) => continue,
+                Some(Json::Array(values)) => values,
+                Some(value) => vec![value],
+            };
+            for value in values {
+                let text = match value {
+                    Json::String(text) => text,
+                    Json::Bool(value) => value.to_string(),
+                    Json::Number(Number::Integer(number)) => number.to_string(),
+                    Json::Number(Number::Natural(number)) => number.to_string(),
+                    Json::Number(Number::Float(_)) | Json::Null | Json::Array(_) | Json::Object(_) => {
+                        errors.add(&name, "must be a string, a whole number, true or false, or an array of them");
+                        continue;
+                    }
+                };
+                parameters.push((Cow::Owned(name.clone()), Cow::Owned(text)));
+            }
+        }
+        Query { text: "", parameters, malformed: Vec::new() }
+    }
+
     /// Reads the fields that only the server sets, for a client that changes what it has read and sends all of it. The
     /// id and the user must be those of the task.
     pub(super) fn sent_back(&mut self, id: Option<TaskId>, owner: &UserId, errors: &mut FieldErrors) -> SentBack {
@@ -668,14 +707,7 @@ impl Members {
             Some(Json::String(text)) if text == owner.as_str() => {}
             Some(_) => errors.add("user_id", "is set from the token"),
         }
-        let version = match self.take("version", errors) {
-            None => None,
-            Some(Json::Number(Number::Integer(version @ 1..))) => Some(version),
-            Some(_) => {
-                errors.add("version", "must be a whole number from 1 on");
-                None
-            }
-        };
+        let version = self.version(errors);
         let mut times = Vec::new();
         for name in ["created_at", "updated_at", "completed_at"] {
             let time = match self.take(name, errors) {

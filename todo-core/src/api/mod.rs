@@ -39,6 +39,7 @@
 //! extensions as `Arc<ApiError>`, where a middleware of the host can read it. Causes of a 5xx are logged and never
 //! sent.
 
+mod arguments;
 mod body;
 mod changes;
 mod conditions;
@@ -69,6 +70,7 @@ mod sync_token;
 mod todo_api;
 mod whole_task;
 
+pub use arguments::Arguments;
 pub use body::StreamBody;
 pub use error::ApiError;
 pub use field_errors::FieldErrors;

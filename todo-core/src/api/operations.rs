@@ -426,7 +426,7 @@ fn invalid_token(problem: &'static str) -> ApiError {
 }
 
 /// Returns the value that was read, if no field is invalid.
-fn checked<T>(errors: FieldErrors, value: Option<T>) -> Result<T, ApiError> {
+pub(super) fn checked<T>(errors: FieldErrors, value: Option<T>) -> Result<T, ApiError> {
     errors.check()?;
     value.ok_or(ApiError::Internal("a field has neither a value nor an error"))
 }

@@ -4,6 +4,7 @@
 //! [`TodoApi::respond`](super::TodoApi::respond) serves the document, and a page that shows it, at the paths of
 //! [`DOCS`](super::DOCS).
 
+mod arguments;
 mod bodies;
 mod examples;
 mod failures;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::routes::{PROBES, RESOURCES};
 use crate::auth::Credentials;
+pub use arguments::arguments_schema;
 use failures::Failure;
 use headers::quota_headers;
 use operations::path_item;

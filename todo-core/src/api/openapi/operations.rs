@@ -294,7 +294,7 @@ fn last_event_parameter() -> Value {
     })
 }
 
-fn list_parameters() -> Vec<Value> {
+pub(super) fn list_parameters() -> Vec<Value> {
     vec![
         limit_parameter(),
         json!({
@@ -319,7 +319,7 @@ fn list_parameters() -> Vec<Value> {
 }
 
 /// The parameters that say which tasks are meant.
-fn filter_parameters() -> Vec<Value> {
+pub(super) fn filter_parameters() -> Vec<Value> {
     let parameter = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "query", "description": description, "schema": schema});
     let several = |items: Value| json!({"type": "array", "items": items, "maxItems": 20});
     vec![

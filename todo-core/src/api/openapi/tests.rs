@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{
     super::{
+        arguments::Arguments,
         error::{ApiError, SERVER},
         field_errors::FieldErrors,
         input::Members,
@@ -17,6 +18,7 @@ use super::{
         ready,
         routes::{Operation, PROBES, RESOURCES, Resource},
     },
+    arguments_schema,
     bodies::RequestBody,
     document, document_for,
     examples::{EXAMPLE_USER, example_id, example_quota, example_task},
@@ -377,6 +379,92 @@ fn bodies_accept_exactly_the_members_of_their_schema() {
             }
         }
     }
+}
+
+/// The invalid arguments of an operation, or `None` if they are not read.
+fn invalid_arguments(operation: Operation, json: &Value) -> Option<FieldErrors> {
+    let mut arguments = Arguments::parse(json.to_string().as_bytes()).expect("an object");
+    let is_change = matches!(
+        operation,
+        Operation::PatchTask | Operation::CompleteTask | Operation::MoveTask | Operation::DeleteTask
+    );
+    if is_change {
+        arguments.precondition();
+    }
+    let id = (is_change || operation == Operation::GetTask).then(|| arguments.id());
+    match operation {
+        Operation::ListTasks => drop(arguments.task_query()),
+        Operation::CountTasks => drop(arguments.filter()),
+        Operation::CreateTask => drop(arguments.new_task()),
+        Operation::PatchTask => drop(arguments.patch()),
+        Operation::CompleteTask => drop(arguments.completed()),
+        Operation::MoveTask => drop(arguments.place()),
+        Operation::SummarizeTasks | Operation::GetTask | Operation::DeleteTask => {}
+        _ => return None,
+    }
+    Some(match arguments.finish(Some(id)) {
+        Ok(_) => FieldErrors::default(),
+        Err(ApiError::Validation(errors)) => errors,
+        Err(error) => panic!("{error}"),
+    })
+}
+
+#[test]
+fn arguments_have_exactly_the_members_of_their_schema() {
+    let rejected = ["is unknown", "is set by the server", "is set from the token"].map(str::to_owned);
+    let mut all = names(&example_task()).into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
+    let schemas: Vec<_> = all_operations()
+        .filter_map(|(_, _, _, operation)| {
+            let schema = arguments_schema(operation);
+            assert_eq!(schema.is_some(), invalid_arguments(operation, &json!({})).is_some(), "{operation:?}");
+            let schema: Value = serde_json::from_str(&schema?).expect("JSON");
+            all.extend(names(&schema["properties"]).into_iter().map(str::to_owned));
+            Some((operation, schema))
+        })
+        .collect();
+    for (operation, schema) in schemas {
+        assert!(!schema.to_string().contains("$ref"), "{operation:?}");
+        let known = names(&schema["properties"]);
+        for name in &all {
+            // No field accepts this value, so that each has an error.
+            let errors = invalid_arguments(operation, &json!({name: ["\0"]})).expect("errors");
+            let (_, messages) =
+                errors.iter().find(|(field, _)| *field == name || field.starts_with("tags.")).expect(name);
+            let is_known = !messages.iter().any(|message| rejected.contains(message));
+            assert_eq!(is_known, known.contains(&**name), "{operation:?}, {name}: {errors:?}");
+        }
+        let required: BTreeSet<_> =
+            schema["required"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+        let errors = invalid_arguments(operation, &json!({})).expect("errors");
+        let mut missing: BTreeSet<_> = errors.iter().map(|(field, _)| field).collect();
+        // Any one of its members, which the schema cannot say.
+        missing.retain(|field| operation != Operation::MoveTask || *field != "before");
+        assert_eq!(missing, required, "{operation:?}");
+        let examples = RequestBody::of(operation).map(RequestBody::examples).unwrap_or_default();
+        for (name, example) in examples.as_object().into_iter().flatten() {
+            if let Value::Object(mut example) = example["value"].clone() {
+                if required.contains("id") {
+                    example.insert("id".to_owned(), json!(example_id()));
+                }
+                let errors = invalid_arguments(operation, &example.into()).expect("errors");
+                assert!(errors.is_empty(), "{operation:?}, {name}: {errors:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_schema_of_arguments_contains_what_it_refers_to() {
+    let schema = arguments_schema(Operation::ListTasks).expect("a schema");
+    let schema: Value = serde_json::from_str(&schema).expect("JSON");
+    let of = |name: &str| schema["properties"][name].clone();
+    assert_eq!(of("tag")["items"]["maxLength"], crate::Tag::MAX_CHARS);
+    assert_eq!(of("priority")["items"]["enum"], json!(["low", "medium", "high", "urgent"]));
+    assert_eq!(of("due_from")["description"], "Tasks that are due at this time or later.");
+    assert_eq!(of("due_from")["pattern"], DUE);
+    let schema = arguments_schema(Operation::CreateTask).expect("a schema");
+    let schema: Value = serde_json::from_str(&schema).expect("JSON");
+    assert_eq!(schema["properties"]["tags"]["oneOf"][0]["items"]["maxLength"], crate::Tag::MAX_CHARS);
 }
 
 #[test]
