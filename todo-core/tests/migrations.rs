@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics to say that it failed")]
 
-use std::time::{Duration, Instant};
+use std::{
+    error::Error as _,
+    time::{Duration, Instant},
+};
 
 use sqlx::{
     AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, SqliteConnection, migrate::Migrate as _,
@@ -289,6 +292,38 @@ async fn with_nothing_to_migrate_or_to_grant_no_lock_of_another_session_matters(
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     pool.close().await;
     drop(stranger);
+    secured.database.close().await;
+}
+
+/// A server also starts with a role that may create nothing, and while Citus could not run a definition on all nodes.
+#[tokio::test]
+async fn with_nothing_to_migrate_nothing_is_defined() {
+    let secured = RowSecurityDatabase::migrated().await;
+    let refuse = "create function public.refuse() returns event_trigger language plpgsql as $$ begin
+            raise exception 'refused: %', tg_tag using hint = 'Connect to the coordinator.';
+        end $$;
+        create event trigger refuse on ddl_command_start execute function public.refuse()";
+    run(secured.database.url(), refuse).await;
+    for url in [&secured.owner, &secured.app] {
+        connect(url).migrate().await.unwrap();
+        let store = connect(url).with_row_security();
+        store.migrate().await.unwrap();
+        store.migrate_to(2, DataLoss::Refuse).await.unwrap();
+        let pool = PgPoolOptions::new().max_connections(1).connect(url).await.unwrap();
+        PostgresStore::new(pool.clone()).migrate().await.unwrap();
+        pool.close().await;
+    }
+    secured.store().check_tables().await.unwrap();
+    // A definition is refused. The error has the hint of the database.
+    let refused = connect(&secured.owner).with_names(Names::new("other", "tasks").unwrap()).migrate().await;
+    let refused = refused.unwrap_err();
+    let mut text = refused.to_string();
+    let mut source = refused.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    assert!(text.contains("refused: CREATE SCHEMA") && text.contains("hint: Connect to the coordinator."), "{text}");
     secured.database.close().await;
 }
 

@@ -31,7 +31,8 @@ pub enum StoreError {
     #[error("the task store accepts no writes")]
     NotWritable(#[source] Source),
     /// A write was interrupted, and may have taken effect: the connection was lost, or the code of the store panicked,
-    /// after the statement may have been sent. A read never fails like this.
+    /// after the statement may have been sent; or the database has lost another server that may have committed it. A
+    /// read never fails like this.
     ///
     /// In a store within a transaction of the host, nothing takes effect before the host commits the transaction, and
     /// on a lost connection that will fail.
@@ -80,6 +81,46 @@ impl StoreError {
             Self::Backend(source) => Self::Backend(add(source)),
             other => other,
         }
+    }
+}
+
+/// What PostgreSQL, or an extension such as Citus, says to do about an error.
+#[cfg(feature = "postgres")]
+#[derive(Debug, thiserror::Error)]
+#[error("{hint}")]
+struct Hinted {
+    hint: String,
+    source: Source,
+}
+
+#[cfg(feature = "postgres")]
+impl StoreError {
+    /// The same error with the hint of the database, if there is one, for an operator.
+    pub(in crate::store) fn with_hint(self) -> Self {
+        let Some(hint) = self.hint() else { return self };
+        let hint = format!("the database gives this hint: {hint}");
+        let add = |source| -> Source { Box::new(Hinted { hint: hint.clone(), source }) };
+        match self {
+            Self::Setup(SetupError { text, source }) => {
+                Self::Setup(SetupError { text: format!("{text}; {hint}"), source })
+            }
+            Self::Unavailable(source) => Self::Unavailable(add(source)),
+            Self::NotWritable(source) => Self::NotWritable(add(source)),
+            Self::Interrupted(source) => Self::Interrupted(add(source)),
+            Self::Timeout(source) => Self::Timeout(add(source)),
+            Self::Backend(source) => Self::Backend(add(source)),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let mut next = self.source();
+        while let Some(error) = next {
+            if let Some(sqlx::Error::Database(response)) = error.downcast_ref() {
+                return response.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?.hint().map(str::to_owned);
+            }
+            next = error.source();
+        }
+        None
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
         error::StoreError,
         sql::{
             columns::{COLUMNS, Kind, Value, change_parameters, change_values, row_values},
-            operations::{Effect, Operation, page, read},
+            operations::{Effect, Operation, of_owner, page, read},
             sqlstate::{Condition, condition},
             statements::Statements,
         },
@@ -34,17 +34,20 @@ impl BatchError {
                 source.downcast_ref().is_some_and(|error| matches!(error, sqlx::Error::Database(_)))
             }
             // One write of the batch has a conflict with another transaction.
-            StoreError::Unavailable(source) => source
-                .downcast_ref()
-                .is_some_and(|error| matches!(condition(error), Condition::Conflict | Condition::LockTimeout)),
+            StoreError::Unavailable(_) => {
+                matches!(cause(&error), Some((_, Condition::Conflict | Condition::LockTimeout)))
+            }
         };
         if is_rolled_back { Self::RolledBack(error) } else { Self::Failed(error) }
     }
 
     /// What a failed batch of reads means: there was nothing to roll back.
     fn of_read(error: StoreError) -> Self {
+        // Only some of its owners may have their rows on a server that cannot be reached.
+        let is_of_some = matches!(cause(&error), Some((_, Condition::RemoteLost)));
         match error {
             StoreError::Backend(_) | StoreError::Timeout(_) => Self::RolledBack(error),
+            StoreError::Unavailable(_) if is_of_some => Self::RolledBack(error),
             StoreError::Setup(_)
             | StoreError::Unavailable(_)
             | StoreError::NotWritable(_)
@@ -53,38 +56,68 @@ impl BatchError {
     }
 }
 
+/// The error of the driver.
+fn cause(error: &StoreError) -> Option<(&sqlx::Error, Condition)> {
+    let (StoreError::Unavailable(source) | StoreError::Backend(source)) = error else { return None };
+    source.downcast_ref().map(|error| (error, condition(error)))
+}
+
+impl PostgresStore {
+    /// Runs a batch. If the server does not support it, no other is sent for a while.
+    async fn run_batch<O: Operation<PgConnection>>(&self, batch: &O) -> Result<O::Output, BatchError> {
+        self.run(batch).await.map_err(|error| {
+            if let Some((error, Condition::Unsupported)) = cause(&error) {
+                self.refused_batches.add(error);
+            }
+            match O::EFFECT {
+                Effect::Read => BatchError::of_read(error),
+                Effect::Write | Effect::BatchOfWrites => BatchError::of_write(error),
+            }
+        })
+    }
+}
+
 #[async_trait]
 impl BatchStore for PostgresStore {
-    /// Not with row-level security: a statement is then for one owner.
+    /// Not with row-level security: a statement is then for one owner. And not after the server has refused a batch.
     fn is_batching(&self) -> bool {
-        !self.sql.row_security
+        !self.sql.row_security && !self.refused_batches.are_recent()
     }
 
     async fn get_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<Option<Task>>, BatchError> {
-        self.run(&GetMany(calls)).await.map_err(BatchError::of_read)
+        self.run_batch(&GetMany(calls)).await
     }
 
     async fn list_many(
         &self,
         calls: &[(&UserId, &TaskQuery, Option<Revision>)],
     ) -> Result<Vec<Read<Page>>, BatchError> {
-        self.run(&ListMany(calls)).await.map_err(BatchError::of_read)
+        self.run_batch(&ListMany(calls)).await
     }
 
     async fn insert_many(&self, calls: &[(&UserId, &Task, Option<u64>)]) -> Result<Vec<bool>, BatchError> {
-        self.run(&InsertMany(calls)).await.map_err(BatchError::of_write)
+        self.run_batch(&InsertMany(calls)).await
     }
 
     async fn update_many(
         &self,
         calls: &[(&UserId, TaskId, &TaskChange, Timestamp)],
     ) -> Result<Vec<Option<Task>>, BatchError> {
-        self.run(&UpdateMany(calls)).await.map_err(BatchError::of_write)
+        self.run_batch(&UpdateMany(calls)).await
     }
 
     async fn delete_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<bool>, BatchError> {
-        self.run(&DeleteMany(calls)).await.map_err(BatchError::of_write)
+        self.run_batch(&DeleteMany(calls)).await
     }
+}
+
+// Each of many owners.
+of_owner! {
+    GetMany<'_>: _batch => None,
+    ListMany<'_>: _batch => None,
+    InsertMany<'_>: _batch => None,
+    UpdateMany<'_>: _batch => None,
+    DeleteMany<'_>: _batch => None,
 }
 
 struct GetMany<'a>(&'a [(&'a UserId, TaskId)]);

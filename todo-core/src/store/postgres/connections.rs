@@ -26,6 +26,7 @@ use super::{
     options::PostgresOptions,
     retry::Retries,
     session::{self, Session},
+    slow_owners::{NoPlace, OwnersCall, SlowOwners},
 };
 use crate::clock::Jitter;
 
@@ -38,8 +39,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Where the connections of a store come from.
 #[derive(Clone)]
 pub(super) enum Connections {
-    Own { pool: Pool<Postgres>, session: Arc<Session> },
-    Host { pool: PgPool, queue: Queue },
+    Own { pool: Pool<Postgres>, session: Arc<Session>, slow_owners: Arc<SlowOwners> },
+    Host { pool: PgPool, queue: Queue, slow_owners: Arc<SlowOwners> },
 }
 
 impl Connections {
@@ -50,25 +51,30 @@ impl Connections {
         let network = Network { max_age: options.max_lifetime, connect_timeout: options.connect_timeout };
         let connector = Box::new(Connecting::new(session.clone(), size));
         let pool = Pool::new(connector, size, options.acquire_timeout, Some(network));
-        Self::Own { pool: pool.with_max_waiting(options.max_waiting), session }
+        let slow_owners = Arc::new(SlowOwners::new(size));
+        Self::Own { pool: pool.with_max_waiting(options.max_waiting), session, slow_owners }
     }
 
     pub(super) fn host(pool: PgPool) -> Self {
-        let queue = Queue::new(pool.options().get_max_connections() as usize, MAX_WAITING);
-        Self::Host { pool, queue }
+        let size = pool.options().get_max_connections() as usize;
+        Self::Host { pool, queue: Queue::new(size, MAX_WAITING), slow_owners: Arc::new(SlowOwners::new(size)) }
     }
 
     pub(super) fn with_max_waiting(self, max_waiting: usize) -> Self {
         match self {
-            Self::Own { pool, session } => Self::Own { pool: pool.with_max_waiting(max_waiting), session },
-            Self::Host { pool, queue } => Self::Host { pool, queue: queue.with_max_waiting(max_waiting) },
+            Self::Own { pool, session, slow_owners } => {
+                Self::Own { pool: pool.with_max_waiting(max_waiting), session, slow_owners }
+            }
+            Self::Host { pool, queue, slow_owners } => {
+                Self::Host { pool, queue: queue.with_max_waiting(max_waiting), slow_owners }
+            }
         }
     }
 
     pub(super) fn status(&self) -> PoolStatus {
         match self {
             Self::Own { pool, .. } => pool.status(),
-            Self::Host { pool, queue } => queue.status(pool.size() as usize, pool.num_idle()),
+            Self::Host { pool, queue, .. } => queue.status(pool.size() as usize, pool.num_idle()),
         }
     }
 
@@ -100,20 +106,28 @@ impl Connections {
         sql: &Statements,
         operation: &O,
     ) -> Result<O::Output, StoreError> {
+        let mut call = self.slow_owners().call(operation.owner());
         let mut retries = Retries::new(O::EFFECT, self.jitter());
         let mut kept = None;
         loop {
             let mut connection = match kept.take() {
                 Some(connection) => connection,
-                None => self.lease_for(&mut retries).await?,
+                None => self.lease_for(&mut call, &mut retries).await?,
             };
             let is_new = connection.is_new();
-            let error = match self.in_time(operation.run(&mut connection, sql)).await {
-                Ok(output) => {
+            let statement = self.in_time(operation.run(&mut connection, sql));
+            let error = match call.run(|| self.status().waiting > 0, statement).await {
+                Some(Ok(output)) => {
                     connection.give_back();
                     return Ok(output);
                 }
-                Err(error) => error,
+                Some(Err(error)) => error,
+                None => {
+                    connection.close();
+                    let error = "the call was given up: it was slow, other calls of slow owners held half of the \
+                                 connections, and further calls waited";
+                    return Err(O::EFFECT.given_up(error.into()));
+                }
             };
             let is_repeated = retries.allow(condition(&error), is_new);
             kept = connection.after(&error, is_repeated).await;
@@ -121,10 +135,43 @@ impl Connections {
         }
     }
 
-    /// A connection for the next attempt.
-    async fn lease_for(&self, retries: &mut Retries) -> Result<PostgresLease, StoreError> {
+    fn slow_owners(&self) -> &SlowOwners {
         match self {
-            Self::Own { pool, session } => loop {
+            Self::Own { slow_owners, .. } | Self::Host { slow_owners, .. } => slow_owners,
+        }
+    }
+
+    /// How long a call waits until a connection is free.
+    fn acquire_timeout(&self) -> Duration {
+        match self {
+            Self::Own { pool, .. } => pool.acquire_timeout(),
+            Self::Host { pool, .. } => pool.options().get_acquire_timeout(),
+        }
+    }
+
+    /// A connection for the next attempt of a call, which may have to wait for other calls of slow owners before.
+    async fn lease_for(&self, call: &mut OwnersCall<'_>, retries: &mut Retries) -> Result<PostgresLease, StoreError> {
+        loop {
+            let max_waiting = self.status().max_waiting;
+            call.wait(max_waiting, self.acquire_timeout()).await.map_err(|reason| {
+                StoreError::Unavailable(match reason {
+                    NoPlace::TooManyWaiting => "too many calls of slow owners wait".into(),
+                    NoPlace::TimedOut => "other calls of slow owners held half of the connections for too long".into(),
+                })
+            })?;
+            let lease = self.lease(retries).await?;
+            // The owner may have been found to be slow while the call waited for the connection.
+            if call.may_be_sent() {
+                return Ok(lease);
+            }
+            lease.give_back_unused();
+        }
+    }
+
+    /// A connection.
+    async fn lease(&self, retries: &mut Retries) -> Result<PostgresLease, StoreError> {
+        match self {
+            Self::Own { pool, session, .. } => loop {
                 let reason = match pool.lease().await {
                     Ok(lease) => return Ok(PostgresLease::Own(lease)),
                     Err(reason) => reason,
@@ -136,7 +183,7 @@ impl Connections {
                 })?;
             },
             // How the pool connects is up to the host.
-            Self::Host { pool, queue } => {
+            Self::Host { pool, queue, .. } => {
                 if retries.have_lost() {
                     drop_dead(pool).await;
                 }
@@ -195,6 +242,21 @@ impl PostgresLease {
         match self {
             Self::Own(lease) => lease.finish(Ok(())),
             Self::Host { connection, .. } => drop(connection),
+        }
+    }
+
+    fn give_back_unused(self) {
+        match self {
+            Self::Own(lease) => lease.give_back_unused(),
+            Self::Host { connection, .. } => drop(connection),
+        }
+    }
+
+    /// Closes the connection, about which nothing is wrong but that its statement has not ended.
+    fn close(self) {
+        match self {
+            Self::Own(lease) => lease.close(),
+            Self::Host { connection, .. } => drop(connection.detach()),
         }
     }
 

@@ -81,7 +81,7 @@ impl PostgresStore {
                     // Calls that have queued up behind the migration run first.
                     sleep(self.connections.jitter().spread(Duration::from_secs(1))).await;
                 }
-                result => return result,
+                result => return result.map_err(StoreError::with_hint),
             }
         }
     }

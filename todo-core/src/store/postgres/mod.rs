@@ -21,9 +21,11 @@ mod connecting;
 mod connections;
 mod migrate;
 mod options;
+mod refused_batches;
 mod retry;
 mod row_security;
 mod session;
+mod slow_owners;
 mod url;
 
 #[cfg(test)]
@@ -32,6 +34,7 @@ use arguments::{arguments, read_task};
 use bulk::{id_list, selected_rows, text_list};
 use connections::Connections;
 pub use options::{PostgresOptions, TlsPolicy};
+use refused_batches::RefusedBatches;
 
 operations!(PgConnection);
 
@@ -58,6 +61,9 @@ operations!(PgConnection);
 ///   system did not take the bytes;
 /// - a statement that the server has rolled back because of a conflict (a serialization failure or a deadlock).
 ///
+/// The store repeats a read once, after a pause, if the server could not reach another server for it (a worker of Citus,
+/// `dblink`, `postgres_fdw`). Such a write fails with [`StoreError::Interrupted`]. The connection is kept.
+///
 /// The store repeats once, over another connection, a statement that was rejected because the server has become
 /// read-only (as a former primary does) or because its prepared form is no longer valid. The pauses between attempts
 /// are at most 50, 100 and 200 ms, and at least half of that, at random. No other call is repeated: a write whose
@@ -67,6 +73,13 @@ operations!(PgConnection);
 /// If the server does not respond for a second longer than [`statement_timeout`](PostgresOptions::statement_timeout),
 /// or for 30 seconds without such a limit, the connection counts as lost. The store pings a connection of its own
 /// before use if it was idle for 30 seconds, or if another one was found dead.
+///
+/// # Slow owners
+///
+/// Calls of owners whose statements take longer than 500 ms hold at most half of the connections, so that the others go
+/// on being served. If they hold more, and calls wait for a connection, the rest of them are given up: reads with
+/// [`StoreError::Unavailable`], writes with [`StoreError::Interrupted`]. The details are in
+/// `docs/decisions/0032-slow-owners.md`.
 ///
 /// # Schema
 ///
@@ -100,6 +113,7 @@ operations!(PgConnection);
 pub struct PostgresStore {
     connections: Connections,
     sql: Arc<Statements>,
+    refused_batches: Arc<RefusedBatches>,
 }
 
 /// What [`PostgresStore::check`] has found out about the database.
@@ -151,7 +165,8 @@ impl PostgresStore {
     }
 
     fn with_connections(connections: Connections) -> Self {
-        Self { connections, sql: Statements::new(Dialect::Postgres, Names::default()) }
+        let sql = Statements::new(Dialect::Postgres, Names::default());
+        Self { connections, sql, refused_batches: Arc::default() }
     }
 
     /// Returns a store with the same connections and other names for schema and table.
@@ -162,7 +177,7 @@ impl PostgresStore {
         } else {
             Statements::new(Dialect::Postgres, names)
         };
-        Self { sql, ..self }
+        Self { sql, refused_batches: Arc::default(), ..self }
     }
 
     /// Returns a store with the same connections and another limit on the calls that wait for one (default 1024).
@@ -224,7 +239,8 @@ impl PostgresStore {
             Err(StoreError::Unavailable(error.into()))
         };
         // The time limit for two connections.
-        timeout(2 * self.connections.connect_timeout(), self.look()).await.unwrap_or_else(silent)
+        let looked = timeout(2 * self.connections.connect_timeout(), self.look()).await;
+        looked.unwrap_or_else(silent).map_err(StoreError::with_hint)
     }
 
     async fn look(&self) -> Result<CheckReport, StoreError> {

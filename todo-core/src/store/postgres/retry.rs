@@ -35,11 +35,13 @@ pub(super) struct Retries {
     lost: bool,
     /// Whether the call was repeated because of its connection: a read-only server, or outdated statements.
     renewed: bool,
+    /// Whether the call was repeated because the server could not reach another server.
+    remote_lost: bool,
 }
 
 impl Retries {
     pub(super) fn new(effect: Effect, jitter: Jitter) -> Self {
-        Self { effect, jitter, begun: Instant::now(), failed: 0, lost: false, renewed: false }
+        Self { effect, jitter, begun: Instant::now(), failed: 0, lost: false, renewed: false, remote_lost: false }
     }
 
     /// Whether a connection was found dead, so that others may be dead too.
@@ -53,6 +55,9 @@ impl Retries {
         let may_help = match condition {
             Condition::Disconnected => self.effect == Effect::Read,
             Condition::IdleClosed | Condition::NeverSent => true,
+            // The server may have noticed only now that a connection of its own was dead, and opens another one next
+            // time. If the other server is gone, more attempts would only be more load.
+            Condition::RemoteLost => self.effect == Effect::Read && !self.remote_lost,
             // The server has rolled it back. The writes of a batch are run one by one instead: only one of them has a
             // conflict.
             Condition::Conflict => self.effect != Effect::BatchOfWrites,
@@ -73,8 +78,9 @@ impl Retries {
         tracing::debug!(target: "todo_core::store", %error, "a call is repeated");
         self.lost = condition.is_disconnected();
         self.renewed |= matches!(condition, Condition::ReadOnly | Condition::Outdated);
+        self.remote_lost |= condition == Condition::RemoteLost;
         // If the connection is to blame, the next attempt need not wait.
-        self.pause(condition != Condition::Conflict).await;
+        self.pause(!matches!(condition, Condition::Conflict | Condition::RemoteLost)).await;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use super::{
             functions::Functions,
             migrate,
             names::{Dialect, Names},
-            operations::{Effect, Operation},
+            operations::{Effect, Operation, of_owner},
             sqlstate::{Condition, condition},
             statements::Statements,
         },
@@ -87,7 +87,7 @@ impl PostgresStore {
                     .with_source(source)
                     .into()
             }
-            error => error,
+            error => error.with_hint(),
         })
     }
 
@@ -238,6 +238,14 @@ const IS_GRANTED: &str = concat!(
         join pg_class as l on l.relnamespace = n.oid and l.relname = $2 || '_migrations' \
     where r.rolname = $4 and n.nspname = $1 and c.relname = $2"
 );
+
+of_owner! {
+    Grant<'_>: _call => None,
+    AreOwnersHidden: _call => None,
+    FindRole: _call => None,
+    FindTable: _call => None,
+    IsNewest: _call => None,
+}
 
 struct Grant<'a> {
     role: &'a str,

@@ -6,13 +6,16 @@ use super::{
 };
 
 /// What the error of a statement means. A lost connection is [`StoreError::Interrupted`], since the statement may be a
-/// write that was executed.
+/// write that was executed. So is one that the server has lost to another server: Citus sends a write to a worker, which
+/// commits it by itself.
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         if let Some(text) = setup_mistake(&error) {
             return SetupError::new(text).with_source(error).into();
         }
         match condition(&error) {
+            #[cfg(feature = "postgres")]
+            Condition::RemoteLost => Self::Interrupted(error.into()),
             Condition::Disconnected | Condition::FileError => Self::Interrupted(error.into()),
             Condition::ReadOnly | Condition::DiskFull | Condition::FileIsReadOnly => Self::NotWritable(error.into()),
             Condition::Conflict
@@ -86,7 +89,7 @@ fn refusal(error: &sqlx::Error) -> Option<&'static str> {
             "the database accepts no connections; name another one in the URL, or allow them: alter database .. \
              allow_connections true",
         ),
-        Condition::Other | Condition::NoObject | Condition::Outdated => {
+        Condition::Other | Condition::NoObject | Condition::Outdated | Condition::Unsupported => {
             Some("the database server rejected the connection; correct the URL")
         }
         _ => None,

@@ -7,6 +7,8 @@ pub(super) mod functions;
 pub(super) mod migrate;
 pub(super) mod names;
 pub(super) mod operations;
+#[cfg(all(test, feature = "postgres", feature = "sqlite"))]
+mod owner_predicates;
 #[cfg(test)]
 mod plans;
 pub(super) mod pool;

@@ -36,10 +36,38 @@ impl Effect {
             Self::BatchOfWrites => error.into(),
         }
     }
+
+    /// What it means that the end of a statement was not waited for.
+    #[cfg(feature = "postgres")]
+    pub(in crate::store) fn given_up(self, reason: Box<dyn std::error::Error + Send + Sync>) -> StoreError {
+        match self {
+            Self::Read => StoreError::Unavailable(reason),
+            Self::Write | Self::BatchOfWrites => StoreError::Interrupted(reason),
+        }
+    }
 }
 
+/// A call with the owner whose rows it is about, if it is one.
+pub(in crate::store) trait OfOwner {
+    fn owner(&self) -> Option<&UserId>;
+}
+
+/// Writes the owners of calls.
+macro_rules! of_owner {
+    ($($call:ty: $this:ident => $owner:expr),+ $(,)?) => {
+        $(impl $crate::store::sql::operations::OfOwner for $call {
+            fn owner(&self) -> Option<&$crate::UserId> {
+                let $this = self;
+                $owner
+            }
+        })+
+    };
+}
+#[cfg(feature = "postgres")]
+pub(in crate::store) use of_owner;
+
 /// A call of a store: a statement with its parameters.
-pub(in crate::store) trait Operation<C>: Sync {
+pub(in crate::store) trait Operation<C>: OfOwner + Sync {
     /// What the call returns.
     type Output: Send;
 
@@ -177,6 +205,33 @@ pub(in crate::store) struct OwnersAfter<'a> {
 pub(in crate::store) struct Expire<'a> {
     pub(in crate::store) after: &'a str,
     pub(in crate::store) last: &'a str,
+}
+
+of_owner! {
+    Insert<'_>: call => Some(call.owner),
+    InsertOne<'_>: call => Some(call.owner),
+    Repeated<'_>: call => Some(call.0.owner),
+    WhyNot<'_>: call => Some(call.0.owner),
+    Count<'_>: call => Some(call.owner),
+    Summarize<'_>: call => Some(call.owner),
+    UpdateMatching<'_>: call => Some(call.owner),
+    Reposition<'_>: call => Some(call.owner),
+    DeleteMatching<'_>: call => Some(call.owner),
+    Get<'_>: call => Some(call.owner),
+    List<'_>: call => Some(call.owner),
+    Update<'_>: call => Some(call.owner),
+    Delete<'_>: call => Some(call.owner),
+    UpdateIf<'_>: call => Some(call.update.owner),
+    DeleteIf<'_>: call => Some(call.delete.owner),
+    Purge<'_>: call => Some(call.owner),
+    ChangesSince<'_>: call => Some(call.owner),
+    Erase<'_>: call => Some(call.owner),
+    TransferAll<'_>: call => Some(call.owner),
+    Revisions<'_>: _call => None,
+    Ping: _call => None,
+    HasTasks: _call => None,
+    OwnersAfter<'_>: _call => None,
+    Expire<'_>: _call => None,
 }
 
 impl Update<'_> {

@@ -189,6 +189,12 @@ impl<DB: Database> Pool<DB> {
         self.queue.status(status.size, status.available)
     }
 
+    /// How long a call waits for a connection.
+    #[cfg(feature = "postgres")]
+    pub(in crate::store) fn acquire_timeout(&self) -> Duration {
+        self.pool.timeouts().wait.unwrap_or(Duration::MAX)
+    }
+
     pub(in crate::store) async fn lease(&self) -> Result<Lease<DB>, NoConnection> {
         let slot = self.queue.enter()?;
         let asked = Instant::now();
@@ -243,6 +249,18 @@ impl<DB: Database> Lease<DB> {
     #[cfg(feature = "postgres")]
     pub(in crate::store) fn is_new(&self) -> bool {
         self.is_new
+    }
+
+    /// Gives back a connection on which nothing was sent.
+    #[cfg(feature = "postgres")]
+    pub(in crate::store) fn give_back_unused(mut self) {
+        drop(self.object.take());
+    }
+
+    /// Closes the connection without doubting others.
+    #[cfg(feature = "postgres")]
+    pub(in crate::store) fn close(mut self) {
+        drop(self.object.take().map(Object::take));
     }
 
     /// Gives the connection back, unless the error says that it is of no more use.

@@ -1,5 +1,9 @@
 //! The error codes of the databases. Each code is named here and nowhere else.
 
+use sqlx::error::DatabaseError;
+#[cfg(feature = "postgres")]
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
 /// What an error of the driver or the database says about the statement or the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Condition {
@@ -22,6 +26,14 @@ pub(in crate::store) enum Condition {
     NoObject,
     /// The role lacks a privilege, or row-level security rejected a row.
     NoPrivilege,
+    /// The statement failed because the server could not reach another server, or lost it: a worker of Citus, or a
+    /// server behind `dblink` or `postgres_fdw`. The connection to the server itself goes on. Whether the statement has
+    /// taken effect is not known: the other server may have committed its part.
+    #[cfg(feature = "postgres")]
+    RemoteLost,
+    /// The server does not support the statement. Another connection is no better.
+    #[cfg(feature = "postgres")]
+    Unsupported,
     /// The transaction was rolled back because of a concurrent one: a serialization failure or a deadlock.
     Conflict,
     /// The statement waited for a lock for longer than `lock_timeout`.
@@ -69,19 +81,56 @@ pub(in crate::store) fn condition(error: &sqlx::Error) -> Condition {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
             Condition::Disconnected
         }
-        sqlx::Error::Database(error) => error.code().map_or(Condition::Other, |code| {
-            // SQLite has numbers of up to four digits, PostgreSQL has five characters.
-            match code.parse::<u32>() {
-                Ok(number) if code.len() < 5 => of_sqlite(number, error.message()),
-                _ => of_postgres(&code, error.message()),
-            }
-        }),
+        sqlx::Error::Database(error) => of_response(&**error),
         _ => Condition::Other,
     }
 }
 
+/// What the server has responded.
+fn of_response(error: &(dyn DatabaseError + 'static)) -> Condition {
+    let Some(code) = error.code() else { return Condition::Other };
+    // SQLite has numbers of up to four digits, PostgreSQL has five characters.
+    match code.parse::<u32>() {
+        Ok(number) if code.len() < 5 => of_sqlite(number, error.message()),
+        #[cfg(feature = "postgres")]
+        _ => of_postgres(&code, error.message(), Origin::of(error)),
+        #[cfg(not(feature = "postgres"))]
+        _ => Condition::Other,
+    }
+}
+
+/// What a response of PostgreSQL says beside its code.
+#[cfg(feature = "postgres")]
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    /// Whether the server, or a pooler, closes this connection: the severity is `FATAL` or `PANIC`.
+    ends_session: bool,
+    /// Whether the error is about what this connection has prepared.
+    is_of_prepared: bool,
+}
+
+#[cfg(feature = "postgres")]
+impl Origin {
+    fn of(error: &(dyn DatabaseError + 'static)) -> Self {
+        let response = error.try_downcast_ref::<PgDatabaseError>();
+        Self {
+            ends_session: response
+                .is_none_or(|response| matches!(response.severity(), PgSeverity::Fatal | PgSeverity::Panic)),
+            // The function in PostgreSQL (since 8.3) that compares a prepared statement with the tables of now.
+            is_of_prepared: response.and_then(PgDatabaseError::routine) == Some("RevalidateCachedQuery"),
+        }
+    }
+}
+
 /// The meaning of a code (SQLSTATE) of PostgreSQL. Comments give its name in the manual.
-fn of_postgres(code: &str, message: &str) -> Condition {
+#[cfg(feature = "postgres")]
+fn of_postgres(code: &str, message: &str, origin: Origin) -> Condition {
+    // connection_exception, statement_completion_unknown, operator_intervention. If the session goes on, they are not
+    // about our connection.
+    let is_about_a_connection = code.starts_with("08") || code == "40003" || code.starts_with("57P");
+    if is_about_a_connection && !origin.ends_session {
+        return Condition::RemoteLost;
+    }
     match code {
         // protocol_violation, as PgBouncer words it.
         "08P01" if message.contains("unsupported startup parameter") => Condition::UnknownParameter,
@@ -95,8 +144,12 @@ fn of_postgres(code: &str, message: &str) -> Condition {
         }
         // idle_session_timeout.
         "57P05" => Condition::IdleClosed,
-        // feature_not_supported ("cached plan must not change result type"), invalid_sql_statement_name.
-        "0A000" | "26000" => Condition::Outdated,
+        _ if is_about_a_connection => Condition::Disconnected,
+        // feature_not_supported, as "cached plan must not change result type".
+        "0A000" if origin.is_of_prepared => Condition::Outdated,
+        "0A000" => Condition::Unsupported,
+        // invalid_sql_statement_name.
+        "26000" => Condition::Outdated,
         // read_only_sql_transaction.
         "25006" => Condition::ReadOnly,
         // invalid_catalog_name.
@@ -109,16 +162,12 @@ fn of_postgres(code: &str, message: &str) -> Condition {
         "42501" => Condition::NoPrivilege,
         // serialization_failure, deadlock_detected.
         "40001" | "40P01" => Condition::Conflict,
-        // statement_completion_unknown.
-        "40003" => Condition::Disconnected,
         // too_many_connections.
         "53300" => Condition::TooManyConnections,
         // lock_not_available.
         "55P03" => Condition::LockTimeout,
         // query_canceled.
         "57014" => Condition::Cancelled,
-        // connection_exception; 57P01 to 57P05: the server closes this connection.
-        _ if code.starts_with("08") || code.starts_with("57P") => Condition::Disconnected,
         // invalid_authorization_specification.
         _ if code.starts_with("28") => Condition::LoginRejected,
         // disk_full.
@@ -147,5 +196,32 @@ fn of_sqlite(code: u32, message: &str) -> Condition {
         // SQLITE_NOTADB.
         26 => Condition::NotADatabase,
         _ => Condition::Other,
+    }
+}
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_fatal_error_is_about_our_connection() {
+        let of =
+            |code, message, ends_session| of_postgres(code, message, Origin { ends_session, is_of_prepared: false });
+        for code in ["08000", "08003", "08006", "08P01", "40003", "57P01", "57P02", "57P03", "57P04"] {
+            assert_eq!(of(code, "", true), Condition::Disconnected, "{code}");
+            assert_eq!(of(code, "", false), Condition::RemoteLost, "{code}");
+        }
+        // Nor does a text make another one of it, which may contain anything.
+        for (code, message) in [("57P05", ""), ("08P01", "client_idle_timeout"), ("08P01", "query_wait_timeout")] {
+            assert_eq!(of(code, message, true), Condition::IdleClosed, "{code} {message}");
+            assert_eq!(of(code, message, false), Condition::RemoteLost, "{code} {message}");
+        }
+        assert_eq!(of("57014", "", false), Condition::Cancelled);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_outdated_only_if_it_is_about_a_prepared_statement() {
+        let of = |is_of_prepared| of_postgres("0A000", "", Origin { ends_session: false, is_of_prepared });
+        assert_eq!((of(true), of(false)), (Condition::Outdated, Condition::Unsupported));
     }
 }
