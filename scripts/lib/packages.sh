@@ -45,17 +45,17 @@ install_needed() {
   lines=() packages=() programs=()
 }
 
-# python_programs NAME: installs the programs in scripts/NAME.d/requirements.txt from PyPI into an environment of their own, unless
-# they are there, and sets `venv` to its folder of programs.
+# python_programs NAME [PYTHON]: installs the programs in scripts/NAME.d/requirements.txt from PyPI into an environment of their own, unless
+# they are there, and sets `venv` to its folder of programs. PYTHON is python3 unless it is given.
 python_programs() {
-  local requirements=scripts/$1.d/requirements.txt environment=$target/tools/$1
-  python3 -c 'import ensurepip, venv' 2>/dev/null || need "programs from PyPI" python3 python3-venv
+  local requirements=scripts/$1.d/requirements.txt environment=$target/tools/$1 python=${2:-python3}
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || need "programs from PyPI" python3 python3-venv
   install_needed
   venv=$environment/bin
   if ! cmp -s "$requirements" "$environment/requirements.txt"; then
     say "installing from PyPI into ${environment#"$PWD/"}: $(sed -n '1s/^# //p' "$requirements")"
     rm -rf "$environment"
-    python3 -m venv "$environment"
+    "$python" -m venv "$environment"
     "$venv/pip" install --quiet --disable-pip-version-check --no-compile --requirement "$requirements"
     cp "$requirements" "$environment/requirements.txt"
   fi

@@ -529,6 +529,72 @@ async fn after_a_crash_of_the_primary_every_write_that_has_returned_is_kept() {
     tokio::task::spawn_blocking(|| standby.stop()).await.unwrap();
 }
 
+/// A URL that names two servers.
+fn of_both(one: &str, other: &str) -> String {
+    let port = |url: &str| url::Url::parse(url).unwrap().port().unwrap();
+    let place = |url: &str| format!("127.0.0.1:{}", port(url));
+    one.replacen(&place(one), &format!("{},{}", place(one), place(other)), 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_servers_the_primary_is_found_and_the_next_one_after_a_failover() {
+    let (primary, standby, proxy) = replicated().await;
+    let store = connect(&of_both(standby.url(), &proxy.url()));
+    // Both connections of the check lead to the primary.
+    store.check().await.unwrap();
+    store.migrate().await.unwrap();
+    let writers = Writers::start(&store);
+    writers.go_on(50).await;
+    let connected = proxy.accepted();
+    // Nothing gets a response from now on, and new connections stay open.
+    proxy.set(Traffic::Silent);
+    statement(standby.url(), "alter system set synchronous_standby_names = ''").await;
+    statement(standby.url(), "select pg_promote()").await;
+    tokio::task::spawn_blocking(|| primary.stop()).await.unwrap();
+    let mut acknowledged = writers.acknowledged().await;
+    let begun = Instant::now();
+    let tasks = tasks(&store);
+    let first = first_good(async || tasks.create(new_task("first")).await).await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    acknowledged.push(first.id);
+    assert_all_there(standby.url(), &acknowledged).await;
+    // Once the new primary is known, no connection begins with the old one.
+    let after = proxy.accepted();
+    assert!(after > connected);
+    fill(&store, 10).await;
+    assert_eq!(proxy.accepted(), after);
+    tokio::task::spawn_blocking(|| standby.stop()).await.unwrap();
+}
+
+/// It does not know of the promotion for a moment, and has old tasks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_primary_that_comes_back_is_not_used() {
+    let (primary, standby, proxy) = replicated().await;
+    let new_proxy = Proxy::before(standby.url()).await;
+    let store = connect(&of_both(&proxy.url(), &new_proxy.url()));
+    let tasks = tasks(&store);
+    let old = tasks.create(new_task("old")).await.unwrap();
+    fill(&store, 3).await;
+    // Frozen: connections stay open, and get no response.
+    proxy.set(Traffic::Held);
+    statement(standby.url(), "alter system set synchronous_standby_names = ''").await;
+    statement(standby.url(), "select pg_promote()").await;
+    assert!(first_good(async || tasks.set_completed(old.id, true).await).await.completed);
+    // Now only the former primary can be reached.
+    new_proxy.set(Traffic::Refused);
+    new_proxy.cut();
+    proxy.set(Traffic::Flows);
+    for _ in 0..20 {
+        let read = tasks.get(old.id).await;
+        let Err(todo_core::Error::Store(error @ StoreError::Unavailable(_))) = read else { panic!("{read:?}") };
+        let cause = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source()).last();
+        assert!(cause.unwrap().to_string().contains("former primary"), "{error:?}");
+    }
+    new_proxy.set(Traffic::Flows);
+    assert!(first_good(async || tasks.get(old.id).await).await.completed);
+    tokio::task::spawn_blocking(|| (standby.stop(), primary.stop())).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_server_is_used_within_two_seconds() {
     let server = Server::start_local("").await.unwrap().expect("PostgreSQL (install it with scripts/setup)");

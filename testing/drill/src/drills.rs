@@ -18,7 +18,7 @@ use testkit::{
 use tokio::{task::block_in_place, time::sleep};
 
 use crate::{
-    Failure, backup, flood,
+    Failure, backup, flood, high_availability,
     host::Host,
     keys::{ISSUER, KeyServer, token},
     load::{Load, Mint},
@@ -46,13 +46,14 @@ pub(crate) enum Drill {
     BackupSqlite,
     BackupPostgres,
     BackupRowSecurity,
+    HighAvailability,
     Soak,
     Sync,
     Schemathesis,
 }
 
 impl Drill {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::KillServer,
         Self::KillPostgres,
         Self::RestartPostgres,
@@ -69,6 +70,7 @@ impl Drill {
         Self::BackupSqlite,
         Self::BackupPostgres,
         Self::BackupRowSecurity,
+        Self::HighAvailability,
         Self::Soak,
         Self::Sync,
         Self::Schemathesis,
@@ -95,6 +97,7 @@ impl Drill {
             Self::BackupSqlite => "backup-sqlite",
             Self::BackupPostgres => "backup-postgres",
             Self::BackupRowSecurity => "backup-row-security",
+            Self::HighAvailability => "high-availability",
             Self::Soak => "soak",
             Self::Sync => "sync",
             Self::Schemathesis => "schemathesis",
@@ -129,6 +132,9 @@ impl Drill {
                 "a dump and a base backup under load; the database is deleted and restored from each"
             }
             Self::BackupRowSecurity => "backup-postgres with row-level security",
+            Self::HighAvailability => {
+                "three machines with Patroni: the leader is killed, frozen, cut off and switched, with and without synchronous mode"
+            }
             Self::Soak => "no fault, for half an hour",
             Self::Sync => {
                 "scripts/check-sync: RxDB clients change the same tasks, offline and on two servers that get SIGKILL"
@@ -193,6 +199,7 @@ impl Drill {
             Self::BackupSqlite => backup::sqlite(self, options).await,
             Self::BackupPostgres => backup::postgres(self, options, false).await,
             Self::BackupRowSecurity => backup::postgres(self, options, true).await,
+            Self::HighAvailability => high_availability::high_availability(options).await,
             Self::Soak => soak(options).await,
             Self::Sync => sync(options).await,
             Self::Schemathesis => schemathesis(options).await,
@@ -467,8 +474,9 @@ async fn soak(options: &Options) -> Result<Row, Failure> {
 
 /// Clients that keep copies of the tasks.
 async fn sync(options: &Options) -> Result<Row, Failure> {
-    let rounds = options.rounds.to_string();
-    let mut arguments = vec!["--rounds", &rounds];
+    let rounds = options.rounds.unwrap_or(100);
+    let number = rounds.to_string();
+    let mut arguments = vec!["--rounds", &number];
     if options.sabotage {
         arguments.push("--sabotage");
     }
@@ -483,7 +491,7 @@ async fn sync(options: &Options) -> Result<Row, Failure> {
             row.tally.acknowledged = acknowledged;
             row.tally.lost = lost;
             row.tally.wrong = diverged + foreign;
-            if run != u64::from(options.rounds) {
+            if run != u64::from(rounds) {
                 row.failures.push(format!("{run} rounds were run"));
             }
         }

@@ -23,7 +23,7 @@ use crate::{
     call::{Call, Verdict, check, next_page},
     client::{Connections, Outcome, Response},
     model::{Content, DUES, Filter, Model, Moment, PRIORITIES, Page, Place, Sort},
-    tally::{Recovery, Tally, micros},
+    tally::{Recovery, Tally, Watch, micros},
 };
 
 /// The number of users.
@@ -177,6 +177,19 @@ impl Load {
     pub(crate) fn fault_ended(&self) {
         let recovery = Recovery { ended: Instant::now(), read: None, write: None, last_failure: None };
         self.tally().recovery = Some(recovery);
+    }
+
+    /// From now on, measures how long no write succeeds. Returns the longest such time since the last call, and how long
+    /// after that call the last request failed.
+    pub(crate) fn watch(&self) -> (Duration, Option<Duration>) {
+        let now = Instant::now();
+        let before = self.tally().watch.replace(Watch::new(now));
+        before.map_or_else(Default::default, |watch| (watch.longest_until(now), watch.last_failure))
+    }
+
+    /// Whether a write has succeeded that was sent after this moment.
+    pub(crate) fn has_written_since(&self, moment: Instant) -> bool {
+        self.tally().written.is_some_and(|sent| sent > moment)
     }
 
     /// Requests sent before this moment must get a response.

@@ -8,9 +8,11 @@
 mod backup;
 mod call;
 mod client;
+mod cluster;
 mod commands;
 mod drills;
 mod flood;
+mod high_availability;
 mod host;
 mod keys;
 mod load;
@@ -29,7 +31,7 @@ use std::{
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{drills::Drill, options::Options, report::Row};
+use crate::{options::Options, report::Row};
 
 /// Why a drill could not be run.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -37,7 +39,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> ExitCode {
     let options = Options::parse();
     if options.list {
-        for drill in Drill::ALL {
+        for drill in options.chosen() {
             println!("{:18} {}", drill.name(), drill.about());
         }
         return ExitCode::SUCCESS;
@@ -58,13 +60,8 @@ fn run(options: &Options) -> Result<bool, Failure> {
     fs::create_dir_all(&options.out)?;
     let options =
         Options { out: fs::canonicalize(&options.out)?, server: fs::canonicalize(&options.server)?, ..options.clone() };
-    let chosen = match (options.drills.as_slice(), options.short) {
-        ([], true) => &Drill::SHORT[..],
-        ([], false) => &Drill::ALL[..],
-        (chosen, _) => chosen,
-    };
     let mut rows = Vec::new();
-    for drill in chosen.iter().filter(|drill| !options.skip.contains(drill)) {
+    for drill in options.chosen() {
         eprintln!("drill: {}: {}", drill.name(), drill.about());
         let begun = Instant::now();
         let outcome = runtime.block_on(async {

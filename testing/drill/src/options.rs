@@ -16,7 +16,7 @@ pub(crate) struct Options {
     /// A drill to leave out
     #[arg(long, value_parser = drill, value_name = "DRILL")]
     pub(crate) skip: Vec<Drill>,
-    /// Lists the drills
+    /// Lists the drills that would be run
     #[arg(long)]
     pub(crate) list: bool,
     /// Runs a short selection at 200 requests a second, with shorter faults
@@ -28,9 +28,9 @@ pub(crate) struct Options {
     /// The length of the soak
     #[arg(long, default_value_t = 30.0, value_name = "MINUTES")]
     pub(crate) soak: f64,
-    /// In sync: how many rounds
-    #[arg(long, default_value_t = 100)]
-    pub(crate) rounds: u32,
+    /// In sync: how many rounds (default: 100). In high-availability: how many of each fault (default: 3)
+    #[arg(long)]
+    pub(crate) rounds: Option<u32>,
     /// The framework of the server: axum, warp or poem
     #[arg(long, default_value = "axum")]
     pub(crate) framework: String,
@@ -55,6 +55,18 @@ pub(crate) struct Options {
     /// In the backup drills: how many tasks there are; those above 2000 are inserted with SQL
     #[arg(long, default_value_t = 2000)]
     pub(crate) tasks: usize,
+}
+
+impl Options {
+    /// The drills to run.
+    pub(crate) fn chosen(&self) -> impl Iterator<Item = Drill> {
+        let chosen = match (self.drills.as_slice(), self.short) {
+            ([], true) => &Drill::SHORT[..],
+            ([], false) => &Drill::ALL[..],
+            (chosen, _) => chosen,
+        };
+        chosen.iter().copied().filter(|drill| !self.skip.contains(drill))
+    }
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {

@@ -29,6 +29,8 @@ pub(crate) struct Row {
     pub(crate) recovers: bool,
     /// Memory of the server in MiB: before the fault and after it.
     pub(crate) memory: Option<(f64, f64)>,
+    /// A table of its own, in Markdown.
+    pub(crate) table: Option<String>,
     pub(crate) notes: Vec<String>,
     /// Failures that the tally does not show.
     pub(crate) failures: Vec<String>,
@@ -143,6 +145,11 @@ pub(crate) fn markdown(head: &[String], rows: &[Row]) -> String {
         }
         for example in &row.tally.examples {
             let _ = writeln!(text, "  - {example}");
+        }
+    }
+    for row in rows {
+        if let Some(table) = &row.table {
+            let _ = writeln!(text, "\n## {}\n\n{table}", row.name);
         }
     }
     text += DEFINITIONS;

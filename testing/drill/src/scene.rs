@@ -27,7 +27,7 @@ const SECRET: &str = "only-for-drills-only-for-drills-only-for-drills";
 const BEFORE: Duration = Duration::from_secs(5);
 const AFTER: Duration = Duration::from_secs(6);
 /// How long the server is idle then: longer than a statement may run, so that PostgreSQL executes no more writes.
-const IDLE: Duration = Duration::from_secs(7);
+pub(crate) const IDLE: Duration = Duration::from_secs(7);
 /// How long the load runs again before memory is measured, and the maximum while memory is above its limit.
 const AGAIN: Duration = Duration::from_secs(4);
 const SETTLING: Duration = Duration::from_secs(30);

@@ -35,6 +35,9 @@ pub(crate) struct Tally {
     pub(crate) successes: Vec<u32>,
     pub(crate) unavailable: Vec<u32>,
     pub(crate) recovery: Option<Recovery>,
+    pub(crate) watch: Option<Watch>,
+    /// When the newest of the successful writes was sent.
+    pub(crate) written: Option<Instant>,
     /// Requests sent before this moment must get a response.
     pub(crate) must_respond: Option<Instant>,
     pub(crate) abandoned: u64,
@@ -53,6 +56,31 @@ pub(crate) struct Recovery {
     pub(crate) last_failure: Option<Duration>,
 }
 
+/// For how long no write succeeded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch {
+    since: Instant,
+    last_write: Instant,
+    longest: Duration,
+    /// From the beginning to the last request that was sent meanwhile and failed.
+    pub(crate) last_failure: Option<Duration>,
+}
+
+impl Watch {
+    pub(crate) fn new(since: Instant) -> Self {
+        Self { since, last_write: since, longest: Duration::ZERO, last_failure: None }
+    }
+
+    pub(crate) fn longest_until(&self, now: Instant) -> Duration {
+        self.longest.max(now.saturating_duration_since(self.last_write))
+    }
+
+    fn written(&mut self, now: Instant) {
+        self.longest = self.longest_until(now);
+        self.last_write = now;
+    }
+}
+
 impl Tally {
     pub(crate) fn find(&mut self, (violation, what): Finding) {
         if violation.is_loss() {
@@ -68,6 +96,12 @@ impl Tally {
     pub(crate) fn succeeded(&mut self, sent: Instant, is_write: bool) {
         self.successes.push(micros(sent.elapsed()));
         self.acknowledged += u64::from(is_write);
+        if is_write {
+            self.written = self.written.max(Some(sent));
+            if let Some(watch) = &mut self.watch {
+                watch.written(Instant::now());
+            }
+        }
         if let Some(recovery) = &mut self.recovery
             && sent >= recovery.ended
         {
@@ -81,6 +115,9 @@ impl Tally {
             && sent >= recovery.ended
         {
             recovery.last_failure = Some(recovery.ended.elapsed());
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.last_failure = Some(watch.since.elapsed());
         }
         if !has_response && self.must_respond.is_some_and(|moment| sent < moment) {
             self.abandoned += 1;
@@ -148,6 +185,24 @@ mod tests {
         assert_eq!(tally.recovery().unwrap().write, first, "the first success counts");
         tally.failed(Instant::now(), true);
         assert!(tally.recovery().unwrap().last_failure > first);
+    }
+
+    #[test]
+    fn the_longest_time_without_a_write_is_measured_also_while_it_lasts() {
+        let since = Instant::now();
+        let after = |millis| since + Duration::from_millis(millis);
+        let mut watch = Watch::new(since);
+        for millis in [10, 50, 60] {
+            watch.written(after(millis));
+        }
+        assert_eq!(watch.longest_until(after(70)), Duration::from_millis(40));
+        assert_eq!(watch.longest_until(after(200)), Duration::from_millis(140));
+        let mut tally = Tally { watch: Some(watch), ..Tally::default() };
+        tally.succeeded(since, false);
+        assert_eq!(tally.written, None, "a read is no write");
+        tally.succeeded(since, true);
+        tally.failed(since, true);
+        assert!(tally.written == Some(since) && tally.watch.unwrap().last_failure.is_some());
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn postgres_url(url: &str, options: &PostgresOptions) -> Result<Secret, String> 
         return Err(format!("cannot be used: {text}{hint}"));
     }
     // Without a host it is no URL for this parser: libpq's form with a `host` among the parameters.
-    if let Ok(parsed) = Url::parse(url) {
+    if let Ok(parsed) = Url::parse(&with_first_host(url)) {
         // A part of the password before the @ would be used as the host name, and be sent to the log and to name
         // servers.
         if parsed.path().contains('@') {
@@ -139,6 +139,15 @@ fn postgres_url(url: &str, options: &PostgresOptions) -> Result<Secret, String> 
         }
     }
     Ok(Secret::new(url))
+}
+
+/// The URL with the first of its hosts only: this parser knows no list of them.
+fn with_first_host(url: &str) -> String {
+    let start = url.find("://").map_or(0, |colon| colon + 3);
+    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |length| start + length);
+    let hosts = url[start..end].rfind('@').map_or(start, |at| start + at + 1);
+    let first = url[hosts..end].split(',').next().unwrap_or_default();
+    format!("{}{first}{}", &url[..hosts], &url[end..])
 }
 
 const PASSWORD_HINT: &str = "in a password, percent-encode / @ # ? : and %, or set PGPASSWORD instead";

@@ -18,7 +18,7 @@ impl Secret {
     /// The URL without its password and without its query, which may contain another.
     pub(crate) fn masked_url(&self) -> String {
         let Ok(mut url) = Url::parse(&self.0) else {
-            return self.masked_without_host().unwrap_or_else(|| "(not a URL)".to_owned());
+            return self.masked_by_hand().unwrap_or_else(|| "(not a URL)".to_owned());
         };
         if url.password().is_some() {
             let _ = url.set_password(Some("***"));
@@ -28,14 +28,18 @@ impl Secret {
         url.into()
     }
 
-    /// The same for the form of libpq that has no host before the path: `postgres://user:password@/database?host=..`.
-    fn masked_without_host(&self) -> Option<String> {
+    /// The same for the forms of libpq that have several hosts, or none before the path:
+    /// `postgres://user:password@a:5432,b:5432/database`, `postgres://user:password@/database?host=..`.
+    fn masked_by_hand(&self) -> Option<String> {
         let (scheme, rest) = self.0.split_once("://")?;
         let (authority, database) = rest.split_once('/')?;
-        let user = authority.strip_suffix('@')?;
+        let (user, hosts) = authority.rsplit_once('@')?;
+        if !(hosts.is_empty() || hosts.contains(',')) {
+            return None;
+        }
         let user = user.split_once(':').map_or(user.to_owned(), |(user, _)| format!("{user}:***"));
         let database = database.split(['?', '#']).next()?;
-        Some(format!("{scheme}://{user}@/{database}"))
+        Some(format!("{scheme}://{user}@{hosts}/{database}"))
     }
 }
 

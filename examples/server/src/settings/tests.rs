@@ -370,6 +370,8 @@ fn a_masked_url_has_no_password() {
     for (url, masked) in [
         ("postgres://todo:hunter2@db:5432/todo?password=hunter2", "postgres://todo:***@db:5432/todo"),
         ("postgres://todo@db/todo#hunter2", "postgres://todo@db/todo"),
+        ("postgres://todo:hunter2@a:1,b:2/todo?password=hunter2", "postgres://todo:***@a:1,b:2/todo"),
+        ("postgres://todo:hunter2@a,b/todo?password=hunter2", "postgres://todo:***@a,b/todo"),
         ("hunter2", "(not a URL)"),
     ] {
         assert_eq!(Secret::new(url).masked_url(), masked);
@@ -385,6 +387,8 @@ fn a_password_that_is_not_percent_encoded_is_rejected_without_printing_it() {
         "postgres://todo:p@ss/hunter2#w@127.0.0.1/todo",
         "postgres://todo:hunter2?w@127.0.0.1/todo",
         "postgres://todo:hunter2/w@127.0.0.1/todo",
+        "postgres://todo:12/hunter2@127.0.0.1:5432,127.0.0.2:5432/todo",
+        "postgres://todo:hunter2#w@127.0.0.1:5432,127.0.0.2:5432/todo",
     ] {
         let message = mistakes(&[("DATABASE_URL", url), ("BETTER_AUTH_SECRET", SECRET)]);
         assert!(message.contains("percent-encode") && message.contains("PGPASSWORD"), "{message}");

@@ -24,8 +24,10 @@ const PACKAGES: [(&str, &str); 5] = [
     ("/Library/PostgreSQL", ""),
 ];
 
-/// The folder of the programs: the first in PATH that has all of them, else the newest version that is installed.
-pub(super) fn programs() -> Option<PathBuf> {
+/// The folder of PostgreSQL's programs: the first in `PATH` that has all of them, else the newest version that is
+/// installed. `None` if there is none.
+#[must_use]
+pub fn programs() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     in_path(&path).or_else(|| PACKAGES.iter().find_map(|(folder, prefix)| newest(Path::new(folder), prefix)))
 }

@@ -49,6 +49,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::{sync::OnceCell, time::timeout};
 
 pub use faults::Faults;
+pub use local::programs;
 pub use server::{Error, Server, Source, server};
 pub use standby::Standby;
 

@@ -23,7 +23,7 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared, select, select_all},
 };
-use sqlx::{PgConnection, Postgres};
+use sqlx::Postgres;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout, timeout_at},
@@ -31,6 +31,7 @@ use tokio::{
 
 use super::{
     super::sql::pool::{Connector, Opened},
+    servers::Primary,
     session::Session,
 };
 
@@ -125,13 +126,21 @@ impl Connecting {
 
     fn begin(&self) -> ConnectAttempt {
         let session = self.session.clone();
-        self.attempts.begin(async move { session.open().await })
+        self.attempts.begin(async move { session.open().await.map(opened) })
     }
+}
+
+fn opened(primary: Primary) -> Opened<Postgres> {
+    Opened::new(primary.connection).on_timeline(primary.timeline)
 }
 
 impl Connector<Postgres> for Connecting {
     fn connect(&self) -> BoxFuture<'_, Result<Opened<Postgres>, sqlx::Error>> {
         self.next().boxed()
+    }
+
+    fn timeline(&self) -> u32 {
+        self.session.servers.timeline()
     }
 
     fn close(&self) -> Vec<Opened<Postgres>> {
@@ -152,7 +161,7 @@ impl ConnectAttempts {
 
     fn begin(
         self: &Arc<Self>,
-        opening: impl Future<Output = Result<PgConnection, sqlx::Error>> + Send + 'static,
+        opening: impl Future<Output = Result<Opened<Postgres>, sqlx::Error>> + Send + 'static,
     ) -> ConnectAttempt {
         // Not `Arc`: the attempts own this future.
         let attempts = Arc::downgrade(self);
@@ -179,13 +188,13 @@ impl ConnectAttempts {
 
 async fn attempt(
     attempts: Weak<ConnectAttempts>,
-    opening: impl Future<Output = Result<PgConnection, sqlx::Error>>,
+    opening: impl Future<Output = Result<Opened<Postgres>, sqlx::Error>>,
     was_abandoned: Arc<AtomicBool>,
 ) {
     let silent = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not respond").into());
     let result = timeout(LIMIT, opening).await.unwrap_or_else(silent);
     if let Some(attempts) = attempts.upgrade() {
-        attempts.end(result.map(Opened::new), was_abandoned.load(Relaxed));
+        attempts.end(result, was_abandoned.load(Relaxed));
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgConnectOptions};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time::timeout;
 
 use super::{
@@ -25,6 +25,7 @@ use super::{
     connecting::Connecting,
     options::PostgresOptions,
     retry::Retries,
+    servers::Servers,
     session::{self, Session},
     slow_owners::{NoPlace, OwnersCall, SlowOwners},
 };
@@ -45,8 +46,8 @@ pub(super) enum Connections {
 
 impl Connections {
     /// Connections of the store itself, which are opened when they are first needed.
-    pub(super) fn own(connect: PgConnectOptions, options: &PostgresOptions) -> Self {
-        let session = Arc::new(Session::new(connect, options));
+    pub(super) fn own(servers: Servers, options: &PostgresOptions) -> Self {
+        let session = Arc::new(Session::new(servers, options));
         let size = options.max_connections;
         let network = Network { max_age: options.max_lifetime, connect_timeout: options.connect_timeout };
         let connector = Box::new(Connecting::new(session.clone(), size));
@@ -78,10 +79,10 @@ impl Connections {
         }
     }
 
-    pub(super) fn connect_options(&self) -> PgConnectOptions {
+    pub(super) fn servers(&self) -> Arc<Servers> {
         match self {
-            Self::Own { session, .. } => session.connect.clone(),
-            Self::Host { pool, .. } => (*pool.connect_options()).clone(),
+            Self::Own { session, .. } => session.servers.clone(),
+            Self::Host { pool, .. } => Arc::new(Servers::new(vec![(*pool.connect_options()).clone()])),
         }
     }
 
@@ -179,7 +180,7 @@ impl Connections {
                 let is_connecting = matches!(reason, NoConnection::ConnectFailed(_));
                 let again = retries.after_no_connection(reason).await;
                 again.map_err(|error| {
-                    if is_connecting { error.of_attempt(|| session::attempt(&session.connect)) } else { error }
+                    if is_connecting { error.of_attempt(|| session::attempt(&session.servers)) } else { error }
                 })?;
             },
             // How the pool connects is up to the host.

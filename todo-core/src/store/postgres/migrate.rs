@@ -90,7 +90,7 @@ impl PostgresStore {
         match &self.connections {
             // Not a connection of the pool, whose statements have a time limit.
             Connections::Own { session, .. } => {
-                let mut connection = connect(&session.connect, session.connect_timeout).await?;
+                let mut connection = connect(&session.servers, session.connect_timeout).await?;
                 let migrated = run(&mut connection, &self.sql, version, loss).await;
                 // The farewell matters only to the server's log.
                 let _ = connection.close().await;

@@ -24,6 +24,7 @@ mod options;
 mod refused_batches;
 mod retry;
 mod row_security;
+mod servers;
 mod session;
 mod slow_owners;
 mod url;
@@ -35,6 +36,7 @@ use bulk::{id_list, selected_rows, text_list};
 use connections::Connections;
 pub use options::{PostgresOptions, TlsPolicy};
 use refused_batches::RefusedBatches;
+use servers::Servers;
 
 operations!(PgConnection);
 
@@ -156,12 +158,17 @@ impl PostgresStore {
     /// Makes a store with connections of its own, with the default [`Names`]. It opens connections when they are first
     /// needed, so this does not fail if there is no server.
     ///
+    /// The URL may name several servers, one of which is the primary: `postgres://todo@a,b:5433,c/todo`. The store uses
+    /// only the primary, and finds the new one after a failover. It never goes back to a former primary: one whose
+    /// timeline is older than another that it has seen.
+    ///
     /// # Errors
     ///
     /// The URL is not valid; it has the form `postgres://user:password@host:port/database?...` ([`StoreError::Setup`]).
     /// The error does not repeat the URL.
     pub fn connect_lazy(url: &str, options: &PostgresOptions) -> Result<Self, StoreError> {
-        Ok(Self::with_connections(Connections::own(url::read_url(url, options.tls)?, options)))
+        let servers = Servers::new(url::read_url(url, options.tls)?);
+        Ok(Self::with_connections(Connections::own(servers, options)))
     }
 
     fn with_connections(connections: Connections) -> Self {
@@ -244,10 +251,10 @@ impl PostgresStore {
     }
 
     async fn look(&self) -> Result<CheckReport, StoreError> {
-        let options = self.connections.connect_options();
+        let servers = self.connections.servers();
         // New connections: sqlx numbers statements, so both give the same name to different statements.
         let limit = self.connections.connect_timeout();
-        let (mut one, mut other) = (session::connect(&options, limit).await?, session::connect(&options, limit).await?);
+        let (mut one, mut other) = (session::connect(&servers, limit).await?, session::connect(&servers, limit).await?);
         let pooled = session::is_pooled(&mut one, &mut other).await?;
         if pooled && session::mixes_statements(&mut one, &mut other).await {
             return Err(SetupError::new(

@@ -1,19 +1,20 @@
 //! How the connections of a store are opened: their settings, and what stands between them and the server.
 
-use std::{fmt::Write as _, io, time::Duration};
+use std::{fmt::Write as _, io, sync::Arc, time::Duration};
 
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::{sync::OnceCell, time::timeout};
 
 use super::{
     super::{error::StoreError, sql::classify::start_failed},
     options::PostgresOptions,
+    servers::{Primary, Servers},
 };
 use crate::clock::Jitter;
 
 /// How the connections that a store opens itself are opened.
 pub(super) struct Session {
-    pub(super) connect: PgConnectOptions,
+    pub(super) servers: Arc<Servers>,
     pub(super) statement_timeout: Option<Duration>,
     lock_timeout: Option<Duration>,
     pub(super) connect_timeout: Duration,
@@ -24,9 +25,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(connect: PgConnectOptions, options: &PostgresOptions) -> Self {
+    pub(super) fn new(servers: Servers, options: &PostgresOptions) -> Self {
         Self {
-            connect,
+            servers: Arc::new(servers),
             statement_timeout: options.statement_timeout,
             lock_timeout: options.lock_timeout,
             connect_timeout: options.connect_timeout,
@@ -36,19 +37,20 @@ impl Session {
     }
 
     /// Opens a connection with its settings.
-    pub(super) async fn open(&self) -> Result<PgConnection, sqlx::Error> {
-        let mut connection = self.connect.connect().await?;
+    pub(super) async fn open(&self) -> Result<Primary, sqlx::Error> {
+        let mut primary = self.servers.connect().await?;
+        let connection = &mut primary.connection;
         let look = async || {
-            let mut other = self.connect.connect().await?;
-            let pooled = is_pooled(&mut connection, &mut other).await;
+            let mut other = self.servers.connect().await?.connection;
+            let pooled = is_pooled(connection, &mut other).await;
             let _ = other.close().await;
             pooled
         };
         if !*self.pooled.get_or_try_init(look).await? {
             // Not prepared, so that it takes no statement name. The text contains nothing but numbers.
-            sqlx::raw_sql(AssertSqlSafe(self.settings())).execute(&mut connection).await?;
+            sqlx::raw_sql(AssertSqlSafe(self.settings())).execute(&mut primary.connection).await?;
         }
-        Ok(connection)
+        Ok(primary)
     }
 
     /// Remembers that there is, or is not, a pooler.
@@ -73,17 +75,16 @@ impl Session {
 }
 
 /// Opens a connection outside of the pool.
-pub(super) async fn connect(options: &PgConnectOptions, limit: Duration) -> Result<PgConnection, StoreError> {
+pub(super) async fn connect(servers: &Servers, limit: Duration) -> Result<PgConnection, StoreError> {
     let silent = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not respond").into());
-    let connected = timeout(limit, options.connect()).await.unwrap_or_else(silent);
-    connected.map_err(|error| start_failed(error).of_attempt(|| attempt(options)))
+    let connected = timeout(limit, servers.connect()).await.unwrap_or_else(silent);
+    let primary = connected.map_err(|error| start_failed(error).of_attempt(|| attempt(servers)))?;
+    Ok(primary.connection)
 }
 
 /// What an attempt to connect does, for its error. Without the password.
-pub(super) fn attempt(options: &PgConnectOptions) -> String {
-    let host = options.get_socket().map_or_else(|| options.get_host().into(), |path| path.to_string_lossy());
-    let database = options.get_database().unwrap_or_else(|| options.get_username());
-    format!("connect to postgres://{}@{host}:{}/{database}", options.get_username(), options.get_port())
+pub(super) fn attempt(servers: &Servers) -> String {
+    format!("connect to {servers}")
 }
 
 /// The process of the server that serves this connection. Not prepared: behind a pooler even that name may clash.

@@ -48,13 +48,70 @@ const PLATFORM_ROOTS: [&str; 5] = [
 ///
 /// The driver ignores parameters that it does not know. One that protects is refused instead, in any spelling, since
 /// the connection would lack the protection; the names of the others are logged.
-pub(super) fn read_url(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, StoreError> {
+pub(super) fn read_url(url: &str, tls: TlsPolicy) -> Result<Vec<PgConnectOptions>, StoreError> {
+    let urls = each_server(url)?;
+    let read = urls.into_iter().map(|url| read_one(&url, tls)).collect::<Result<Vec<_>, _>>()?;
+    // All servers have the same parameters.
+    for warning in read.first().iter().flat_map(|(_, warnings)| warnings.iter()) {
+        warning.log();
+    }
+    Ok(read.into_iter().map(|(options, _)| options).collect())
+}
+
+/// The same URL for each of its servers: `postgres://ann@a,b:5433/todo` names two.
+fn each_server(url: &str) -> Result<Vec<String>, StoreError> {
+    let url = url.trim();
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, _)| url.split_at(scheme.len() + 3));
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (user, servers) =
+        authority.rsplit_once('@').map_or(("", authority), |(user, _)| authority.split_at(user.len() + 1));
+    let urls: Vec<_> = servers.split(',').map(|server| format!("{scheme}{user}{server}{path}")).collect();
+    if urls.len() > 1 {
+        if servers.split(',').any(|server| server.is_empty() || server.starts_with(':')) {
+            return Err(invalid().into());
+        }
+        // They would apply to all of them.
+        if parse(&urls[0])?.query_pairs().any(|(name, _)| is_host(&name)) {
+            return Err(several_hosts());
+        }
+    }
+    Ok(urls)
+}
+
+fn is_host(name: &str) -> bool {
+    matches!(name, "host" | "hostaddr" | "port")
+}
+
+/// What is different from what the URL says.
+enum Warning {
+    NoEffect(Vec<String>),
+    WeakTls,
+}
+
+impl Warning {
+    fn log(&self) {
+        match self {
+            Self::NoEffect(names) => tracing::warn!(
+                target: "todo_core::store",
+                parameters = names.join(", "),
+                "parameters of the database URL have no effect"
+            ),
+            Self::WeakTls => tracing::warn!(
+                target: "todo_core::store",
+                "sslmode=verify-full is used instead of the sslmode in the database URL, which does not fully check the \
+                 server's certificate"
+            ),
+        }
+    }
+}
+
+fn read_one(url: &str, tls: TlsPolicy) -> Result<(PgConnectOptions, Vec<Warning>), StoreError> {
     let mut url = parse(url)?;
     if url.query().is_some_and(|query| query.contains('@')) {
         // The query may be a part of a password that contains a question mark.
         return Err(invalid().into());
     }
-    let mut warnings = Vec::new();
+    let mut without_effect = Vec::new();
     let mut kept = Vec::new();
     let mut uses_platform_roots = false;
     for (name, value) in url.query_pairs() {
@@ -70,7 +127,7 @@ pub(super) fn read_url(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, St
                 kept.push((name.into_owned(), value.into_owned()));
             }
             Effect::Default => {}
-            Effect::None => warnings.push(name.into_owned()),
+            Effect::None => without_effect.push(name.into_owned()),
         }
     }
     if uses_platform_roots && !kept.iter().any(|(name, _)| name == "sslmode" || name == "ssl-mode") {
@@ -87,24 +144,18 @@ pub(super) fn read_url(url: &str, tls: TlsPolicy) -> Result<PgConnectOptions, St
     // PgBouncer refuses this parameter unless it is configured otherwise. It changes how floating-point numbers are
     // written as text, and there are none.
     let options = options.disable_statement_logging().extra_float_digits(None);
-    if !warnings.is_empty() {
-        tracing::warn!(
-            target: "todo_core::store",
-            parameters = warnings.join(", "),
-            "parameters of the database URL have no effect"
-        );
+    let mut warnings = Vec::new();
+    if !without_effect.is_empty() {
+        warnings.push(Warning::NoEffect(without_effect));
     }
-    match (options.get_ssl_mode(), tls) {
+    let options = match (options.get_ssl_mode(), tls) {
         (PgSslMode::Require | PgSslMode::VerifyCa, TlsPolicy::Verify) => {
-            tracing::warn!(
-                target: "todo_core::store",
-                "sslmode=verify-full is used instead of the sslmode in the database URL, which does not fully check the \
-                 server's certificate"
-            );
-            Ok(options.ssl_mode(PgSslMode::VerifyFull))
+            warnings.push(Warning::WeakTls);
+            options.ssl_mode(PgSslMode::VerifyFull)
         }
-        _ => Ok(options),
-    }
+        _ => options,
+    };
+    Ok((options, warnings))
 }
 
 fn invalid() -> SetupError {
@@ -112,18 +163,15 @@ fn invalid() -> SetupError {
 }
 
 fn several_hosts() -> StoreError {
-    let text = "the URL of the database names several hosts; name one, such as a proxy that leads to the primary";
+    let text = "the URL of the database names several hosts among its parameters; write them as \
+                postgres://user@host:port,host:port/database";
     SetupError::new(text).into()
 }
 
 fn parse(url: &str) -> Result<Url, StoreError> {
-    let url = url.trim();
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    if host.contains(',') {
-        return Err(several_hosts());
-    }
     // A URL without a host is not valid, but libpq and Google Cloud SQL use it with a `host` among the parameters.
     let url = match url.split_once("@/") {
         Some((before, after)) if host.is_empty() => Cow::Owned(format!("{before}@localhost/{after}")),
@@ -146,7 +194,7 @@ enum Effect {
 
 fn effect(name: &str, value: &str) -> Result<Effect, StoreError> {
     if CARRIED_OUT.contains(&name) || (name.starts_with("options[") && name.ends_with(']')) {
-        if matches!(name, "host" | "hostaddr" | "port") && value.contains(',') {
+        if is_host(name) && value.contains(',') {
             return Err(several_hosts());
         }
         return Ok(Effect::CarriedOut);
@@ -213,7 +261,7 @@ mod tests {
     use super::*;
 
     fn mode(url: &str, tls: TlsPolicy) -> PgSslMode {
-        read_url(url, tls).expect("a URL").get_ssl_mode()
+        read_url(url, tls).expect("a URL")[0].get_ssl_mode()
     }
 
     fn refused(url: &str) -> String {
@@ -305,15 +353,38 @@ mod tests {
     }
 
     #[test]
+    fn several_servers_have_the_same_parameters() {
+        let url = "postgres://ann:a,b@a,b:5433,[::1]:5434/todo?sslmode=require&application_name=x";
+        let servers = read_url(url, TlsPolicy::Verify).expect("a URL");
+        let places: Vec<_> = servers.iter().map(|server| (server.get_host(), server.get_port())).collect();
+        assert_eq!(places, [("a", 5432), ("b", 5433), ("[::1]", 5434)]);
+        for server in servers {
+            assert_eq!((server.get_username(), server.get_database()), ("ann", Some("todo")));
+            assert_eq!(server.get_application_name(), Some("x"));
+            assert!(matches!(server.get_ssl_mode(), PgSslMode::VerifyFull));
+        }
+        assert_eq!(read_url("postgres://a,b/todo", TlsPolicy::Verify).expect("a URL").len(), 2);
+    }
+
+    #[test]
+    fn a_server_without_a_name_is_rejected_beside_others() {
+        for url in
+            ["postgres://u:p@a,,b/todo", "postgres://u:p@a,/todo", "postgres://u:p@,a/todo", "postgres://a,:1/todo"]
+        {
+            assert!(refused(url).contains("it has the form"), "{url}");
+        }
+    }
+
+    #[test]
     fn hosts_may_be_among_the_parameters_but_not_several() {
         let options = read_url("postgresql://u:p@/todo?host=/cloudsql/project:region:name", TlsPolicy::Verify);
-        let socket = options.expect("a URL").get_socket().cloned();
+        let socket = options.expect("a URL")[0].get_socket().cloned();
         assert_eq!(socket.as_deref(), Some(Path::new("/cloudsql/project:region:name")));
         for url in [
-            "postgres://u:p@a,b/todo",
-            "postgres://u:p@a:5432,b:5433/todo",
             "postgres://u:p@/todo?host=a,b",
             "postgres://u:p@a/todo?port=1,2",
+            "postgres://u:p@a,b/todo?host=c",
+            "postgres://u:p@a,b/todo?port=1",
         ] {
             assert!(refused(url).contains("several hosts"), "{url}");
         }
@@ -337,7 +408,7 @@ mod tests {
     #[test]
     fn the_root_certificates_of_the_platform_imply_a_full_check() {
         match read_url("postgres://u:p@db/todo?sslrootcert=system", TlsPolicy::AsWritten) {
-            Ok(options) => assert!(matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)),
+            Ok(options) => assert!(matches!(options[0].get_ssl_mode(), PgSslMode::VerifyFull)),
             Err(error) => assert!(error.to_string().contains("ca-certificates"), "{error}"),
         }
     }

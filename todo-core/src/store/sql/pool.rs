@@ -28,6 +28,11 @@ pub(in crate::store) trait Connector<DB: Database>: Send + Sync {
     /// A connection that is ready for use.
     fn connect(&self) -> BoxFuture<'_, Result<Opened<DB>, sqlx::Error>>;
 
+    /// The highest timeline of a primary so far. A connection of a lower one leads to a former primary.
+    fn timeline(&self) -> u32 {
+        0
+    }
+
     /// Ends all attempts to connect, and returns the connections that no call has taken.
     fn close(&self) -> Vec<Opened<DB>> {
         Vec::new()
@@ -40,12 +45,20 @@ pub(in crate::store) struct Opened<DB: Database> {
     at: Instant,
     /// When the server last responded on it.
     used: Instant,
+    /// The timeline of its server, if that matters.
+    timeline: u32,
 }
 
 impl<DB: Database> Opened<DB> {
     pub(in crate::store) fn new(connection: DB::Connection) -> Self {
         let now = Instant::now();
-        Self { connection, at: now, used: now }
+        Self { connection, at: now, used: now, timeline: 0 }
+    }
+
+    /// The same connection, to a primary on this timeline.
+    #[cfg(feature = "postgres")]
+    pub(in crate::store) fn on_timeline(self, timeline: u32) -> Self {
+        Self { timeline, ..self }
     }
 }
 
@@ -118,6 +131,9 @@ impl<DB: Database> Manager<DB> {
     async fn examine(&self, opened: &mut Opened<DB>) -> RecycleResult<sqlx::Error> {
         if self.network.is_some_and(|network| opened.at.elapsed() > network.max_age) {
             return Err(RecycleError::message("too old"));
+        }
+        if opened.timeline < self.connector.timeline() {
+            return Err(RecycleError::message("leads to a former primary"));
         }
         let Doubts { dead, silent, outlived } = *self.doubts();
         if outlived.is_some_and(|moment| opened.at < moment) || silent.is_some_and(|moment| opened.used <= moment) {
