@@ -21,6 +21,7 @@ mod connecting;
 mod connections;
 mod migrate;
 mod options;
+mod replica;
 mod retry;
 mod row_security;
 mod session;

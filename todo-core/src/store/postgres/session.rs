@@ -16,6 +16,7 @@ pub(super) struct Session {
     pub(super) connect: PgConnectOptions,
     pub(super) statement_timeout: Option<Duration>,
     lock_timeout: Option<Duration>,
+    read_only: bool,
     pub(super) connect_timeout: Duration,
     pub(super) jitter: Jitter,
     /// Whether there is a pooler, found out once. Behind a pooler a session belongs to others too, so no setting is
@@ -29,6 +30,7 @@ impl Session {
             connect,
             statement_timeout: options.statement_timeout,
             lock_timeout: options.lock_timeout,
+            read_only: options.read_only,
             connect_timeout: options.connect_timeout,
             jitter: options.jitter.clone(),
             pooled: OnceCell::new(),
@@ -68,6 +70,9 @@ impl Session {
                 let _ = write!(settings, "set {name} = {millis};");
             }
         }
+        if self.read_only {
+            settings.push_str("set default_transaction_read_only = on;");
+        }
         settings
     }
 }
@@ -81,9 +86,14 @@ pub(super) async fn connect(options: &PgConnectOptions, limit: Duration) -> Resu
 
 /// What an attempt to connect does, for its error. Without the password.
 pub(super) fn attempt(options: &PgConnectOptions) -> String {
+    format!("connect to {}", place(options))
+}
+
+/// The database for messages, without the password.
+pub(super) fn place(options: &PgConnectOptions) -> String {
     let host = options.get_socket().map_or_else(|| options.get_host().into(), |path| path.to_string_lossy());
     let database = options.get_database().unwrap_or_else(|| options.get_username());
-    format!("connect to postgres://{}@{host}:{}/{database}", options.get_username(), options.get_port())
+    format!("postgres://{}@{host}:{}/{database}", options.get_username(), options.get_port())
 }
 
 /// The process of the server that serves this connection. Not prepared: behind a pooler even that name may clash.
