@@ -412,6 +412,8 @@ impl TaskStore for ReplicatedStore {
     }
 
     async fn purge(&self, owner: &UserId, before: Timestamp, limit: Limit) -> Result<u64, StoreError> {
+        // It has no revision. A replica may honour a sync point for longer; not for those who know of the purge.
+        let _writing = self.writing([owner]);
         self.primary.purge(owner, before, limit).await
     }
 
