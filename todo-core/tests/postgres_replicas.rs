@@ -233,7 +233,8 @@ mod conformance {
             .await;
         let name = format!("case_{}", NUMBER.fetch_add(1, SeqCst));
         statement(cluster.primary.url(), &format!("create database {name}")).await;
-        let of_case = |url: &str| url.strip_suffix("/postgres").expect("the database postgres").to_owned() + "/" + &name;
+        let of_case =
+            |url: &str| url.strip_suffix("/postgres").expect("the database postgres").to_owned() + "/" + &name;
         let (primary, standby) = (of_case(cluster.primary.url()), of_case(cluster.standby.url()));
         connect(&primary).migrate().await.unwrap();
         cluster.caught_up().await;
@@ -339,15 +340,8 @@ async fn a_caller_who_says_what_it_knows_gets_no_less_from_another_server() {
 
     let cluster = Cluster::start().await;
     let (one, other) = (cluster.server(false).await, cluster.server(true).await);
-    let all = [
-        Brings::Nothing,
-        Brings::List,
-        Brings::Count,
-        Brings::Summary,
-        Brings::Changes,
-        Brings::Poll,
-        Brings::Refresh,
-    ];
+    let all =
+        [Brings::Nothing, Brings::List, Brings::Count, Brings::Summary, Brings::Changes, Brings::Poll, Brings::Refresh];
     for brings in all {
         let owner = format!("{brings:?}");
         let task = one.tasks(&owner).create(NewTask::new(title("old"))).await.unwrap();
@@ -399,7 +393,8 @@ async fn an_entity_tag_from_another_server_is_honoured() {
     let mut path = String::new();
     for number in 0..8 {
         // Each time, the caller has an old and a new version, and the second server has the old one from the replica.
-        let old = call(&one, "POST", "/tasks", &[], &json!({"title": number.to_string(), "metadata": {"old": 1}})).await;
+        let old =
+            call(&one, "POST", "/tasks", &[], &json!({"title": number.to_string(), "metadata": {"old": 1}})).await;
         let id = serde_json::from_slice::<Value>(old.body()).unwrap()["id"].as_str().unwrap().to_owned();
         path = format!("/tasks/{id}");
         cluster.caught_up().await;
@@ -831,7 +826,11 @@ async fn a_replica_that_is_far_behind_or_promoted_is_not_read() {
 async fn row_level_security_holds_on_a_replica() {
     let cluster = Cluster::start().await;
     let primary = cluster.primary.url();
-    statement(primary, "create role app login password 'app-password'; create role owner login password 'owner-password'").await;
+    statement(
+        primary,
+        "create role app login password 'app-password'; create role owner login password 'owner-password'",
+    )
+    .await;
     statement(primary, "drop schema todo cascade; grant create on database postgres to owner").await;
     let as_role = |url: &str, role: &str| {
         let mut url = url::Url::parse(url).unwrap();
@@ -906,4 +905,60 @@ async fn owners_who_were_forgotten_are_read_from_the_primary() {
     }
     assert_eq!((store.status().from_primary, store.status().behind), (20, 0));
     watch.abort();
+}
+
+/// The statements of the primary for the same calls, without and with a replica. Prints what the documentation says.
+#[tokio::test(flavor = "multi_thread")]
+async fn most_reads_are_no_work_for_the_primary() {
+    const OWNERS: usize = 100;
+
+    /// Runs a mix of calls, of which one in 20 is a write. Returns the number of calls, and of transactions of the
+    /// primary.
+    async fn load(url: &str, service: &TodoService, pause: Duration) -> (f64, f64) {
+        let transactions = async || -> f64 {
+            // What a session has done is counted a second later.
+            sleep(Duration::from_millis(1500)).await;
+            let mut connection = PgConnection::connect(url).await.unwrap();
+            let query = "select xact_commit::float8 from pg_stat_database where datname = current_database()";
+            sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap()
+        };
+        let owner = |number: usize| service.for_user(user(&format!("owner {number}")));
+        let mut tasks = Vec::new();
+        for number in 0..OWNERS {
+            tasks.push(owner(number).create(NewTask::new(title("one"))).await.unwrap().id);
+        }
+        let (before, end, calls) = (transactions().await, Instant::now() + Duration::from_secs(6), AtomicUsize::new(0));
+        let random = Random::new();
+        let callers = tasks.iter().enumerate().map(async |(number, id)| {
+            let tasks = owner(number);
+            while Instant::now() < end {
+                match random.below(20) {
+                    0 => drop(tasks.toggle(*id).await.unwrap()),
+                    1..8 => drop(tasks.get(*id).await.unwrap()),
+                    _ => drop(tasks.list(&TaskQuery::new()).await.unwrap()),
+                }
+                calls.fetch_add(1, SeqCst);
+                sleep(pause + Duration::from_micros(random.below(1000) as u64)).await;
+            }
+        });
+        futures_util::future::join_all(callers).await;
+        #[expect(clippy::cast_precision_loss, reason = "there are fewer")]
+        let calls = calls.load(SeqCst) as f64;
+        (calls, transactions().await - before)
+    }
+
+    let cluster = Cluster::start().await;
+    let alone = TodoService::new(connect(cluster.primary.url()));
+    for pause in [Duration::from_millis(100), Duration::from_millis(500)] {
+        let server = cluster.server(false).await;
+        let (calls, statements) = load(cluster.primary.url(), &alone, pause).await;
+        let (calls_with, statements_with) = load(cluster.primary.url(), &server.service, pause).await;
+        let (off, on) = (statements / calls, statements_with / calls_with);
+        println!(
+            "each user pauses for {pause:?}: {off:.2} statements of the primary for each call without a replica ({calls} \
+             calls), {on:.2} with one ({calls_with} calls); {:?}",
+            server.status()
+        );
+        assert!(on < off / 2.0, "{on} against {off}");
+    }
 }

@@ -29,8 +29,8 @@ mod bounds;
 mod replica;
 
 use bounds::Bounds;
-pub use replica::{LogPosition, ReplicaStore};
 use replica::{CHECK_TIMEOUT, Replica, Target};
+pub use replica::{LogPosition, ReplicaStore};
 
 /// How often the servers are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
