@@ -1,20 +1,23 @@
 //! Opens, checks and migrates the database.
 
-use std::{error::Error, io, iter, mem, time::Duration};
+use std::{error::Error, io, iter, mem, sync::Arc, time::Duration};
 
 use todo_core::{
     TodoService,
     clock::Jitter,
     store::{
         CoalescingOptions, CoalescingStatus, CoalescingStore, DataLoss, PoolStatus, PostgresOptions, PostgresStore,
-        SqliteStore, StoreError, TaskStore as _,
+        ReplicaStatus, ReplicatedStore, SqliteStore, StoreError, TaskStore as _,
     },
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use crate::{
     failure::{Failure, error_chain, shortened},
-    settings::{Database, Secret},
+    settings::{Database, MAX_REPLICAS, Secret},
 };
 
 /// How long to retry while the database is unreachable. It may have been started together with the server.
@@ -29,7 +32,44 @@ pub(crate) enum Store {
     Sqlite(SqliteStore),
     Postgres(PostgresStore),
     Coalescing(CoalescingStore<PostgresStore>),
+    Replicated(Arc<Replicated>),
 }
+
+/// The store that writes, without what surrounds it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Writer<'a> {
+    Sqlite(&'a SqliteStore),
+    Postgres(&'a PostgresStore),
+}
+
+impl Writer<'_> {
+    async fn close(self) {
+        match self {
+            Self::Sqlite(store) => store.close().await,
+            Self::Postgres(store) => store.close().await,
+        }
+    }
+}
+
+/// A primary and its replicas.
+#[derive(Debug)]
+pub(crate) struct Replicated {
+    store: ReplicatedStore,
+    primary: Store,
+    replicas: Vec<Store>,
+    /// Checks the replicas until this is dropped.
+    watch: JoinHandle<()>,
+}
+
+impl Drop for Replicated {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+/// The names of their pools in metrics.
+const REPLICA_POOLS: [&str; MAX_REPLICAS] =
+    ["replica-1", "replica-2", "replica-3", "replica-4", "replica-5", "replica-6", "replica-7", "replica-8"];
 
 impl Store {
     pub(crate) fn service(&self) -> TodoService {
@@ -37,6 +77,7 @@ impl Store {
             Self::Sqlite(store) => TodoService::new(store.clone()),
             Self::Postgres(store) => TodoService::new(store.clone()),
             Self::Coalescing(store) => TodoService::new(store.clone()),
+            Self::Replicated(all) => TodoService::new(all.store.clone()),
         }
     }
 
@@ -46,6 +87,29 @@ impl Store {
             Self::Sqlite(store) => vec![("readers", store.readers_status()), ("writer", store.writer_status())],
             Self::Postgres(store) => vec![("postgres", store.status())],
             Self::Coalescing(store) => vec![("postgres", store.inner().status())],
+            Self::Replicated(all) => {
+                let replicas = all.replicas.iter().flat_map(Self::pools).zip(REPLICA_POOLS);
+                let replicas = replicas.map(|((_, status), name)| (name, status));
+                all.primary.pools().into_iter().chain(replicas).collect()
+            }
+        }
+    }
+
+    /// The store that writes.
+    pub(crate) fn writer(&self) -> Writer<'_> {
+        match self {
+            Self::Sqlite(store) => Writer::Sqlite(store),
+            Self::Postgres(store) => Writer::Postgres(store),
+            Self::Coalescing(store) => Writer::Postgres(store.inner()),
+            Self::Replicated(all) => all.primary.writer(),
+        }
+    }
+
+    /// What replicas have served, if there are any.
+    pub(crate) fn replicas(&self) -> Option<ReplicaStatus> {
+        match self {
+            Self::Sqlite(_) | Self::Postgres(_) | Self::Coalescing(_) => None,
+            Self::Replicated(all) => Some(all.store.status()),
         }
     }
 
@@ -54,15 +118,28 @@ impl Store {
         match self {
             Self::Sqlite(_) | Self::Postgres(_) => None,
             Self::Coalescing(store) => Some(store.status()),
+            Self::Replicated(all) => {
+                let all = iter::once(&all.primary).chain(&all.replicas).filter_map(Self::coalescing);
+                all.reduce(|mut sum, status| {
+                    sum.alone += status.alone;
+                    sum.joined += status.joined;
+                    sum.batches += status.batches;
+                    sum.refused += status.refused;
+                    sum.waiting += status.waiting;
+                    sum
+                })
+            }
         }
     }
 
     pub(crate) async fn close(&self) {
-        match self {
-            Self::Sqlite(store) => store.close().await,
-            Self::Postgres(store) => store.close().await,
-            Self::Coalescing(store) => store.inner().close().await,
+        if let Self::Replicated(all) = self {
+            all.watch.abort();
+            for replica in &all.replicas {
+                replica.writer().close().await;
+            }
         }
+        self.writer().close().await;
     }
 }
 
@@ -75,7 +152,7 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
             }
             Ok(Store::Sqlite(open_sqlite(url, *max_waiting).await?))
         }
-        Database::Postgres { name, url, direct, options, coalesce, row_security } => {
+        Database::Postgres { name, url, direct, replicas, options, coalesce, row_security } => {
             let place = place(name, url);
             let store = connect(url, options, *row_security).map_err(|error| failed(&place, &error))?;
             let report = retry_while_unreachable(&place, async || store.check().await).await?;
@@ -118,13 +195,58 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
                 return Err(failure);
             }
             store.check_tables().await.map_err(|error| unusable(&place, &error, *row_security))?;
-            if !*coalesce {
-                return Ok(Store::Postgres(store));
+            if replicas.is_empty() {
+                return Ok(served(store, options, *coalesce));
             }
-            let batching = CoalescingOptions::default().max_waiting(options.get_max_waiting());
-            Ok(Store::Coalescing(CoalescingStore::with_options(store, &batching)))
+            let replicas = connect_replicas(replicas, options, *row_security)?;
+            Ok(replicated(store, replicas, options, *coalesce))
         }
     }
+}
+
+/// Stores on the replicas. They are not needed for a start, so nothing is sent; the log says if one cannot be read.
+fn connect_replicas(
+    urls: &[Secret],
+    options: &PostgresOptions,
+    row_security: bool,
+) -> Result<Vec<PostgresStore>, Failure> {
+    let options = options.clone().read_only();
+    let replicas = urls.iter().map(|url| {
+        let store = connect(url, &options, row_security);
+        store.map_err(|error| failed(&place("DATABASE_READ_URL", url), &error))
+    });
+    replicas.collect()
+}
+
+/// The store that serves calls on one server.
+fn served(store: PostgresStore, options: &PostgresOptions, coalesce: bool) -> Store {
+    if coalesce { Store::Coalescing(batching(store, options)) } else { Store::Postgres(store) }
+}
+
+fn batching(store: PostgresStore, options: &PostgresOptions) -> CoalescingStore<PostgresStore> {
+    let batching = CoalescingOptions::default().max_waiting(options.get_max_waiting());
+    CoalescingStore::with_options(store, &batching)
+}
+
+/// The store that writes to a primary and reads from replicas.
+fn replicated(
+    primary: PostgresStore,
+    replicas: Vec<PostgresStore>,
+    options: &PostgresOptions,
+    coalesce: bool,
+) -> Store {
+    let (store, primary, replicas) = if coalesce {
+        let primary = batching(primary, options);
+        let replicas: Vec<_> = replicas.into_iter().map(|store| batching(store, options)).collect();
+        let store = ReplicatedStore::new(primary.clone(), replicas.clone());
+        (store, Store::Coalescing(primary), replicas.into_iter().map(Store::Coalescing).collect())
+    } else {
+        let store = ReplicatedStore::new(primary.clone(), replicas.clone());
+        (store, Store::Postgres(primary), replicas.into_iter().map(Store::Postgres).collect())
+    };
+    let watched = store.clone();
+    let watch = tokio::spawn(async move { watched.watch().await });
+    Store::Replicated(Arc::new(Replicated { store, primary, replicas, watch }))
 }
 
 fn unusable(place: &str, error: &StoreError, row_security: bool) -> Failure {

@@ -44,7 +44,7 @@ pub(super) async fn page(
     since: Option<SyncPoint>,
     limit: Limit,
 ) -> Result<ChangesPage, ApiError> {
-    let Changes { changes, next, more } = tasks.changes(since, limit).await?.ok_or(ApiError::SyncTokenExpired)?;
+    let Changes { changes, next, more, .. } = tasks.changes(since, limit).await?.ok_or(ApiError::SyncTokenExpired)?;
     let token = SyncToken::new(tasks.owner(), next).text();
     let json = render::changes(&changes, &token, more);
     Ok(ChangesPage { json, token, next, more, is_empty: changes.is_empty() })

@@ -169,6 +169,14 @@ pub(super) fn is_known(headers: &HeaderMap, task: &Task) -> bool {
     }
 }
 
+/// The latest version of a task that `If-None-Match` of a read names.
+pub(super) fn newest_known(headers: &HeaderMap) -> Option<i64> {
+    match Tags::read(headers, &IF_NONE_MATCH) {
+        Ok(Some(Tags::These(tags))) => tags.iter().filter_map(|tag| number(tag.text)).max(),
+        Ok(Some(Tags::Any) | None) | Err(_) => None,
+    }
+}
+
 /// Reads the time after all times that are not after a date.
 fn read_date(value: &HeaderValue) -> Option<Timestamp> {
     let date = httpdate::parse_http_date(value.to_str().ok()?.trim()).ok()?;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::LOCATION};
 
 use super::{
-    conditions::{Conditions, is_known, tag_of, tagged},
+    conditions::{Conditions, is_known, newest_known, tag_of, tagged},
     error::ApiError,
     field_errors::FieldErrors,
     input::{
@@ -229,7 +229,16 @@ impl<'a> Call<'a> {
         let id = task_id(self.id, &mut errors);
         let conditions = Conditions::of_read(self.headers, &mut errors);
         self.query.reject_rest(&mut errors);
-        let task = self.tasks.get(checked(errors, id)?).await?;
+        let id = checked(errors, id)?;
+        if conditions.is_given {
+            self.tasks.refresh();
+        }
+        let mut task = self.tasks.get(id).await?;
+        // The store may have replicas, one of which does not have yet what the client has.
+        if newest_known(self.headers).is_some_and(|version| task.version < version) {
+            self.tasks.refresh();
+            task = self.tasks.get(id).await?;
+        }
         if !conditions.precondition.is_met_by(&task) {
             return Err(Error::PreconditionFailed { current: Box::new(task) }.into());
         }
@@ -320,6 +329,7 @@ impl<'a> Call<'a> {
         let headers = conditions.of_existing();
         let mut version = sent_back.version;
         if sent_back.has_times() {
+            self.tasks.refresh();
             let current = self.tasks.get(id).await?;
             if !headers.is_met_by(&current) {
                 return Err(Error::PreconditionFailed { current: Box::new(current) }.into());

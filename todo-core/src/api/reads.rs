@@ -184,6 +184,8 @@ impl<'a> CachedRead<'a> {
         let tags = ReadTags::new(owner, operation, query);
         let by_client = tags.known(headers);
         let held = cache.and_then(|cache| cache.get(owner, operation, query));
+        // The client may have more, from another server. The store must not be asked about less: it may have replicas.
+        let held = held.filter(|held| by_client.newest().is_none_or(|newest| newest <= held.of_user.revision));
         Self { cache, owner, operation, query, tags, by_client, held }
     }
 

@@ -142,7 +142,8 @@ impl TodoService {
     }
 
     /// Calls the [observer](Self::with_observer) of this service, if it has one: for changes that the host has made in
-    /// its own transaction, after the commit.
+    /// its own transaction, after the commit. Later reads through this service contain these changes, also if the store
+    /// has replicas.
     ///
     /// ```
     /// use todo_core::{Error, NewTask, TodoService, UserId, store::TaskStore};
@@ -160,8 +161,10 @@ impl TodoService {
     /// }
     /// ```
     pub fn observe(&self, event: TaskEvent) {
+        self.store().refresh(event.owner());
         self.listeners.wake(event.owner());
         if let TaskEvent::Transferred { to, .. } = &event {
+            self.store().refresh(to);
             self.listeners.wake(to);
         }
         self.hook.call(|| event);

@@ -140,6 +140,13 @@ impl UserTasks<'_> {
         traced!("get", self.service.store().get(&self.owner, id))?.ok_or(Error::TaskNotFound)
     }
 
+    /// Makes the later reads of this user through this service return at least what is committed now: after changes by
+    /// the SQL of the host, or when another service says that it has changed tasks. Only a store with replicas has
+    /// anything to do.
+    pub fn refresh(&self) {
+        self.service.store().refresh(&self.owner);
+    }
+
     /// Creates a task.
     ///
     /// # Errors
@@ -435,8 +442,9 @@ impl UserTasks<'_> {
         Err(changes_all_the_time())
     }
 
-    /// Returns the task, if the precondition is true of it.
+    /// Returns the task for a change, if the precondition is true of it.
     pub(super) async fn current(&self, id: TaskId) -> Result<Task, Error> {
+        self.refresh();
         let task = traced!("get", self.service.store().get(&self.owner, id))?.ok_or(Error::TaskNotFound)?;
         if self.precondition.is_met_by(&task) {
             Ok(task)

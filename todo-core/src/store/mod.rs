@@ -1,7 +1,7 @@
 //! The stores that keep tasks, and their contract.
 //!
 //! [`TaskStore`] is the contract. [`MemoryStore`] is always available; `SqliteStore` and `PostgresStore` need the
-//! features `sqlite` and `postgres`. [`CoalescingStore`] wraps another store. [`StoreError`] says whether a call that
+//! features `sqlite` and `postgres`. [`CoalescingStore`] wraps another store, and `ReplicatedStore` several. [`StoreError`] says whether a call that
 //! failed may have been executed.
 
 use std::{fmt, sync::Arc};
@@ -20,6 +20,8 @@ mod isolation;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod replicated;
 mod revision;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
@@ -31,6 +33,8 @@ pub use error::{SetupError, StoreError};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::{CheckReport, PostgresInTransaction, PostgresOptions, PostgresStore, TlsPolicy};
+#[cfg(feature = "postgres")]
+pub use replicated::{LogPosition, ReplicaStatus, ReplicaStore, ReplicatedStore};
 pub use revision::{Change, Changes, Creation, Insertion, Outcome, Precondition, Read, Request, Revision, SyncPoint};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use sql::{
@@ -148,6 +152,10 @@ pub trait TaskStore: fmt::Debug + Send + Sync {
     /// Forgets this owner's tasks that were deleted before a time, the oldest first and at most `limit`, and returns
     /// their number. The time is compared with revisions, which are later than deletions if a clock has gone backwards.
     async fn purge(&self, owner: &UserId, before: Timestamp, limit: Limit) -> Result<u64, StoreError>;
+
+    /// Makes the later reads of this owner return at least what is committed now: after changes that did not go through
+    /// this store, and before a write that depends on what is read. Only a store with replicas has anything to do.
+    fn refresh(&self, _owner: &UserId) {}
 
     /// Checks that the store works, for a readiness probe. It needs the same tables and privileges as the other calls.
     async fn ping(&self) -> Result<(), StoreError>;
@@ -376,6 +384,10 @@ impl<T: TaskStore + ?Sized> TaskStore for Arc<T> {
 
     async fn purge(&self, owner: &UserId, before: Timestamp, limit: Limit) -> Result<u64, StoreError> {
         (**self).purge(owner, before, limit).await
+    }
+
+    fn refresh(&self, owner: &UserId) {
+        (**self).refresh(owner);
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

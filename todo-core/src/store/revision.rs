@@ -165,6 +165,8 @@ pub struct Changes {
     pub next: SyncPoint,
     /// Whether there are more.
     pub more: bool,
+    /// The owner's revision.
+    pub revision: Revision,
 }
 
 impl SyncPoint {
@@ -195,6 +197,6 @@ impl Changes {
             // All is known up to the owner's revision.
             _ => SyncPoint { revision, id: None, begun: from.begun },
         };
-        Self { changes: found.into_iter().map(|(.., change)| change).collect(), next, more }
+        Self { changes: found.into_iter().map(|(.., change)| change).collect(), next, more, revision }
     }
 }

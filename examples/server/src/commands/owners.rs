@@ -8,7 +8,7 @@ use todo_core::{
 };
 
 use crate::{
-    database::{self, Store},
+    database::{self, Writer},
     failure::{Failure, error_chain},
     settings::{Database, Log, Sources, deletions_kept},
     telemetry,
@@ -29,10 +29,9 @@ pub(super) async fn purge(mut sources: Sources, days: Option<u64>) -> Result<(),
     };
     let store = database::open_for_all_users(&database).await?;
     let before = SystemClock.now().minus(kept);
-    let count = match &store {
-        Store::Sqlite(store) => store.purge_all(before).await,
-        Store::Postgres(store) => store.purge_all(before).await,
-        Store::Coalescing(store) => store.inner().purge_all(before).await,
+    let count = match store.writer() {
+        Writer::Sqlite(store) => store.purge_all(before).await,
+        Writer::Postgres(store) => store.purge_all(before).await,
     };
     store.close().await;
     let count = count.map_err(|error| failed(&error))?;
@@ -49,10 +48,9 @@ pub(super) async fn expire_sync_tokens(mut sources: Sources) -> Result<(), Failu
     let database = sources.finish(database)?;
     let telemetry = telemetry::install(log)?;
     let store = database::open_for_all_users(&database).await?;
-    let count = match &store {
-        Store::Sqlite(store) => store.expire_sync_points().await,
-        Store::Postgres(store) => store.expire_sync_points().await,
-        Store::Coalescing(store) => store.inner().expire_sync_points().await,
+    let count = match store.writer() {
+        Writer::Sqlite(store) => store.expire_sync_points().await,
+        Writer::Postgres(store) => store.expire_sync_points().await,
     };
     store.close().await;
     let count = count.map_err(|error| failed(&error))?;

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::{
     api::{CacheStatus, TodoApi},
     auth::JwtVerifier,
-    store::{CoalescingStatus, PoolStatus},
+    store::{CoalescingStatus, PoolStatus, ReplicaStatus},
 };
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::sleep};
 
@@ -125,6 +125,7 @@ fn render(observed: &Observed) -> String {
     text.family(name, "gauge", "Whether the database accepts no writes: it is read-only, or its disk is full.");
     text.sample(name, &[], u8::from(observed.api.service().writes_are_failing()));
     coalescing(&mut text, observed.store.coalescing());
+    replicas(&mut text, observed.store.replicas());
     cache(&mut text, observed.api.cache_status());
     key_set(&mut text, &observed.verifier);
     process::render(&mut text);
@@ -178,6 +179,27 @@ fn coalescing(text: &mut Text, status: Option<CoalescingStatus>) {
     text.sample("todo_coalescing_waiting", &[], status.waiting);
     text.family("todo_coalescing_refused_total", "counter", "Calls rejected because too many were waiting.");
     text.sample("todo_coalescing_refused_total", &[], status.refused);
+}
+
+/// Reads from replicas, if there are any.
+fn replicas(text: &mut Text, status: Option<ReplicaStatus>) {
+    let Some(status) = status else { return };
+    let name = "todo_replica_reads_total";
+    let help = "Reads that a replica has served; and those that the primary has served because the replica was behind, because \
+                it has failed, and without asking a replica.";
+    text.family(name, "counter", help);
+    for (result, count) in [
+        ("replica", status.from_replica),
+        ("behind", status.behind),
+        ("failed", status.failed),
+        ("primary", status.from_primary),
+    ] {
+        text.sample(name, &[("result", result)], count);
+    }
+    text.family("todo_replicas", "gauge", "Replicas in the settings.");
+    text.sample("todo_replicas", &[], status.replicas);
+    text.family("todo_replicas_usable", "gauge", "Replicas that are read now.");
+    text.sample("todo_replicas_usable", &[], status.usable);
 }
 
 /// The cache of rendered responses.

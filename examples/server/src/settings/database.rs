@@ -26,6 +26,8 @@ pub(crate) enum Database {
         url: Secret,
         /// A URL without a pooler, for migrations.
         direct: Option<Secret>,
+        /// The URLs of the replicas to read from.
+        replicas: Vec<Secret>,
         options: PostgresOptions,
         /// Whether waiting calls are batched into one statement.
         coalesce: bool,
@@ -55,12 +57,21 @@ impl Database {
             (None, Some(_)) => "NEON_DB_URL",
             _ => "DATABASE_URL",
         };
+        let replicas = sources.read("DATABASE_READ_URL", |urls| replica_urls(urls, &options));
+        let replicas = replicas.unwrap_or_default();
         if sources.get(name).is_some_and(is_postgres) {
             let url = sources.read(name, |url| postgres_url(url, &options))?;
+            if replicas.contains(&url) {
+                sources.reject("DATABASE_READ_URL", format!("has the URL of {name}, which is no replica"));
+            }
             let coalesce = coalesce && !row_security;
-            return Some(Self::Postgres { name, url, direct, options, coalesce, row_security });
+            return Some(Self::Postgres { name, url, direct, replicas, options, coalesce, row_security });
         }
-        for (name, is_used) in [("DATABASE_DIRECT_URL", direct.is_some()), ("ROW_SECURITY", row_security)] {
+        for (name, is_used) in [
+            ("DATABASE_DIRECT_URL", direct.is_some()),
+            ("DATABASE_READ_URL", !replicas.is_empty()),
+            ("ROW_SECURITY", row_security),
+        ] {
             if is_used {
                 sources.reject(name, "has no effect, since DATABASE_URL is not a PostgreSQL URL");
             }
@@ -76,7 +87,7 @@ impl Database {
         match self {
             // Each connection has the file, the write-ahead log and its index.
             Self::Sqlite { .. } => 16,
-            Self::Postgres { options, .. } => options.get_max_connections(),
+            Self::Postgres { options, replicas, .. } => options.get_max_connections() * (1 + replicas.len()),
         }
     }
 }
@@ -150,4 +161,27 @@ fn with_first_host(url: &str) -> String {
     format!("{}{first}{}", &url[..hosts], &url[end..])
 }
 
-const PASSWORD_HINT: &str = "in a password, percent-encode / @ # ? : and %, or set PGPASSWORD instead";
+
+/// The maximum number of replicas.
+pub(crate) const MAX_REPLICAS: usize = 8;
+
+/// URLs between commas.
+fn replica_urls(text: &str, options: &PostgresOptions) -> Result<Vec<Secret>, String> {
+    let mut urls = Vec::new();
+    for url in text.split(',').map(str::trim) {
+        // The part after a comma may be one of a password.
+        let url = postgres_url(url, options).map_err(|problem| {
+            format!("is a list of URLs between commas, of which number {} {problem}", urls.len() + 1)
+        })?;
+        if urls.contains(&url) {
+            return Err(format!("has number {} twice", urls.len() + 1));
+        }
+        urls.push(url);
+    }
+    if urls.len() > MAX_REPLICAS {
+        return Err(format!("has more than {MAX_REPLICAS} URLs"));
+    }
+    Ok(urls)
+}
+
+const PASSWORD_HINT: &str = "in a password, percent-encode / @ # ? : , and %, or set PGPASSWORD instead";

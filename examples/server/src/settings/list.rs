@@ -58,6 +58,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(Group::Database, "DATABASE_URL", Some("database-url"), "URL", "postgres://... or sqlite://...; set a URL with a password in the environment instead [default: sqlite://todo.db]"),
     setting(Group::Database, "NEON_DB_URL", None, "URL", "Another name for DATABASE_URL"),
     setting(Group::Database, "DATABASE_DIRECT_URL", Some("database-direct-url"), "URL", "The same PostgreSQL database without a pooler, for migrations [default: DATABASE_URL]"),
+    setting(Group::Database, "DATABASE_READ_URL", None, "LIST", "Replicas of the PostgreSQL database to read from, URLs separated by commas [default: none]"),
     setting(Group::Database, "DATABASE_TLS", Some("database-tls"), "POLICY", "verify: raise sslmode=require to verify-full; as-written: use the sslmode of the URL [default: verify]"),
     setting(Group::Database, "DATABASE_MAX_CONNECTIONS", Some("database-max-connections"), "COUNT", "PostgreSQL: maximum number of connections [default: 10]"),
     setting(Group::Database, "DATABASE_MAX_WAITING", Some("database-max-waiting"), "COUNT", "Maximum number of calls that wait for a connection; further ones get 503 at once [default: 1024]"),

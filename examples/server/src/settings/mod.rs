@@ -21,7 +21,7 @@ use tracing::level_filters::LevelFilter;
 use crate::key_sources::key_sources;
 
 pub(crate) use self::{
-    database::Database,
+    database::{Database, MAX_REPLICAS},
     http::Http,
     keys::{Hs256, Keys},
     list::{Group, SETTINGS, Setting},

@@ -101,6 +101,7 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
         ("METRICS_PORT", "70000"),
         ("METRICS_HOST", "metrics.example"),
         ("DATABASE_DIRECT_URL", "postgres://root:hunter2@db:port/todo"),
+        ("DATABASE_READ_URL", "postgres://root:p,hunter2@db/todo"),
         ("BETTER_AUTH_SECRET", "hunter2"),
         ("JWT_LEEWAY_SECONDS", "301"),
         ("JWT_SUBJECT", "user."),
@@ -132,6 +133,7 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
         "METRICS_PORT",
         "METRICS_HOST",
         "DATABASE_DIRECT_URL",
+        "DATABASE_READ_URL",
         "BETTER_AUTH_SECRET",
         "JWT_LEEWAY_SECONDS",
         "JWT_SUBJECT",
@@ -306,6 +308,8 @@ fn a_setting_without_effect_is_a_mistake() {
     assert!(with_secret(&[("JWT_HS256", "cookie-cache")]).is_ok());
     let direct = [("DATABASE_DIRECT_URL", "postgres://localhost/todo"), ("BETTER_AUTH_SECRET", SECRET)];
     assert!(mistakes(&direct).contains("DATABASE_DIRECT_URL (environment): has no effect"));
+    let replica = [("DATABASE_READ_URL", "postgres://localhost/todo"), ("BETTER_AUTH_SECRET", SECRET)];
+    assert!(mistakes(&replica).contains("DATABASE_READ_URL (environment): has no effect"));
     let row_security = [("ROW_SECURITY", "on"), ("BETTER_AUTH_SECRET", SECRET)];
     assert!(mistakes(&row_security).contains("ROW_SECURITY (environment): has no effect"));
 }
@@ -327,6 +331,32 @@ fn a_secret_with_another_subject_needs_issuer_and_audience() {
         assert!(read(&[("BETTER_AUTH_URL", "https://a.example"), ("JWT_SUBJECT", subject)]).is_ok());
     }
     assert!(with_secret(&[("JWT_SUBJECT", "sub")]).is_ok());
+}
+
+#[test]
+fn replicas_are_urls_between_commas() {
+    let url = ("DATABASE_URL", "postgres://todo:hunter2@one/todo");
+    let read = |urls| match with_secret(&[url, ("DATABASE_READ_URL", urls)]).map(|settings| settings.database) {
+        Ok(Database::Postgres { replicas, .. }) => replicas.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(read("postgres://todo:hunter2@two/todo"), 1);
+    assert_eq!(read("postgres://todo:hunter%2C2@two/todo, postgresql://todo@three:5433/todo?sslmode=disable"), 2);
+    let many = vec!["postgres://db/todo"; 2].join(",");
+    let nine: Vec<_> = (0..9).map(|number| format!("postgres://replica{number}/todo")).collect();
+    for (urls, problem) in [
+        ("postgres://todo:hunter2@one/todo", "has the URL of DATABASE_URL"),
+        (&many, "number 2 twice"),
+        (&nine.join(","), "more than 8"),
+        ("postgres://two/todo,", "number 2 must begin with postgres://"),
+        ("postgres://todo:hun,ter2@two/todo", "percent-encode"),
+        ("postgres://todo:hunter2@two:port/todo", "number 1 cannot be used"),
+        ("sqlite://copy.db", "number 1 must begin with postgres://"),
+    ] {
+        let message = mistakes(&[url, ("DATABASE_READ_URL", urls), ("BETTER_AUTH_SECRET", SECRET)]);
+        assert!(message.contains("DATABASE_READ_URL (environment)") && message.contains(problem), "{message}");
+        assert!(!message.contains("hunter2") && !message.contains("ter2"), "{message}");
+    }
 }
 
 #[test]
@@ -517,7 +547,8 @@ fn every_value_of_the_example_file_is_valid_by_itself() {
         if let Err(mistakes) = sources.finish(Some(())) {
             let message = mistakes.to_string();
             // The file says that this setting is for PostgreSQL only.
-            assert!(name == "DATABASE_DIRECT_URL" && message.contains("has no effect"), "{message}");
+            let is_of_postgres = matches!(name, "DATABASE_DIRECT_URL" | "DATABASE_READ_URL");
+            assert!(is_of_postgres && message.contains("has no effect"), "{message}");
         }
     }
 }

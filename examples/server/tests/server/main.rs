@@ -32,6 +32,7 @@ mod logs;
 mod metrics;
 mod overload;
 mod program;
+mod replicas;
 mod settings;
 mod stopping;
 #[cfg(feature = "otel")]

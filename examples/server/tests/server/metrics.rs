@@ -401,7 +401,11 @@ async fn dashboard_and_rules_use_exactly_the_existing_metrics() {
     let fetching = WithKeyServer::serve(Setup::new(Framework::ANY).set("METRICS_PORT", "0")).await;
     User::new(fetching.server.address, &fetching.token("1")).use_tasks().await;
     let metrics = Metrics::of(&fetching.server).await;
-    let (_database, on_postgres) = on_postgres("on").await;
+    let database = testkit::postgres::empty_database().await;
+    let setup = Setup::with_secret(Framework::ANY).set("METRICS_PORT", "0").set("DATABASE_URL", database.url());
+    // A replica that is not read, since it is the primary.
+    let replica = format!("{}?application_name=replica", database.url());
+    let on_postgres = setup.set("DATABASE_READ_URL", &replica).serve(&[]);
     let on_postgres = Metrics::of(&on_postgres).await;
     let mut known = metrics.names();
     known.extend(on_postgres.names());

@@ -202,6 +202,10 @@ impl<S: TaskStore> TaskStore for FailingFor<S> {
         self.0.purge(owner, before, limit).await
     }
 
+    fn refresh(&self, owner: &UserId) {
+        self.0.refresh(owner);
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.0.ping().await
     }

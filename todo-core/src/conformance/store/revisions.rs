@@ -45,7 +45,7 @@ async fn follow(
 ) -> Option<(Vec<Change>, SyncPoint)> {
     let mut all = Vec::new();
     loop {
-        let Changes { changes, next, more } = store.changes(owner, since, few(limit)).await.unwrap()?;
+        let Changes { changes, next, more, .. } = store.changes(owner, since, few(limit)).await.unwrap()?;
         assert!(changes.len() <= usize::from(limit) && (changes.len() == usize::from(limit) || !more));
         all.extend(changes);
         if !more {

@@ -533,6 +533,10 @@ impl<S: BatchStore + 'static> TaskStore for CoalescingStore<S> {
         self.shared.store.purge(owner, before, limit).await
     }
 
+    fn refresh(&self, owner: &UserId) {
+        self.shared.store.refresh(owner);
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.shared.store.ping().await
     }

@@ -19,6 +19,7 @@ mod batch;
 mod bulk;
 mod connecting;
 mod connections;
+mod log_position;
 mod migrate;
 mod options;
 mod refused_batches;

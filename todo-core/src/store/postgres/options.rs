@@ -20,6 +20,7 @@ pub struct PostgresOptions {
     pub(super) max_waiting: usize,
     pub(super) statement_timeout: Option<Duration>,
     pub(super) lock_timeout: Option<Duration>,
+    pub(super) read_only: bool,
     pub(super) tls: TlsPolicy,
     pub(super) jitter: Jitter,
 }
@@ -34,6 +35,7 @@ impl Default for PostgresOptions {
             max_waiting: MAX_WAITING,
             statement_timeout: Some(Duration::from_secs(5)),
             lock_timeout: Some(Duration::from_secs(2)),
+            read_only: false,
             tls: TlsPolicy::Verify,
             jitter: Jitter::shared(),
         }
@@ -108,6 +110,13 @@ impl PostgresOptions {
     #[must_use]
     pub fn lock_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         Self { lock_timeout: timeout.into(), ..self }
+    }
+
+    /// Makes the connections read-only (`default_transaction_read_only`), for a replica: if its URL leads to the primary
+    /// by mistake, no write can go there. Like the time limits, this is not set behind a pooler.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { read_only: true, ..self }
     }
 
     /// Sets how `sslmode=require` in the URL is understood. Default: [`TlsPolicy::Verify`].

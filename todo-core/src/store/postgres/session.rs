@@ -17,6 +17,7 @@ pub(super) struct Session {
     pub(super) servers: Arc<Servers>,
     pub(super) statement_timeout: Option<Duration>,
     lock_timeout: Option<Duration>,
+    read_only: bool,
     pub(super) connect_timeout: Duration,
     pub(super) jitter: Jitter,
     /// Whether there is a pooler, found out once. Behind a pooler a session belongs to others too, so no setting is
@@ -30,6 +31,7 @@ impl Session {
             servers: Arc::new(servers),
             statement_timeout: options.statement_timeout,
             lock_timeout: options.lock_timeout,
+            read_only: options.read_only,
             connect_timeout: options.connect_timeout,
             jitter: options.jitter.clone(),
             pooled: OnceCell::new(),
@@ -69,6 +71,9 @@ impl Session {
                 // Writing to a string does not fail.
                 let _ = write!(settings, "set {name} = {millis};");
             }
+        }
+        if self.read_only {
+            settings.push_str("set default_transaction_read_only = on;");
         }
         settings
     }
