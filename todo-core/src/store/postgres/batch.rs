@@ -20,6 +20,7 @@ use super::{
     },
     PostgresStore,
     arguments::{arrays, read_task},
+    distribution::Look,
 };
 use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
 
@@ -53,37 +54,61 @@ impl BatchError {
     }
 }
 
+impl PostgresStore {
+    /// Runs a batch. If the database refuses its statement, the tables may have been distributed since this store looked.
+    async fn batch<O: Operation<PgConnection>>(&self, batch: &O) -> Result<O::Output, StoreError> {
+        let result = self.run(batch).await;
+        if let Err(StoreError::Backend(source)) = &result
+            && source.downcast_ref().is_some_and(is_unsupported)
+            && let Ok(found) = self.run(&Look).await
+            && found.is_sharded()
+        {
+            tracing::warn!(
+                target: "todo_core::store",
+                "the tables are distributed over several nodes now: calls of several users no longer share a statement"
+            );
+        }
+        result
+    }
+}
+
+/// Whether the server does not support a statement (feature_not_supported).
+fn is_unsupported(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).as_deref() == Some("0A000")
+}
+
 #[async_trait]
 impl BatchStore for PostgresStore {
-    /// Not with row-level security: a statement is then for one owner.
+    /// Not with row-level security, and not where the tables are distributed over several nodes: a statement is then
+    /// for one owner.
     fn is_batching(&self) -> bool {
-        !self.sql.row_security
+        !self.sql.row_security && !self.sql.is_sharded()
     }
 
     async fn get_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<Option<Task>>, BatchError> {
-        self.run(&GetMany(calls)).await.map_err(BatchError::of_read)
+        self.batch(&GetMany(calls)).await.map_err(BatchError::of_read)
     }
 
     async fn list_many(
         &self,
         calls: &[(&UserId, &TaskQuery, Option<Revision>)],
     ) -> Result<Vec<Read<Page>>, BatchError> {
-        self.run(&ListMany(calls)).await.map_err(BatchError::of_read)
+        self.batch(&ListMany(calls)).await.map_err(BatchError::of_read)
     }
 
     async fn insert_many(&self, calls: &[(&UserId, &Task, Option<u64>)]) -> Result<Vec<bool>, BatchError> {
-        self.run(&InsertMany(calls)).await.map_err(BatchError::of_write)
+        self.batch(&InsertMany(calls)).await.map_err(BatchError::of_write)
     }
 
     async fn update_many(
         &self,
         calls: &[(&UserId, TaskId, &TaskChange, Timestamp)],
     ) -> Result<Vec<Option<Task>>, BatchError> {
-        self.run(&UpdateMany(calls)).await.map_err(BatchError::of_write)
+        self.batch(&UpdateMany(calls)).await.map_err(BatchError::of_write)
     }
 
     async fn delete_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<bool>, BatchError> {
-        self.run(&DeleteMany(calls)).await.map_err(BatchError::of_write)
+        self.batch(&DeleteMany(calls)).await.map_err(BatchError::of_write)
     }
 }
 

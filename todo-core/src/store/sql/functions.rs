@@ -119,7 +119,9 @@ begin
 end $body$";
 
 // Moves all tasks of $1 to $2, as the statements do. Each step binds the owner whose rows it reads or writes. Both owners
-// get a row and are locked in the order of their names; a row that was made for nothing is deleted again.
+// get a row and are locked in the order of their names; a row that was made for nothing is deleted again. The owners are
+// bound by `set local`, which Citus passes on to their nodes within a transaction, if it is asked to; it does not pass on
+// `set_config`. No variable has a type of the table, since it could not be sent there.
 const TRANSFER: &str = "returns table (moved bigint, remaining bigint) language plpgsql rows 1 as $body$
 declare
     former constant text := pg_catalog.current_setting('todo.user_id', true);
@@ -127,36 +129,41 @@ declare
     clock constant bigint := extract(epoch from pg_catalog.clock_timestamp()) * 1000000;
     made boolean[] := array[false, false];
     is_made boolean;
-    source {tasks}[];
+    source jsonb;
     copies uuid[];
+    passing constant text := pg_catalog.current_setting('citus.propagate_set_commands', true);
 begin
+    perform pg_catalog.set_config('citus.propagate_set_commands', 'local', true);
     for place in 1..2 loop
-        perform pg_catalog.set_config('todo.user_id', pair[place], true);
+        execute pg_catalog.format('set local todo.user_id = %L', pair[place]);
         if place = 1 or pair[1] <> pair[2] then
             insert into {owners} as o (user_id, revision, tasks, purged) values (pair[place], clock - 1, 0, clock - 1)
                 on conflict (user_id) do update set revision = o.revision returning o.xmax = 0 into is_made;
             made[place] := is_made;
         end if;
     end loop;
-    perform pg_catalog.set_config('todo.user_id', $1, true);
-    source := array(select t from {tasks} as t where user_id = $1 order by id for update);
-    perform pg_catalog.set_config('todo.user_id', $2, true);
+    execute pg_catalog.format('set local todo.user_id = %L', $1);
+    source := (select coalesce(pg_catalog.jsonb_agg(t), '[]') from (
+        select {copied} from {tasks} where user_id = $1 order by id for update
+    ) as t);
+    execute pg_catalog.format('set local todo.user_id = %L', $2);
     with inserted as (
-        insert into {tasks} (user_id, {copied}) select $2, {of_source} from pg_catalog.unnest(source) as s
+        insert into {tasks} (user_id, {copied}) select $2, {of_source} from pg_catalog.jsonb_to_recordset(source) as s ({typed})
             on conflict do nothing returning id
     )
     select coalesce(pg_catalog.array_agg(id), array[]::uuid[]) into copies from inserted;
-    perform pg_catalog.set_config('todo.user_id', $1, true);
+    execute pg_catalog.format('set local todo.user_id = %L', $1);
     delete from {tasks} where user_id = $1 and id = any (copies);
     moved := pg_catalog.cardinality(copies);
-    remaining := pg_catalog.cardinality(source) - moved;
+    remaining := pg_catalog.jsonb_array_length(source) - moved;
     for place in 1..2 loop
         if made[place] and moved = 0 then
-            perform pg_catalog.set_config('todo.user_id', pair[place], true);
+            execute pg_catalog.format('set local todo.user_id = %L', pair[place]);
             delete from {owners} where user_id = pair[place];
         end if;
     end loop;
-    perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
+    execute pg_catalog.format('set local todo.user_id = %L', coalesce(former, ''));
+    perform pg_catalog.set_config('citus.propagate_set_commands', coalesce(passing, ''), true);
     return next;
 end $body$";
 
@@ -178,18 +185,21 @@ begin
     return next;
 end $body$";
 
-// The revisions of several owners, each of whom is bound in turn.
+// The revisions of several owners, each of whom is bound in turn, in the way of `transfer`.
 const REVISIONS: &str = "returns setof bigint language plpgsql as $body$
 #variable_conflict use_column
 declare
     former constant text := pg_catalog.current_setting('todo.user_id', true);
     one text;
+    passing constant text := pg_catalog.current_setting('citus.propagate_set_commands', true);
 begin
+    perform pg_catalog.set_config('citus.propagate_set_commands', 'local', true);
     foreach one in array $1 loop
-        perform pg_catalog.set_config('todo.user_id', one, true);
+        execute pg_catalog.format('set local todo.user_id = %L', one);
         return query select coalesce((select revision from {owners} where user_id = one), 0);
     end loop;
-    perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
+    execute pg_catalog.format('set local todo.user_id = %L', coalesce(former, ''));
+    perform pg_catalog.set_config('citus.propagate_set_commands', coalesce(passing, ''), true);
 end $body$";
 
 impl Functions {
@@ -244,6 +254,11 @@ impl Functions {
 }
 
 impl Function {
+    /// Whether its first argument is the one owner whose rows it reads and writes.
+    pub(in crate::store) fn is_of_one_owner(&self) -> bool {
+        !matches!(self.name, "transfer" | "revisions")
+    }
+
     fn new(names: &Resolved, definition: &Definition<'_>) -> Self {
         let Definition { name, arguments, rows, statement } = definition;
         let types = arguments.join(", ");
@@ -270,7 +285,13 @@ impl Function {
     fn transfer(names: &Resolved) -> Self {
         let copied: Vec<_> = COLUMNS.iter().skip(1).map(|column| column.name).collect();
         let of_source: Vec<_> = copied.iter().map(|name| format!("s.{name}")).collect();
-        let parts = [("copied", &*copied.join(", ")), ("of_source", &*of_source.join(", "))];
+        let typed: Vec<_> =
+            COLUMNS.iter().skip(1).map(|column| format!("{} {}", column.name, column_type(column.kind))).collect();
+        let parts = [
+            ("copied", &*copied.join(", ")),
+            ("of_source", &*of_source.join(", ")),
+            ("typed", &*typed.join(", ")),
+        ];
         let rest = names.render_with(TRANSFER, &parts);
         Self::finish(names, "transfer", "text, text", &rest, "select moved, remaining from {function}($1, $2)")
     }
