@@ -50,7 +50,7 @@ impl PostgresStore {
     /// distributed in another way, or the role does not own the tables ([`StoreError::Setup`], with a text that says what
     /// to change).
     pub async fn distribute(&self) -> Result<Vec<String>, StoreError> {
-        self.migrate().await?;
+        self.before_change().await?;
         self.change(Change::Distribute).await
     }
 
@@ -63,8 +63,15 @@ impl PostgresStore {
     ///
     /// Those of [`distribute`](Self::distribute).
     pub async fn undistribute(&self) -> Result<Vec<String>, StoreError> {
-        self.migrate().await?;
+        self.before_change().await?;
         self.change(Change::Undistribute).await
+    }
+
+    async fn before_change(&self) -> Result<(), StoreError> {
+        if let Some(obstacle) = self.run(&Look).await?.wrong_server() {
+            return Err(SetupError::new(obstacle).into());
+        }
+        self.migrate().await
     }
 
     /// Whether the tables are distributed over several nodes, as far as [`migrate`](Self::migrate) and
@@ -165,8 +172,8 @@ impl Found {
         None
     }
 
-    /// Why the tables cannot be distributed, or the opposite.
-    fn obstacle(&self, names: &Names) -> Option<String> {
+    /// Why nothing can be distributed in this database.
+    fn wrong_server(&self) -> Option<String> {
         if !self.has_citus {
             return Some(
                 "the database has no Citus; add it to shared_preload_libraries on every node, run `create extension citus` in \
@@ -180,6 +187,11 @@ impl Found {
                 "this is a worker of the Citus cluster; connect to the coordinator (DATABASE_DIRECT_URL)".to_owned(),
             );
         }
+        None
+    }
+
+    /// Why the tables cannot be distributed, or the opposite.
+    fn obstacle(&self, names: &Names) -> Option<String> {
         if !self.owns {
             return Some(format!("the role of the database connection does not own the table {names}; connect as its owner"));
         }
@@ -238,6 +250,8 @@ pub(super) async fn look(connection: &mut PgConnection, sql: &Statements) -> Res
         functions: Vec::new(),
     };
     if found.has_citus {
+        let is_coordinator = "select groupid = 0 from pg_catalog.pg_dist_local_group";
+        found.is_coordinator = sqlx::query_scalar(is_coordinator).fetch_one(&mut *connection).await?;
         placements(connection, names, &mut found).await?;
         facts(connection, names, &mut found).await?;
     }
@@ -275,8 +289,7 @@ async fn placements(connection: &mut PgConnection, names: &Names, found: &mut Fo
 }
 
 async fn facts(connection: &mut PgConnection, names: &Names, found: &mut Found) -> Result<(), sqlx::Error> {
-    const FACTS: &str = "select (select groupid = 0 from pg_catalog.pg_dist_local_group), \
-            coalesce(pg_has_role(c.relowner, 'member'), false), coalesce(c.relforcerowsecurity, false), \
+    const FACTS: &str = "select coalesce(pg_has_role(c.relowner, 'member'), false), coalesce(c.relforcerowsecurity, false), \
             array(select t.tgname::text from pg_trigger as t where t.tgrelid = c.oid and not t.tgisinternal and t.tgenabled <> 'D'), \
             array(select p.proname::text from pg_proc as p where p.pronamespace = n.oid and p.proname = any ($3) \
                 and not exists (select from pg_catalog.pg_dist_object as d where d.classid = 'pg_proc'::regclass \
@@ -287,7 +300,7 @@ async fn facts(connection: &mut PgConnection, names: &Names, found: &mut Found) 
     let all: Vec<&str> = functions.0.iter().map(|function| &*function.full_name).collect();
     let of_one: Vec<&str> =
         functions.0.iter().filter(|function| function.is_of_one_owner()).map(|function| &*function.full_name).collect();
-    type Row = (bool, bool, bool, Vec<String>, Vec<String>);
+    type Row = (bool, bool, Vec<String>, Vec<String>);
     let facts: Option<Row> = sqlx::query_as(FACTS)
         .bind(names.schema())
         .bind(names.table())
@@ -295,8 +308,8 @@ async fn facts(connection: &mut PgConnection, names: &Names, found: &mut Found) 
         .bind(of_one)
         .fetch_optional(connection)
         .await?;
-    if let Some((is_coordinator, owns, is_forced, triggers, functions)) = facts {
-        *found = Found { is_coordinator, owns, is_forced, triggers, functions, ..found.clone() };
+    if let Some((owns, is_forced, triggers, functions)) = facts {
+        *found = Found { owns, is_forced, triggers, functions, ..found.clone() };
     }
     Ok(())
 }
