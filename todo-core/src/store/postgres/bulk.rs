@@ -18,7 +18,7 @@ use super::{
             statements::Statements,
         },
     },
-    arguments::{add_arguments, arguments, arrays, read_task, texts},
+    arguments::{add_arguments, arguments, arrays, read_task, texts, times_and_set_texts},
 };
 use crate::{Task, TaskId, UserId};
 
@@ -30,9 +30,11 @@ pub(super) async fn selected_rows(
     values: Vec<Value<'_>>,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
     if sql.selections.is_in_function() {
+        let (times, set_texts) = times_and_set_texts(&values);
         let texts = texts(values);
         let owner = texts.first().cloned().flatten();
-        return sqlx::query(statement).bind(owner).bind(texts).fetch_all(connection).await;
+        let query = sqlx::query(statement).bind(owner).bind(texts).bind(times).bind(set_texts);
+        return query.fetch_all(connection).await;
     }
     sqlx::query_with(statement, arguments(values)?).fetch_all(connection).await
 }

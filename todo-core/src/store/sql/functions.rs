@@ -80,12 +80,13 @@ impl Rows {
     }
 }
 
-/// A function: what it is for, the types of its arguments, and the statement that it runs.
+/// A function: what it is for, the types of its arguments, and the statement that it runs, with what is around it.
 pub(in crate::store) struct Definition<'a> {
     pub(in crate::store) name: &'static str,
     pub(in crate::store) arguments: Vec<&'static str>,
     pub(in crate::store) rows: Rows,
     pub(in crate::store) statement: &'a str,
+    pub(in crate::store) around: (&'a str, &'a str),
 }
 
 /// A function of the database.
@@ -114,7 +115,7 @@ declare
     former constant text := pg_catalog.current_setting('todo.user_id', true);
 begin
     perform pg_catalog.set_config('todo.user_id', $1, true);
-    return query {statement};
+    {before}return query {statement};{after}
     perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
 end $body$";
 
@@ -244,7 +245,9 @@ impl Functions {
     }
 
     /// The call of the function that runs a statement (`{statement}`) for an owner (`$1`) with an array of texts as
-    /// parameters (`$2`), with the columns of its rows (`{row}`). Within the statement they are `$1` and `$2[n]`.
+    /// parameters (`$2`), with the columns of its rows (`{row}`). Within the statement they are `$1` and `$2[n]`. Two kinds
+    /// of values are not read from a text, which Citus does not accept within an expression: times are `$3[n]`, and several
+    /// texts that a change sets are `$4`.
     ///
     /// The function runs with the rights of its caller, so it allows nothing that the caller could not do: the owner is
     /// bound and the policy applies, whatever the statement says.
@@ -260,7 +263,7 @@ impl Function {
     }
 
     fn new(names: &Resolved, definition: &Definition<'_>) -> Self {
-        let Definition { name, arguments, rows, statement } = definition;
+        let Definition { name, arguments, rows, statement, around: (before, after) } = definition;
         let types = arguments.join(", ");
         let columns = rows.columns();
         let with_types: Vec<_> = columns.iter().map(|(name, kind)| format!("\"{name}\" {kind}")).collect();
@@ -271,15 +274,17 @@ impl Function {
         };
         let columns = if matches!(rows, Rows::Counted) { String::new() } else { columns };
         let body = BODY.replace("{rows}", &estimate).replace("{statement}", &format!("{statement}{returning}"));
+        let body = body.replace("{before}", before).replace("{after}", after);
         let numbers: Vec<_> = (1..=arguments.len()).map(|number| format!("${number}")).collect();
         let call = format!("select {columns} from {{function}}({})", numbers.join(", "));
         Self::finish(names, name, &types, &format!("returns {returns} {body}"), &call)
     }
 
     fn runner(names: &Resolved) -> Self {
-        let body = BODY.replace("{rows}", "").replace("{statement}", "execute $3 using $1, $2");
-        let call = "select * from {function}($1, $2, {statement}) as t ({row})";
-        Self::finish(names, "run", "text, text[], text", &format!("returns setof record {body}"), call)
+        let body = BODY.replace("{rows}", "").replace("{statement}", "execute $5 using $1, $2, $3, $4");
+        let body = body.replace("{before}", "").replace("{after}", "");
+        let call = "select * from {function}($1, $2, $3, $4, {statement}) as t ({row})";
+        Self::finish(names, "run", "text, text[], timestamptz[], text[], text", &format!("returns setof record {body}"), call)
     }
 
     fn transfer(names: &Resolved) -> Self {
@@ -314,18 +319,11 @@ impl Function {
 
 /// The types of the columns, as the arguments of a function.
 pub(in crate::store) fn row_types() -> Vec<&'static str> {
-    COLUMNS.iter().map(|column| argument_type(column.kind)).collect()
+    COLUMNS.iter().map(|column| column_type(column.kind)).collect()
 }
 
 /// The types of the parameters of a change, as the arguments of a function.
 pub(in crate::store) fn change_types(parameters: &[Parameter]) -> Vec<&'static str> {
-    parameters.iter().map(|(_, kind)| argument_type(*kind)).collect()
+    parameters.iter().map(|(_, kind)| column_type(*kind)).collect()
 }
 
-/// A parameter with several values is passed as text, as in the statements without a function.
-fn argument_type(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Texts | Kind::Smalls => "text",
-        kind => column_type(kind),
-    }
-}

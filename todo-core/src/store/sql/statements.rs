@@ -409,6 +409,21 @@ const INSERT_ROWS: &str = "insert into {tasks} ({all}, request_key, request_plac
 #[cfg(feature = "postgres")]
 const ROW: &str = "($1, {elements}, {request_of_element})";
 
+// What the functions for row-level security do before they insert one task, or several.
+#[cfg(feature = "postgres")]
+const BEFORE_INSERT: &str = "perform from {owners} where user_id = $1 for no key update;
+    if ({max} is null or coalesce((select tasks from {owners} where user_id = $1), 0) < {max})
+        and (coalesce({place}, 1) <> 0 or {is_new}) then
+        ";
+
+#[cfg(feature = "postgres")]
+const BEFORE_INSERT_ALL: &str = "perform from {owners} where user_id = $1 for no key update;
+    if ({max_of_all} is null
+            or coalesce((select tasks from {owners} where user_id = $1), 0) + pg_catalog.cardinality($2) <= {max_of_all})
+        and ({key} is null or {is_new}) then
+        for n in 1..pg_catalog.cardinality($2) loop
+            ";
+
 // As REVISIONS, which Citus does not accept. It asks the shards of these owners.
 #[cfg(feature = "postgres")]
 const REVISIONS_OF_SHARDS: &str = "select coalesce(o.revision, 0) from unnest($1::text[]) with ordinality as k (user_id, n) \
@@ -675,10 +690,22 @@ impl Statements {
             _ => "text[]",
         });
         let insert_all = std::iter::once("text").chain(arrays).chain(["text", "bytea", "bigint"]).collect();
-        let definition = |name, arguments, rows, statement| Definition { name, arguments, rows, statement };
+        let definition =
+            |name, arguments, rows, statement| Definition { name, arguments, rows, statement, around: ("", "") };
+        // Rows are values, as in the statements for several nodes, but the owner is locked before they are counted.
+        let resolved = self.names.resolve(Dialect::Postgres);
+        let parts = Parts::new(Dialect::Postgres, &resolved);
+        let (before_one, before_all) = (parts.render(&resolved, BEFORE_INSERT), parts.render(&resolved, BEFORE_INSERT_ALL));
+        let each_row = self.shards.insert_rows.as_str().to_owned() + &self.shards.row.as_str().replace("{n}", "n") + " on conflict do nothing";
         let definitions = [
-            definition("insert", insert, Rows::Counted, call.insert.as_str()),
-            definition("insert_all", insert_all, Rows::Counted, postgres.insert_all.as_str()),
+            Definition {
+                around: (before_one.as_str(), "\n    end if;"),
+                ..definition("insert", insert, Rows::Counted, self.shards.insert_row.as_str())
+            },
+            Definition {
+                around: (before_all.as_str(), "\n        end loop;\n    end if;"),
+                ..definition("insert_all", insert_all, Rows::Counted, &each_row)
+            },
             definition("requested", vec!["text", "text"], Rows::Requested, call.requested.as_str()),
             definition("taken", vec!["text", "uuid[]"], Rows::Taken, call.taken.as_str()),
             definition("get", vec!["text", "uuid"], Rows::Tasks, call.get.as_str()),
