@@ -7,7 +7,7 @@ use todo_core::{UserId, store::DataLoss};
 
 use crate::{
     commands::user::UserCommand,
-    database::Migration,
+    database::{Distribution, Migration},
     settings::{Group, MAX_DAYS, SETTINGS, Setting, Settings, Sources},
 };
 
@@ -130,6 +130,20 @@ fn definition() -> clap::Command {
                         .value_name("ROLE")
                         .conflicts_with("to")
                         .help("PostgreSQL: grant this role what a server needs that does not own the tables"),
+                )
+                .arg(
+                    Arg::new("distribute")
+                        .long("distribute")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with("to")
+                        .help("PostgreSQL with Citus: distribute the tables over the nodes by user; see docs/citus.md"),
+                )
+                .arg(
+                    Arg::new("undistribute")
+                        .long("undistribute")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with_all(["to", "distribute"])
+                        .help("PostgreSQL with Citus: make ordinary tables of them again, on the coordinator"),
                 )
                 .args(flags(MIGRATE)),
         )
@@ -288,6 +302,11 @@ fn migration(matches: &ArgMatches) -> Migration {
         to: matches.get_one("to").copied(),
         loss: if matches.get_flag("delete-all-tasks") { DataLoss::Accept } else { DataLoss::Refuse },
         grant_to: matches.get_one("grant-to").cloned(),
+        distribution: match (matches.get_flag("distribute"), matches.get_flag("undistribute")) {
+            (true, _) => Some(Distribution::Distributed),
+            (_, true) => Some(Distribution::Undistributed),
+            _ => None,
+        },
     }
 }
 

@@ -195,6 +195,12 @@ pub(crate) async fn open(database: &Database) -> Result<Store, Failure> {
                 return Err(failure);
             }
             store.check_tables().await.map_err(|error| unusable(&place, &error, *row_security))?;
+            if store.is_distributed() {
+                tracing::info!(
+                    "the tables are distributed over several nodes; each call is a statement of its own, and COALESCE has no \
+                     effect"
+                );
+            }
             if replicas.is_empty() {
                 return Ok(served(store, options, *coalesce));
             }
@@ -314,20 +320,32 @@ pub(crate) struct Migration {
     pub(crate) loss: DataLoss,
     /// The role to which access is granted.
     pub(crate) grant_to: Option<String>,
+    /// Whether to distribute the tables over the nodes of Citus, or to take that back.
+    pub(crate) distribution: Option<Distribution>,
+}
+
+/// Where the tables are, in a cluster of Citus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Distribution {
+    Distributed,
+    Undistributed,
 }
 
 impl Default for Migration {
     fn default() -> Self {
-        Self { to: None, loss: DataLoss::Refuse, grant_to: None }
+        Self { to: None, loss: DataLoss::Refuse, grant_to: None, distribution: None }
     }
 }
 
-/// Migrates the database, over the direct URL if there is one.
-pub(crate) async fn migrate(database: &Database, migration: &Migration) -> Result<(), Failure> {
+/// Migrates the database, over the direct URL if there is one. Returns what was done about its distribution.
+pub(crate) async fn migrate(database: &Database, migration: &Migration) -> Result<Vec<String>, Failure> {
     match database {
         Database::Sqlite { url, .. } => {
             if migration.grant_to.is_some() {
                 return Err(Failure::fatal(format!("cannot grant access to {url}: SQLite has no roles")));
+            }
+            if migration.distribution.is_some() {
+                return Err(Failure::fatal(format!("cannot distribute the tables of {url}: SQLite has no nodes")));
             }
             let failed = |error| failed(url, &error);
             let store = SqliteStore::from_url(url).map_err(failed)?;
@@ -336,7 +354,7 @@ pub(crate) async fn migrate(database: &Database, migration: &Migration) -> Resul
                 Some(version) => store.migrate_to(version, migration.loss).await,
             };
             store.close().await;
-            migrated.map_err(failed)
+            migrated.map_err(failed).map(|()| Vec::new())
         }
         Database::Postgres { name, url, direct, options, row_security, .. } => {
             let (owner_name, owner_url) = match direct {
@@ -346,11 +364,13 @@ pub(crate) async fn migrate(database: &Database, migration: &Migration) -> Resul
             let owner_place = place(owner_name, owner_url);
             let failed = |error| failed(&owner_place, &error);
             let store = connect(owner_url, options, *row_security).map_err(failed)?;
-            let migrated = retry_while_unreachable(&owner_place, async || match migration.to {
-                None => store.migrate().await,
-                Some(version) => store.migrate_to(version, migration.loss).await,
+            let migrated = retry_while_unreachable(&owner_place, async || match (migration.to, migration.distribution) {
+                (Some(version), _) => store.migrate_to(version, migration.loss).await.map(|()| Vec::new()),
+                (None, None) => store.migrate().await.map(|()| Vec::new()),
+                (None, Some(Distribution::Distributed)) => store.distribute().await,
+                (None, Some(Distribution::Undistributed)) => store.undistribute().await,
             });
-            migrated.await?;
+            let steps = migrated.await?;
             let role = match (&migration.grant_to, direct) {
                 (Some(role), _) => Some(role.clone()),
                 (None, Some(_)) if *row_security && migration.to.is_none() => {
@@ -363,7 +383,7 @@ pub(crate) async fn migrate(database: &Database, migration: &Migration) -> Resul
                 tracing::info!(role, "granted access to the tables");
             }
             store.close().await;
-            Ok(())
+            Ok(steps)
         }
     }
 }

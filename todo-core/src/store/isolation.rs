@@ -32,11 +32,13 @@ use crate::{
 };
 
 /// The statements that name no owner, since they return no row of a task. Those of operators are among them, which no
-/// [`TaskStore`] runs.
-const WITHOUT_OWNER: [&str; 5] = ["expire", "has_tasks", "lock", "owners", "ping"];
+/// [`TaskStore`] runs. `insert_rows` is followed by rows, which name theirs.
+const WITHOUT_OWNER: [&str; 7] = ["expire", "has_tasks", "insert_rows", "lock", "owners", "ping", "ping_of_shards"];
 
 /// Owners and what takes their place, so that the parameter stays.
-const OWNERS: [(&str, &str); 6] = [
+const OWNERS: [(&str, &str); 8] = [
+    ("values ($1, ", "values (coalesce('nobody', $1), "),
+    ("($1, ($2", "(coalesce('nobody', $1), ($2"),
     ("array[$1, $2]", "array['nobody', $1, $2]"),
     ("user_id = $1", "cast($1 as text) is not null"),
     ("user_id = k.user_id", "k.user_id is not null"),
@@ -78,6 +80,9 @@ fn weakened(dialect: Dialect, scope: Scope) -> Vec<Weakened> {
         for number in 0..mutants {
             let render = move |names: &Names| {
                 let mut statements = Statements::render(dialect, names.clone());
+                if scope == Scope::Shards {
+                    statements.set_sharded(true);
+                }
                 if let Some((_, _, sql)) = statements.all_mut(dialect).into_iter().nth(place) {
                     let text: Arc<str> = without_owner(sql.as_str()).swap_remove(number).into();
                     *sql = AssertSqlSafe(text).into_sql_str();
@@ -280,14 +285,23 @@ async fn the_suite_notices_each_postgres_statement_without_its_owner() {
         run.await.is_err()
     };
     assert!(!waits(None).await, "without any change");
+    // The statements for distributed tables work on ordinary ones, too.
+    let of_shards = |names: &Names| {
+        let statements = Statements::render(Dialect::Postgres, names.clone());
+        statements.set_sharded(true);
+        statements
+    };
+    let sharded = async || new_store(Some(&of_shards)).await;
+    assert_eq!(suite.first_failing(sharded).await, None, "as on distributed tables, without any change");
+    assert!(!waits(Some(&of_shards)).await, "as on distributed tables, without any change");
 
     let mut table = Table::default();
-    for scope in [Scope::Call, Scope::Batch] {
+    for scope in [Scope::Call, Scope::Batch, Scope::Shards] {
         for (statement, render) in weakened(Dialect::Postgres, scope) {
             // The quick check comes first.
             let failing = if waits(Some(&*render)).await {
                 Some("waiting for others")
-            } else if scope == Scope::Call {
+            } else if scope != Scope::Batch {
                 suite.first_failing(async || new_store(Some(&*render)).await).await
             } else {
                 suite_in_batches.first_failing(async || InBatches { store: new_store(Some(&*render)).await }).await

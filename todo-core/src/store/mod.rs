@@ -42,6 +42,8 @@ pub use sql::{
     names::{InvalidName, Names},
     queue::PoolStatus,
 };
+#[cfg(all(feature = "conformance", feature = "postgres"))]
+pub(crate) use sql::texts::texts as postgres_statements;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteInTransaction, SqliteStore};
 

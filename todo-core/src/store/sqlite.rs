@@ -9,7 +9,7 @@ use sqlx::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    BulkResult, Creation, Insertion, Outcome, Read, Transfer,
+    BulkResult, Creation, Insertion, Outcome, Read, Revision, Transfer,
     error::{SetupError, StoreError},
     sql::{
         columns::{Value, json_array, static_text},
@@ -17,8 +17,8 @@ use super::{
         names::{Dialect, Names},
         operations::{
             Count, DeleteIf, DeleteMatching, Effect, Erase, Get, HasTasks, Insert, InsertOne, Operation, Purge,
-            Repeated, Reposition, TransferAll, UpdateIf, UpdateMatching, WhyNot, fields, for_all_owners, operations,
-            task_store,
+            Repeated, Reposition, Revisions, TransferAll, UpdateIf, UpdateMatching, WhyNot, fields, for_all_owners,
+            operations, revisions, task_store,
         },
         pool::{Connector, Opened, Pool},
         queue::{NoConnection, PoolStatus},
@@ -130,6 +130,16 @@ impl Operation<SqliteConnection> for Erase<'_> {
         let done = sqlx::query(sql.call.erase.clone()).bind(owner).execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(done.rows_affected())
+    }
+}
+
+impl Operation<SqliteConnection> for Revisions<'_> {
+    type Output = Vec<Revision>;
+    const EFFECT: Effect = Effect::Read;
+
+    async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<Vec<Revision>, sqlx::Error> {
+        let owners = text_list(self.0.iter().map(UserId::as_str));
+        revisions(sqlx::query_scalar(sql.revisions()).bind(owners).fetch_all(connection).await?, self.0)
     }
 }
 

@@ -37,7 +37,7 @@ impl Cursor {
     /// The maximum number of bytes of the text: a title in lower case may have 600 characters of two bytes.
     const MAX_BYTES: usize = 4096;
 
-    pub(super) const fn new(sort: Sort, filter: u32, key: SortKey, id: TaskId) -> Self {
+    pub(crate) const fn new(sort: Sort, filter: u32, key: SortKey, id: TaskId) -> Self {
         Self { sort, filter, key, id }
     }
 

@@ -1,7 +1,7 @@
 //! `todo-server migrate`: migrates the database.
 
 use crate::{
-    database::{self, Migration},
+    database::{self, Distribution, Migration},
     failure::Failure,
     settings::{Database, Log, Sources},
     telemetry,
@@ -16,8 +16,17 @@ pub(super) async fn run(mut sources: Sources, migration: Migration) -> Result<()
     let log = Log::read(&mut sources);
     let database = sources.finish(database)?;
     let telemetry = telemetry::install(log)?;
-    database::migrate(&database, &migration).await?;
+    let steps = database::migrate(&database, &migration).await?;
     telemetry.finish().await;
+    for step in &steps {
+        println!("{step}");
+    }
+    match migration.distribution {
+        Some(_) if !steps.is_empty() => println!("Start running servers again, so that they know."),
+        Some(Distribution::Distributed) => println!("The tables were distributed already. Nothing was changed."),
+        Some(Distribution::Undistributed) => println!("The tables were not distributed. Nothing was changed."),
+        None => {}
+    }
     let version = migration.to.map_or_else(|| "the newest version".to_owned(), |version| format!("version {version}"));
     println!("{} is at {version}", database::migrated_url(&database));
     if matches!(database, Database::Postgres { .. })

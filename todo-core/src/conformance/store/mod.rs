@@ -113,3 +113,11 @@ pub type Case = fn(Arc<dyn TaskStore>) -> Pin<Box<dyn Future<Output = ()> + Send
 pub fn cases() -> Vec<(&'static str, Case)> {
     crate::store_conformance! { each listed }
 }
+
+/// Returns the text of every statement that [`PostgresStore`](crate::store::PostgresStore) runs for one call, with its
+/// name, for a test that asks a database for its plan.
+#[cfg(feature = "postgres")]
+#[must_use]
+pub fn postgres_statements(names: crate::store::Names) -> Vec<(String, String)> {
+    crate::store::postgres_statements(names)
+}

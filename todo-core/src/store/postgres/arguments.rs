@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::super::sql::{
     columns::{Kind, Value, array_literal},
     operations::fields,
+    selection,
 };
 use crate::{Task, UserId, clock::Timestamp};
 
@@ -38,8 +39,8 @@ pub(super) fn add_arguments<'a>(
             Value::Big(number) => arguments.add(number),
             Value::Time(time) => arguments.add(time.map(OffsetDateTime::from)),
             Value::Bytes(bytes) => arguments.add(bytes),
-            Value::Texts(texts) => arguments.add(texts.map(array_literal)),
-            Value::Smalls(numbers) => arguments.add(numbers.map(|numbers| small_literal(&numbers))),
+            Value::Texts(texts) => arguments.add(texts),
+            Value::Smalls(numbers) => arguments.add(numbers),
         };
         added.map_err(sqlx::Error::Encode)?;
     }
@@ -61,6 +62,20 @@ pub(in crate::store) fn texts<'a>(values: impl IntoIterator<Item = Value<'a>>) -
         Value::Smalls(numbers) => numbers.map(|numbers| small_literal(&numbers)),
     };
     values.into_iter().map(text).collect()
+}
+
+/// Those of the values that are not read from their texts, for the same function: the times in their places, and the
+/// several texts that a change sets.
+pub(super) fn times_and_set_texts(values: &[Value<'_>]) -> (Vec<Option<OffsetDateTime>>, Option<Vec<String>>) {
+    let time = |value: &Value<'_>| match value {
+        Value::Time(time) => time.map(OffsetDateTime::from),
+        _ => None,
+    };
+    let set = values.iter().skip(selection::FIRST_SET - 1).find_map(|value| match value {
+        Value::Texts(texts) => Some(texts.as_ref().map(|texts| texts.iter().map(|&text| text.to_owned()).collect())),
+        _ => None,
+    });
+    (values.iter().map(time).collect(), set.flatten())
 }
 
 /// A time as the database reads it: before the year 1 comes 1 BC, which RFC 3339 calls 0000.

@@ -20,6 +20,7 @@ use super::{
     },
     PostgresStore,
     arguments::{arrays, read_task},
+    distribution::Look,
 };
 use crate::{Page, Task, TaskId, TaskQuery, UserId, clock::Timestamp};
 
@@ -63,25 +64,39 @@ fn cause(error: &StoreError) -> Option<(&sqlx::Error, Condition)> {
 }
 
 impl PostgresStore {
-    /// Runs a batch. If the server does not support it, no other is sent for a while.
+    /// Runs a batch. If the server does not support it, no other is sent: for good if the tables have been distributed
+    /// since this store looked, otherwise for a while.
     async fn run_batch<O: Operation<PgConnection>>(&self, batch: &O) -> Result<O::Output, BatchError> {
-        self.run(batch).await.map_err(|error| {
-            if let Some((error, Condition::Unsupported)) = cause(&error) {
-                self.refused_batches.add(error);
+        let error = match self.run(batch).await {
+            Ok(output) => return Ok(output),
+            Err(error) => error,
+        };
+        if matches!(cause(&error), Some((_, Condition::Unsupported))) {
+            match self.run(&Look).await {
+                Ok(found) if found.is_sharded() => tracing::warn!(
+                    target: "todo_core::store",
+                    "the tables are distributed over several nodes now: calls of several users no longer share a statement"
+                ),
+                _ => {
+                    if let Some((error, _)) = cause(&error) {
+                        self.refused_batches.add(error);
+                    }
+                }
             }
-            match O::EFFECT {
-                Effect::Read => BatchError::of_read(error),
-                Effect::Write | Effect::BatchOfWrites => BatchError::of_write(error),
-            }
+        }
+        Err(match O::EFFECT {
+            Effect::Read => BatchError::of_read(error),
+            Effect::Write | Effect::BatchOfWrites => BatchError::of_write(error),
         })
     }
 }
 
 #[async_trait]
 impl BatchStore for PostgresStore {
-    /// Not with row-level security: a statement is then for one owner. And not after the server has refused a batch.
+    /// Not with row-level security, and not where the tables are distributed over several nodes: a statement is then for
+    /// one owner. And not after the server has refused a batch.
     fn is_batching(&self) -> bool {
-        !self.sql.row_security && !self.refused_batches.are_recent()
+        !self.sql.row_security && !self.sql.is_sharded() && !self.refused_batches.are_recent()
     }
 
     async fn get_many(&self, calls: &[(&UserId, TaskId)]) -> Result<Vec<Option<Task>>, BatchError> {

@@ -7,18 +7,18 @@ use sqlx::{
 
 use super::{
     super::{
-        BulkResult, Insertion, Outcome, Precondition, Transfer,
+        BulkResult, Insertion, Outcome, Precondition, Revision, Transfer,
         sql::{
             columns::{COLUMNS, Kind, Value, change_values, row_values},
             operations::{
-                DeleteIf, DeleteMatching, Effect, Erase, Insert, InsertOne, Operation, Purge, Reposition, TransferAll,
-                UpdateIf, UpdateMatching, WhyNot,
+                DeleteIf, DeleteMatching, Effect, Erase, Insert, InsertOne, Operation, Purge, Reposition, Revisions,
+                TransferAll, UpdateIf, UpdateMatching, WhyNot, revisions,
             },
             selection::Selections,
             statements::Statements,
         },
     },
-    arguments::{add_arguments, arguments, arrays, read_task, texts},
+    arguments::{add_arguments, arguments, arrays, read_task, texts, times_and_set_texts},
 };
 use crate::{Task, TaskId, UserId};
 
@@ -30,9 +30,11 @@ pub(super) async fn selected_rows(
     values: Vec<Value<'_>>,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
     if sql.selections.is_in_function() {
+        let (times, set_texts) = times_and_set_texts(&values);
         let texts = texts(values);
         let owner = texts.first().cloned().flatten();
-        return sqlx::query(statement).bind(owner).bind(texts).fetch_all(connection).await;
+        let query = sqlx::query(statement).bind(owner).bind(texts).bind(times).bind(set_texts);
+        return query.fetch_all(connection).await;
     }
     sqlx::query_with(statement, arguments(values)?).fetch_all(connection).await
 }
@@ -58,8 +60,24 @@ impl Operation<PgConnection> for Insert<'_> {
 
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Insertion, sqlx::Error> {
         let Self { owner, tasks, creation } = self;
+        // With row-level security a function on the node of the owner does it.
+        let is_sharded = sql.is_sharded() && !sql.row_security;
+        if is_sharded && !tasks.is_empty() && !has_room(self, connection, sql).await? {
+            return WhyNot(self).run(connection, sql).await;
+        }
         let is_done = match tasks {
             [] => return Ok(Insertion::Done),
+            [task] if is_sharded => {
+                let own = Value::Text(Some(owner.as_str().into()));
+                let request = creation.request.as_ref();
+                let row = std::iter::once(own).chain(row_values(task).skip(1)).chain([
+                    Value::Text(request.map(|request| request.key.as_str().into())),
+                    Value::Small(request.map(|_| 0)),
+                    Value::Bytes(request.map(|request| &request.digest[..])),
+                ]);
+                let statement = sqlx::query_with(sql.shards.insert_row.clone(), arguments(row)?);
+                statement.execute(&mut *connection).await?.rows_affected() == 1
+            }
             [task] => InsertOne { owner, task, creation, place: 0 }.run(&mut *connection, sql).await?,
             _ => {
                 // The owner once, and the other columns as arrays.
@@ -69,18 +87,20 @@ impl Operation<PgConnection> for Insert<'_> {
                 let mut all = arrays(of_owner, rows, &kinds)?;
                 let request = creation.request.as_ref();
                 let max_tasks = creation.max_tasks.map(|max| i64::try_from(max).unwrap_or(i64::MAX));
-                add_arguments(
-                    &mut all,
-                    [
-                        Value::Text(request.map(|request| request.key.as_str().into())),
-                        Value::Bytes(request.map(|request| &request.digest[..])),
-                        Value::Big(max_tasks),
-                    ],
-                )?;
+                let rest = [
+                    Value::Text(request.map(|request| request.key.as_str().into())),
+                    Value::Bytes(request.map(|request| &request.digest[..])),
+                    Value::Big(max_tasks),
+                ];
+                add_arguments(&mut all, rest.into_iter().take(if is_sharded { 2 } else { 3 }))?;
+                let statement = if is_sharded {
+                    sqlx::query_with(sql.insert_rows(tasks.len()), all).persistent(false)
+                } else {
+                    sqlx::query_with(sql.postgres.insert_all.clone(), all)
+                };
                 // Tasks that other calls have added meanwhile are left out, and then none is kept. In a transaction of
                 // the host this is a savepoint.
                 let mut transaction = connection.begin().await?;
-                let statement = sqlx::query_with(sql.postgres.insert_all.clone(), all);
                 let done = statement.execute(&mut *transaction).await?;
                 let is_done = usize::try_from(done.rows_affected()) == Ok(tasks.len());
                 if is_done {
@@ -93,6 +113,23 @@ impl Operation<PgConnection> for Insert<'_> {
         };
         if is_done { Ok(Insertion::Done) } else { WhyNot(self).run(connection, sql).await }
     }
+}
+
+/// Whether the owner may have so many more tasks, and the request is new, where this is read before.
+async fn has_room(
+    call: &Insert<'_>,
+    connection: &mut PgConnection,
+    sql: &Statements,
+) -> Result<bool, sqlx::Error> {
+    let Insert { owner, tasks, creation } = call;
+    let key = creation.request.as_ref().map(|request| request.key.as_str());
+    if creation.max_tasks.is_none() && key.is_none() {
+        return Ok(true);
+    }
+    let (count, is_known): (i64, bool) =
+        sqlx::query_as(sql.shards.room.clone()).bind(owner.as_str()).bind(key).fetch_one(connection).await?;
+    let would_be = count.unsigned_abs() + tasks.len() as u64;
+    Ok(!is_known && creation.max_tasks.is_none_or(|max| would_be <= max))
 }
 
 /// The values of the parameters of a precondition.
@@ -167,12 +204,24 @@ impl Operation<PgConnection> for TransferAll<'_> {
     async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Transfer, sqlx::Error> {
         let (owner, to) = (self.owner.as_str(), self.to.as_str());
         let transfer = sqlx::query_as(sql.call.transfer.clone()).bind(owner).bind(to);
-        let (moved, remaining): (i64, i64) = if sql.row_security {
+        let (moved, remaining): (i64, i64) = if sql.row_security && !sql.is_sharded() {
             transfer.fetch_one(connection).await?
+        } else if sql.row_security {
+            // In a transaction, the owners that the function binds are bound on their nodes, too.
+            let mut transaction = connection.begin().await?;
+            let numbers = transfer.fetch_one(&mut *transaction).await?;
+            transaction.commit().await?;
+            numbers
         } else {
             let mut transaction = connection.begin().await?;
-            let lock = sqlx::query(sql.postgres.transfer_lock.clone()).bind(owner).bind(to);
-            lock.execute(&mut *transaction).await?;
+            if sql.is_sharded() {
+                for owner in [owner.min(to), owner.max(to)] {
+                    sqlx::query(sql.shards.lock_owner.clone()).bind(owner).execute(&mut *transaction).await?;
+                }
+            } else {
+                let lock = sqlx::query(sql.postgres.transfer_lock.clone()).bind(owner).bind(to);
+                lock.execute(&mut *transaction).await?;
+            }
             let numbers: (i64, i64) = transfer.fetch_one(&mut *transaction).await?;
             // Without a task, no row of an owner is left behind either.
             if numbers.0 > 0 {
@@ -183,6 +232,25 @@ impl Operation<PgConnection> for TransferAll<'_> {
             numbers
         };
         Ok(Transfer { moved: moved.unsigned_abs(), remaining: remaining.unsigned_abs() })
+    }
+}
+
+impl Operation<PgConnection> for Revisions<'_> {
+    type Output = Vec<Revision>;
+    const EFFECT: Effect = Effect::Read;
+
+    async fn run(&self, connection: &mut PgConnection, sql: &Statements) -> Result<Vec<Revision>, sqlx::Error> {
+        let query = sqlx::query_scalar(sql.revisions()).bind(text_list(self.0.iter().map(UserId::as_str)));
+        let found = if sql.row_security && sql.is_sharded() {
+            // As in a transfer.
+            let mut transaction = connection.begin().await?;
+            let found = query.fetch_all(&mut *transaction).await?;
+            transaction.commit().await?;
+            found
+        } else {
+            query.fetch_all(connection).await?
+        };
+        revisions(found, self.0)
     }
 }
 

@@ -23,8 +23,17 @@ use super::{
     },
     PostgresStore,
     connections::Connections,
+    distribution,
     session::connect,
 };
+
+/// What is done with the tables while no other session migrates them.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Change {
+    To(u32, DataLoss),
+    Distribute,
+    Undistribute,
+}
 
 /// For how long a migration is repeated that waits for a lock.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -48,7 +57,7 @@ impl PostgresStore {
     /// lock, which the error names ([`StoreError::Unavailable`]); or the role may not create the schema, or a newer
     /// version of this library has migrated the tables ([`StoreError::Setup`]).
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        self.run_migrations(migrate::newest_version(Dialect::Postgres), DataLoss::Refuse).await
+        self.migrate_to(migrate::newest_version(Dialect::Postgres), DataLoss::Refuse).await
     }
 
     /// Migrates schema and table to this version, which may be an older one. Version 0 is no table; the schema stays,
@@ -68,14 +77,15 @@ impl PostgresStore {
     /// Those of [`migrate`](Self::migrate); or there is no such version, or there are tasks that it would delete, and
     /// `loss` is [`DataLoss::Refuse`] ([`StoreError::Setup`]).
     pub async fn migrate_to(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
-        self.run_migrations(migrate::known_version(Dialect::Postgres, version)?, loss).await
+        self.change(Change::To(migrate::known_version(Dialect::Postgres, version)?, loss)).await.map(|_| ())
     }
 
-    /// Repeats a migration for a while if another transaction holds a lock that it needs.
-    async fn run_migrations(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
+    /// Changes the tables, and returns what was done. Repeats it for a while if another transaction holds a lock that it
+    /// needs.
+    pub(super) async fn change(&self, change: Change) -> Result<Vec<String>, StoreError> {
         let begun = Instant::now();
         loop {
-            match self.run_migrations_once(version, loss).await {
+            match self.change_once(change).await {
                 Err(error) if migrate::is_locked(&error) && begun.elapsed() < LIMIT => {
                     tracing::warn!(target: "todo_core::store", "a migration waits for another transaction or migration to end");
                     // Calls that have queued up behind the migration run first.
@@ -86,28 +96,27 @@ impl PostgresStore {
         }
     }
 
-    async fn run_migrations_once(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
+    async fn change_once(&self, change: Change) -> Result<Vec<String>, StoreError> {
         match &self.connections {
             // Not a connection of the pool, whose statements have a time limit.
             Connections::Own { session, .. } => {
                 let mut connection = connect(&session.servers, session.connect_timeout).await?;
-                let migrated = run(&mut connection, &self.sql, version, loss).await;
+                let changed = run(&mut connection, &self.sql, change).await;
                 // The farewell matters only to the server's log.
                 let _ = connection.close().await;
-                migrated
+                changed
             }
             Connections::Host { pool, .. } => {
                 let mut connection = pool.acquire().await.map_err(connect_failed)?;
-                let migrator = migrate::migrator(Dialect::Postgres, &self.sql.names);
-                if is_done(&mut connection, &migrator, &self.sql, version).await? {
-                    return Ok(());
+                if is_done(&mut connection, &self.sql, change).await? {
+                    return Ok(Vec::new());
                 }
                 let mut connection = HostConnection(Some(connection));
                 let lock_timeout = LockTimeout::of(&mut connection).await?;
-                run(&mut connection, &self.sql, version, loss).await?;
+                let steps = run(&mut connection, &self.sql, change).await?;
                 lock_timeout.restore(&mut connection).await?;
                 connection.give_back();
-                Ok(())
+                Ok(steps)
             }
         }
     }
@@ -170,15 +179,33 @@ impl LockTimeout {
 }
 
 /// Leaves `lock_timeout` changed; and after an error, possibly, the advisory lock held.
-async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss: DataLoss) -> Result<(), StoreError> {
-    let mut migrator = migrate::migrator(Dialect::Postgres, &sql.names);
-    let failed = |error| migrate::migration_failed(Dialect::Postgres, error);
-    if is_done(connection, &migrator, sql, version).await? {
-        return Ok(());
+async fn run(connection: &mut PgConnection, sql: &Statements, change: Change) -> Result<Vec<String>, StoreError> {
+    if is_done(connection, sql, change).await? {
+        return Ok(Vec::new());
     }
     // While a migration waits for a table, all other calls that want the table wait behind it.
     sqlx::raw_sql("set lock_timeout = '1s'").execute(&mut *connection).await?;
     lock(connection, &sql.names).await?;
+    let steps = match change {
+        Change::To(version, loss) => {
+            migrate_to(connection, sql, version, loss).await?;
+            Vec::new()
+        }
+        Change::Distribute => distribution::distribute(connection, sql).await?,
+        Change::Undistribute => distribution::undistribute(connection, sql).await?,
+    };
+    unlock(connection, &sql.names).await?;
+    Ok(steps)
+}
+
+async fn migrate_to(
+    connection: &mut PgConnection,
+    sql: &Statements,
+    version: u32,
+    loss: DataLoss,
+) -> Result<(), StoreError> {
+    let mut migrator = migrate::migrator(Dialect::Postgres, &sql.names);
+    let failed = |error| migrate::migration_failed(Dialect::Postgres, error);
     // Only if it is missing: PostgreSQL requires the privilege to create a schema for `if not exists`, too, which the
     // owner of a schema that an administrator has created may lack.
     let has_schema = "select exists (select from pg_namespace where nspname = $1)";
@@ -187,6 +214,7 @@ async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss
     }
     migrate::migrate(&migrator, &mut *connection, Some(version)).await.map_err(failed)?;
     let mut transaction = connection.begin().await?;
+    distribution::prepare(&mut transaction).await?;
     if version < FIRST_WITH_POLICY {
         drop_functions(&mut transaction, &sql.names, "true").await?;
     }
@@ -206,14 +234,25 @@ async fn run(connection: &mut PgConnection, sql: &Statements, version: u32, loss
     }
     if sql.row_security && version >= FIRST_WITH_POLICY {
         add_functions(&mut transaction, &sql.names).await?;
+        distribution::distribute_functions(&mut transaction, sql).await?;
     }
     transaction.commit().await?;
-    unlock(connection, &sql.names).await.map_err(StoreError::from)
+    distribution::look(connection, sql).await?;
+    Ok(())
 }
 
 /// Whether there is nothing to migrate. This only reads, and waits for no lock of another session: every role that may
 /// connect could hold one.
-async fn is_done(
+async fn is_done(connection: &mut PgConnection, sql: &Statements, change: Change) -> Result<bool, StoreError> {
+    let Change::To(version, _) = change else { return Ok(false) };
+    let is_done = is_at(connection, &migrate::migrator(Dialect::Postgres, &sql.names), sql, version).await?;
+    if is_done {
+        distribution::look(connection, sql).await?;
+    }
+    Ok(is_done)
+}
+
+async fn is_at(
     connection: &mut PgConnection,
     migrator: &Migrator,
     sql: &Statements,
@@ -268,7 +307,7 @@ async fn missing_functions(connection: &mut PgConnection, names: &Names) -> Resu
 
 /// Adds the functions that are missing, with the privileges of the table, and drops those that were replaced two
 /// generations ago: servers of the version before still use theirs.
-async fn add_functions(connection: &mut PgConnection, names: &Names) -> Result<(), sqlx::Error> {
+pub(super) async fn add_functions(connection: &mut PgConnection, names: &Names) -> Result<(), sqlx::Error> {
     let missing = missing_functions(&mut *connection, names).await?;
     if missing.is_empty() {
         return Ok(());
@@ -279,12 +318,7 @@ async fn add_functions(connection: &mut PgConnection, names: &Names) -> Result<(
         .bind(names.table())
         .fetch_one(&mut *connection)
         .await?;
-    // Who may read the table, other than its owner, has been granted what `grant_to` grants.
-    let roles = "select distinct quote_ident(r.rolname) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace \
-        cross join lateral aclexplode(c.relacl) as a join pg_roles as r on r.oid = a.grantee \
-        where n.nspname = $1 and c.relname = $2 and a.privilege_type = 'INSERT' and a.grantee <> c.relowner";
-    let roles: Vec<String> =
-        sqlx::query_scalar(roles).bind(names.schema()).bind(names.table()).fetch_all(&mut *connection).await?;
+    let roles = roles(connection, names).await?;
     for function in &missing {
         let Function { signature, create, .. } = function;
         let mut statements = format!("{create}; revoke all on function {signature} from public;");
@@ -299,6 +333,15 @@ async fn add_functions(connection: &mut PgConnection, names: &Names) -> Result<(
         sqlx::raw_sql(AssertSqlSafe(comment)).execute(&mut *connection).await?;
     }
     drop_functions(connection, names, &format!("generation < {newest}")).await
+}
+
+/// The roles that may call the functions, quoted: who may change the table, other than its owner, has been granted what
+/// `grant_to` grants.
+pub(super) async fn roles(connection: &mut PgConnection, names: &Names) -> Result<Vec<String>, sqlx::Error> {
+    let roles = "select distinct quote_ident(r.rolname) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace \
+        cross join lateral aclexplode(c.relacl) as a join pg_roles as r on r.oid = a.grantee \
+        where n.nspname = $1 and c.relname = $2 and a.privilege_type = 'INSERT' and a.grantee <> c.relowner";
+    sqlx::query_scalar(roles).bind(names.schema()).bind(names.table()).fetch_all(connection).await
 }
 
 /// Drops the functions of this library's, of any version, for which a condition is true.
@@ -366,7 +409,7 @@ async fn is_row_security_off(connection: &mut PgConnection, names: &Names) -> Re
 }
 
 /// Executes a statement with the names put in, which are validated.
-async fn execute(connection: &mut PgConnection, names: &Names, template: &str) -> Result<(), sqlx::Error> {
+pub(super) async fn execute(connection: &mut PgConnection, names: &Names, template: &str) -> Result<(), sqlx::Error> {
     let statement = names.resolve(Dialect::Postgres).render(template);
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(|_| ())
 }

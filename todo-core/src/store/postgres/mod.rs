@@ -19,6 +19,7 @@ mod batch;
 mod bulk;
 mod connecting;
 mod connections;
+mod distribution;
 mod log_position;
 mod migrate;
 mod options;
@@ -33,7 +34,7 @@ mod url;
 #[cfg(test)]
 pub(super) use arguments::texts;
 use arguments::{arguments, read_task};
-use bulk::{id_list, selected_rows, text_list};
+use bulk::{id_list, selected_rows};
 use connections::Connections;
 pub use options::{PostgresOptions, TlsPolicy};
 use refused_batches::RefusedBatches;

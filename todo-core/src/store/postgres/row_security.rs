@@ -21,6 +21,7 @@ use super::{
         },
     },
     PostgresStore,
+    distribution::Look,
 };
 use crate::clock::Timestamp;
 
@@ -127,12 +128,13 @@ impl PostgresStore {
     pub async fn check_tables(&self) -> Result<(), StoreError> {
         let names = &self.sql.names;
         let found = self.run(&FindTable).await?;
+        let distribution = self.run(&Look).await?;
         let complaint = match &found {
             None => Some(format!("the table {names} does not exist; migrate first")),
             Some(found) if self.sql.row_security => found.complaint_with_row_security(names),
             Some(found) => found.complaint_without(names),
         };
-        if let Some(complaint) = complaint {
+        if let Some(complaint) = complaint.or_else(|| distribution.complaint(names, self.sql.row_security)) {
             return Err(SetupError::new(complaint).into());
         }
         if found.is_some_and(|found| found.may_see_ledger) && !self.run(&IsNewest).await?? {

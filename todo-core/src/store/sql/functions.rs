@@ -80,12 +80,13 @@ impl Rows {
     }
 }
 
-/// A function: what it is for, the types of its arguments, and the statement that it runs.
+/// A function: what it is for, the types of its arguments, and the statement that it runs, with what is around it.
 pub(in crate::store) struct Definition<'a> {
     pub(in crate::store) name: &'static str,
     pub(in crate::store) arguments: Vec<&'static str>,
     pub(in crate::store) rows: Rows,
     pub(in crate::store) statement: &'a str,
+    pub(in crate::store) around: (&'a str, &'a str),
 }
 
 /// A function of the database.
@@ -114,12 +115,14 @@ declare
     former constant text := pg_catalog.current_setting('todo.user_id', true);
 begin
     perform pg_catalog.set_config('todo.user_id', $1, true);
-    return query {statement};
+    {before}return query {statement};{after}
     perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
 end $body$";
 
 // Moves all tasks of $1 to $2, as the statements do. Each step binds the owner whose rows it reads or writes. Both owners
-// get a row and are locked in the order of their names; a row that was made for nothing is deleted again.
+// get a row and are locked in the order of their names; a row that was made for nothing is deleted again. The owners are
+// bound by `set local`, which Citus passes on to their nodes within a transaction, if it is asked to; it does not pass on
+// `set_config`. No variable has a type of the table, since it could not be sent there.
 const TRANSFER: &str = "returns table (moved bigint, remaining bigint) language plpgsql rows 1 as $body$
 declare
     former constant text := pg_catalog.current_setting('todo.user_id', true);
@@ -127,36 +130,41 @@ declare
     clock constant bigint := extract(epoch from pg_catalog.clock_timestamp()) * 1000000;
     made boolean[] := array[false, false];
     is_made boolean;
-    source {tasks}[];
+    source jsonb;
     copies uuid[];
+    passing constant text := pg_catalog.current_setting('citus.propagate_set_commands', true);
 begin
+    perform pg_catalog.set_config('citus.propagate_set_commands', 'local', true);
     for place in 1..2 loop
-        perform pg_catalog.set_config('todo.user_id', pair[place], true);
+        execute pg_catalog.format('set local todo.user_id = %L', pair[place]);
         if place = 1 or pair[1] <> pair[2] then
             insert into {owners} as o (user_id, revision, tasks, purged) values (pair[place], clock - 1, 0, clock - 1)
                 on conflict (user_id) do update set revision = o.revision returning o.xmax = 0 into is_made;
             made[place] := is_made;
         end if;
     end loop;
-    perform pg_catalog.set_config('todo.user_id', $1, true);
-    source := array(select t from {tasks} as t where user_id = $1 order by id for update);
-    perform pg_catalog.set_config('todo.user_id', $2, true);
+    execute pg_catalog.format('set local todo.user_id = %L', $1);
+    source := (select coalesce(pg_catalog.jsonb_agg(t), '[]') from (
+        select {copied} from {tasks} where user_id = $1 order by id for update
+    ) as t);
+    execute pg_catalog.format('set local todo.user_id = %L', $2);
     with inserted as (
-        insert into {tasks} (user_id, {copied}) select $2, {of_source} from pg_catalog.unnest(source) as s
+        insert into {tasks} (user_id, {copied}) select $2, {of_source} from pg_catalog.jsonb_to_recordset(source) as s ({typed})
             on conflict do nothing returning id
     )
     select coalesce(pg_catalog.array_agg(id), array[]::uuid[]) into copies from inserted;
-    perform pg_catalog.set_config('todo.user_id', $1, true);
+    execute pg_catalog.format('set local todo.user_id = %L', $1);
     delete from {tasks} where user_id = $1 and id = any (copies);
     moved := pg_catalog.cardinality(copies);
-    remaining := pg_catalog.cardinality(source) - moved;
+    remaining := pg_catalog.jsonb_array_length(source) - moved;
     for place in 1..2 loop
         if made[place] and moved = 0 then
-            perform pg_catalog.set_config('todo.user_id', pair[place], true);
+            execute pg_catalog.format('set local todo.user_id = %L', pair[place]);
             delete from {owners} where user_id = pair[place];
         end if;
     end loop;
-    perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
+    execute pg_catalog.format('set local todo.user_id = %L', coalesce(former, ''));
+    perform pg_catalog.set_config('citus.propagate_set_commands', coalesce(passing, ''), true);
     return next;
 end $body$";
 
@@ -178,18 +186,21 @@ begin
     return next;
 end $body$";
 
-// The revisions of several owners, each of whom is bound in turn.
+// The revisions of several owners, each of whom is bound in turn, in the way of `transfer`.
 const REVISIONS: &str = "returns setof bigint language plpgsql as $body$
 #variable_conflict use_column
 declare
     former constant text := pg_catalog.current_setting('todo.user_id', true);
     one text;
+    passing constant text := pg_catalog.current_setting('citus.propagate_set_commands', true);
 begin
+    perform pg_catalog.set_config('citus.propagate_set_commands', 'local', true);
     foreach one in array $1 loop
-        perform pg_catalog.set_config('todo.user_id', one, true);
+        execute pg_catalog.format('set local todo.user_id = %L', one);
         return query select coalesce((select revision from {owners} where user_id = one), 0);
     end loop;
-    perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
+    execute pg_catalog.format('set local todo.user_id = %L', coalesce(former, ''));
+    perform pg_catalog.set_config('citus.propagate_set_commands', coalesce(passing, ''), true);
 end $body$";
 
 impl Functions {
@@ -234,7 +245,9 @@ impl Functions {
     }
 
     /// The call of the function that runs a statement (`{statement}`) for an owner (`$1`) with an array of texts as
-    /// parameters (`$2`), with the columns of its rows (`{row}`). Within the statement they are `$1` and `$2[n]`.
+    /// parameters (`$2`), with the columns of its rows (`{row}`). Within the statement they are `$1` and `$2[n]`. Two kinds
+    /// of values are not read from a text, which Citus does not accept within an expression: times are `$3[n]`, and several
+    /// texts that a change sets are `$4`.
     ///
     /// The function runs with the rights of its caller, so it allows nothing that the caller could not do: the owner is
     /// bound and the policy applies, whatever the statement says.
@@ -244,8 +257,13 @@ impl Functions {
 }
 
 impl Function {
+    /// Whether its first argument is the one owner whose rows it reads and writes.
+    pub(in crate::store) fn is_of_one_owner(&self) -> bool {
+        !matches!(self.name, "transfer" | "revisions")
+    }
+
     fn new(names: &Resolved, definition: &Definition<'_>) -> Self {
-        let Definition { name, arguments, rows, statement } = definition;
+        let Definition { name, arguments, rows, statement, around: (before, after) } = definition;
         let types = arguments.join(", ");
         let columns = rows.columns();
         let with_types: Vec<_> = columns.iter().map(|(name, kind)| format!("\"{name}\" {kind}")).collect();
@@ -256,21 +274,29 @@ impl Function {
         };
         let columns = if matches!(rows, Rows::Counted) { String::new() } else { columns };
         let body = BODY.replace("{rows}", &estimate).replace("{statement}", &format!("{statement}{returning}"));
+        let body = body.replace("{before}", before).replace("{after}", after);
         let numbers: Vec<_> = (1..=arguments.len()).map(|number| format!("${number}")).collect();
         let call = format!("select {columns} from {{function}}({})", numbers.join(", "));
         Self::finish(names, name, &types, &format!("returns {returns} {body}"), &call)
     }
 
     fn runner(names: &Resolved) -> Self {
-        let body = BODY.replace("{rows}", "").replace("{statement}", "execute $3 using $1, $2");
-        let call = "select * from {function}($1, $2, {statement}) as t ({row})";
-        Self::finish(names, "run", "text, text[], text", &format!("returns setof record {body}"), call)
+        let body = BODY.replace("{rows}", "").replace("{statement}", "execute $5 using $1, $2, $3, $4");
+        let body = body.replace("{before}", "").replace("{after}", "");
+        let call = "select * from {function}($1, $2, $3, $4, {statement}) as t ({row})";
+        Self::finish(names, "run", "text, text[], timestamptz[], text[], text", &format!("returns setof record {body}"), call)
     }
 
     fn transfer(names: &Resolved) -> Self {
         let copied: Vec<_> = COLUMNS.iter().skip(1).map(|column| column.name).collect();
         let of_source: Vec<_> = copied.iter().map(|name| format!("s.{name}")).collect();
-        let parts = [("copied", &*copied.join(", ")), ("of_source", &*of_source.join(", "))];
+        let typed: Vec<_> =
+            COLUMNS.iter().skip(1).map(|column| format!("{} {}", column.name, column_type(column.kind))).collect();
+        let parts = [
+            ("copied", &*copied.join(", ")),
+            ("of_source", &*of_source.join(", ")),
+            ("typed", &*typed.join(", ")),
+        ];
         let rest = names.render_with(TRANSFER, &parts);
         Self::finish(names, "transfer", "text, text", &rest, "select moved, remaining from {function}($1, $2)")
     }
@@ -293,18 +319,11 @@ impl Function {
 
 /// The types of the columns, as the arguments of a function.
 pub(in crate::store) fn row_types() -> Vec<&'static str> {
-    COLUMNS.iter().map(|column| argument_type(column.kind)).collect()
+    COLUMNS.iter().map(|column| column_type(column.kind)).collect()
 }
 
 /// The types of the parameters of a change, as the arguments of a function.
 pub(in crate::store) fn change_types(parameters: &[Parameter]) -> Vec<&'static str> {
-    parameters.iter().map(|(_, kind)| argument_type(*kind)).collect()
+    parameters.iter().map(|(_, kind)| column_type(*kind)).collect()
 }
 
-/// A parameter with several values is passed as text, as in the statements without a function.
-fn argument_type(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Texts | Kind::Smalls => "text",
-        kind => column_type(kind),
-    }
-}

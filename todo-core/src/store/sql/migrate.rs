@@ -43,6 +43,15 @@ fn steps(dialect: Dialect) -> &'static [Step] {
     }
 }
 
+/// The triggers of the table, each with its name and the statement that creates it.
+#[cfg(feature = "postgres")]
+pub(in crate::store) fn triggers(names: &Names) -> Vec<(String, String)> {
+    let text = names.resolve(Dialect::Postgres).render(steps(Dialect::Postgres)[0].up);
+    let starts = text.match_indices("\ncreate trigger ").map(|(place, _)| &text[place + 1..]);
+    let statements = starts.filter_map(|rest| rest.split_once(';').map(|(statement, _)| statement));
+    statements.filter_map(|statement| Some((statement.split('"').nth(1)?.to_owned(), statement.to_owned()))).collect()
+}
+
 /// The version that this library works with.
 pub(in crate::store) fn newest_version(dialect: Dialect) -> u32 {
     u32::try_from(steps(dialect).len()).unwrap_or(u32::MAX)

@@ -16,4 +16,6 @@ pub(super) mod queue;
 pub(super) mod selection;
 pub(super) mod sqlstate;
 pub(super) mod statements;
+#[cfg(all(feature = "conformance", feature = "postgres"))]
+pub(super) mod texts;
 pub(super) mod transaction;

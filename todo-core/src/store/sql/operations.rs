@@ -245,6 +245,14 @@ impl Update<'_> {
     }
 }
 
+/// The revisions of the owners, of which there must be one for each.
+pub(in crate::store) fn revisions(found: Vec<i64>, owners: &[UserId]) -> Result<Vec<Revision>, sqlx::Error> {
+    if found.len() != owners.len() {
+        return Err(sqlx::Error::Decode("there is not one revision for each owner".into()));
+    }
+    Ok(found.into_iter().map(Revision::new).collect())
+}
+
 /// The rows of a summary: the kind of the group, its name, and the numbers of its tasks and of the open ones.
 pub(in crate::store) type GroupRow = (i64, Option<String>, i64, i64);
 
@@ -374,14 +382,14 @@ macro_rules! operations {
     ($connection:ty) => {
         const _: () = {
             use $crate::{
-                Page, Summary, Task, TaskId, UserId,
+                Page, Summary, Task, TaskId,
                 store::{
                     Change, Changes, Insertion, Read, Revision,
                     sql::{
                         columns::{Value, change_values, row_values},
                         operations::{
                             ChangesSince, Count, Delete, Effect, Expire, Get, HasTasks, Insert, InsertOne, List,
-                            Operation, OwnersAfter, Ping, Repeated, Revisions, Summarize, Update, WhyNot, changes,
+                            Operation, OwnersAfter, Ping, Repeated, Summarize, Update, WhyNot, changes,
                             page, read, repeated, summary,
                         },
                         selection::Selections,
@@ -625,31 +633,12 @@ macro_rules! operations {
                 }
             }
 
-            impl Operation<$connection> for Revisions<'_> {
-                type Output = Vec<Revision>;
-                const EFFECT: Effect = Effect::Read;
-
-                async fn run(
-                    &self,
-                    connection: &mut $connection,
-                    sql: &Statements,
-                ) -> Result<Vec<Revision>, sqlx::Error> {
-                    let owners = text_list(self.0.iter().map(UserId::as_str));
-                    let revisions: Vec<i64> =
-                        sqlx::query_scalar(sql.call.revisions.clone()).bind(owners).fetch_all(connection).await?;
-                    if revisions.len() != self.0.len() {
-                        return Err(sqlx::Error::Decode("there is not one revision for each owner".into()));
-                    }
-                    Ok(revisions.into_iter().map(Revision::new).collect())
-                }
-            }
-
             impl Operation<$connection> for Ping {
                 type Output = ();
                 const EFFECT: Effect = Effect::Read;
 
                 async fn run(&self, connection: &mut $connection, sql: &Statements) -> Result<(), sqlx::Error> {
-                    sqlx::query(sql.call.ping.clone()).execute(connection).await.map(|_| ())
+                    sqlx::query(sql.ping()).execute(connection).await.map(|_| ())
                 }
             }
 

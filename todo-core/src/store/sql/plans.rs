@@ -24,7 +24,7 @@ mod postgres {
             sql::{
                 columns::{self, COLUMNS, Kind},
                 selection::{self, Selections},
-                statements::{Batches, Calls, OfPostgres},
+                statements::{Batches, Calls, OfPostgres, OfShards},
             },
         },
     };
@@ -74,6 +74,8 @@ mod postgres {
                 sqlite: _,
             postgres,
             batch,
+            shards,
+            is_sharded: _,
         } = sql;
         let Calls {
             insert,
@@ -97,6 +99,18 @@ mod postgres {
             expire: _,
         } = call;
         let OfPostgres { insert_all: _, update_if, delete_if, erase_lock, transfer_lock, purge } = postgres;
+        let OfShards {
+            room,
+            insert_row,
+            // See `insert_row`.
+            insert_rows: _,
+            row: _,
+            // It joins the owners with their places in the call; the search is that of one index.
+            revisions_of_shards: _,
+            // See `transfer_lock`.
+            lock_owner: _,
+            ping_of_shards: _,
+        } = shards;
         let owner = &["user_id"][..];
         let by_revision = &["user_id", "ROW(revision,"][..];
         let key = &["user_id", "id"][..];
@@ -114,6 +128,7 @@ mod postgres {
         let of_row: Vec<_> = row.iter().map(String::as_str).collect();
         let none = ["null::text", "null::smallint", "null::bytea", "30000::bigint"];
         let row: Vec<_> = of_row.iter().copied().chain(none).collect();
+        let other_row = row.clone();
         let change: Vec<_> = columns::change_parameters().iter().map(|(name, kind)| sample(name, *kind)).collect();
         let fixed = [ann, some, "now()::timestamptz"];
         let change: Vec<_> = fixed.into_iter().chain(change.iter().map(String::as_str)).collect();
@@ -154,6 +169,8 @@ mod postgres {
             // Of 500 users and Ann.
             case("owners", owners, &["''::text", "1000::bigint"], &["user_id", "revision"], 501 * SEARCH + PAGE),
             case("purge", purge, &[ann, "1::bigint", page], &["user_id", "revision"], 3 * SEARCH),
+            case("room", room, &[ann, "'key'::text"], &["user_id", "request_key"], 3 * SEARCH),
+            case("insert_row", insert_row, &other_row[..other_row.len() - 1], &[], TRIGGER + WRITE + FIRST),
             case("erase_lock", erase_lock, &[ann], owner, SEARCH),
             // It searches while it writes, which a plan does not show.
             case("transfer_lock", transfer_lock, &[ann, "'user 7'::text"], &[], 2 * WRITE),
@@ -222,7 +239,8 @@ mod postgres {
         let mut connection = PgConnection::connect(url).await.expect("a connection");
         let mut cases = cases(sql);
         // There are no functions for batches and locks, and some functions have several statements.
-        let others = ["ping", "owners", "erase", "erase_lock", "transfer", "transfer_lock", "revisions"];
+        let others =
+            ["ping", "owners", "erase", "erase_lock", "transfer", "transfer_lock", "revisions", "room", "insert_row"];
         cases.retain(|case| !case.name.starts_with("many") && !others.contains(&case.name));
         for case in &mut cases {
             let function = match case.name {
@@ -235,6 +253,10 @@ mod postgres {
             let body: String =
                 sqlx::query_scalar(body).bind(function).fetch_one(&mut connection).await.expect("a function");
             case.sql = body;
+            if function == "insert" {
+                // The owner is locked and looked up before.
+                case.by = &[];
+            }
         }
         cases
     }

@@ -42,6 +42,10 @@ mod number {
     pub(super) const FIRST_CHANGE: usize = 20;
 }
 
+/// The number of the first parameter of a change.
+#[cfg(feature = "postgres")]
+pub(in crate::store) const FIRST_SET: usize = number::FIRST_CHANGE;
+
 /// The types of the parameters of a filter, from number 1.
 const FILTER_KINDS: [Kind; 18] = [
     Kind::Text,
@@ -405,7 +409,7 @@ struct SortColumn {
 /// The pieces of the statements.
 struct Pieces {
     dialect: Dialect,
-    /// The parameters are texts in one array, which the function passes on.
+    /// The parameters are arrays, which the function passes on.
     #[cfg(feature = "postgres")]
     in_array: bool,
 }
@@ -419,10 +423,11 @@ impl Pieces {
     fn typed(&self, number: usize, kind: Kind) -> String {
         #[cfg(feature = "postgres")]
         if self.in_array {
-            return if number == 1 {
-                "$1".to_owned()
-            } else {
-                format!("($2[{number}])::{}", super::functions::column_type(kind))
+            return match kind {
+                _ if number == 1 => "$1".to_owned(),
+                Kind::Time => format!("$3[{number}]"),
+                Kind::Texts if number >= FIRST_SET => "$4".to_owned(),
+                _ => format!("($2[{number}])::{}", super::functions::column_type(kind)),
             };
         }
         cast(self.dialect, format!("${number}"), kind)

@@ -3,6 +3,8 @@
 //! Every statement names the owner. `store/isolation.rs` removes the owner from one statement after the other and shows
 //! that the store suite fails each time.
 
+#[cfg(feature = "postgres")]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use sqlx::SqlStr;
@@ -27,7 +29,7 @@ macro_rules! statements {
             $(pub(in crate::store) $statement: SqlStr,)+
         }
 
-        #[cfg(test)]
+        #[cfg(any(test, all(feature = "conformance", feature = "postgres")))]
         impl $name {
             fn all_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut SqlStr)> {
                 [$((stringify!($statement), &mut self.$statement)),+].into_iter()
@@ -54,6 +56,11 @@ pub(in crate::store) struct Statements {
     pub(in crate::store) postgres: OfPostgres,
     #[cfg(feature = "postgres")]
     pub(in crate::store) batch: Batches,
+    #[cfg(feature = "postgres")]
+    pub(in crate::store) shards: OfShards,
+    /// Whether the tables are distributed by their owner over several nodes. It is found out in the database.
+    #[cfg(feature = "postgres")]
+    pub(in crate::store) is_sharded: AtomicBool,
 }
 
 statements! {
@@ -81,6 +88,12 @@ statements! {
     /// The statements that serve many calls at once.
     #[expect(clippy::struct_field_names, reason = "these are also the names in the tables of tests")]
     Batches { get_many, list_many, list_completed_many, insert_many, update_many, delete_many }
+}
+
+#[cfg(feature = "postgres")]
+statements! {
+    /// What takes the place of other statements where the tables are distributed over several nodes.
+    OfShards { room, insert_row, insert_rows, row, revisions_of_shards, lock_owner, ping_of_shards }
 }
 
 // No statement fails on purpose: in PostgreSQL a failed statement aborts the transaction, which may be the host's.
@@ -406,6 +419,56 @@ const DELETE_MANY: &str = "with k as materialized (select * from unnest($1::text
     ) \
     delete from {tasks} as t using free as k where t.user_id = k.user_id and t.id = k.id returning k.n, t.user_id, t.id";
 
+// On Citus, a statement that names one owner in each table runs on the node of this owner. What inserts the rows of a
+// query would run on the node that was asked. So rows are values there, and what they depend on is read before: the
+// number of tasks may be exceeded by calls that run at the same time, and two requests with one key have an index
+// against each other.
+
+// $2 the key of a request. The number of tasks, and whether the key is known.
+#[cfg(feature = "postgres")]
+const ROOM: &str = "select coalesce((select tasks from {owners} where user_id = $1), 0), not {is_new_to_room}";
+
+#[cfg(feature = "postgres")]
+const INSERT_ROW: &str = "insert into {tasks} ({all}, request_key, request_place, request_digest) \
+    values ({row}, {request}) on conflict do nothing";
+
+// As INSERT_ALL, with a row for each task (`{n}`, from 1). The parameters are the same but for the number of tasks.
+#[cfg(feature = "postgres")]
+const INSERT_ROWS: &str = "insert into {tasks} ({all}, request_key, request_place, request_digest) values ";
+
+#[cfg(feature = "postgres")]
+const ROW: &str = "($1, {elements}, {request_of_element})";
+
+// What the functions for row-level security do before they insert one task, or several.
+#[cfg(feature = "postgres")]
+const BEFORE_INSERT: &str = "perform from {owners} where user_id = $1 for no key update;
+    if ({max} is null or coalesce((select tasks from {owners} where user_id = $1), 0) < {max})
+        and (coalesce({place}, 1) <> 0 or {is_new}) then
+        ";
+
+#[cfg(feature = "postgres")]
+const BEFORE_INSERT_ALL: &str = "perform from {owners} where user_id = $1 for no key update;
+    if ({max_of_all} is null
+            or coalesce((select tasks from {owners} where user_id = $1), 0) + pg_catalog.cardinality($2) <= {max_of_all})
+        and ({key} is null or {is_new}) then
+        for n in 1..pg_catalog.cardinality($2) loop
+            ";
+
+// As REVISIONS, which Citus does not accept. It asks the shards of these owners.
+#[cfg(feature = "postgres")]
+const REVISIONS_OF_SHARDS: &str = "select coalesce(o.revision, 0) from unnest($1::text[]) with ordinality as k (user_id, n) \
+    left join (select user_id, revision from {owners} where user_id = any ($1)) as o on o.user_id = k.user_id order by k.n";
+
+// With row-level security: no node is asked, so that all servers stay ready if one fails. It fails if there is no table.
+#[cfg(feature = "postgres")]
+const PING_OF_SHARDS: &str = "select has_table_privilege('{tasks}', 'select') and has_table_privilege('{owners}', 'select') \
+    and has_table_privilege('{deleted}', 'select')";
+
+// One owner of a transfer gets a row and is locked. Two in one statement would be locked in any order.
+#[cfg(feature = "postgres")]
+const LOCK_OWNER: &str = "insert into {owners} as o (user_id, revision, tasks, purged) \
+    values ($1, {clock} - 1, 0, {clock} - 1) on conflict (user_id) do update set revision = o.revision";
+
 /// The number of the first parameter of a change, in an update of one task.
 const FIRST_CHANGE: usize = 4;
 
@@ -425,6 +488,13 @@ impl Parts {
         let row = COLUMNS.iter().zip(1..).map(|(column, number)| cast(dialect, format!("${number}"), column.kind));
         // What follows the columns.
         let next = |number: usize| format!("${}", COLUMNS.len() + number);
+        let is_new = |key: &str| {
+            resolved.render_with(
+                "(not exists (select 1 from {tasks} where user_id = $1 and request_key = {key}) \
+                 and not exists (select 1 from {deleted} where user_id = $1 and request_key = {key}))",
+                &[("key", key)],
+            )
+        };
         let own = format!("{}.", resolved.tasks);
         let mut parts = vec![
             ("all", columns::all_columns()),
@@ -438,14 +508,7 @@ impl Parts {
             ("key", next(1)),
             ("place", next(2)),
             ("max", next(4)),
-            (
-                "is_new",
-                resolved.render_with(
-                    "(not exists (select 1 from {tasks} where user_id = $1 and request_key = {key}) \
-                     and not exists (select 1 from {deleted} where user_id = $1 and request_key = {key}))",
-                    &[("key", &next(1))],
-                ),
-            ),
+            ("is_new", is_new(&next(1))),
         ];
         match dialect {
             #[cfg(feature = "postgres")]
@@ -453,6 +516,7 @@ impl Parts {
                 let revision = "(select revision from locked)";
                 parts.push(("assignments", columns::update(dialect, "", numbered).with_revision("", revision)));
                 parts.push(("t.assignments", columns::update(dialect, "t.", numbered).with_revision("t.", revision)));
+                parts.push(("is_new_to_room", is_new("$2")));
                 parts.extend(Self::of_postgres(resolved, FIRST_CHANGE + parameters.len()));
                 parts.extend(Self::of_batches(&parameters));
             }
@@ -540,7 +604,7 @@ impl Parts {
     }
 
     #[cfg(feature = "postgres")]
-    fn of_batches(parameters: &[columns::Parameter]) -> [(&'static str, String); 12] {
+    fn of_batches(parameters: &[columns::Parameter]) -> [(&'static str, String); 14] {
         let array = |number: usize, kind: Kind| format!("${number}::{}[]", columns::postgres_type(kind));
         let casted = |first: usize| {
             let columns = COLUMNS.iter().skip(first);
@@ -551,6 +615,10 @@ impl Parts {
             let arrays = COLUMNS.iter().zip(1..).skip(first).map(|(column, number)| array(number, column.kind));
             arrays.collect::<Vec<_>>().join(", ")
         };
+        // Of one task, whose number is put in later.
+        let elements = COLUMNS.iter().zip(1..).skip(1).map(|(column, number)| {
+            cast(Dialect::Postgres, format!("({})[{{n}}]", array(number, column.kind)), column.kind)
+        });
         let change = [("user_id".into(), Kind::Text), ("id".into(), Kind::Uuid), ("now".into(), Kind::Time)];
         let (names, kinds): (Vec<_>, Vec<_>) = change.into_iter().chain(parameters.iter().cloned()).unzip();
         let change_arrays = kinds.into_iter().zip(1..).map(|(kind, number)| array(number, kind));
@@ -572,6 +640,11 @@ impl Parts {
                 format!("{key}, case when {key} is not null then cast(k.n - 1 as smallint) end, {digest}"),
             ),
             ("max_of_all", max),
+            ("elements", elements.collect::<Vec<_>>().join(", ")),
+            (
+                "request_of_element",
+                format!("{key}::text, case when {key}::text is not null then {{n}}::smallint - 1::smallint end, {digest}::bytea"),
+            ),
             ("change_arrays", change_arrays.collect::<Vec<_>>().join(", ")),
             ("change_names", names.join(", ")),
             ("k.assignments", columns::update(Dialect::Postgres, "t.", parameter).with_revision("t.", "free.revision")),
@@ -655,10 +728,22 @@ impl Statements {
             _ => "text[]",
         });
         let insert_all = std::iter::once("text").chain(arrays).chain(["text", "bytea", "bigint"]).collect();
-        let definition = |name, arguments, rows, statement| Definition { name, arguments, rows, statement };
+        let definition =
+            |name, arguments, rows, statement| Definition { name, arguments, rows, statement, around: ("", "") };
+        // Rows are values, as in the statements for several nodes, but the owner is locked before they are counted.
+        let resolved = self.names.resolve(Dialect::Postgres);
+        let parts = Parts::new(Dialect::Postgres, &resolved);
+        let (before_one, before_all) = (parts.render(&resolved, BEFORE_INSERT), parts.render(&resolved, BEFORE_INSERT_ALL));
+        let each_row = self.shards.insert_rows.as_str().to_owned() + &self.shards.row.as_str().replace("{n}", "n") + " on conflict do nothing";
         let definitions = [
-            definition("insert", insert, Rows::Counted, call.insert.as_str()),
-            definition("insert_all", insert_all, Rows::Counted, postgres.insert_all.as_str()),
+            Definition {
+                around: (before_one.as_str(), "\n    end if;"),
+                ..definition("insert", insert, Rows::Counted, self.shards.insert_row.as_str())
+            },
+            Definition {
+                around: (before_all.as_str(), "\n        end loop;\n    end if;"),
+                ..definition("insert_all", insert_all, Rows::Counted, &each_row)
+            },
             definition("requested", vec!["text", "text"], Rows::Requested, call.requested.as_str()),
             definition("taken", vec!["text", "uuid[]"], Rows::Taken, call.taken.as_str()),
             definition("get", vec!["text", "uuid"], Rows::Tasks, call.get.as_str()),
@@ -762,21 +847,73 @@ impl Statements {
                 update_many: render(UPDATE_MANY),
                 delete_many: render(DELETE_MANY),
             },
+            #[cfg(feature = "postgres")]
+            shards: OfShards {
+                room: render(ROOM),
+                insert_row: render(INSERT_ROW),
+                insert_rows: render(INSERT_ROWS),
+                row: render(ROW),
+                revisions_of_shards: render(REVISIONS_OF_SHARDS),
+                lock_owner: render(LOCK_OWNER),
+                ping_of_shards: render(PING_OF_SHARDS),
+            },
+            #[cfg(feature = "postgres")]
+            is_sharded: AtomicBool::new(false),
             names,
         }
     }
+
+    /// Whether the tables are distributed by their owner, as far as is known.
+    #[cfg(feature = "postgres")]
+    pub(in crate::store) fn is_sharded(&self) -> bool {
+        self.is_sharded.load(Ordering::Relaxed)
+    }
+
+    /// Remembers whether the tables are distributed by their owner. Returns whether that is new.
+    #[cfg(feature = "postgres")]
+    pub(in crate::store) fn set_sharded(&self, is_sharded: bool) -> bool {
+        self.is_sharded.swap(is_sharded, Ordering::Relaxed) != is_sharded
+    }
+
+    /// The statement that returns the revisions of many owners. With row-level security it is a function.
+    pub(in crate::store) fn revisions(&self) -> SqlStr {
+        #[cfg(feature = "postgres")]
+        if self.is_sharded() && !self.row_security {
+            return self.shards.revisions_of_shards.clone();
+        }
+        self.call.revisions.clone()
+    }
+
+    /// The statement that asks whether the database is there.
+    pub(in crate::store) fn ping(&self) -> SqlStr {
+        #[cfg(feature = "postgres")]
+        if self.is_sharded() && self.row_security {
+            return self.shards.ping_of_shards.clone();
+        }
+        self.call.ping.clone()
+    }
+
+    /// The statement that adds this number of tasks of one owner, where the tables are distributed.
+    #[cfg(feature = "postgres")]
+    pub(in crate::store) fn insert_rows(&self, count: usize) -> SqlStr {
+        let OfShards { insert_rows, row, .. } = &self.shards;
+        let rows = (1..=count).map(|number| row.as_str().replace("{n}", &number.to_string()));
+        static_text(insert_rows.as_str().to_owned() + &rows.collect::<Vec<_>>().join(", ") + " on conflict do nothing")
+    }
 }
 
-/// Whether a statement serves one call or a batch of calls.
-#[cfg(test)]
+/// Whether a statement serves one call or a batch of calls; and whether it does so only where the tables are distributed.
+#[cfg(any(test, all(feature = "conformance", feature = "postgres")))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Scope {
     Call,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only PostgreSQL has batches"))]
     Batch,
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only PostgreSQL has several nodes"))]
+    Shards,
 }
 
-#[cfg(test)]
+#[cfg(any(test, all(feature = "conformance", feature = "postgres")))]
 impl Statements {
     /// Every statement that a store of this database runs, with its name.
     pub(in crate::store) fn all_mut(&mut self, dialect: Dialect) -> Vec<(&'static str, Scope, &mut SqlStr)> {
@@ -786,6 +923,7 @@ impl Statements {
             Dialect::Postgres => {
                 all.extend(self.postgres.all_mut().map(|(name, sql)| (name, Scope::Call, sql)));
                 all.extend(self.batch.all_mut().map(|(name, sql)| (name, Scope::Batch, sql)));
+                all.extend(self.shards.all_mut().map(|(name, sql)| (name, Scope::Shards, sql)));
             }
             #[cfg(feature = "sqlite")]
             Dialect::Sqlite => all.extend(self.sqlite.all_mut().map(|(name, sql)| (name, Scope::Call, sql))),
