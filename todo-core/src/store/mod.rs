@@ -36,14 +36,14 @@ pub use postgres::{CheckReport, PostgresInTransaction, PostgresOptions, Postgres
 #[cfg(feature = "postgres")]
 pub use replicated::{LogPosition, ReplicaStatus, ReplicaStore, ReplicatedStore};
 pub use revision::{Change, Changes, Creation, Insertion, Outcome, Precondition, Read, Request, Revision, SyncPoint};
+#[cfg(all(feature = "conformance", feature = "postgres"))]
+pub(crate) use sql::texts::texts as postgres_statements;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use sql::{
     migrate::DataLoss,
     names::{InvalidName, Names},
     queue::PoolStatus,
 };
-#[cfg(all(feature = "conformance", feature = "postgres"))]
-pub(crate) use sql::texts::texts as postgres_statements;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteInTransaction, SqliteStore};
 

@@ -161,7 +161,6 @@ fn with_first_host(url: &str) -> String {
     format!("{}{first}{}", &url[..hosts], &url[end..])
 }
 
-
 /// The maximum number of replicas.
 pub(crate) const MAX_REPLICAS: usize = 8;
 

@@ -12,7 +12,7 @@ use super::{
         sql::{
             migrate::triggers,
             names::{Dialect, Names},
-            operations::{Effect, Operation},
+            operations::{Effect, Operation, of_owner},
             statements::Statements,
         },
     },
@@ -193,7 +193,9 @@ impl Found {
     /// Why the tables cannot be distributed, or the opposite.
     fn obstacle(&self, names: &Names) -> Option<String> {
         if !self.owns {
-            return Some(format!("the role of the database connection does not own the table {names}; connect as its owner"));
+            return Some(format!(
+                "the role of the database connection does not own the table {names}; connect as its owner"
+            ));
         }
         let wrong = self.wrong_placement(names);
         if wrong.is_some() {
@@ -223,6 +225,10 @@ impl Found {
 
 /// Finds out how the tables are distributed. In a database without Citus this is one small query.
 pub(super) struct Look;
+
+of_owner! {
+    Look: _call => None,
+}
 
 impl Operation<PgConnection> for Look {
     type Output = Found;
@@ -268,8 +274,7 @@ async fn placements(connection: &mut PgConnection, names: &Names, found: &mut Fo
         join pg_namespace as n on n.oid = c.relnamespace \
         where n.nspname = $1 and c.relname in ($2, $2 || '_owners', $2 || '_deleted', $2 || '_migrations')";
     type Row = (String, String, String, i64, Option<String>);
-    let rows: Vec<Row> =
-        sqlx::query_as(PLACED).bind(names.schema()).bind(names.table()).fetch_all(connection).await?;
+    let rows: Vec<Row> = sqlx::query_as(PLACED).bind(names.schema()).bind(names.table()).fetch_all(connection).await?;
     for (table, method, replication, group, column) in rows {
         let placement = match (&*method, &*replication, column) {
             ("h", _, Some(column)) => Placement::By { column, group },
@@ -342,8 +347,12 @@ pub(super) async fn distribute(connection: &mut PgConnection, sql: &Statements) 
         return Err(SetupError::new(obstacle).into());
     }
     let mut steps = Vec::new();
-    let ordinary: Vec<_> =
-        found.tables().into_iter().filter(|(_, placement)| **placement == Placement::Ordinary).map(|(table, _)| table).collect();
+    let ordinary: Vec<_> = found
+        .tables()
+        .into_iter()
+        .filter(|(_, placement)| **placement == Placement::Ordinary)
+        .map(|(table, _)| table)
+        .collect();
     let has_lost_triggers = found.misses_triggers(names);
     if !ordinary.is_empty() || has_lost_triggers {
         // Nobody changes a task that no trigger counts.
@@ -492,7 +501,10 @@ impl Unforced {
 
 /// Makes the functions for row-level security run on the node of the owner whom they bind, if the tables are
 /// distributed. Returns how many did not.
-pub(super) async fn distribute_functions(transaction: &mut PgConnection, sql: &Statements) -> Result<usize, sqlx::Error> {
+pub(super) async fn distribute_functions(
+    transaction: &mut PgConnection,
+    sql: &Statements,
+) -> Result<usize, sqlx::Error> {
     let names = &sql.names;
     let found = look(transaction, sql).await?;
     if !found.is_sharded() {

@@ -8,7 +8,7 @@ use super::{
         error::StoreError,
         replicated::{LogPosition, ReplicaStore},
         sql::{
-            operations::{Effect, Operation},
+            operations::{Effect, Operation, of_owner},
             statements::Statements,
         },
     },
@@ -22,6 +22,10 @@ const POSITION: &str = "select (select system_identifier from pg_control_system(
     from pg_database as d where d.datname = current_database()";
 
 struct Position;
+
+of_owner! {
+    Position: _call => None,
+}
 
 impl Operation<PgConnection> for Position {
     type Output = LogPosition;
