@@ -70,11 +70,14 @@ fn main() -> ExitCode {
     let (flags, filters): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| argument.starts_with('-'));
     let Ok(url) = env::var("TEST_CITUS_URL") else {
         if !flags.iter().any(|flag| *flag == "--list") {
-            println!("NOT RUN: the tests of Citus, since TEST_CITUS_URL is not set; scripts/check-citus says how to run them");
+            println!(
+                "NOT RUN: the tests of Citus, since TEST_CITUS_URL is not set; scripts/check-citus says how to run them"
+            );
         }
         return ExitCode::SUCCESS;
     };
-    let chosen = TESTS.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|part| name.contains(part.as_str())));
+    let chosen =
+        TESTS.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|part| name.contains(part.as_str())));
     if flags.iter().any(|flag| *flag == "--list") {
         chosen.for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
@@ -102,7 +105,11 @@ fn main() -> ExitCode {
             failed.push(*name);
         }
     }
-    println!("test result: {}. {passed} passed; {} failed; 0 ignored", if failed.is_empty() { "ok" } else { "FAILED" }, failed.len());
+    println!(
+        "test result: {}. {passed} passed; {} failed; 0 ignored",
+        if failed.is_empty() { "ok" } else { "FAILED" },
+        failed.len()
+    );
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -143,12 +150,16 @@ impl Cluster {
                 .fetch_all(&mut connection)
                 .await
                 .expect("a database with Citus");
-        let workers: Vec<_> =
-            nodes.iter().filter(|(.., is_coordinator)| !is_coordinator).map(|(host, port, _)| (host.clone(), *port)).collect();
+        let workers: Vec<_> = nodes
+            .iter()
+            .filter(|(.., is_coordinator)| !is_coordinator)
+            .map(|(host, port, _)| (host.clone(), *port))
+            .collect();
         assert!(!workers.is_empty(), "the cluster has no workers");
         let (owner, app) = ("citus_test_owner", "citus_test_app");
         for role in [owner, app] {
-            let create = format!("do $$ begin create role {role} login; exception when duplicate_object then null; end $$");
+            let create =
+                format!("do $$ begin create role {role} login; exception when duplicate_object then null; end $$");
             connection.execute(sqlx::raw_sql(AssertSqlSafe(create))).await.unwrap();
         }
         let admin = with(url, None, &name, None);
@@ -162,7 +173,8 @@ impl Cluster {
             run(&server, &format!("create database {name} template template0 encoding 'UTF8'")).await;
             run(&database, "create extension citus").await;
         }
-        let (host, port, _) = nodes.iter().find(|(.., is_coordinator)| *is_coordinator).expect("the coordinator is a node");
+        let (host, port, _) =
+            nodes.iter().find(|(.., is_coordinator)| *is_coordinator).expect("the coordinator is a node");
         run(&admin, &format!("select citus_set_coordinator_host('{host}', {port})")).await;
         for (host, port) in &workers {
             run(&admin, &format!("select citus_add_node('{host}', {port})")).await;
@@ -220,7 +232,9 @@ impl Cluster {
     async fn content(&self) -> Vec<String> {
         let mut content = Vec::new();
         for table in ["tasks", "tasks_owners", "tasks_deleted"] {
-            let all = format!("select coalesce(string_agg(t::text, e'\\n' order by t::text), '') from (select * from todo.{table}) as t");
+            let all = format!(
+                "select coalesce(string_agg(t::text, e'\\n' order by t::text), '') from (select * from todo.{table}) as t"
+            );
             content.push(self.value(&all).await);
         }
         content
@@ -300,20 +314,28 @@ async fn each_statement_asks_one_node(cluster: Arc<Cluster>) {
         }
         let types = types_of_filters(&name);
         let prepare = format!("prepare statement{types} as {sql}");
-        connection.execute(sqlx::raw_sql(AssertSqlSafe(prepare))).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        connection
+            .execute(sqlx::raw_sql(AssertSqlSafe(prepare)))
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         let types = "select unnest(parameter_types)::text from pg_prepared_statements where name = 'statement'";
         let types: Vec<String> = sqlx::query_scalar(types).fetch_all(&mut connection).await.unwrap();
         // A condition that is always true, or never, is not part of the plan: each one is once this and once that.
         for round in 0..2 {
-        let values: Vec<_> = types.iter().enumerate().map(|(place, kind)| if kind == "boolean" && (place + round) % 2 == 0 { "false" } else { value(kind) }).collect();
-        let explain = format!("explain execute statement({})", values.join(", "));
-        let rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(explain))).await;
-        let rows = rows.unwrap_or_else(|error| panic!("{name}: {error}\n{sql}"));
-        let plan: Vec<String> = rows.iter().map(|row| row.try_get(0).unwrap()).collect();
-        let plan = plan.join("\n");
-        let counts: Vec<_> = plan.lines().filter_map(|line| line.trim().strip_prefix("Task Count: ")).collect();
-        let is_one = counts == ["1"] && !plan.contains("Distributed Subplan") && !plan.contains("INSERT ... SELECT");
-        assert!(is_one, "{name}: {plan}\n{sql}");
+            let values: Vec<_> = types
+                .iter()
+                .enumerate()
+                .map(|(place, kind)| if kind == "boolean" && (place + round) % 2 == 0 { "false" } else { value(kind) })
+                .collect();
+            let explain = format!("explain execute statement({})", values.join(", "));
+            let rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(explain))).await;
+            let rows = rows.unwrap_or_else(|error| panic!("{name}: {error}\n{sql}"));
+            let plan: Vec<String> = rows.iter().map(|row| row.try_get(0).unwrap()).collect();
+            let plan = plan.join("\n");
+            let counts: Vec<_> = plan.lines().filter_map(|line| line.trim().strip_prefix("Task Count: ")).collect();
+            let is_one =
+                counts == ["1"] && !plan.contains("Distributed Subplan") && !plan.contains("INSERT ... SELECT");
+            assert!(is_one, "{name}: {plan}\n{sql}");
         }
         connection.execute("deallocate statement").await.unwrap();
         asked += 1;
@@ -473,7 +495,11 @@ async fn what_cannot_be_distributed_is_refused_with_a_reason(cluster: Arc<Cluste
     let on_worker = connect(&cluster.on_worker(&cluster.admin)).with_names(Names::new("elsewhere", "tasks").unwrap());
     assert!(on_worker.distribute().await.is_err());
     // Not the owner.
-    run(&cluster.admin, "grant usage on schema todo to citus_test_app; grant select on todo.tasks_migrations to citus_test_app").await;
+    run(
+        &cluster.admin,
+        "grant usage on schema todo to citus_test_app; grant select on todo.tasks_migrations to citus_test_app",
+    )
+    .await;
     let text = complaint(connect(&cluster.app).distribute().await);
     assert!(text.contains("does not own"), "{text}");
     // By another column.
@@ -484,7 +510,7 @@ async fn what_cannot_be_distributed_is_refused_with_a_reason(cluster: Arc<Cluste
     }
     // On the worker.
     let text = complaint(connect(&cluster.on_worker(&cluster.owner)).distribute().await);
-    assert!(text.contains("worker") || text.contains("coordinator") , "{text}");
+    assert!(text.contains("worker") || text.contains("coordinator"), "{text}");
     // Without Citus.
     let (server, name) = (with(&cluster.admin, None, "postgres", None), format!("{}_plain", cluster.name));
     run(&server, &format!("create database {name}")).await;
@@ -514,7 +540,10 @@ async fn migrations_go_down_and_up_again(cluster: Arc<Cluster>) {
         secured.migrate().await.unwrap_or_else(|error| panic!("up, round {round}: {error:?}"));
         secured.grant_to("citus_test_app").await.unwrap();
         app.check_tables().await.unwrap();
-        assert_eq!(app.get(&user("user 1"), uuid::Uuid::from_u128(3).into()).await.unwrap().unwrap().title.as_str(), "Number 3");
+        assert_eq!(
+            app.get(&user("user 1"), uuid::Uuid::from_u128(3).into()).await.unwrap().unwrap().title.as_str(),
+            "Number 3"
+        );
     }
     store.migrate_to(1, DataLoss::Refuse).await.unwrap();
     assert!(complaint(store.migrate_to(0, DataLoss::Refuse).await).contains("there are tasks"));
@@ -591,7 +620,9 @@ async fn a_running_store_notices_a_distribution(cluster: Arc<Cluster>) {
     assert!(running.is_batching());
     let read = |number: u128| {
         let server = server.clone();
-        tokio::spawn(async move { server.get(&user(&format!("user {}", number % 5 + 1)), uuid::Uuid::from_u128(3).into()).await })
+        tokio::spawn(async move {
+            server.get(&user(&format!("user {}", number % 5 + 1)), uuid::Uuid::from_u128(3).into()).await
+        })
     };
     let reads: Vec<_> = (0..40).map(read).collect();
     for read in reads {
@@ -620,7 +651,9 @@ async fn one_schema_on_one_node_is_batched(cluster: Arc<Cluster>) {
     fill(&store, 4, 3).await;
     // The triggers would count the copies, and their tables move one after the other.
     let triggers = |what: &str| {
-        format!("select string_agg({what}, '; ') from pg_trigger where tgrelid = 'todo.tasks'::regclass and not tgisinternal")
+        format!(
+            "select string_agg({what}, '; ') from pg_trigger where tgrelid = 'todo.tasks'::regclass and not tgisinternal"
+        )
     };
     let create: String = cluster.value(&triggers("pg_get_triggerdef(oid)")).await;
     let drop: String = cluster.value(&triggers("format('drop trigger %I on todo.tasks', tgname)")).await;
@@ -647,7 +680,10 @@ async fn one_schema_on_one_node_is_batched(cluster: Arc<Cluster>) {
     let found = store.get_many(&[(&ids[0], id), (&ids[1], id)]).await.unwrap();
     assert!(found.iter().all(Option::is_some));
     let tasks = [task(&ids[0], 9), task(&ids[1], 9)];
-    assert_eq!(store.insert_many(&[(&ids[0], &tasks[0], None), (&ids[1], &tasks[1], None)]).await.unwrap(), [true, true]);
+    assert_eq!(
+        store.insert_many(&[(&ids[0], &tasks[0], None), (&ids[1], &tasks[1], None)]).await.unwrap(),
+        [true, true]
+    );
     assert_eq!(miscounted(&cluster).await, 0);
     assert!(complaint(store.distribute().await).contains("schema-based"));
 }
@@ -703,8 +739,16 @@ async fn row_level_security_is_the_second_wall_on_each_node(cluster: Arc<Cluster
         assert_eq!(app.page(&owner, &TaskQuery::new()).await.unwrap().tasks.len(), 1);
     }
     // Nobody is bound: an error, on the coordinator, on a worker, and for a shard.
-    let shard: String = cluster.value("select shard_name from citus_shards where table_name = 'todo.tasks'::regclass order by nodeport limit 1").await;
-    for (url, table) in [(&cluster.app, "todo.tasks"), (&cluster.on_worker(&cluster.app), "todo.tasks"), (&cluster.on_worker(&cluster.app), &*shard)] {
+    let shard: String = cluster
+        .value(
+            "select shard_name from citus_shards where table_name = 'todo.tasks'::regclass order by nodeport limit 1",
+        )
+        .await;
+    for (url, table) in [
+        (&cluster.app, "todo.tasks"),
+        (&cluster.on_worker(&cluster.app), "todo.tasks"),
+        (&cluster.on_worker(&cluster.app), &*shard),
+    ] {
         let error = tried(url, &format!("select * from {table} where title = 'Number 1'")).await;
         let code = error.as_ref().err().and_then(|error| error.as_database_error()).and_then(|error| error.code());
         // A shard without rows asks nobody.
@@ -712,13 +756,18 @@ async fn row_level_security_is_the_second_wall_on_each_node(cluster: Arc<Cluster
     }
     // Somebody is bound: only theirs, whatever the statement says.
     for owner in ["ann", "bob"] {
-        let bound = |sql: &str| format!("begin; set local citus.propagate_set_commands = 'local'; set local todo.user_id = '{owner}'; {sql}; commit");
+        let bound = |sql: &str| {
+            format!(
+                "begin; set local citus.propagate_set_commands = 'local'; set local todo.user_id = '{owner}'; {sql}; commit"
+            )
+        };
         let mut connection = PgConnection::connect(&cluster.app).await.unwrap();
         connection.execute("begin").await.unwrap();
         connection.execute("set local citus.propagate_set_commands = 'local'").await.unwrap();
         let bind = format!("set local todo.user_id = '{owner}'");
         connection.execute(sqlx::raw_sql(AssertSqlSafe(bind))).await.unwrap();
-        let seen: Vec<String> = sqlx::query_scalar("select user_id from todo.tasks").fetch_all(&mut connection).await.unwrap();
+        let seen: Vec<String> =
+            sqlx::query_scalar("select user_id from todo.tasks").fetch_all(&mut connection).await.unwrap();
         assert_eq!(seen, [owner]);
         drop(connection);
         assert!(tried(&cluster.app, &bound("insert into todo.tasks (user_id, id, title, created_at, updated_at) values ('eve', gen_random_uuid(), 'x', now(), now())")).await.is_err());
@@ -753,7 +802,10 @@ async fn row_level_security_comes_after_the_distribution(cluster: Arc<Cluster>) 
     app.check_tables().await.unwrap();
     are_closed(&cluster).await;
     assert_eq!(app.page(&user("user 1"), &TaskQuery::new()).await.unwrap().tasks.len(), 2);
-    assert!(matches!(app.count(&user("user 2"), &Default::default(), None).await.unwrap(), Read::Changed { value: 2, .. }));
+    assert!(matches!(
+        app.count(&user("user 2"), &Default::default(), None).await.unwrap(),
+        Read::Changed { value: 2, .. }
+    ));
     // Ordinary tables again, and distributed again, with row-level security in force.
     assert_eq!(owner.undistribute().await.unwrap().len(), 3);
     let ordinary = connect(&cluster.app).with_row_security();
@@ -774,8 +826,12 @@ async fn functions_that_are_not_distributed_are_named(cluster: Arc<Cluster>) {
     owner.grant_to("citus_test_app").await.unwrap();
     run(&cluster.admin, "update pg_catalog.pg_dist_object set distribution_argument_index = null where false").await;
     connect(&cluster.owner).distribute().await.unwrap();
-    run(&cluster.admin, "update pg_catalog.pg_dist_object set force_delegation = null where classid = 'pg_proc'::regclass and objid in \
-        (select oid from pg_proc where proname ~ '^tasks_get_')").await;
+    run(
+        &cluster.admin,
+        "update pg_catalog.pg_dist_object set force_delegation = null where classid = 'pg_proc'::regclass and objid in \
+        (select oid from pg_proc where proname ~ '^tasks_get_')",
+    )
+    .await;
     let app = connect(&cluster.app).with_row_security();
     let text = complaint(app.check_tables().await);
     assert!(text.contains("tasks_get_") && text.contains("--distribute"), "{text}");
@@ -832,7 +888,8 @@ async fn the_suite_passes(cluster: Arc<Cluster>) {
 
 async fn the_suite_passes_with_batching(cluster: Arc<Cluster>) {
     let narrow = CoalescingOptions::default().concurrent_reads(1).concurrent_writes(1);
-    suite(&cluster, false, async |store, _| (CoalescingStore::with_options(store, &narrow), None), &cluster.owner).await;
+    suite(&cluster, false, async |store, _| (CoalescingStore::with_options(store, &narrow), None), &cluster.owner)
+        .await;
 }
 
 async fn the_suite_passes_on_a_worker(cluster: Arc<Cluster>) {
@@ -841,7 +898,8 @@ async fn the_suite_passes_on_a_worker(cluster: Arc<Cluster>) {
 }
 
 async fn the_suite_passes_in_a_transaction_of_the_host(cluster: Arc<Cluster>) {
-    let begin = async |store: PostgresStore, pool: PgPool| (store.in_transaction(pool.begin().await.unwrap()), Some(pool));
+    let begin =
+        async |store: PostgresStore, pool: PgPool| (store.in_transaction(pool.begin().await.unwrap()), Some(pool));
     suite(&cluster, false, begin, &cluster.owner).await;
 }
 
@@ -850,6 +908,7 @@ async fn the_suite_passes_with_row_level_security(cluster: Arc<Cluster>) {
 }
 
 async fn the_suite_passes_with_row_level_security_in_a_transaction_of_the_host(cluster: Arc<Cluster>) {
-    let begin = async |store: PostgresStore, pool: PgPool| (store.in_transaction(pool.begin().await.unwrap()), Some(pool));
+    let begin =
+        async |store: PostgresStore, pool: PgPool| (store.in_transaction(pool.begin().await.unwrap()), Some(pool));
     suite(&cluster, true, begin, &cluster.app).await;
 }

@@ -386,7 +386,10 @@ async fn bindings_that_outlive_their_call(secured: &RowSecurityDatabase, tell: &
                     let one = if operation == "revisions" { "one)" } else { "$1)" };
                     text.replace("$1, true)", &format!("'set local todo.user_id = %L', {one}"))
                         .replace("$1, false)", &format!("'set todo.user_id = %L', {one}"))
-                        .replace("perform pg_catalog.set_config('todo.user_id', ", "execute pg_catalog.format('set local todo.user_id = %L', ")
+                        .replace(
+                            "perform pg_catalog.set_config('todo.user_id', ",
+                            "execute pg_catalog.format('set local todo.user_id = %L', ",
+                        )
                         .replace("coalesce(former, ''), true)", "coalesce(former, ''))")
                 }
                 _ => text.to_owned(),

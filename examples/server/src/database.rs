@@ -242,12 +242,13 @@ pub(crate) async fn migrate(database: &Database, migration: &Migration) -> Resul
             let owner_place = place(owner_name, owner_url);
             let failed = |error| failed(&owner_place, &error);
             let store = connect(owner_url, options, *row_security).map_err(failed)?;
-            let migrated = retry_while_unreachable(&owner_place, async || match (migration.to, migration.distribution) {
-                (Some(version), _) => store.migrate_to(version, migration.loss).await.map(|()| Vec::new()),
-                (None, None) => store.migrate().await.map(|()| Vec::new()),
-                (None, Some(Distribution::Distributed)) => store.distribute().await,
-                (None, Some(Distribution::Undistributed)) => store.undistribute().await,
-            });
+            let migrated =
+                retry_while_unreachable(&owner_place, async || match (migration.to, migration.distribution) {
+                    (Some(version), _) => store.migrate_to(version, migration.loss).await.map(|()| Vec::new()),
+                    (None, None) => store.migrate().await.map(|()| Vec::new()),
+                    (None, Some(Distribution::Distributed)) => store.distribute().await,
+                    (None, Some(Distribution::Undistributed)) => store.undistribute().await,
+                });
             let steps = migrated.await?;
             let role = match (&migration.grant_to, direct) {
                 (Some(role), _) => Some(role.clone()),

@@ -32,14 +32,14 @@ pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::{CheckReport, PostgresInTransaction, PostgresOptions, PostgresStore, TlsPolicy};
 pub use revision::{Change, Changes, Creation, Insertion, Outcome, Precondition, Read, Request, Revision, SyncPoint};
+#[cfg(all(feature = "conformance", feature = "postgres"))]
+pub(crate) use sql::texts::texts as postgres_statements;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use sql::{
     migrate::DataLoss,
     names::{InvalidName, Names},
     queue::PoolStatus,
 };
-#[cfg(all(feature = "conformance", feature = "postgres"))]
-pub(crate) use sql::texts::texts as postgres_statements;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteInTransaction, SqliteStore};
 

@@ -116,11 +116,7 @@ impl Operation<PgConnection> for Insert<'_> {
 }
 
 /// Whether the owner may have so many more tasks, and the request is new, where this is read before.
-async fn has_room(
-    call: &Insert<'_>,
-    connection: &mut PgConnection,
-    sql: &Statements,
-) -> Result<bool, sqlx::Error> {
+async fn has_room(call: &Insert<'_>, connection: &mut PgConnection, sql: &Statements) -> Result<bool, sqlx::Error> {
     let Insert { owner, tasks, creation } = call;
     let key = creation.request.as_ref().map(|request| request.key.as_str());
     if creation.max_tasks.is_none() && key.is_none() {

@@ -111,11 +111,18 @@ pub(super) struct Found {
     is_forced: bool,
     /// The functions for row-level security that do not run on the node of their owner.
     functions: Vec<String>,
+    /// Whether there is a limit for locks that holds on each node: one of the role or of the database.
+    limits_locks: bool,
 }
 
 impl Found {
     pub(super) fn is_sharded(&self) -> bool {
         matches!(self.tasks, Placement::By { .. })
+    }
+
+    /// Whether calls wait on the nodes of locked rows for longer than this store allows, whose settings do not reach them.
+    pub(super) fn has_no_lock_limit(&self) -> bool {
+        self.is_sharded() && !self.limits_locks
     }
 
     fn tables(&self) -> [(&'static str, &Placement); 3] {
@@ -193,7 +200,9 @@ impl Found {
     /// Why the tables cannot be distributed, or the opposite.
     fn obstacle(&self, names: &Names) -> Option<String> {
         if !self.owns {
-            return Some(format!("the role of the database connection does not own the table {names}; connect as its owner"));
+            return Some(format!(
+                "the role of the database connection does not own the table {names}; connect as its owner"
+            ));
         }
         let wrong = self.wrong_placement(names);
         if wrong.is_some() {
@@ -248,6 +257,7 @@ pub(super) async fn look(connection: &mut PgConnection, sql: &Statements) -> Res
         triggers: Vec::new(),
         is_forced: false,
         functions: Vec::new(),
+        limits_locks: false,
     };
     if found.has_citus {
         let is_coordinator = "select groupid = 0 from pg_catalog.pg_dist_local_group";
@@ -268,8 +278,7 @@ async fn placements(connection: &mut PgConnection, names: &Names, found: &mut Fo
         join pg_namespace as n on n.oid = c.relnamespace \
         where n.nspname = $1 and c.relname in ($2, $2 || '_owners', $2 || '_deleted', $2 || '_migrations')";
     type Row = (String, String, String, i64, Option<String>);
-    let rows: Vec<Row> =
-        sqlx::query_as(PLACED).bind(names.schema()).bind(names.table()).fetch_all(connection).await?;
+    let rows: Vec<Row> = sqlx::query_as(PLACED).bind(names.schema()).bind(names.table()).fetch_all(connection).await?;
     for (table, method, replication, group, column) in rows {
         let placement = match (&*method, &*replication, column) {
             ("h", _, Some(column)) => Placement::By { column, group },
@@ -290,6 +299,10 @@ async fn placements(connection: &mut PgConnection, names: &Names, found: &mut Fo
 
 async fn facts(connection: &mut PgConnection, names: &Names, found: &mut Found) -> Result<(), sqlx::Error> {
     const FACTS: &str = "select coalesce(pg_has_role(c.relowner, 'member'), false), coalesce(c.relforcerowsecurity, false), \
+            exists (select from pg_db_role_setting as s cross join lateral unnest(s.setconfig) as l (setting) \
+                where l.setting like 'lock_timeout=%' \
+                and s.setrole in (0, (select r.oid from pg_roles as r where r.rolname = current_user)) \
+                and s.setdatabase in (0, (select d.oid from pg_database as d where d.datname = current_database()))), \
             array(select t.tgname::text from pg_trigger as t where t.tgrelid = c.oid and not t.tgisinternal and t.tgenabled <> 'D'), \
             array(select p.proname::text from pg_proc as p where p.pronamespace = n.oid and p.proname = any ($3) \
                 and not exists (select from pg_catalog.pg_dist_object as d where d.classid = 'pg_proc'::regclass \
@@ -300,7 +313,7 @@ async fn facts(connection: &mut PgConnection, names: &Names, found: &mut Found) 
     let all: Vec<&str> = functions.0.iter().map(|function| &*function.full_name).collect();
     let of_one: Vec<&str> =
         functions.0.iter().filter(|function| function.is_of_one_owner()).map(|function| &*function.full_name).collect();
-    type Row = (bool, bool, Vec<String>, Vec<String>);
+    type Row = (bool, bool, bool, Vec<String>, Vec<String>);
     let facts: Option<Row> = sqlx::query_as(FACTS)
         .bind(names.schema())
         .bind(names.table())
@@ -308,8 +321,8 @@ async fn facts(connection: &mut PgConnection, names: &Names, found: &mut Found) 
         .bind(of_one)
         .fetch_optional(connection)
         .await?;
-    if let Some((owns, is_forced, triggers, functions)) = facts {
-        *found = Found { owns, is_forced, triggers, functions, ..found.clone() };
+    if let Some((owns, is_forced, limits_locks, triggers, functions)) = facts {
+        *found = Found { owns, is_forced, limits_locks, triggers, functions, ..found.clone() };
     }
     Ok(())
 }
@@ -342,8 +355,12 @@ pub(super) async fn distribute(connection: &mut PgConnection, sql: &Statements) 
         return Err(SetupError::new(obstacle).into());
     }
     let mut steps = Vec::new();
-    let ordinary: Vec<_> =
-        found.tables().into_iter().filter(|(_, placement)| **placement == Placement::Ordinary).map(|(table, _)| table).collect();
+    let ordinary: Vec<_> = found
+        .tables()
+        .into_iter()
+        .filter(|(_, placement)| **placement == Placement::Ordinary)
+        .map(|(table, _)| table)
+        .collect();
     let has_lost_triggers = found.misses_triggers(names);
     if !ordinary.is_empty() || has_lost_triggers {
         // Nobody changes a task that no trigger counts.
@@ -492,7 +509,10 @@ impl Unforced {
 
 /// Makes the functions for row-level security run on the node of the owner whom they bind, if the tables are
 /// distributed. Returns how many did not.
-pub(super) async fn distribute_functions(transaction: &mut PgConnection, sql: &Statements) -> Result<usize, sqlx::Error> {
+pub(super) async fn distribute_functions(
+    transaction: &mut PgConnection,
+    sql: &Statements,
+) -> Result<usize, sqlx::Error> {
     let names = &sql.names;
     let found = look(transaction, sql).await?;
     if !found.is_sharded() {

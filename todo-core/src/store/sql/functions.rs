@@ -284,7 +284,13 @@ impl Function {
         let body = BODY.replace("{rows}", "").replace("{statement}", "execute $5 using $1, $2, $3, $4");
         let body = body.replace("{before}", "").replace("{after}", "");
         let call = "select * from {function}($1, $2, $3, $4, {statement}) as t ({row})";
-        Self::finish(names, "run", "text, text[], timestamptz[], text[], text", &format!("returns setof record {body}"), call)
+        Self::finish(
+            names,
+            "run",
+            "text, text[], timestamptz[], text[], text",
+            &format!("returns setof record {body}"),
+            call,
+        )
     }
 
     fn transfer(names: &Resolved) -> Self {
@@ -292,11 +298,8 @@ impl Function {
         let of_source: Vec<_> = copied.iter().map(|name| format!("s.{name}")).collect();
         let typed: Vec<_> =
             COLUMNS.iter().skip(1).map(|column| format!("{} {}", column.name, column_type(column.kind))).collect();
-        let parts = [
-            ("copied", &*copied.join(", ")),
-            ("of_source", &*of_source.join(", ")),
-            ("typed", &*typed.join(", ")),
-        ];
+        let parts =
+            [("copied", &*copied.join(", ")), ("of_source", &*of_source.join(", ")), ("typed", &*typed.join(", "))];
         let rest = names.render_with(TRANSFER, &parts);
         Self::finish(names, "transfer", "text, text", &rest, "select moved, remaining from {function}($1, $2)")
     }
@@ -326,4 +329,3 @@ pub(in crate::store) fn row_types() -> Vec<&'static str> {
 pub(in crate::store) fn change_types(parameters: &[Parameter]) -> Vec<&'static str> {
     parameters.iter().map(|(_, kind)| column_type(*kind)).collect()
 }
-

@@ -334,8 +334,8 @@ macro_rules! operations {
                         columns::{Value, change_values, row_values},
                         operations::{
                             ChangesSince, Count, Delete, Effect, Expire, Get, HasTasks, Insert, InsertOne, List,
-                            Operation, OwnersAfter, Ping, Repeated, Summarize, Update, WhyNot, changes,
-                            page, read, repeated, summary,
+                            Operation, OwnersAfter, Ping, Repeated, Summarize, Update, WhyNot, changes, page, read,
+                            repeated, summary,
                         },
                         selection::Selections,
                         statements::Statements,

@@ -3,9 +3,9 @@
 //! Every statement names the owner. `store/isolation.rs` removes the owner from one statement after the other and shows
 //! that the store suite fails each time.
 
+use std::sync::Arc;
 #[cfg(feature = "postgres")]
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
 
 use sqlx::SqlStr;
 
@@ -606,7 +606,9 @@ impl Parts {
             ("elements", elements.collect::<Vec<_>>().join(", ")),
             (
                 "request_of_element",
-                format!("{key}::text, case when {key}::text is not null then {{n}}::smallint - 1::smallint end, {digest}::bytea"),
+                format!(
+                    "{key}::text, case when {key}::text is not null then {{n}}::smallint - 1::smallint end, {digest}::bytea"
+                ),
             ),
             ("change_arrays", change_arrays.collect::<Vec<_>>().join(", ")),
             ("change_names", names.join(", ")),
@@ -695,8 +697,11 @@ impl Statements {
         // Rows are values, as in the statements for several nodes, but the owner is locked before they are counted.
         let resolved = self.names.resolve(Dialect::Postgres);
         let parts = Parts::new(Dialect::Postgres, &resolved);
-        let (before_one, before_all) = (parts.render(&resolved, BEFORE_INSERT), parts.render(&resolved, BEFORE_INSERT_ALL));
-        let each_row = self.shards.insert_rows.as_str().to_owned() + &self.shards.row.as_str().replace("{n}", "n") + " on conflict do nothing";
+        let (before_one, before_all) =
+            (parts.render(&resolved, BEFORE_INSERT), parts.render(&resolved, BEFORE_INSERT_ALL));
+        let each_row = self.shards.insert_rows.as_str().to_owned()
+            + &self.shards.row.as_str().replace("{n}", "n")
+            + " on conflict do nothing";
         let definitions = [
             Definition {
                 around: (before_one.as_str(), "\n    end if;"),

@@ -57,10 +57,11 @@ fn selections(selections: &Selections) -> Vec<(String, String)> {
 /// No filter, one of everything, and tasks that are never due.
 fn filters() -> [TaskFilter; 3] {
     let due = |text: &str| crate::Due::new(text).ok();
-    let mut all = TaskFilter::new().completed(true).list(None).text("text").due(DueFilter::Between {
-        from: due("2026-01-01"),
-        before: due("2026-02-01"),
-    });
+    let mut all = TaskFilter::new()
+        .completed(true)
+        .list(None)
+        .text("text")
+        .due(DueFilter::Between { from: due("2026-01-01"), before: due("2026-02-01") });
     all = all.updated_since(Timestamp::from_unix_seconds(1)).priority(Priority::High);
     all.lists.extend(ListName::new("Home").ok().map(Some));
     all.tags.extend(Tag::new("garden").ok());
