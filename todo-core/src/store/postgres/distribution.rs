@@ -111,11 +111,18 @@ pub(super) struct Found {
     is_forced: bool,
     /// The functions for row-level security that do not run on the node of their owner.
     functions: Vec<String>,
+    /// Whether there is a limit for locks that holds on each node: one of the role or of the database.
+    limits_locks: bool,
 }
 
 impl Found {
     pub(super) fn is_sharded(&self) -> bool {
         matches!(self.tasks, Placement::By { .. })
+    }
+
+    /// Whether calls wait on the nodes of locked rows for longer than this store allows, whose settings do not reach them.
+    pub(super) fn has_no_lock_limit(&self) -> bool {
+        self.is_sharded() && !self.limits_locks
     }
 
     fn tables(&self) -> [(&'static str, &Placement); 3] {
@@ -254,6 +261,7 @@ pub(super) async fn look(connection: &mut PgConnection, sql: &Statements) -> Res
         triggers: Vec::new(),
         is_forced: false,
         functions: Vec::new(),
+        limits_locks: false,
     };
     if found.has_citus {
         let is_coordinator = "select groupid = 0 from pg_catalog.pg_dist_local_group";
@@ -295,6 +303,10 @@ async fn placements(connection: &mut PgConnection, names: &Names, found: &mut Fo
 
 async fn facts(connection: &mut PgConnection, names: &Names, found: &mut Found) -> Result<(), sqlx::Error> {
     const FACTS: &str = "select coalesce(pg_has_role(c.relowner, 'member'), false), coalesce(c.relforcerowsecurity, false), \
+            exists (select from pg_db_role_setting as s cross join lateral unnest(s.setconfig) as l (setting) \
+                where l.setting like 'lock_timeout=%' \
+                and s.setrole in (0, (select r.oid from pg_roles as r where r.rolname = current_user)) \
+                and s.setdatabase in (0, (select d.oid from pg_database as d where d.datname = current_database()))), \
             array(select t.tgname::text from pg_trigger as t where t.tgrelid = c.oid and not t.tgisinternal and t.tgenabled <> 'D'), \
             array(select p.proname::text from pg_proc as p where p.pronamespace = n.oid and p.proname = any ($3) \
                 and not exists (select from pg_catalog.pg_dist_object as d where d.classid = 'pg_proc'::regclass \
@@ -305,7 +317,7 @@ async fn facts(connection: &mut PgConnection, names: &Names, found: &mut Found) 
     let all: Vec<&str> = functions.0.iter().map(|function| &*function.full_name).collect();
     let of_one: Vec<&str> =
         functions.0.iter().filter(|function| function.is_of_one_owner()).map(|function| &*function.full_name).collect();
-    type Row = (bool, bool, Vec<String>, Vec<String>);
+    type Row = (bool, bool, bool, Vec<String>, Vec<String>);
     let facts: Option<Row> = sqlx::query_as(FACTS)
         .bind(names.schema())
         .bind(names.table())
@@ -313,8 +325,8 @@ async fn facts(connection: &mut PgConnection, names: &Names, found: &mut Found) 
         .bind(of_one)
         .fetch_optional(connection)
         .await?;
-    if let Some((owns, is_forced, triggers, functions)) = facts {
-        *found = Found { owns, is_forced, triggers, functions, ..found.clone() };
+    if let Some((owns, is_forced, limits_locks, triggers, functions)) = facts {
+        *found = Found { owns, is_forced, limits_locks, triggers, functions, ..found.clone() };
     }
     Ok(())
 }

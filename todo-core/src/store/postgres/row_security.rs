@@ -137,6 +137,12 @@ impl PostgresStore {
         if let Some(complaint) = complaint.or_else(|| distribution.complaint(names, self.sql.row_security)) {
             return Err(SetupError::new(complaint).into());
         }
+        if distribution.has_no_lock_limit() {
+            tracing::warn!(
+                target: "todo_core::store",
+                "a limit for locks that this store sets does not reach the nodes of the tables: alter role .. set lock_timeout = '2s'"
+            );
+        }
         if found.is_some_and(|found| found.may_see_ledger) && !self.run(&IsNewest).await?? {
             let text = format!("the table {names} is older than this library needs; migrate first");
             return Err(SetupError::new(text).into());
