@@ -342,7 +342,7 @@ fn replicas_are_urls_between_commas() {
     };
     assert_eq!(read("postgres://todo:hunter2@two/todo"), 1);
     assert_eq!(read("postgres://todo:hunter%2C2@two/todo, postgresql://todo@three:5433/todo?sslmode=disable"), 2);
-    let many = vec!["postgres://db/todo"; 2].join(",");
+    let many = ["postgres://db/todo"; 2].join(",");
     let nine: Vec<_> = (0..9).map(|number| format!("postgres://replica{number}/todo")).collect();
     for (urls, problem) in [
         ("postgres://todo:hunter2@one/todo", "has the URL of DATABASE_URL"),

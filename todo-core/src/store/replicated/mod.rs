@@ -199,7 +199,7 @@ impl ReplicatedStore {
 
     /// Reads from a replica, or returns `None` if the primary must be read. `known`: the revision that the caller has.
     /// `revision`: the owner's revision in an answer, or `None` if the answer cannot be used.
-    async fn from_replica<'a, T>(
+    async fn ask_replica<'a, T>(
         &'a self,
         owner: &'a UserId,
         known: Option<Revision>,
@@ -240,7 +240,7 @@ impl ReplicatedStore {
     }
 
     /// Reads from the primary, and notes what is shown.
-    async fn from_primary<'a, T>(
+    async fn ask_primary<'a, T>(
         &'a self,
         owner: &'a UserId,
         call: impl Fn(&'a dyn ReplicaStore) -> Reading<'a, T> + Send,
@@ -261,9 +261,9 @@ impl ReplicatedStore {
         call: impl Fn(&'a dyn ReplicaStore) -> Reading<'a, T> + Send + Sync,
         revision: impl Fn(&T) -> Option<Revision> + Send + Sync,
     ) -> Result<T, StoreError> {
-        match self.from_replica(owner, known, &call, &revision).await {
+        match self.ask_replica(owner, known, &call, &revision).await {
             Some(answer) => Ok(answer),
-            None => self.from_primary(owner, call, revision).await,
+            None => self.ask_primary(owner, call, revision).await,
         }
     }
 
@@ -308,9 +308,9 @@ impl TaskStore for ReplicatedStore {
             Read::Changed { revision, value } => value.tasks.first().filter(|task| task.id == id).map(|_| *revision),
             Read::Unchanged => None,
         };
-        let answer = match self.from_replica(owner, None, |store| store.list(owner, query, None), found).await {
+        let answer = match self.ask_replica(owner, None, |store| store.list(owner, query, None), found).await {
             Some(answer) => answer,
-            None => self.from_primary(owner, |store| store.list(owner, query, None), revision_of(None)).await?,
+            None => self.ask_primary(owner, |store| store.list(owner, query, None), revision_of(None)).await?,
         };
         Ok(match answer {
             Read::Changed { value, .. } => value.tasks.into_iter().next().filter(|task| task.id == id),
