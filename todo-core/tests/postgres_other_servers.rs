@@ -22,7 +22,7 @@ use testkit::{
 use todo_core::{
     NewTask, Task, TaskId, TaskQuery, Title, UserId,
     api::ApiError,
-    clock::{Clock as _, SystemClock},
+    clock::{Clock as _, IdGenerator as _, SystemClock, UuidV7},
     store::{BatchStore as _, CoalescingStore, Creation, PostgresStore, StoreError, TaskStore},
 };
 use tokio::time::sleep;
@@ -34,7 +34,8 @@ fn owner(name: &str) -> UserId {
 
 fn new_task(owner: &UserId) -> Task {
     let task = NewTask::new(Title::new("Read the map").unwrap());
-    task.into_task(owner.clone(), UuidV7.new_id(), SystemClock.now())
+    let now = SystemClock.now();
+    task.into_task(owner.clone(), UuidV7::default().next(now), now)
 }
 
 async fn add(store: &(impl TaskStore + ?Sized), owner: &UserId) -> Result<TaskId, StoreError> {
