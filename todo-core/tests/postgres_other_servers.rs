@@ -35,7 +35,7 @@ fn owner(name: &str) -> UserId {
 fn new_task(owner: &UserId) -> Task {
     let task = NewTask::new(Title::new("Read the map").unwrap());
     let now = SystemClock.now();
-    task.into_task(owner.clone(), UuidV7::default().next(now), now)
+    task.into_task(owner.clone(), UuidV7::shared().next(now), now)
 }
 
 async fn add(store: &(impl TaskStore + ?Sized), owner: &UserId) -> Result<TaskId, StoreError> {
