@@ -42,7 +42,7 @@ const SEARCH_EACH: Duration = Duration::from_secs(1);
 const SEARCH_LIMIT: Duration = Duration::from_secs(5);
 
 /// How many steps of a login are taken at once.
-const STEPS: usize = 32;
+const STEPS: usize = 128;
 
 /// A connection to a primary.
 pub(super) struct Primary {
@@ -143,15 +143,19 @@ impl Servers {
             }
         }
         searching = searching.filter(|_| asked.len() > 1);
-        while let Some(result) = asked.next().await {
-            match result {
-                Ok(primary) => return Ok(primary),
-                Err(error) => {
+        loop {
+            let found = pin!(self.found.notified());
+            match select(asked.next(), found).await {
+                Either::Left((None, _)) => break,
+                Either::Left((Some(Ok(primary)), _)) => return Ok(primary),
+                Either::Left((Some(Err(error)), _)) => {
                     failure = Some(match failure {
                         None => error,
                         Some(other) => most_telling(other, error),
                     });
                 }
+                // The servers that have not responded yet, such as a frozen one, may never do.
+                Either::Right(_) => asked.push(self.ask(self.last.load(Relaxed))),
             }
             // The last one may be frozen. Another search may begin before that is known.
             searching = searching.filter(|_| asked.len() > 1);
@@ -253,7 +257,7 @@ impl From<NotPrimary> for sqlx::Error {
 ///
 /// The driver computes the hash of the password in a thousand short steps, and yields after each. All calls that wait for
 /// a connection poll each attempt, and each step would wake all of them. So this takes many steps at once, which takes
-/// less than 0.1 ms in a release build.
+/// less than a millisecond in a release build.
 async fn login(server: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
     let mut connecting = pin!(server.connect());
     poll_fn(|context| {
