@@ -23,7 +23,7 @@ use crate::{
 
 /// How often each fault happens, unless `--rounds` says otherwise.
 const ROUNDS: u32 = 3;
-/// How long writes may stop: the lease of the leader (ttl), twice loop_wait, and a margin for a busy machine.
+/// How long writes may stop: the lease of the leader (`ttl`), twice `loop_wait`, and a margin for a busy machine.
 const MAX_PAUSE: Duration = Duration::from_secs(45);
 /// How long the load runs before the fault, after writes have succeeded again, and after the cluster is whole again.
 const BEFORE: Duration = Duration::from_secs(3);
