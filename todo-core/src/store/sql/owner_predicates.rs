@@ -269,6 +269,9 @@ fn selections(statements: &Statements, dialect: Dialect) -> Vec<(String, String)
 fn statements_of_function(create: &str) -> Vec<String> {
     let body = create.split("$body$").nth(1).expect("a body");
     let (_, body) = body.split_once("\nbegin\n").expect("a block");
+    // The condition of an `if` is a statement of its own.
+    let condition = Regex::new(r"\bif ([^;]*?)\s+then\b").expect("a pattern");
+    let body = condition.replace_all(body, "select $1;");
     let into = Regex::new(r" into (is_made|copies)\b").expect("a pattern");
     let first = Regex::new(r"\b(with|select|insert|update|delete|perform)\b").expect("a pattern");
     let of_ours = |statement: &&str| statement.contains(r#""todo"."tasks"#);

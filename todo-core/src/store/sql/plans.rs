@@ -207,7 +207,7 @@ mod postgres {
                 "many inserts",
                 insert_many,
                 &[&of_row[..], &["30000::bigint"]].concat(),
-                key,
+                owner,
                 3 * SEARCH + TRIGGER + WRITE,
             ),
             // They search for owners and tasks that are not locked, and for tasks to change.
@@ -328,12 +328,13 @@ mod postgres {
             }
             if let Some(condition) = condition {
                 found.searches += 1;
-                // Most statements begin with the row of the owner.
+                // Most statements begin with the row of the owner. Those that insert look whether the task was deleted before.
                 // The deletion of a transfer searches for all tasks of the owner, or for each task.
                 // Whatever else an index is searched by: what a query discards are other tasks of the same owner.
                 let fits = columns(condition) == self.by
                     || (table == "tasks_owners" && columns(condition) == ["user_id"])
                     || (self.discarded > 0 && columns(condition).first() == Some(&"user_id"))
+                    || (self.name == "many inserts" && table == "tasks_deleted" && columns(condition) == ["user_id", "id"])
                     || (self.name == "transfer" && columns(condition) == ["user_id", "id"]);
                 if !fits {
                     found.complaints.push(format!("an index is searched by {condition}"));
