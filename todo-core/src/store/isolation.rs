@@ -206,6 +206,10 @@ async fn waits_for_others(
         }
     }
     let (task, now) = (&tasks[0], Timestamp::from_unix_seconds(2));
+    let numbered = |number: u128| Task { id: uuid::Uuid::from_u128(number).into(), ..task.clone() };
+    // Bob adds a task with this id below.
+    store.add(&ann, &numbered(12)).await?;
+    assert!(store.remove(&ann, numbered(12).id).await?);
     let mut host = sqlx::PgConnection::connect(url).await?;
     let mut transaction = host.begin().await?;
     // The row of Ann, and the tasks of Dan.
@@ -214,7 +218,6 @@ async fn waits_for_others(
         sqlx::query(AssertSqlSafe(hold)).bind(held.as_str()).execute(&mut *transaction).await?;
     }
     let toggle = TaskChange::completion(super::Completion::Toggle);
-    let numbered = |number: u128| Task { id: uuid::Uuid::from_u128(number).into(), ..task.clone() };
     let calls = async {
         let met = Precondition { version_not_in: vec![99], ..Precondition::default() };
         let limited = Creation { max_tasks: Some(100), ..Creation::default() };
