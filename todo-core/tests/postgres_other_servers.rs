@@ -22,7 +22,7 @@ use testkit::{
 use todo_core::{
     NewTask, Task, TaskId, TaskQuery, Title, UserId,
     api::ApiError,
-    clock::{Clock as _, SystemClock},
+    clock::{Clock as _, IdGenerator as _, SystemClock, UuidV7},
     store::{BatchStore as _, CoalescingStore, Creation, PostgresStore, StoreError, TaskStore},
 };
 use tokio::time::sleep;
@@ -34,7 +34,8 @@ fn owner(name: &str) -> UserId {
 
 fn new_task(owner: &UserId) -> Task {
     let task = NewTask::new(Title::new("Read the map").unwrap());
-    task.into_task(owner.clone(), TaskId::from(uuid::Uuid::now_v7()), SystemClock.now())
+    let now = SystemClock.now();
+    task.into_task(owner.clone(), UuidV7::shared().next(now), now)
 }
 
 async fn add(store: &(impl TaskStore + ?Sized), owner: &UserId) -> Result<TaskId, StoreError> {
@@ -323,6 +324,7 @@ async fn after_a_batch_that_the_server_does_not_support_calls_are_sent_alone() {
 }
 
 /// A server that hangs has half of the owners, as Citus distributes them.
+#[expect(clippy::print_stdout, reason = "the numbers are shown with --nocapture")]
 #[tokio::test(flavor = "multi_thread")]
 async fn owners_whose_statements_hang_leave_half_of_the_connections_to_the_others() {
     let database = todo_database().await;

@@ -14,9 +14,7 @@ impl From<sqlx::Error> for StoreError {
             return SetupError::new(text).with_source(error).into();
         }
         match condition(&error) {
-            #[cfg(feature = "postgres")]
-            Condition::RemoteLost => Self::Interrupted(error.into()),
-            Condition::Disconnected | Condition::FileError => Self::Interrupted(error.into()),
+            Condition::Disconnected | Condition::RemoteLost | Condition::FileError => Self::Interrupted(error.into()),
             Condition::ReadOnly | Condition::DiskFull | Condition::FileIsReadOnly => Self::NotWritable(error.into()),
             Condition::Conflict
             | Condition::LockTimeout

@@ -49,6 +49,7 @@ impl Effect {
 
 /// A call with the owner whose rows it is about, if it is one.
 pub(in crate::store) trait OfOwner {
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only PostgreSQL limits the calls of an owner"))]
     fn owner(&self) -> Option<&UserId>;
 }
 

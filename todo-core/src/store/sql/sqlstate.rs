@@ -29,10 +29,8 @@ pub(in crate::store) enum Condition {
     /// The statement failed because the server could not reach another server, or lost it: a worker of Citus, or a
     /// server behind `dblink` or `postgres_fdw`. The connection to the server itself goes on. Whether the statement has
     /// taken effect is not known: the other server may have committed its part.
-    #[cfg(feature = "postgres")]
     RemoteLost,
     /// The server does not support the statement. Another connection is no better.
-    #[cfg(feature = "postgres")]
     Unsupported,
     /// The transaction was rolled back because of a concurrent one: a serialization failure or a deadlock.
     Conflict,
@@ -92,15 +90,11 @@ fn of_response(error: &(dyn DatabaseError + 'static)) -> Condition {
     // SQLite has numbers of up to four digits, PostgreSQL has five characters.
     match code.parse::<u32>() {
         Ok(number) if code.len() < 5 => of_sqlite(number, error.message()),
-        #[cfg(feature = "postgres")]
         _ => of_postgres(&code, error.message(), Origin::of(error)),
-        #[cfg(not(feature = "postgres"))]
-        _ => Condition::Other,
     }
 }
 
 /// What a response of PostgreSQL says beside its code.
-#[cfg(feature = "postgres")]
 #[derive(Clone, Copy, Debug)]
 struct Origin {
     /// Whether the server, or a pooler, closes this connection: the severity is `FATAL` or `PANIC`.
@@ -109,8 +103,8 @@ struct Origin {
     is_of_prepared: bool,
 }
 
-#[cfg(feature = "postgres")]
 impl Origin {
+    #[cfg(feature = "postgres")]
     fn of(error: &(dyn DatabaseError + 'static)) -> Self {
         let response = error.try_downcast_ref::<PgDatabaseError>();
         Self {
@@ -120,10 +114,14 @@ impl Origin {
             is_of_prepared: response.and_then(PgDatabaseError::routine) == Some("RevalidateCachedQuery"),
         }
     }
+
+    #[cfg(not(feature = "postgres"))]
+    fn of(_: &(dyn DatabaseError + 'static)) -> Self {
+        Self { ends_session: true, is_of_prepared: false }
+    }
 }
 
 /// The meaning of a code (SQLSTATE) of PostgreSQL. Comments give its name in the manual.
-#[cfg(feature = "postgres")]
 fn of_postgres(code: &str, message: &str, origin: Origin) -> Condition {
     // connection_exception, statement_completion_unknown, operator_intervention. If the session goes on, they are not
     // about our connection.
