@@ -23,7 +23,7 @@ use std::{
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Row as _};
 use todo_core::{
-    Limit, NewTask, Task, TaskId, TaskQuery, Title, UserId,
+    Limit, NewTask, Task, TaskFilter, TaskId, TaskQuery, Title, UserId,
     clock::Timestamp,
     conformance::store::{PlainCalls as _, cases, postgres_statements},
     store::{
@@ -750,7 +750,8 @@ async fn row_level_security_is_the_second_wall_on_each_node(cluster: Arc<Cluster
         (&cluster.on_worker(&cluster.app), &*shard),
     ] {
         let error = tried(url, &format!("select * from {table} where title = 'Number 1'")).await;
-        let code = error.as_ref().err().and_then(|error| error.as_database_error()).and_then(|error| error.code());
+        let code =
+            error.as_ref().err().and_then(|error| error.as_database_error()).and_then(sqlx::error::DatabaseError::code);
         // A shard without rows asks nobody.
         assert!(code.as_deref() == Some("42501") || table == shard, "{url} {table}: {error:?}");
     }
@@ -803,7 +804,7 @@ async fn row_level_security_comes_after_the_distribution(cluster: Arc<Cluster>) 
     are_closed(&cluster).await;
     assert_eq!(app.page(&user("user 1"), &TaskQuery::new()).await.unwrap().tasks.len(), 2);
     assert!(matches!(
-        app.count(&user("user 2"), &Default::default(), None).await.unwrap(),
+        app.count(&user("user 2"), &TaskFilter::default(), None).await.unwrap(),
         Read::Changed { value: 2, .. }
     ));
     // Ordinary tables again, and distributed again, with row-level security in force.
@@ -867,7 +868,7 @@ async fn suite<S: TaskStore + 'static>(
         assert!(plain.is_distributed());
         let pool = PgPool::connect_lazy(url).unwrap();
         let (store, in_use) = store(plain.clone(), pool.clone()).await;
-        let passed = tokio::time::timeout(Duration::from_secs(60), tokio::spawn(case(Arc::new(store)))).await;
+        let passed = tokio::time::timeout(Duration::from_mins(1), tokio::spawn(case(Arc::new(store)))).await;
         if !passed.is_ok_and(|ended| ended.is_ok()) {
             println!("  {name} ... FAILED");
             failed.push(*name);

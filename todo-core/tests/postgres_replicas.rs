@@ -923,12 +923,15 @@ async fn most_reads_are_no_work_for_the_primary() {
     /// Runs a mix of calls, of which one in 20 is a write, and returns the number of transactions of the primary.
     async fn load(url: &str, service: &TodoService) -> i64 {
         let transactions = async || -> i64 {
-            // What a session has done is counted a second later.
-            sleep(Duration::from_millis(1500)).await;
             let mut connection = PgConnection::connect(url).await.unwrap();
+            // What a session has done is counted at the latest when it ends.
+            let others = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
+            let end = format!("select count(pg_terminate_backend(pid, 5000)) {others}");
+            let _: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(end)).fetch_one(&mut connection).await.unwrap();
             let query = "select xact_commit from pg_stat_database where datname = current_database()";
             sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap()
         };
+        let before = transactions().await;
         let owner = |number: usize| service.for_user(user(&format!("owner {number}")));
         let mut tasks = Vec::new();
         for number in 0..OWNERS {
@@ -936,7 +939,6 @@ async fn most_reads_are_no_work_for_the_primary() {
             // The first read of an owner goes to the primary.
             owner(number).list(&TaskQuery::new()).await.unwrap();
         }
-        let before = transactions().await;
         let random = Random::new();
         let callers = (0..4).map(async |_| {
             for _ in 0..CALLS / 4 {

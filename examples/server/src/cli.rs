@@ -59,6 +59,7 @@ pub(crate) fn parse() -> Command {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn definition() -> clap::Command {
     clap::Command::new("todo-server")
         .version(env!("CARGO_PKG_VERSION"))

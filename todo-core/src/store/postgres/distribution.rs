@@ -17,63 +17,10 @@ use super::{
         },
     },
     PostgresStore,
-    migrate::{Change, add_functions, execute},
+    functions::{add_functions, execute, roles},
 };
 
 impl PostgresStore {
-    /// Distributes the tables over the nodes of a Citus cluster by their owner, and returns what it did, a sentence for
-    /// each step; nothing, if everything was done. It migrates to the newest version first.
-    ///
-    /// Call it over a connection to the coordinator, as the owner of the tables. It is safe to call it beside running
-    /// servers, and again: what somebody has left half done is completed. Tasks, revisions and deletions of an owner are
-    /// then on one node, and each call asks that node alone. The ledger of the migrations is on every node.
-    ///
-    /// All of it is one transaction. Until it ends, other calls wait, or fail with [`StoreError::Unavailable`]. The tasks
-    /// that are there are copied, which took about 10 s for a million.
-    ///
-    /// A store finds out in [`migrate`](Self::migrate) or [`check_tables`](Self::check_tables) that its tables are
-    /// distributed, and then runs each call by itself ([`CoalescingStore`](crate::store::CoalescingStore) does not batch).
-    /// So call one of them at start, and start servers again that were running before.
-    ///
-    /// ```no_run
-    /// # async fn distribute(store: todo_core::store::PostgresStore) -> Result<(), todo_core::store::StoreError> {
-    /// for step in store.distribute().await? {
-    ///     println!("{step}");
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// Those of [`migrate`](Self::migrate); or there is no Citus in the database, this is not its coordinator, a table is
-    /// distributed in another way, or the role does not own the tables ([`StoreError::Setup`], with a text that says what
-    /// to change).
-    pub async fn distribute(&self) -> Result<Vec<String>, StoreError> {
-        self.before_change().await?;
-        self.change(Change::Distribute).await
-    }
-
-    /// Makes ordinary tables of the distributed ones again, on the coordinator, and returns what it did; nothing, if they
-    /// are ordinary. The ledger stays on every node, where it does no harm.
-    ///
-    /// What [`distribute`](Self::distribute) says about other calls applies here too.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`distribute`](Self::distribute).
-    pub async fn undistribute(&self) -> Result<Vec<String>, StoreError> {
-        self.before_change().await?;
-        self.change(Change::Undistribute).await
-    }
-
-    async fn before_change(&self) -> Result<(), StoreError> {
-        if let Some(obstacle) = self.run(&Look).await?.wrong_server() {
-            return Err(SetupError::new(obstacle).into());
-        }
-        self.migrate().await
-    }
-
     /// Whether the tables are distributed over several nodes, as far as [`migrate`](Self::migrate) and
     /// [`check_tables`](Self::check_tables) have found out.
     #[must_use]
@@ -97,6 +44,7 @@ pub(super) enum Placement {
 
 /// What Citus knows about the tables.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is the answer to a question of its own")]
 pub(super) struct Found {
     pub(super) has_citus: bool,
     is_coordinator: bool,
@@ -180,7 +128,7 @@ impl Found {
     }
 
     /// Why nothing can be distributed in this database.
-    fn wrong_server(&self) -> Option<String> {
+    pub(super) fn wrong_server(&self) -> Option<String> {
         if !self.has_citus {
             return Some(
                 "the database has no Citus; add it to shared_preload_libraries on every node, run `create extension citus` in \
@@ -232,6 +180,10 @@ impl Found {
 
 /// Finds out how the tables are distributed. In a database without Citus this is one small query.
 pub(super) struct Look;
+
+/// Whether the role owns the tables, whether row-level security is in force for it, whether locks are limited, our triggers,
+/// and the functions that do not run on the node of their owner.
+type Facts = (bool, bool, bool, Vec<String>, Vec<String>);
 
 of_owner! {
     Look: _call => None,
@@ -317,8 +269,7 @@ async fn facts(connection: &mut PgConnection, names: &Names, found: &mut Found) 
     let all: Vec<&str> = functions.0.iter().map(|function| &*function.full_name).collect();
     let of_one: Vec<&str> =
         functions.0.iter().filter(|function| function.is_of_one_owner()).map(|function| &*function.full_name).collect();
-    type Row = (bool, bool, bool, Vec<String>, Vec<String>);
-    let facts: Option<Row> = sqlx::query_as(FACTS)
+    let facts: Option<Facts> = sqlx::query_as(FACTS)
         .bind(names.schema())
         .bind(names.table())
         .bind(all)
@@ -326,7 +277,7 @@ async fn facts(connection: &mut PgConnection, names: &Names, found: &mut Found) 
         .fetch_optional(connection)
         .await?;
     if let Some((owns, is_forced, limits_locks, triggers, functions)) = facts {
-        *found = Found { owns, is_forced, limits_locks, triggers, functions, ..found.clone() };
+        *found = Found { owns, triggers, is_forced, functions, limits_locks, ..found.clone() };
     }
     Ok(())
 }
@@ -533,7 +484,7 @@ pub(super) async fn distribute_functions(
         execute(transaction, names, &(distribute + ")")).await?;
         // Their copies on other nodes begin with the privileges of new functions.
         execute(transaction, names, &format!("revoke all on function {signature} from public")).await?;
-        for role in super::migrate::roles(transaction, names).await? {
+        for role in roles(transaction, names).await? {
             execute(transaction, names, &format!("grant execute on function {signature} to {role}")).await?;
         }
     }

@@ -13,7 +13,6 @@ use super::{
         error::{SetupError, StoreError},
         sql::{
             classify::connect_failed,
-            functions::Function,
             migrate::{self, DataLoss, MigrationLockHeld},
             names::{Dialect, Names},
             operations::{HasTasks, Operation as _},
@@ -24,6 +23,7 @@ use super::{
     PostgresStore,
     connections::Connections,
     distribution,
+    functions::{add_functions, drop_functions, execute, missing_functions},
     session::connect,
 };
 
@@ -78,6 +78,59 @@ impl PostgresStore {
     /// `loss` is [`DataLoss::Refuse`] ([`StoreError::Setup`]).
     pub async fn migrate_to(&self, version: u32, loss: DataLoss) -> Result<(), StoreError> {
         self.change(Change::To(migrate::known_version(Dialect::Postgres, version)?, loss)).await.map(|_| ())
+    }
+
+    /// Distributes the tables over the nodes of a Citus cluster by their owner, and returns what it did, a sentence for
+    /// each step; nothing, if everything was done. It migrates to the newest version first.
+    ///
+    /// Call it over a connection to the coordinator, as the owner of the tables. It is safe to call it beside running
+    /// servers, and again: what somebody has left half done is completed. Tasks, revisions and deletions of an owner are
+    /// then on one node, and each call asks that node alone. The ledger of the migrations is on every node.
+    ///
+    /// All of it is one transaction. Until it ends, other calls wait, or fail with [`StoreError::Unavailable`]. The tasks
+    /// that are there are copied, which took about 10 s for a million.
+    ///
+    /// A store finds out in [`migrate`](Self::migrate) or [`check_tables`](Self::check_tables) that its tables are
+    /// distributed, and then runs each call by itself ([`CoalescingStore`](crate::store::CoalescingStore) does not batch).
+    /// So call one of them at start, and start servers again that were running before.
+    ///
+    /// ```no_run
+    /// # async fn distribute(store: todo_core::store::PostgresStore) -> Result<(), todo_core::store::StoreError> {
+    /// for step in store.distribute().await? {
+    ///     println!("{step}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`migrate`](Self::migrate); or there is no Citus in the database, this is not its coordinator, a table is
+    /// distributed in another way, or the role does not own the tables ([`StoreError::Setup`], with a text that says what
+    /// to change).
+    pub async fn distribute(&self) -> Result<Vec<String>, StoreError> {
+        self.before_change().await?;
+        self.change(Change::Distribute).await
+    }
+
+    /// Makes ordinary tables of the distributed ones again, on the coordinator, and returns what it did; nothing, if they
+    /// are ordinary. The ledger stays on every node, where it does no harm.
+    ///
+    /// What [`distribute`](Self::distribute) says about other calls applies here too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`distribute`](Self::distribute).
+    pub async fn undistribute(&self) -> Result<Vec<String>, StoreError> {
+        self.before_change().await?;
+        self.change(Change::Undistribute).await
+    }
+
+    async fn before_change(&self) -> Result<(), StoreError> {
+        if let Some(obstacle) = self.run(&distribution::Look).await?.wrong_server() {
+            return Err(SetupError::new(obstacle).into());
+        }
+        self.migrate().await
     }
 
     /// Changes the tables, and returns what was done. Repeats it for a while if another transaction holds a lock that it
@@ -289,75 +342,6 @@ async fn is_at(
 /// The first version of the tables that has a policy, and so the functions that bind the owner.
 const FIRST_WITH_POLICY: u32 = 2;
 
-/// Finds functions of this library's, of any version: their names end in the digits of a digest.
-const OUR_FUNCTIONS: &str = "select p.oid, p.proname, \
-        coalesce(substring(obj_description(p.oid, 'pg_proc') from 'generation (\\d+)$')::bigint, 0) as generation \
-    from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace \
-    where n.nspname = $1 and p.proname ~ ('^' || $2 || '_[a-z_]+_[0-9a-f]{10}$')";
-
-/// The functions of this version that the database does not have.
-async fn missing_functions(connection: &mut PgConnection, names: &Names) -> Result<Vec<Function>, sqlx::Error> {
-    let found = format!("select proname::text from ({OUR_FUNCTIONS}) as f");
-    let found: Vec<String> =
-        sqlx::query_scalar(AssertSqlSafe(found)).bind(names.schema()).bind(names.table()).fetch_all(connection).await?;
-    let mut functions = Statements::render(Dialect::Postgres, names.clone()).functions().0;
-    functions.retain(|function| !found.contains(&function.full_name));
-    Ok(functions)
-}
-
-/// Adds the functions that are missing, with the privileges of the table, and drops those that were replaced two
-/// generations ago: servers of the version before still use theirs.
-pub(super) async fn add_functions(connection: &mut PgConnection, names: &Names) -> Result<(), sqlx::Error> {
-    let missing = missing_functions(&mut *connection, names).await?;
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let newest = format!("select coalesce(max(generation), 0) from ({OUR_FUNCTIONS}) as f");
-    let newest: i64 = sqlx::query_scalar(AssertSqlSafe(newest))
-        .bind(names.schema())
-        .bind(names.table())
-        .fetch_one(&mut *connection)
-        .await?;
-    let roles = roles(connection, names).await?;
-    for function in &missing {
-        let Function { signature, create, .. } = function;
-        let mut statements = format!("{create}; revoke all on function {signature} from public;");
-        for role in &roles {
-            statements = format!("{statements} grant execute on function {signature} to {role};");
-        }
-        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut *connection).await?;
-    }
-    let generation = newest + 1;
-    for function in &Statements::render(Dialect::Postgres, names.clone()).functions().0 {
-        let comment = format!("comment on function {} is 'todo-core, generation {generation}'", function.signature);
-        sqlx::raw_sql(AssertSqlSafe(comment)).execute(&mut *connection).await?;
-    }
-    drop_functions(connection, names, &format!("generation < {newest}")).await
-}
-
-/// The roles that may call the functions, quoted: who may change the table, other than its owner, has been granted what
-/// `grant_to` grants.
-pub(super) async fn roles(connection: &mut PgConnection, names: &Names) -> Result<Vec<String>, sqlx::Error> {
-    let roles = "select distinct quote_ident(r.rolname) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace \
-        cross join lateral aclexplode(c.relacl) as a join pg_roles as r on r.oid = a.grantee \
-        where n.nspname = $1 and c.relname = $2 and a.privilege_type = 'INSERT' and a.grantee <> c.relowner";
-    sqlx::query_scalar(roles).bind(names.schema()).bind(names.table()).fetch_all(connection).await
-}
-
-/// Drops the functions of this library's, of any version, for which a condition is true.
-async fn drop_functions(connection: &mut PgConnection, names: &Names, condition: &str) -> Result<(), sqlx::Error> {
-    let old = format!("select oid::regprocedure::text from ({OUR_FUNCTIONS}) as f where {condition}");
-    let old: Vec<String> = sqlx::query_scalar(AssertSqlSafe(old))
-        .bind(names.schema())
-        .bind(names.table())
-        .fetch_all(&mut *connection)
-        .await?;
-    for function in old {
-        sqlx::raw_sql(AssertSqlSafe(format!("drop function {function}"))).execute(&mut *connection).await?;
-    }
-    Ok(())
-}
-
 /// The key of the advisory lock, as an expression. It is not sqlx's key, which follows from the name of the database
 /// alone, so that the host's migrations and ours do not wait for each other.
 const LOCK_KEY: &str = "hashtextextended('todo-core migrations in {tasks}', 0)";
@@ -406,10 +390,4 @@ async fn is_row_security_off(connection: &mut PgConnection, names: &Names) -> Re
     let is_off: Option<bool> =
         sqlx::query_scalar(is_off).bind(names.schema()).bind(names.table()).fetch_one(connection).await?;
     Ok(is_off == Some(true))
-}
-
-/// Executes a statement with the names put in, which are validated.
-pub(super) async fn execute(connection: &mut PgConnection, names: &Names, template: &str) -> Result<(), sqlx::Error> {
-    let statement = names.resolve(Dialect::Postgres).render(template);
-    sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(|_| ())
 }

@@ -20,6 +20,7 @@ mod bulk;
 mod connecting;
 mod connections;
 mod distribution;
+mod functions;
 mod log_position;
 mod migrate;
 mod options;

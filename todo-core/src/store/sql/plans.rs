@@ -334,7 +334,9 @@ mod postgres {
                 let fits = columns(condition) == self.by
                     || (table == "tasks_owners" && columns(condition) == ["user_id"])
                     || (self.discarded > 0 && columns(condition).first() == Some(&"user_id"))
-                    || (self.name == "many inserts" && table == "tasks_deleted" && columns(condition) == ["user_id", "id"])
+                    || (self.name == "many inserts"
+                        && table == "tasks_deleted"
+                        && columns(condition) == ["user_id", "id"])
                     || (self.name == "transfer" && columns(condition) == ["user_id", "id"]);
                 if !fits {
                     found.complaints.push(format!("an index is searched by {condition}"));

@@ -93,6 +93,7 @@ statements! {
 #[cfg(feature = "postgres")]
 statements! {
     /// What takes the place of other statements where the tables are distributed over several nodes.
+    #[expect(clippy::struct_field_names, reason = "these are also the names in the tables of tests")]
     OfShards { room, insert_row, insert_rows, row, revisions_of_shards, lock_owner, ping_of_shards }
 }
 
