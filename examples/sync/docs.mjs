@@ -90,7 +90,7 @@ stop.abort();
 // If it is pausing, it ends after the pause of about three seconds.
 await Promise.race([following, sleep(10_000, undefined, { ref: false }).then(() => assert.fail("an abort does not end it"))]);
 console.warn = warn;
-await assert.rejects(follow(`${url}/nothing`, getToken, new Map()), /404/, "a wrong address is reported, not retried");
+await assert.rejects(follow(`${url}/another`, getToken, new Map()), /403/, "the address of another user is reported, not retried");
 await end("SIGTERM");
 await rm(folder, { recursive: true });
 console.log(`docs/sync.js: a copy in step, over ${connections} connections`);

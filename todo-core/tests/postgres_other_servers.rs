@@ -23,7 +23,7 @@ use todo_core::{
     NewTask, Task, TaskId, TaskQuery, Title, UserId,
     api::ApiError,
     clock::{Clock as _, IdGenerator as _, SystemClock, UuidV7},
-    store::{BatchStore as _, CoalescingStore, Creation, PostgresStore, StoreError, TaskStore},
+    store::{BatchStore as _, CoalescingStore, Creation, PostgresOptions, PostgresStore, StoreError, TaskStore},
 };
 use tokio::time::sleep;
 use tracing_subscriber::fmt::MakeWriter;
@@ -342,7 +342,8 @@ async fn owners_whose_statements_hang_leave_half_of_the_connections_to_the_other
     .unwrap();
     let owners = |names: &[String]| names.iter().step_by(16).map(|name| owner(name)).collect::<Vec<_>>();
     let (far, near) = (owners(&names[..400]), owners(&names[600..]));
-    let own = connect(database.url());
+    let options = PostgresOptions::default().limit_slow_owners();
+    let own = PostgresStore::connect_lazy(database.url(), &options).unwrap();
     fill(&own, 10).await;
     let store: Arc<dyn TaskStore> = Arc::new(own.clone());
     // More clients than connections on each side.

@@ -924,10 +924,6 @@ async fn most_reads_are_no_work_for_the_primary() {
     async fn load(url: &str, service: &TodoService) -> i64 {
         let transactions = async || -> i64 {
             let mut connection = PgConnection::connect(url).await.unwrap();
-            // What a session has done is counted at the latest when it ends.
-            let others = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
-            let end = format!("select count(pg_terminate_backend(pid, 5000)) {others}");
-            let _: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(end)).fetch_one(&mut connection).await.unwrap();
             let query = "select xact_commit from pg_stat_database where datname = current_database()";
             sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap()
         };
@@ -951,6 +947,13 @@ async fn most_reads_are_no_work_for_the_primary() {
             }
         });
         futures_util::future::join_all(callers).await;
+        // What a session has done is counted at the latest when it ends.
+        statement(
+            url,
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity \
+             where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        .await;
         transactions().await - before
     }
 

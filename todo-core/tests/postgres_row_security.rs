@@ -463,10 +463,14 @@ async fn function(secured: &RowSecurityDatabase, operation: &str) -> String {
 fn without_predicate(definition: &str) -> String {
     let weaker = definition
         .replace("t.user_id = $1", "$1 is not null")
+        .replace("o.user_id = $1", "$1 is not null")
         .replace("user_id = $1", "$1 is not null")
         .replace("user_id = one", "one is not null")
         .replace("values ($1, ", "values ('nobody', ")
-        .replace("execute $5 using", "execute replace($5, 'user_id = $1', '$1 is not null') using");
+        .replace(
+            "execute $5 using",
+            "execute replace(replace($5, 'o.user_id = $1', '$1 is not null'), 'user_id = $1', '$1 is not null') using",
+        );
     assert_ne!(weaker, definition);
     weaker
 }

@@ -107,7 +107,8 @@ impl Connections {
         sql: &Statements,
         operation: &O,
     ) -> Result<O::Output, StoreError> {
-        let mut call = self.slow_owners().call(operation.owner());
+        let is_limited = sql.is_sharded() || matches!(self, Self::Own { session, .. } if session.limit_slow_owners);
+        let mut call = self.slow_owners().call(operation.owner().filter(|_| is_limited));
         let mut retries = Retries::new(O::EFFECT, self.jitter());
         let mut kept = None;
         loop {

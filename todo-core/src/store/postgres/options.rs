@@ -21,6 +21,7 @@ pub struct PostgresOptions {
     pub(super) statement_timeout: Option<Duration>,
     pub(super) lock_timeout: Option<Duration>,
     pub(super) read_only: bool,
+    pub(super) limit_slow_owners: bool,
     pub(super) tls: TlsPolicy,
     pub(super) jitter: Jitter,
 }
@@ -36,6 +37,7 @@ impl Default for PostgresOptions {
             statement_timeout: Some(Duration::from_secs(5)),
             lock_timeout: Some(Duration::from_secs(2)),
             read_only: false,
+            limit_slow_owners: false,
             tls: TlsPolicy::Verify,
             jitter: Jitter::shared(),
         }
@@ -117,6 +119,14 @@ impl PostgresOptions {
     #[must_use]
     pub fn read_only(self) -> Self {
         Self { read_only: true, ..self }
+    }
+
+    /// Lets calls of owners whose statements are slow hold at most half of the connections: where the rows of some owners
+    /// are on a server that may hang, behind `postgres_fdw` for example. Default: only where the tables are distributed over
+    /// several nodes. Where all rows are on one server, calls would be given up while it is slow for everybody.
+    #[must_use]
+    pub fn limit_slow_owners(self) -> Self {
+        Self { limit_slow_owners: true, ..self }
     }
 
     /// Sets how `sslmode=require` in the URL is understood. Default: [`TlsPolicy::Verify`].

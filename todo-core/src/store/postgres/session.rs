@@ -18,6 +18,7 @@ pub(super) struct Session {
     pub(super) statement_timeout: Option<Duration>,
     lock_timeout: Option<Duration>,
     read_only: bool,
+    pub(super) limit_slow_owners: bool,
     pub(super) connect_timeout: Duration,
     pub(super) jitter: Jitter,
     /// Whether there is a pooler, found out once. Behind a pooler a session belongs to others too, so no setting is
@@ -32,6 +33,7 @@ impl Session {
             statement_timeout: options.statement_timeout,
             lock_timeout: options.lock_timeout,
             read_only: options.read_only,
+            limit_slow_owners: options.limit_slow_owners,
             connect_timeout: options.connect_timeout,
             jitter: options.jitter.clone(),
             pooled: OnceCell::new(),

@@ -382,7 +382,7 @@ const INSERT_MANY: &str = "with k as materialized (select * from unnest({arrays}
     ), \
     recorded as (\
         insert into {owners} as o (user_id, revision, tasks, purged) \
-        select user_id, max(revision), count(*), 0 from added group by user_id \
+        select a.user_id, max(a.revision), count(*), 0 from added as a group by a.user_id \
         on conflict (user_id) do update set revision = excluded.revision, tasks = o.tasks + excluded.tasks\
     ) \
     select user_id, id from added";
@@ -403,7 +403,7 @@ const UPDATE_MANY: &str = "with k as materialized (select * from unnest({change_
     ), \
     recorded as (\
         insert into {owners} as o (user_id, revision, tasks, purged) \
-        select user_id, max(revision), 0, 0 from changed group by user_id \
+        select c.user_id, max(c.revision), 0, 0 from changed as c group by c.user_id \
         on conflict (user_id) do update set revision = excluded.revision where excluded.revision > o.revision\
     ) \
     select n, user_id, {columns} from changed";
