@@ -144,7 +144,7 @@ fn all_mistakes_are_reported_at_once_without_secrets() {
     ] {
         assert!(message.contains(&format!("\n  {name} (environment): ")), "{name}: {message}");
     }
-    assert!(message.contains("29 settings are wrong"), "{message}");
+    assert!(message.contains("30 settings are wrong"), "{message}");
     assert!(!message.contains("hunter2"), "{message}");
 }
 

@@ -212,7 +212,7 @@ mod tests {
         let bounds = Bounds::new(100);
         for number in 0..10_000 {
             read_primary(&bounds, &user(number), 1);
-            assert!(bounds.accept(&user(number.saturating_sub(40)), Revision::new(1)), "{number}");
+            assert!(bounds.accept(&user(number.saturating_sub(15)), Revision::new(1)), "{number}");
             assert!(bounds.accept(&user(0), Revision::new(1)), "{number}");
             assert!(bounds.len() <= 100, "{}", bounds.len());
         }
