@@ -83,7 +83,7 @@ async fn assert_no_acknowledged_write_is_lost(setup: &Setup) {
     let acknowledged = std::mem::take(&mut *written.ids.lock().unwrap_or_else(PoisonError::into_inner));
     let requests = written.requests.load(Ordering::Relaxed);
     // A slow machine writes less, but too few writes would show nothing.
-    assert!(acknowledged.len() >= 100, "{} of {requests} writes were acknowledged", acknowledged.len());
+    assert!(acknowledged.len() >= 50, "{} of {requests} writes were acknowledged", acknowledged.len());
     assert!(requests > acknowledged.len(), "no write was in progress when the server was killed");
 
     let again = setup.serve(&[]);
