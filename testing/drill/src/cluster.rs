@@ -118,41 +118,26 @@ impl Cluster {
         Ok(format!("{}, {etcd}, {postgres}", of(&program("patroni")?)?))
     }
 
-    /// Which machine is the leader, according to the first machine that knows.
+    /// Which machine is the leader. A former leader may still think that it is one, but on an older timeline.
     pub(crate) fn leader(&self) -> Option<usize> {
-        let members = self.members()?;
-        let leader = members.iter().find(|member| member.role == "leader" && member.state == "running")?;
+        let views = self.machines.iter().filter_map(Machine::view);
+        let leaders = views.flatten().filter(|member| member.role == "leader" && member.state == "running");
+        let leader = leaders.max_by_key(|member| member.timeline)?;
         self.machines.iter().position(|machine| machine.name() == leader.name)
     }
 
-    fn members(&self) -> Option<Vec<Member>> {
-        self.machines.iter().find_map(|machine| {
-            let body = get((machine.address(), 8008).into(), "/cluster").ok()?;
-            Some(serde_json::from_str::<Members>(&body).ok()?.members)
-        })
-    }
-
-    /// Waits until there is a leader, and two standbys receive its writes; one of them synchronously, or none, if that
-    /// is told.
-    pub(crate) fn wait_until_whole(&self, is_synchronous: Option<bool>) -> Result<Duration, Failure> {
+    /// Waits until all machines agree that there is a leader, and two standbys receive its writes; one of them
+    /// synchronously, or none, if that is told.
+    pub(crate) fn wait_until_whole(&self, is_synchronous: Option<bool>) -> Result<(), Failure> {
         let begun = Instant::now();
         loop {
-            let members = self.members().unwrap_or_default();
-            let count = |role: &str, state: &str| {
-                members.iter().filter(|member| member.role.ends_with(role) && member.state == state).count()
-            };
-            let synchronous = members.iter().filter(|member| member.role == "sync_standby").count();
-            let timelines: BTreeSet<_> = members.iter().map(|member| member.timeline).collect();
-            let standbys = count("replica", "streaming") + count("sync_standby", "streaming");
-            if count("leader", "running") == 1
-                && standbys == 2
-                && timelines.len() == 1
-                && is_synchronous.is_none_or(|wanted| synchronous == usize::from(wanted))
-            {
-                return Ok(begun.elapsed());
+            let views: Vec<_> = self.machines.iter().map(|machine| machine.view().unwrap_or_default()).collect();
+            let leaders: BTreeSet<_> = views.iter().map(|view| whole(view, is_synchronous)).collect();
+            if leaders.len() == 1 && leaders.iter().all(Option::is_some) {
+                return Ok(());
             }
             if begun.elapsed() > TIMEOUT {
-                return Err(format!("the cluster is not whole: {members:?}").into());
+                return Err(format!("the cluster is not whole: {views:?}").into());
             }
             thread::sleep(Duration::from_millis(200));
         }
@@ -177,6 +162,17 @@ impl Cluster {
     }
 }
 
+/// The leader and its timeline, if there is one, and two standbys receive its writes.
+fn whole(members: &[Member], is_synchronous: Option<bool>) -> Option<(String, u32)> {
+    let leader = members.iter().find(|member| member.role == "leader" && member.state == "running")?;
+    let follows = |member: &&Member| member.state == "streaming" && member.timeline == leader.timeline;
+    let synchronous = members.iter().filter(|member| member.role == "sync_standby").count();
+    let is_whole = members.len() == 3
+        && members.iter().filter(follows).count() == 2
+        && is_synchronous.is_none_or(|wanted| synchronous == usize::from(wanted));
+    is_whole.then(|| (leader.name.clone(), leader.timeline))
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         let _ = self.keeper.stdin.take();
@@ -194,6 +190,12 @@ impl Machine {
 
     fn address(&self) -> Ipv4Addr {
         Ipv4Addr::new(198, 51, 100, 10 + self.number)
+    }
+
+    /// What its Patroni knows of all machines.
+    fn view(&self) -> Option<Vec<Member>> {
+        let body = get((self.address(), 8008).into(), "/cluster").ok()?;
+        Some(serde_json::from_str::<Members>(&body).ok()?.members)
     }
 
     fn namespace(&self) -> String {
@@ -358,6 +360,30 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+
+    #[test]
+    fn a_cluster_is_whole_with_a_leader_and_two_standbys_on_its_timeline() {
+        let member = |name: &str, role: &str, state: &str, timeline| Member {
+            name: name.to_owned(),
+            role: role.to_owned(),
+            state: state.to_owned(),
+            timeline,
+        };
+        let mut members = vec![
+            member("db1", "replica", "streaming", 2),
+            member("db2", "leader", "running", 2),
+            member("db3", "sync_standby", "streaming", 2),
+        ];
+        let leader = Some(("db2".to_owned(), 2));
+        assert_eq!(whole(&members, Some(true)), leader);
+        assert_eq!(whole(&members, None), leader);
+        assert_eq!(whole(&members, Some(false)), None);
+        for (state, timeline) in [("running", 2), ("streaming", 1)] {
+            members[0] = member("db1", "replica", state, timeline);
+            assert_eq!(whole(&members, None), None, "{state}, {timeline}");
+        }
+        assert_eq!(whole(&members[1..], None), None);
+    }
 
     #[test]
     fn a_machine_has_its_own_name_and_address_and_knows_the_others() {
