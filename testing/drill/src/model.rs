@@ -168,6 +168,7 @@ impl Task {
 #[derive(Clone, Debug)]
 struct Draft {
     content: Content,
+    sent: Moment,
     /// The task in which a read has shown it meanwhile.
     seen: Option<String>,
 }
@@ -345,7 +346,8 @@ impl Model {
 
     /// A creation is about to be sent.
     pub(crate) fn creating(&mut self, content: &Content) {
-        self.drafts.insert(content.title.clone(), Draft { content: content.clone(), seen: None });
+        let draft = Draft { content: content.clone(), sent: self.now(), seen: None };
+        self.drafts.insert(content.title.clone(), draft);
     }
 
     /// A change is about to be sent to a [`free`](Self::free) task.
@@ -416,8 +418,10 @@ impl Model {
         if draft.seen.as_ref().is_some_and(|seen| *seen != shown.id) {
             return Err((Violation::Duplicated, format!("{title} is also {}", shown.id)));
         }
-        let moment = self.tick();
-        self.see(shown, moment, moment)?;
+        // A list may have shown the task long before, so that it has been changed or deleted since.
+        let sent = draft.sent;
+        let now = self.tick();
+        self.see(shown, sent, now)?;
         self.drafts.remove(title);
         Ok(())
     }
@@ -841,6 +845,27 @@ mod tests {
         // The next change lacks the one before.
         model.changing("b", &content("b3", true));
         assert_eq!(violation(model.changed("b", &shown("b", &content("b3", true), 2))), Some(Violation::Outdated));
+    }
+
+    #[test]
+    fn a_creation_may_be_acknowledged_after_a_later_write() {
+        let mut model = three();
+        for title in ["d", "e"] {
+            let first = first(title);
+            model.creating(&content(title, false));
+            let sent = model.now();
+            model.got(title, sent, &first).unwrap();
+        }
+        model.changing("d", &content("d2", false));
+        model.changed("d", &shown("d", &content("d2", false), 2)).unwrap();
+        model.deleting("e");
+        model.deleted("e");
+        for title in ["d", "e"] {
+            model.created(title, &first(title)).unwrap();
+        }
+        let sent = model.now();
+        assert_eq!(violation(model.got("d", sent, &first("d"))), Some(Violation::Outdated));
+        assert_eq!(violation(model.got("e", sent, &first("e"))), Some(Violation::Resurrected));
     }
 
     #[test]
