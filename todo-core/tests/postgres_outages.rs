@@ -599,6 +599,42 @@ async fn a_former_primary_that_comes_back_is_not_used() {
     tokio::task::spawn_blocking(|| (standby.stop(), primary.stop())).await.unwrap();
 }
 
+/// With replication that does not wait, a cluster may go back to a former primary: an operator restores a backup, or the
+/// lock of the leader is given back. Then it is the only primary, and all other servers are standbys.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_has_gone_back_is_used_after_some_seconds() {
+    let (primary, standby, proxy) = replicated().await;
+    let (primary, other) = tokio::task::spawn_blocking(|| {
+        let other = Standby::of(&primary);
+        (primary, other.unwrap())
+    })
+    .await
+    .unwrap();
+    let second = Proxy::before(standby.url()).await;
+    let store = connect(&of_both(&proxy.url(), &second.url()));
+    let tasks = tasks(&store);
+    let task = tasks.create(new_task("kept")).await.unwrap();
+    proxy.set(Traffic::Refused);
+    proxy.cut();
+    statement(standby.url(), "alter system set synchronous_standby_names = ''").await;
+    statement(standby.url(), "select pg_promote()").await;
+    assert!(first_good(async || tasks.set_completed(task.id, true).await).await.completed);
+    // The new primary is gone, and its place was given to a standby of the former one.
+    second.switch(other.url()).await;
+    second.cut();
+    proxy.set(Traffic::Flows);
+    let begun = Instant::now();
+    let found = loop {
+        match tasks.get(task.id).await {
+            Ok(found) => break found,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(30), "{error:?}"),
+        }
+    };
+    assert!(!found.completed && begun.elapsed() > Duration::from_secs(8), "{found:?} {:?}", begun.elapsed());
+    assert!(first_good(async || tasks.set_completed(task.id, true).await).await.completed);
+    tokio::task::spawn_blocking(|| (standby.stop(), other.stop(), primary.stop())).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_server_is_used_within_two_seconds() {
     let server = Server::start_local("").await.unwrap().expect("PostgreSQL (install it with scripts/setup)");

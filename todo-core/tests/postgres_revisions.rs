@@ -449,6 +449,39 @@ async fn follow(store: &PostgresStore, owner: &UserId, limit: Limit, is_over: &A
     }
 }
 
+/// For each task, a trigger writes the row of its owner again. Thousands of versions of this row must not make that
+/// slower: it reads as much of the table of owners for each task of many as for each of few.
+#[tokio::test]
+async fn many_tasks_of_an_owner_cost_in_proportion() {
+    let database = todo_database().await;
+    let store = connect(database.url());
+    let mut host = PgConnection::connect(database.url()).await.unwrap();
+    let (few, many) = (300, 3000);
+    for statement in [
+        "insert into todo.tasks (user_id, id, title, created_at, updated_at)
+            select $1, gen_random_uuid(), 'Pears', now(), now() from generate_series(1, $2)",
+        "update todo.tasks set completed = true where user_id = $1 and $2 > 0",
+        "delete from todo.tasks where user_id = $1 and $2 > 0",
+    ] {
+        let mut read = Vec::new();
+        for (owner, count) in [("few", few), ("many", many)] {
+            let mut transaction = host.begin().await.unwrap();
+            let done = sqlx::query(statement).bind(owner).bind(count).execute(&mut *transaction).await.unwrap();
+            assert_eq!(done.rows_affected(), u64::try_from(count).unwrap());
+            let pages = "select pg_stat_get_xact_blocks_fetched('todo.tasks_owners'::regclass)
+                + pg_stat_get_xact_blocks_fetched('todo.tasks_owners_pkey'::regclass)";
+            read.push(sqlx::query_scalar::<_, i64>(pages).fetch_one(&mut *transaction).await.unwrap());
+            transaction.commit().await.unwrap();
+            let left = if statement.starts_with("delete") { 0 } else { count };
+            let counted = "select tasks from todo.tasks_owners where user_id = $1";
+            let counted: i64 = sqlx::query_scalar(counted).bind(owner).fetch_one(&mut host).await.unwrap();
+            assert_eq!(counted, i64::from(left), "{statement}");
+            assert_eq!(store.number(&user(owner), &TaskFilter::new()).await.unwrap(), u64::try_from(left).unwrap());
+        }
+        assert!(read[1] < read[0] * 15, "{read:?} pages for {few} and {many} tasks: {statement}");
+    }
+}
+
 /// A host may change tasks in a transaction with another isolation level: it gets an error instead of a wrong revision.
 #[tokio::test]
 async fn a_repeatable_read_of_the_host_fails_rather_than_reuse_a_revision() {

@@ -398,7 +398,7 @@ impl Shared {
                 return Call::ChangeAll { ids, list: old, body: json!({ "list": new }) };
             }
         }
-        if drawn >= 94 {
+        if drawn >= 94 && !state.model.is_moving() {
             let State { random, model, .. } = &mut *state;
             let free: Vec<_> = model.free().into_iter().map(|(id, _)| id).filter(|other| *other != id).collect();
             let other = random.one_of(&free).map(|id| (*id).to_owned());

@@ -369,6 +369,13 @@ impl Model {
         }
     }
 
+    /// Whether a move is in flight, or may be. Two moves at once may choose the same key, and a later one between these
+    /// tasks would then change a third task.
+    pub(crate) fn is_moving(&self) -> bool {
+        let is_moving = |task: &Task| task.versions.last().is_some_and(|version| version.position.is_none());
+        self.tasks.values().any(|task| (task.busy || task.unresolved) && is_moving(task))
+    }
+
     /// The neighbour of a move is free again.
     pub(crate) fn release(&mut self, place: &Place) {
         if let Some(anchor) = place.anchor() {
@@ -1114,8 +1121,11 @@ mod tests {
         model.got("a", sent, &at("abV", 2)).unwrap();
         assert_eq!(violation(model.got("a", sent, &at("ac", 2))), Some(Violation::Unexpected));
         // It is there already, so it does not change.
+        assert!(!model.is_moving());
         model.moving("a", &after_b);
+        assert!(model.is_moving());
         model.moved("a", &after_b, &at("abV", 2)).unwrap();
+        assert!(!model.is_moving());
         model.moving("a", &Place::First);
         assert_eq!(violation(model.clone().moved("a", &Place::First, &first("a"))), Some(Violation::Outdated));
         model.moved("a", &Place::First, &at("a0", 3)).unwrap();

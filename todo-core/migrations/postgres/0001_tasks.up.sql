@@ -78,6 +78,10 @@ create index "{table}_deleted_user_id_request_key_idx" on {deleted} (user_id, re
 --
 -- Most statements of the library take the next revision and record it at the owner themselves, once for many tasks. Their
 -- revisions are even and not before the statement, and the triggers let these pass. Those of the triggers are odd.
+--
+-- Each task that a trigger counts makes a new version of the owner's row. The index leads to all versions that the
+-- transaction has made, which is slow when there are thousands. So the triggers remember where the last one is. It does no
+-- harm if somebody else sets todo.owner_at, or it is of another owner: then no row is found there.
 
 create function "{schema}"."{table}_before_insert"() returns trigger language plpgsql
     security definer set search_path = pg_catalog, pg_temp as $$
@@ -85,6 +89,7 @@ declare
     former constant text := current_setting('todo.user_id', true);
     binds constant boolean := former is distinct from new.user_id and row_security_active('{owners}');
     clock constant bigint := extract(epoch from clock_timestamp()) * 1000000;
+    owner_at constant tid := nullif(current_setting('todo.owner_at', true), '');
     last bigint;
     last_version bigint;
     is_deleted boolean := false;
@@ -92,8 +97,13 @@ begin
     if binds then
         perform set_config('todo.user_id', new.user_id, true);
     end if;
-    select revision into last from {owners} where user_id = new.user_id for no key update;
-    while not found loop
+    if owner_at is not null then
+        select revision into last from {owners} where ctid = owner_at and user_id = new.user_id for no key update;
+    end if;
+    if last is null then
+        select revision into last from {owners} where user_id = new.user_id for no key update;
+    end if;
+    while last is null loop
         insert into {owners} (user_id, revision, tasks, purged) values (new.user_id, clock - 1, 0, clock - 1)
             on conflict do nothing;
         select revision into last from {owners} where user_id = new.user_id for no key update;
@@ -120,11 +130,21 @@ create function "{schema}"."{table}_after_insert"() returns trigger language plp
 declare
     former constant text := current_setting('todo.user_id', true);
     binds constant boolean := former is distinct from new.user_id and row_security_active('{owners}');
+    owner_at tid := nullif(current_setting('todo.owner_at', true), '');
+    now_at tid;
 begin
     if binds then
         perform set_config('todo.user_id', new.user_id, true);
     end if;
-    update {owners} set revision = greatest(revision, new.revision), tasks = tasks + 1 where user_id = new.user_id;
+    if owner_at is not null then
+        update {owners} set revision = greatest(revision, new.revision), tasks = tasks + 1
+            where ctid = owner_at and user_id = new.user_id returning ctid into now_at;
+    end if;
+    if now_at is null then
+        update {owners} set revision = greatest(revision, new.revision), tasks = tasks + 1 where user_id = new.user_id
+            returning ctid into now_at;
+    end if;
+    perform set_config('todo.owner_at', coalesce(now_at::text, ''), true);
     if new.version > 1 then
         delete from {deleted} where user_id = new.user_id and id = new.id;
     end if;
@@ -140,6 +160,9 @@ declare
     former constant text := current_setting('todo.user_id', true);
     binds constant boolean := former is distinct from new.user_id and row_security_active('{owners}');
     clock constant bigint := extract(epoch from clock_timestamp()) * 1000000;
+    owner_at constant tid := nullif(current_setting('todo.owner_at', true), '');
+    now_at tid;
+    next bigint;
 begin
     if new.user_id <> old.user_id or new.id <> old.id then
         raise feature_not_supported using message = 'the owner and the id of a task do not change',
@@ -165,8 +188,16 @@ begin
     if binds then
         perform set_config('todo.user_id', new.user_id, true);
     end if;
-    update {owners} set revision = greatest(revision + 1, clock) | 1 where user_id = new.user_id
-        returning revision into new.revision;
+    if owner_at is not null then
+        update {owners} set revision = greatest(revision + 1, clock) | 1 where ctid = owner_at and user_id = new.user_id
+            returning revision, ctid into next, now_at;
+    end if;
+    if now_at is null then
+        update {owners} set revision = greatest(revision + 1, clock) | 1 where user_id = new.user_id
+            returning revision, ctid into next, now_at;
+    end if;
+    new.revision := next;
+    perform set_config('todo.owner_at', coalesce(now_at::text, ''), true);
     if binds then
         perform set_config('todo.user_id', coalesce(former, ''), true);
     end if;
@@ -179,15 +210,24 @@ declare
     former constant text := current_setting('todo.user_id', true);
     binds constant boolean := former is distinct from old.user_id and row_security_active('{owners}');
     clock constant bigint := extract(epoch from clock_timestamp()) * 1000000;
+    owner_at constant tid := nullif(current_setting('todo.owner_at', true), '');
+    now_at tid;
     next bigint;
 begin
     if binds then
         perform set_config('todo.user_id', old.user_id, true);
     end if;
-    update {owners} set revision = greatest(revision + 1, clock), tasks = tasks - 1 where user_id = old.user_id
-        returning revision into next;
+    if owner_at is not null then
+        update {owners} set revision = greatest(revision + 1, clock), tasks = tasks - 1
+            where ctid = owner_at and user_id = old.user_id returning revision, ctid into next, now_at;
+    end if;
+    if now_at is null then
+        update {owners} set revision = greatest(revision + 1, clock), tasks = tasks - 1 where user_id = old.user_id
+            returning revision, ctid into next, now_at;
+    end if;
+    perform set_config('todo.owner_at', coalesce(now_at::text, ''), true);
     -- An owner who is erased has no row any more.
-    if found then
+    if now_at is not null then
         insert into {deleted} (user_id, id, revision, version, request_key, request_place, request_digest, deleted_at)
             values (old.user_id, old.id, next, old.version, old.request_key, old.request_place, old.request_digest,
                 clock_timestamp())

@@ -5,7 +5,8 @@
 //!
 //! A promoted standby begins a new timeline, whose number is higher. A former primary that comes back, for example
 //! after its machine was frozen, does not know of the promotion for a moment, and would show old tasks. So a primary
-//! with a lower timeline than one that was seen before is not used.
+//! with a lower timeline than one that was seen before is not used; unless all servers respond for some seconds, and it is
+//! the only primary. Then the cluster has gone back to it.
 
 use std::{
     fmt,
@@ -41,6 +42,9 @@ const SEARCH_EACH: Duration = Duration::from_secs(1);
 /// How long a search goes on before another one may begin, if more than one server does not respond.
 const SEARCH_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a primary with a lower timeline must be the only one before it is used.
+const GONE_BACK_AFTER: Duration = Duration::from_secs(10);
+
 /// How many steps of a login are taken at once.
 const STEPS: usize = 32;
 
@@ -63,6 +67,26 @@ pub(super) struct Servers {
     found: Notify,
     /// The highest timeline of a primary so far.
     timeline: AtomicU32,
+    /// A lower timeline, and since when all servers say that its primary is the only one.
+    gone_back: Mutex<Option<(u32, Instant)>>,
+}
+
+/// What the servers said that are not used.
+#[derive(Default)]
+struct Refusals {
+    standbys: usize,
+    /// The timeline of a former primary.
+    former: Option<u32>,
+}
+
+impl Refusals {
+    fn note(&mut self, error: &sqlx::Error) {
+        match NotPrimary::of(error) {
+            Some(NotPrimary::Standby) => self.standbys += 1,
+            Some(NotPrimary::Former { timeline, .. }) => self.former = Some(*timeline),
+            None => {}
+        }
+    }
 }
 
 struct Search {
@@ -93,6 +117,7 @@ impl Servers {
             search: Mutex::default(),
             found: Notify::new(),
             timeline: AtomicU32::new(0),
+            gone_back: Mutex::default(),
         }
     }
 
@@ -116,9 +141,13 @@ impl Servers {
         let others = || (0..self.all.len()).filter(move |server| *server != last).map(|server| self.ask(server));
         let mut asked: FuturesUnordered<_> = std::iter::once(self.ask(last)).collect();
         let mut failure = None;
+        let mut refusals = Refusals::default();
         match timeout(HEAD_START, asked.next()).await {
             Ok(Some(Ok(primary))) => return Ok(primary),
-            Ok(Some(Err(error))) => failure = Some(error),
+            Ok(Some(Err(error))) => {
+                refusals.note(&error);
+                failure = Some(error);
+            }
             Ok(None) | Err(_) => {}
         }
         let mut searching = self.begin_search();
@@ -134,7 +163,10 @@ impl Servers {
             };
             match timeout(SEARCH_EACH, select(pin!(found), pin!(login))).await {
                 Ok(Either::Right((Ok(primary), _))) => return Ok(primary),
-                Ok(Either::Right((Err(error), _))) => failure = Some(error),
+                Ok(Either::Right((Err(error), _))) => {
+                    refusals.note(&error);
+                    failure = Some(error);
+                }
                 Ok(Either::Left(_)) | Err(_) => {}
             }
             let now = self.last.load(Relaxed);
@@ -145,6 +177,7 @@ impl Servers {
                 asked.push(self.ask(now));
             }
         }
+        let is_search = searching.is_some();
         searching = searching.filter(|_| asked.len() > 1);
         loop {
             let found = pin!(self.found.notified());
@@ -152,6 +185,7 @@ impl Servers {
                 Either::Left((None, _)) => break,
                 Either::Left((Some(Ok(primary)), _)) => return Ok(primary),
                 Either::Left((Some(Err(error)), _)) => {
+                    refusals.note(&error);
                     failure = Some(match failure {
                         None => error,
                         Some(other) => most_telling(other, error),
@@ -163,7 +197,32 @@ impl Servers {
             // The last one may be frozen. Another search may begin before that is known.
             searching = searching.filter(|_| asked.len() > 1);
         }
+        if is_search {
+            self.note_refusals(&refusals);
+        }
         Err(failure.unwrap_or_else(|| unreachable!("there is a server, and none was the primary")))
+    }
+
+    /// After a search among all servers: if the same primary was the only one for long enough, the next attempt uses it.
+    fn note_refusals(&self, refusals: &Refusals) {
+        let mut gone_back = self.gone_back.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(timeline) = refusals.former.filter(|_| refusals.standbys + 1 == self.all.len()) else {
+            *gone_back = None;
+            return;
+        };
+        let (_, since) = *gone_back.filter(|(before, _)| *before == timeline).get_or_insert((timeline, Instant::now()));
+        if since.elapsed() < GONE_BACK_AFTER {
+            *gone_back = Some((timeline, since));
+            return;
+        }
+        *gone_back = None;
+        let known = self.timeline.swap(timeline, Relaxed);
+        tracing::error!(
+            target: "todo_core::store",
+            timeline,
+            known,
+            "the database has gone back to an older timeline; what was written since may be lost"
+        );
     }
 
     /// Lets this attempt ask all servers, unless another one does. If each attempt did, the logins at the standbys would
@@ -187,6 +246,7 @@ impl Servers {
         let mut connection = login(&self.all[server]).await?;
         match self.timeline_of(&mut connection).await {
             Ok(timeline) => {
+                *self.gone_back.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 if self.last.swap(server, Relaxed) != server {
                     self.found.notify_waiters();
                 }
@@ -243,11 +303,15 @@ impl fmt::Display for Servers {
 enum NotPrimary {
     #[error("none of the servers is the primary")]
     Standby,
-    #[error(
-        "the server is a former primary (timeline {timeline} after {known}); if the database was restored from a backup, \
-         restart this program"
-    )]
+    #[error("the server is a former primary (timeline {timeline} after {known})")]
     Former { timeline: u32, known: u32 },
+}
+
+impl NotPrimary {
+    fn of(error: &sqlx::Error) -> Option<&Self> {
+        let sqlx::Error::Io(io) = error else { return None };
+        io.get_ref()?.downcast_ref()
+    }
 }
 
 impl From<NotPrimary> for sqlx::Error {
@@ -278,13 +342,11 @@ async fn login(server: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
 /// Which error to report. If a login succeeded anywhere, then there is no primary for now. Else a server that rejects
 /// the login says more than one that cannot be reached.
 fn most_telling(one: sqlx::Error, other: sqlx::Error) -> sqlx::Error {
-    let telling = |error: &sqlx::Error| match error {
-        sqlx::Error::Io(io) => match io.get_ref().and_then(|reason| reason.downcast_ref()) {
-            Some(NotPrimary::Former { .. }) => 3,
-            Some(NotPrimary::Standby) => 2,
-            None => 0,
-        },
-        error => u8::from(!matches!(condition(error), Condition::Disconnected | Condition::TooManyConnections)),
+    let telling = |error: &sqlx::Error| match (error, NotPrimary::of(error)) {
+        (_, Some(NotPrimary::Former { .. })) => 3,
+        (_, Some(NotPrimary::Standby)) => 2,
+        (sqlx::Error::Io(_), None) => 0,
+        (error, None) => u8::from(!matches!(condition(error), Condition::Disconnected | Condition::TooManyConnections)),
     };
     if telling(&other) > telling(&one) { other } else { one }
 }
