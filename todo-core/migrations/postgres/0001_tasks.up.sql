@@ -91,7 +91,7 @@ declare
     clock constant bigint := extract(epoch from clock_timestamp()) * 1000000;
     owner_at constant tid := nullif(current_setting('todo.owner_at', true), '');
     last bigint;
-    last_version bigint;
+    deleted record;
     is_deleted boolean := false;
 begin
     if binds then
@@ -109,15 +109,20 @@ begin
         select revision into last from {owners} where user_id = new.user_id for no key update;
     end loop;
     new.revision := greatest(last + 1, clock) | 1;
-    -- A task that is created again continues its versions.
-    select version into last_version from {deleted} where user_id = new.user_id and id = new.id;
-    if found then
-        new.version := greatest(new.version, last_version + 1);
-    end if;
     -- A request that is repeated does not bring a deleted task back.
     if new.request_key is not null then
         is_deleted := exists (select from {deleted} where user_id = new.user_id and request_key = new.request_key
             and request_place = new.request_place);
+    end if;
+    -- A task that is created again continues its versions, and is still what its request has created.
+    select * into deleted from {deleted} where user_id = new.user_id and id = new.id;
+    if found then
+        new.version := greatest(new.version, deleted.version + 1);
+        if new.request_key is null then
+            new.request_key := deleted.request_key;
+            new.request_place := deleted.request_place;
+            new.request_digest := deleted.request_digest;
+        end if;
     end if;
     if binds then
         perform set_config('todo.user_id', coalesce(former, ''), true);
@@ -226,8 +231,10 @@ begin
             returning revision, ctid into next, now_at;
     end if;
     perform set_config('todo.owner_at', coalesce(now_at::text, ''), true);
-    -- An owner who is erased has no row any more.
-    if now_at is not null then
+    -- An owner who is erased has no row any more. A task that the same statement has inserted again is not deleted.
+    if exists (select from {tasks} where user_id = old.user_id and id = old.id) then
+        update {tasks} set version = greatest(version, old.version + 1) where user_id = old.user_id and id = old.id;
+    elsif now_at is not null then
         insert into {deleted} (user_id, id, revision, version, request_key, request_place, request_digest, deleted_at)
             values (old.user_id, old.id, next, old.version, old.request_key, old.request_place, old.request_digest,
                 clock_timestamp())

@@ -81,7 +81,7 @@ begin
 end;
 
 -- A trigger of SQLite cannot change the row that is written, so it changes it afterwards. A task that is created again
--- continues its versions. The clock counts milliseconds. An owner begins with the next one, later than all that an owner
+-- continues its versions, and is still what its request has created. The clock counts milliseconds. An owner begins with the next one, later than all that an owner
 -- who was erased in this one has had.
 create trigger "{table}_after_insert" after insert on {tasks}
 begin
@@ -92,6 +92,10 @@ begin
     update {tasks} set revision = (select revision from {owners} where user_id = new.user_id),
         version = max(version, coalesce((select version + 1 from {deleted} where user_id = new.user_id and id = new.id), 1))
         where user_id = new.user_id and id = new.id;
+    update {tasks} set (request_key, request_place, request_digest) =
+        (select request_key, request_place, request_digest from {deleted} where user_id = new.user_id and id = new.id)
+        where user_id = new.user_id and id = new.id and request_key is null
+        and exists (select 1 from {deleted} where user_id = new.user_id and id = new.id and request_key is not null);
     delete from {deleted} where user_id = new.user_id and id = new.id;
 end;
 

@@ -80,8 +80,11 @@ impl Owner {
 
     fn add(&mut self, task: Task, request: Option<(Request, usize)>) {
         let revision = self.next_revision();
-        let former = self.deleted.remove(&task.id);
-        let version = former.map_or(task.version, |former| task.version.max(former.version + 1));
+        let (mut version, mut request) = (task.version, request);
+        if let Some(former) = self.deleted.remove(&task.id) {
+            version = version.max(former.version + 1);
+            request = request.or(former.request);
+        }
         self.tasks.insert(task.id, Kept { task: Task { version, ..task }, revision, request });
     }
 

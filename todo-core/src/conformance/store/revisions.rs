@@ -397,9 +397,19 @@ pub async fn a_request_is_not_repeated_after_a_deletion(store: Arc<dyn TaskStore
     assert_eq!(insert(&bob, &[5], "one", 2).await, Insertion::Repeated(vec![sample(&bob, 4)]), "another owner");
     assert_eq!(insert(&aaa, &[4, 5], "two", 2).await, Insertion::Done, "another owner");
     assert_eq!(ids(&all_pages(store, &ann, limited(9)).await), [id(2)]);
-    // Somebody creates a task under the id of a deleted one, which was not that of the request any more.
+    // Somebody creates a task again under its id. It is still what the request has created.
     assert!(store.add(&ann, &sample(&ann, 1)).await.unwrap());
-    assert_eq!(insert(&ann, &[6], "one", 1).await, Insertion::Done);
+    let again = store.get(&ann, id(1)).await.unwrap().unwrap();
+    assert_eq!(insert(&ann, &[6], "one", 1).await, Insertion::Repeated(vec![again.clone()]));
+    assert_eq!(insert(&ann, &[6], "one", 2).await, Insertion::KeyTaken);
+    assert!(store.remove(&ann, id(1)).await.unwrap());
+    assert_eq!(insert(&ann, &[6], "one", 1).await, Insertion::Deleted);
+    assert!(store.add(&ann, &sample(&ann, 1)).await.unwrap());
+    // Of several, too.
+    assert!(store.add(&ann, &sample(&ann, 3)).await.unwrap());
+    let Insertion::Repeated(both) = insert(&ann, &[7, 8], "two", 1).await else { panic!("it was created before") };
+    assert_eq!(ids(&both), [2, 3].map(id));
+    assert!(store.remove(&ann, id(3)).await.unwrap());
     assert_eq!(store.purge(&ann, never(), few(9)).await.unwrap(), 1);
     assert_eq!(insert(&ann, &[7, 8], "two", 1).await, Insertion::Repeated(vec![sample(&ann, 2)]));
 }
