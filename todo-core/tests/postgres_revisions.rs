@@ -470,7 +470,7 @@ async fn a_task_that_a_statement_deletes_and_inserts_again_is_changed() {
         let found = store.get(&ann, id).await.unwrap().unwrap();
         assert_eq!(found.version, version, "{columns}");
         let changes = store.changes(&ann, Some(start), Limit::default()).await.unwrap().unwrap().changes;
-        assert!(matches!(&changes[..], [Change::Task(changed)] if **changed == found), "{columns}: {changes:?}");
+        assert!(matches!(&changes[..], [Change::Task(shown)] if **shown == found), "{columns}: {changes:?}");
         let left: (i64, i64) = sqlx::query_as(
             "select (select count(*) from todo.tasks_deleted), (select tasks from todo.tasks_owners where user_id = 'ann')",
         )
