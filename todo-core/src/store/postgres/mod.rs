@@ -162,8 +162,8 @@ impl PostgresStore {
     /// needed, so this does not fail if there is no server.
     ///
     /// The URL may name several servers, one of which is the primary: `postgres://todo@a,b:5433,c/todo`. The store uses
-    /// only the primary, and finds the new one after a failover. It never goes back to a former primary: one whose
-    /// timeline is older than another that it has seen.
+    /// only the primary, and finds the new one after a failover. It goes back to a former primary, whose timeline is older
+    /// than another that it has seen, only if for ten seconds all servers respond and this is the only primary.
     ///
     /// # Errors
     ///

@@ -71,21 +71,26 @@ pub(super) struct Servers {
     gone_back: Mutex<Option<(u32, Instant)>>,
 }
 
-/// What the servers said that are not used.
+/// Why the servers that were asked cannot be used.
 #[derive(Default)]
 struct Refusals {
     standbys: usize,
     /// The timeline of a former primary.
     former: Option<u32>,
+    most_telling: Option<sqlx::Error>,
 }
 
 impl Refusals {
-    fn note(&mut self, error: &sqlx::Error) {
-        match NotPrimary::of(error) {
+    fn note(&mut self, error: sqlx::Error) {
+        match NotPrimary::of(&error) {
             Some(NotPrimary::Standby) => self.standbys += 1,
             Some(NotPrimary::Former { timeline, .. }) => self.former = Some(*timeline),
             None => {}
         }
+        self.most_telling = Some(match self.most_telling.take() {
+            None => error,
+            Some(other) => most_telling(other, error),
+        });
     }
 }
 
@@ -140,14 +145,10 @@ impl Servers {
         let last = self.last.load(Relaxed);
         let others = || (0..self.all.len()).filter(move |server| *server != last).map(|server| self.ask(server));
         let mut asked: FuturesUnordered<_> = std::iter::once(self.ask(last)).collect();
-        let mut failure = None;
         let mut refusals = Refusals::default();
         match timeout(HEAD_START, asked.next()).await {
             Ok(Some(Ok(primary))) => return Ok(primary),
-            Ok(Some(Err(error))) => {
-                refusals.note(&error);
-                failure = Some(error);
-            }
+            Ok(Some(Err(error))) => refusals.note(error),
             Ok(None) | Err(_) => {}
         }
         let mut searching = self.begin_search();
@@ -163,10 +164,7 @@ impl Servers {
             };
             match timeout(SEARCH_EACH, select(pin!(found), pin!(login))).await {
                 Ok(Either::Right((Ok(primary), _))) => return Ok(primary),
-                Ok(Either::Right((Err(error), _))) => {
-                    refusals.note(&error);
-                    failure = Some(error);
-                }
+                Ok(Either::Right((Err(error), _))) => refusals.note(error),
                 Ok(Either::Left(_)) | Err(_) => {}
             }
             let now = self.last.load(Relaxed);
@@ -184,13 +182,7 @@ impl Servers {
             match select(asked.next(), found).await {
                 Either::Left((None, _)) => break,
                 Either::Left((Some(Ok(primary)), _)) => return Ok(primary),
-                Either::Left((Some(Err(error)), _)) => {
-                    refusals.note(&error);
-                    failure = Some(match failure {
-                        None => error,
-                        Some(other) => most_telling(other, error),
-                    });
-                }
+                Either::Left((Some(Err(error)), _)) => refusals.note(error),
                 // The servers that have not responded yet, such as a frozen one, may never do.
                 Either::Right(_) => asked.push(self.ask(self.last.load(Relaxed))),
             }
@@ -200,22 +192,25 @@ impl Servers {
         if is_search {
             self.note_refusals(&refusals);
         }
-        Err(failure.unwrap_or_else(|| unreachable!("there is a server, and none was the primary")))
+        Err(refusals.most_telling.unwrap_or_else(|| unreachable!("there is a server, and none was the primary")))
     }
 
     /// After a search among all servers: if the same primary was the only one for long enough, the next attempt uses it.
     fn note_refusals(&self, refusals: &Refusals) {
-        let mut gone_back = self.gone_back.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone_back = self.gone_back();
         let Some(timeline) = refusals.former.filter(|_| refusals.standbys + 1 == self.all.len()) else {
             *gone_back = None;
             return;
         };
-        let (_, since) = *gone_back.filter(|(before, _)| *before == timeline).get_or_insert((timeline, Instant::now()));
-        if since.elapsed() < GONE_BACK_AFTER {
-            *gone_back = Some((timeline, since));
+        let since = match *gone_back {
+            Some((before, since)) if before == timeline => since,
+            _ => Instant::now(),
+        };
+        let is_over = since.elapsed() >= GONE_BACK_AFTER;
+        *gone_back = Some((timeline, since)).filter(|_| !is_over);
+        if !is_over {
             return;
         }
-        *gone_back = None;
         let known = self.timeline.swap(timeline, Relaxed);
         tracing::error!(
             target: "todo_core::store",
@@ -238,6 +233,10 @@ impl Servers {
         Some(Searching { servers: self, begun: now })
     }
 
+    fn gone_back(&self) -> MutexGuard<'_, Option<(u32, Instant)>> {
+        self.gone_back.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn search(&self) -> MutexGuard<'_, Option<Search>> {
         self.search.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -246,7 +245,7 @@ impl Servers {
         let mut connection = login(&self.all[server]).await?;
         match self.timeline_of(&mut connection).await {
             Ok(timeline) => {
-                *self.gone_back.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                *self.gone_back() = None;
                 if self.last.swap(server, Relaxed) != server {
                     self.found.notify_waiters();
                 }
