@@ -197,6 +197,109 @@ async fn rows_that_a_host_copies_with_their_revisions_are_counted_and_get_new_on
     database.close().await;
 }
 
+/// A message of several statements, and a `do` block, begin before the library writes what they copy then with its
+/// revision. A trigger of the host copies a task within the statement of the library. All copies are counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn copies_within_a_long_message_and_by_a_trigger_are_counted() {
+    let database = todo_database().await;
+    let store = connect(database.url());
+    let batching = CoalescingStore::with_options(store.clone(), &CoalescingOptions::default());
+    let (ann, bob) = (user("ann"), user("bob"));
+    assert!(store.add_all(&ann, &[task(&ann, 1), task(&ann, 2)]).await.unwrap());
+    assert!(store.add(&bob, &task(&bob, 1)).await.unwrap());
+    let columns = "title, completed, completed_at, created_at, updated_at, version, revision";
+    let copies: String = ["ann", "bob", "cem"]
+        .map(|to| {
+            format!(
+                "insert into todo.tasks (user_id, id, {columns}) select '{to}', gen_random_uuid(), {columns}
+                 from todo.tasks where user_id = 'ann' and id = '{}';",
+                task(&ann, 1).id
+            )
+        })
+        .concat();
+    let touches = "update todo.tasks as t set title = 'Copied', revision = s.revision from todo.tasks as s
+        where s.user_id = 'ann' and s.id = '00000000-0000-0000-0000-000000000001' and t.user_id = 'bob';";
+    let waiting =
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'advisory')";
+    let mut watch = PgConnection::connect(database.url()).await.unwrap();
+    let mut counts = [2, 1, 0];
+    for long in [
+        format!("select pg_advisory_lock(7); {copies} {touches} select pg_advisory_unlock(7)"),
+        format!("do $$ begin perform pg_advisory_lock(7); {copies} {touches} perform pg_advisory_unlock(7); end $$"),
+    ] {
+        watch.execute("select pg_advisory_lock(7)").await.unwrap();
+        let mut host = PgConnection::connect(database.url()).await.unwrap();
+        let message =
+            tokio::spawn(async move { host.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(long))).await.map(drop) });
+        while !sqlx::query_scalar::<_, bool>(waiting).fetch_one(&mut watch).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        batching.change(&ann, task(&ann, 1).id, &toggle(), SystemClock.now()).await.unwrap().unwrap();
+        let mut before = Vec::new();
+        for owner in [&ann, &bob, &user("cem")] {
+            before.push(store.changes(owner, None, Limit::default()).await.unwrap().unwrap().next);
+        }
+        watch.execute("select pg_advisory_unlock(7)").await.unwrap();
+        message.await.unwrap().unwrap();
+        for (place, owner) in [&ann, &bob, &user("cem")].into_iter().enumerate() {
+            // Nothing is known of an owner who had no task.
+            let since = (counts[place] > 0).then_some(before[place]);
+            counts[place] += 1;
+            let changes = store.changes(owner, since, Limit::default()).await.unwrap().unwrap();
+            // All tasks of Bob were touched.
+            let expected = if place == 1 { counts[place] } else { 1 };
+            assert_eq!(changes.changes.len(), expected, "{owner}");
+            assert_eq!(counted(&mut watch, owner).await, (counts[place], counts[place]), "{owner}");
+        }
+    }
+
+    watch
+        .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "create function repeat() returns trigger language plpgsql as $$ begin
+                insert into todo.tasks (user_id, id, {columns}) select new.user_id, gen_random_uuid(),
+                    new.title, false, null, new.created_at, new.updated_at, new.version, new.revision;
+                update todo.tasks set title = 'Seen', revision = new.revision where user_id = 'bob';
+                return new;
+             end $$;
+             create trigger repeat after update on todo.tasks for each row
+                when (new.completed and not old.completed) execute function repeat()"
+        ))))
+        .await
+        .unwrap();
+    for (place, store) in [&store as &dyn TaskStore, &batching].into_iter().enumerate() {
+        let (id, now) = (task(&ann, 2).id, SystemClock.now());
+        let of_bob = store.changes(&bob, None, Limit::default()).await.unwrap().unwrap().next;
+        let of_ann = store.changes(&ann, None, Limit::default()).await.unwrap().unwrap().next;
+        store.change(&ann, id, &TaskChange::completion(Completion::Set(true)), now).await.unwrap().unwrap();
+        assert_eq!(store.changes(&ann, Some(of_ann), Limit::default()).await.unwrap().unwrap().changes.len(), 2);
+        let changed_of_bob = store.changes(&bob, Some(of_bob), Limit::default()).await.unwrap().unwrap().changes.len();
+        assert_eq!(changed_of_bob, counts[1], "{place}");
+        counts[0] += 1;
+        assert_eq!(counted(&mut watch, &ann).await, (counts[0], counts[0]), "{place}");
+        store.change(&ann, id, &TaskChange::completion(Completion::Set(false)), now).await.unwrap().unwrap();
+    }
+
+    // A trigger that runs before the statement is done cannot change tasks of this owner: the call fails as a whole.
+    let before = "drop trigger repeat on todo.tasks; create trigger repeat before update on todo.tasks for each row
+        when (new.completed and not old.completed) execute function repeat()";
+    watch.execute(sqlx::raw_sql(before)).await.unwrap();
+    let (revision_before, now) = (revision(&store, &ann).await, SystemClock.now());
+    let completion = TaskChange::completion(Completion::Set(true));
+    store.change(&ann, task(&ann, 2).id, &completion, now).await.unwrap_err();
+    assert_eq!(revision(&store, &ann).await, revision_before);
+    assert_eq!(counted(&mut watch, &ann).await, (counts[0], counts[0]));
+    store.close().await;
+    database.close().await;
+}
+
+/// The number of the owner's tasks by their row, and the number that there are.
+async fn counted(connection: &mut PgConnection, owner: &UserId) -> (usize, usize) {
+    let numbers =
+        "select (select tasks from todo.tasks_owners where user_id = $1), count(*) from todo.tasks where user_id = $1";
+    let (by_row, there): (i64, i64) = sqlx::query_as(numbers).bind(owner.as_str()).fetch_one(connection).await.unwrap();
+    (by_row.try_into().unwrap(), there.try_into().unwrap())
+}
+
 /// How long the test of locks runs, in seconds; `LOCK_SECONDS` sets more.
 fn lock_seconds() -> u64 {
     std::env::var("LOCK_SECONDS").map_or(6, |seconds| seconds.parse().unwrap())

@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use sqlx::SqlStr;
 
 use super::{
-    columns::{COLUMNS, Kind, Parameter, static_text},
+    columns::{self, COLUMNS, Kind, Parameter, static_text},
     names::Resolved,
 };
 
@@ -276,7 +276,7 @@ impl Function {
         let body = BODY.replace("{rows}", &estimate).replace("{statement}", &format!("{statement}{returning}"));
         let body = body.replace("{before}", before).replace("{after}", after);
         let numbers: Vec<_> = (1..=arguments.len()).map(|number| format!("${number}")).collect();
-        let call = format!("select {columns} from {{function}}({})", numbers.join(", "));
+        let call = format!("{}select {columns} from {{function}}({})", columns::mark_of(statement), numbers.join(", "));
         Self::finish(names, name, &types, &format!("returns {returns} {body}"), &call)
     }
 

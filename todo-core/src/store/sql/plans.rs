@@ -57,8 +57,6 @@ mod postgres {
     const WRITE: usize = 25;
     /// What a write reads and writes for the revision: the row of the owner, and what is left of deleted tasks.
     const TRIGGER: usize = 30;
-    /// Additional pages for the first write of a session.
-    const FIRST: usize = 150;
     /// The revision of Ann.
     const REVISION: i64 = 4_000_000_000_000_000_000;
 
@@ -139,7 +137,7 @@ mod postgres {
             Case { name, sql: sql.as_str().to_owned(), parameters, by, pages, discarded: 0 }
         };
         let mut cases = vec![
-            case("insert", insert, &row, owner, TRIGGER + WRITE + FIRST),
+            case("insert", insert, &row, owner, TRIGGER + WRITE),
             case("requested", requested, &[ann, "'key'::text"], &["user_id", "request_key"], 2 * SEARCH),
             case("taken", taken, &[ann, &format!("array[{some}]::uuid[]")], key, 2 * SEARCH),
             case("get", get, &[ann, some], key, SEARCH),
@@ -180,10 +178,10 @@ mod postgres {
                 transfer,
                 &["'user 7'::text", "'user new'::text"],
                 &["user_id"],
-                80 * (WRITE + 2 * SEARCH + 2 * TRIGGER) + FIRST,
+                80 * (WRITE + 2 * SEARCH + 2 * TRIGGER),
             ),
             case("room", room, &[ann, "'key'::text"], &["user_id", "request_key"], 3 * SEARCH),
-            case("insert_row", insert_row, &other_row[..other_row.len() - 1], &[], TRIGGER + WRITE + FIRST),
+            case("insert_row", insert_row, &other_row[..other_row.len() - 1], &[], TRIGGER + WRITE),
             case("ping", ping, &[], &[], 0),
         ];
         let Batches { get_many, list_many, list_completed_many, insert_many, update_many, delete_many } = batch;
@@ -191,7 +189,7 @@ mod postgres {
             // Each call is about another task.
             let of_call = |value: &str, call| if value == some { id(30_000 + 3 * call) } else { value.to_owned() };
             let parameters = parameters.iter().map(|&value| many(|call| of_call(value, call))).collect();
-            Case { name, sql: sql.as_str().to_owned(), parameters, by, pages: BATCH * pages + FIRST, discarded: 0 }
+            Case { name, sql: sql.as_str().to_owned(), parameters, by, pages: BATCH * pages, discarded: 0 }
         };
         cases.extend([
             case("many gets", get_many, &[ann, some], key, SEARCH),
@@ -289,20 +287,30 @@ mod postgres {
         /// What is wrong with the plan of the statement; empty if nothing is.
         async fn complaints(&self, connection: &mut PgConnection) -> String {
             let values = in_parentheses(&self.parameters.iter().map(String::as_str).collect::<Vec<_>>());
-            // Its writes are rolled back.
-            run(connection, "savepoint before").await;
-            let explain = format!(r#"explain (analyze, buffers, format json) execute "{}" {values}"#, self.name);
-            let row = connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(explain))).await.expect("a plan");
-            run(connection, "rollback to before").await;
-            let plans: Value = serde_json::from_str(&row.get_unchecked::<String, _>(0)).expect("JSON");
-            let plan = &plans[0]["Plan"];
+            let mark = columns::mark_of(&self.sql);
+            let explain = format!(r#"{mark}explain (analyze, buffers, format json) execute "{}" {values}"#, self.name);
+            // Now and then PostgreSQL reads its catalogue beside the tables. Not each time.
+            let mut pages = usize::MAX;
+            let mut plan = Value::Null;
+            for _ in 0..3 {
+                // Its writes are rolled back.
+                run(connection, "savepoint before").await;
+                let row = connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(explain.clone()))).await.expect("a plan");
+                run(connection, "rollback to before").await;
+                let plans: Value = serde_json::from_str(&row.get_unchecked::<String, _>(0)).expect("JSON");
+                plan = plans[0]["Plan"].clone();
+                pages = pages.min(number(&plan, "Shared Hit Blocks") + number(&plan, "Shared Read Blocks"));
+                if pages <= self.pages {
+                    break;
+                }
+            }
+            let plan = &plan;
 
             let mut found = Found::default();
             self.look_at(plan, 1, &mut found);
             if (found.searches == 0) != self.by.is_empty() {
                 found.complaints.push(format!("{} searches of an index", found.searches));
             }
-            let pages = number(plan, "Shared Hit Blocks") + number(plan, "Shared Read Blocks");
             if pages > self.pages {
                 found.complaints.push(format!("{pages} pages instead of {}", self.pages));
             }

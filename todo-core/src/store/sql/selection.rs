@@ -306,7 +306,8 @@ impl Selections {
         let pieces = self.pieces();
         let count = self.count_all(filter, &pieces);
         let text = format!(
-            "{}, changed as ({}{} returning revision){} select ({count}), (select count(*) from changed)",
+            "{}{}, changed as ({}{} returning revision){} select ({count}), (select count(*) from changed)",
+            columns::RECORDS,
             self.lock,
             self.update(filter),
             columns::IS_LOCKED,
@@ -354,9 +355,10 @@ impl Selections {
         match &self.function {
             None => static_text(text),
             // In dollar quotes, since the text contains quotes. It contains no dollar sign before a letter.
-            Some(function) => static_text(
-                function.replace("{statement}", &format!("$todo${text}$todo$")).replace("{row}", &columns()),
-            ),
+            Some(function) => {
+                let call = function.replace("{statement}", &format!("$todo${text}$todo$"));
+                static_text(columns::mark_of(&text).to_owned() + &call.replace("{row}", &columns()))
+            }
         }
     }
 }

@@ -176,10 +176,10 @@ const SQLITE_SUMMARY: &str = "select 2, null, {revision}, 0 \
 const SQLITE_UPDATE: &str = "update {tasks} set {assignments} where user_id = $1 and id = $2 returning {columns}";
 
 // The changes of tasks in PostgreSQL take the revision and record it at the owner themselves, which the triggers would do
-// for each row. `{recorded}` joins what has changed: in a subquery it would be executed again, which fails, when the row
+// for each row; `{records}` tells them so. `{recorded}` joins what has changed: in a subquery it would be executed again, which fails, when the row
 // of the owner has a newer version than the snapshot of the statement.
 #[cfg(feature = "postgres")]
-const UPDATE: &str = "{locked_and}changed as (\
+const UPDATE: &str = "{records}{locked_and}changed as (\
         update {tasks} set {assignments} where user_id = $1 and id = $2{is_locked} returning {columns}, revision\
     ){recorded} \
     select {columns} from changed";
@@ -187,7 +187,7 @@ const UPDATE: &str = "{locked_and}changed as (\
 // The parameters of an update, then those of the precondition. The task is locked before it is compared, so that it is
 // the last version. Returns whether the change was made, and the task.
 #[cfg(feature = "postgres")]
-const UPDATE_IF: &str = "{locked_and}found as materialized (\
+const UPDATE_IF: &str = "{records}{locked_and}found as materialized (\
         select * from {tasks} where user_id = $1 and id = $2{is_locked} for no key update\
     ), changed as (\
         update {tasks} as t set {t.assignments} from found as f where t.user_id = $1 and t.id = $2 and {met_by_update} \
@@ -367,9 +367,9 @@ const LIST_COMPLETED_MANY: &str = "select k.n, coalesce(o.revision, 0), t.user_i
 // Owners and tasks that another transaction has locked are left out, and so are owners who have no row yet, so that
 // only the calls for these have to wait. So are tasks that were deleted before, whose versions a trigger continues.
 // Each owner has a row, so that `on conflict` always updates: an update that joins could be planned as a scan of all owners.
-// A row whose revision is odd was counted by a trigger: on Citus, a clock is read before the statement begins on its node.
+// A row whose revision is odd was counted by a trigger: on Citus, a node does not see the beginning of the statement.
 #[cfg(feature = "postgres")]
-const INSERT_MANY: &str = "with k as materialized (select * from unnest({arrays}, {max_array}::bigint[]) with ordinality as k ({all}, max, n)), \
+const INSERT_MANY: &str = "{records}with k as materialized (select * from unnest({arrays}, {max_array}::bigint[]) with ordinality as k ({all}, max, n)), \
     free as materialized (\
         select k.n, o.revision from k cross join lateral (\
             select {next_revision} as revision, o.tasks from {owners} as o where o.user_id = k.user_id \
@@ -389,7 +389,7 @@ const INSERT_MANY: &str = "with k as materialized (select * from unnest({arrays}
     select user_id, id from added";
 
 #[cfg(feature = "postgres")]
-const UPDATE_MANY: &str = "with k as materialized (select * from unnest({change_arrays}) with ordinality as k ({change_names}, n)), \
+const UPDATE_MANY: &str = "{records}with k as materialized (select * from unnest({change_arrays}) with ordinality as k ({change_names}, n)), \
     owner as materialized (\
         select k.n, o.revision from k cross join lateral (\
             select {next_revision} as revision from {owners} as o where o.user_id = k.user_id for no key update skip locked) as o\
@@ -573,6 +573,7 @@ impl Parts {
         let counted = "with owner as materialized (select tasks from {owners} where user_id = $1 for no key update) ";
         vec![
             ("greatest", "greatest".to_owned()),
+            ("records", columns::RECORDS.to_owned()),
             // The same in the whole statement.
             ("clock", "cast(extract(epoch from statement_timestamp()) * 1000000 as bigint)".to_owned()),
             (
