@@ -418,9 +418,9 @@ async fn what_is_half_done_is_completed(cluster: Arc<Cluster>) {
     let store = cluster.migrated().await;
     fill(&store, 5, 3).await;
     // By hand: the triggers are dropped, the tasks are distributed, and others are not.
-    let by_hand = "drop trigger tasks_before_insert on todo.tasks; drop trigger tasks_after_insert on todo.tasks; \
-        drop trigger tasks_before_update on todo.tasks; drop trigger tasks_after_delete on todo.tasks; \
-        drop trigger tasks_before_truncate on todo.tasks";
+    let by_hand = "drop trigger zz_todo_before_insert on todo.tasks; drop trigger todo_after_insert on todo.tasks; \
+        drop trigger zz_todo_before_update on todo.tasks; drop trigger todo_after_delete on todo.tasks; \
+        drop trigger zz_todo_before_truncate on todo.tasks";
     run(&cluster.owner, by_hand).await;
     run(&cluster.owner, "select create_distributed_table('todo.tasks', 'user_id')").await;
     assert!(complaint(store.check_tables().await).contains("only in part"));

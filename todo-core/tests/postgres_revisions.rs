@@ -18,8 +18,8 @@ use todo_core::{
     clock::{Clock as _, SystemClock, Timestamp},
     conformance::store::PlainCalls as _,
     store::{
-        Change, CoalescingOptions, CoalescingStore, Completion, Creation, Outcome, PostgresOptions, PostgresStore,
-        Precondition, Revision, TaskChange, TaskStore,
+        BatchStore as _, Change, CoalescingOptions, CoalescingStore, Completion, Creation, Outcome, PostgresOptions,
+        PostgresStore, Precondition, Revision, TaskChange, TaskStore,
     },
 };
 
@@ -292,12 +292,156 @@ async fn copies_within_a_long_message_and_by_a_trigger_are_counted() {
     database.close().await;
 }
 
+/// What the triggers of a host make of tasks is counted and seen too, whatever their names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_triggers_of_a_host_do_is_counted() {
+    let database = todo_database().await;
+    let store = connect(database.url());
+    let batching = CoalescingStore::with_options(store.clone(), &CoalescingOptions::default());
+    let mut host = PgConnection::connect(database.url()).await.unwrap();
+    let define = |name: &str, when: &str, body: &str| {
+        sqlx::AssertSqlSafe(format!(
+            "create function {name}() returns trigger language plpgsql as $$ begin {body} end $$;
+             create trigger {name} {when} on todo.tasks for each row execute function {name}()"
+        ))
+    };
+    let (id, other) = (task(&user("ann"), 1).id, task(&user("ann"), 2).id);
+    for first in ["a", "z"] {
+        let ann = user(&format!("ann {first}"));
+        assert!(store.add_all(&ann, &[task(&ann, 1), task(&ann, 2)]).await.unwrap());
+        let changes = async |since| {
+            let found = store.changes(&ann, Some(since), Limit::default()).await.unwrap().unwrap();
+            (found.changes.len(), found.next)
+        };
+        let (_, start) = changes(store.changes(&ann, None, Limit::default()).await.unwrap().unwrap().next).await;
+        let drop_trigger = |name: &str| sqlx::AssertSqlSafe(format!("drop function {name} cascade"));
+
+        // It changes a row of which the statement has changed nothing.
+        let name = format!("{first}_title");
+        let body = "new.title := upper(new.title); return new;";
+        host.execute(sqlx::raw_sql(define(&name, "before update", body))).await.unwrap();
+        let update = "update todo.tasks set title = title where user_id = $1";
+        sqlx::query(update).bind(ann.as_str()).execute(&mut host).await.unwrap();
+        let (number, start) = changes(start).await;
+        assert_eq!(number, 2, "{name}");
+        host.execute(drop_trigger(&name)).await.unwrap();
+
+        // It takes the revision back.
+        let name = format!("{first}_keeps");
+        let body = "new.revision := old.revision; return new;";
+        host.execute(sqlx::raw_sql(define(&name, "before update", body))).await.unwrap();
+        let mut start = start;
+        for store in [&store as &dyn TaskStore, &batching] {
+            store.change(&ann, id, &toggle(), SystemClock.now()).await.unwrap().unwrap();
+            let change = store.update_matching(&ann, &TaskFilter::new(), &toggle(), SystemClock.now()).await.unwrap();
+            assert_eq!(change.changed, 2);
+            let (number, next) = changes(start).await;
+            assert_eq!(number, 2, "{name}");
+            start = next;
+        }
+        host.execute(drop_trigger(&name)).await.unwrap();
+
+        // It deletes at once what is created under the id of a deleted task.
+        assert!(store.remove(&ann, other).await.unwrap());
+        let (number, start) = changes(start).await;
+        assert_eq!(number, 1);
+        let name = format!("{first}_cap");
+        let body = "delete from todo.tasks where user_id = new.user_id and id = new.id; return null;";
+        host.execute(sqlx::raw_sql(define(&name, "after insert", body))).await.unwrap();
+        store.add(&ann, &task(&ann, 2)).await.unwrap();
+        let found = store.changes(&ann, Some(start), Limit::default()).await.unwrap().unwrap();
+        assert!(matches!(found.changes[..], [Change::Deleted(id)] if id == other), "{name}: {:?}", found.changes);
+        assert_eq!(counted(&mut host, &ann).await, (1, 1), "{name}");
+        host.execute(drop_trigger(&name)).await.unwrap();
+
+        // It keeps a task that is erased.
+        assert!(store.add(&ann, &task(&ann, 2)).await.unwrap());
+        let name = format!("{first}_protects");
+        let body = "return case when old.id = '00000000-0000-0000-0000-000000000001' then null else old end;";
+        host.execute(sqlx::raw_sql(define(&name, "before delete", body))).await.unwrap();
+        assert_eq!(store.erase(&ann).await.unwrap(), 1);
+        assert_eq!(counted(&mut host, &ann).await, (1, 1), "{name}");
+        store.change(&ann, id, &toggle(), SystemClock.now()).await.unwrap().unwrap();
+        host.execute(drop_trigger(&name)).await.unwrap();
+
+        // It adds a task when one is erased.
+        let name = format!("{first}_log");
+        let body = "insert into todo.tasks (user_id, id, title, created_at, updated_at)
+            values (old.user_id, gen_random_uuid(), 'Deleted', now(), now()); return null;";
+        host.execute(sqlx::raw_sql(define(&name, "after delete", body))).await.unwrap();
+        assert_eq!(store.erase(&ann).await.unwrap(), 1);
+        assert_eq!(counted(&mut host, &ann).await, (1, 1), "{name}");
+        host.execute(drop_trigger(&name)).await.unwrap();
+
+        // Somebody deletes the row of the owner.
+        for (statement, expected) in [
+            ("update todo.tasks set title = 'Still there' where user_id = $1", 1),
+            (
+                "insert into todo.tasks (user_id, id, title, created_at, updated_at)
+                 values ($1, gen_random_uuid(), 'New', now(), now()), ($1, gen_random_uuid(), 'Newer', now(), now())",
+                3,
+            ),
+        ] {
+            sqlx::query("delete from todo.tasks_owners where user_id = $1")
+                .bind(ann.as_str())
+                .execute(&mut host)
+                .await
+                .unwrap();
+            sqlx::query(statement).bind(ann.as_str()).execute(&mut host).await.unwrap();
+            assert_eq!(counted(&mut host, &ann).await, (expected, expected), "{statement}");
+        }
+        assert_eq!(store.erase(&ann).await.unwrap(), 3);
+        assert_eq!(revision(&store, &ann).await, Revision::new(0));
+    }
+    store.close().await;
+    database.close().await;
+}
+
 /// The number of the owner's tasks by their row, and the number that there are.
 async fn counted(connection: &mut PgConnection, owner: &UserId) -> (usize, usize) {
     let numbers =
         "select (select tasks from todo.tasks_owners where user_id = $1), count(*) from todo.tasks where user_id = $1";
     let (by_row, there): (i64, i64) = sqlx::query_as(numbers).bind(owner.as_str()).fetch_one(connection).await.unwrap();
     (by_row.try_into().unwrap(), there.try_into().unwrap())
+}
+
+/// A batch adds a task under the id of one that is deleted between the batch's snapshot and its lock: it leaves this
+/// call out, since it would begin the versions again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_batch_does_not_create_what_was_deleted_after_it_began() {
+    let mut database = todo_database().await;
+    let slow_url = database.add_role("slow", "").await;
+    let store = connect(database.url());
+    let ann = user("ann");
+    assert!(store.add_all(&ann, &[task(&ann, 1), task(&ann, 2)]).await.unwrap());
+    let mut host = PgConnection::connect(database.url()).await.unwrap();
+    // For this role, half a second passes before an owner is locked.
+    let policies = format!(
+        "grant usage on schema todo to {role}; grant all on all tables in schema todo to {role};
+         drop policy tasks_owner on todo.tasks_owners;
+         alter table todo.tasks_owners enable row level security;
+         create policy slow on todo.tasks_owners to {role} using (pg_sleep(0.5) is not null)",
+        role = format_args!("{}_slow", database.name())
+    );
+    host.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(policies))).await.unwrap();
+    let slow = connect(&slow_url);
+    let batch = tokio::spawn({
+        let (slow, ann) = (slow.clone(), ann.clone());
+        async move { slow.insert_many(&[(&ann, &task(&ann, 2), None)]).await.unwrap() }
+    });
+    let sleeps =
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep')";
+    while !batch.is_finished() && !sqlx::query_scalar::<_, bool>(sleeps).fetch_one(&mut host).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(store.remove(&ann, task(&ann, 2).id).await.unwrap());
+    assert_eq!(batch.await.unwrap(), [false]);
+    assert!(store.add(&ann, &task(&ann, 2)).await.unwrap());
+    assert_eq!(store.get(&ann, task(&ann, 2).id).await.unwrap().unwrap().version, 2);
+    slow.close().await;
+    store.close().await;
+    host.close().await.unwrap();
+    database.close().await;
 }
 
 /// How long the test of locks runs, in seconds; `LOCK_SECONDS` sets more.
@@ -370,6 +514,9 @@ async fn calls_of_the_same_owners_never_wait_for_each_other_in_a_circle() {
     assert_eq!(sqlx::query_scalar::<_, i64>(wrong).fetch_one(&mut connection).await.unwrap(), 0);
     let without = "select count(*) from todo.tasks where user_id not in (select user_id from todo.tasks_owners)";
     assert_eq!(sqlx::query_scalar::<_, i64>(without).fetch_one(&mut connection).await.unwrap(), 0);
+    // A task is there or deleted.
+    let both = "select count(*) from todo.tasks join todo.tasks_deleted using (user_id, id)";
+    assert_eq!(sqlx::query_scalar::<_, i64>(both).fetch_one(&mut connection).await.unwrap(), 0);
     database.close().await;
 }
 

@@ -77,8 +77,8 @@ create index "{table}_deleted_user_id_request_key_idx" on {deleted} (user_id, re
 -- for the owner's row.
 --
 -- Most statements of the library take the next revision and record it at the owner themselves, once for many tasks. They
--- begin with a comment that says so, and the triggers let pass what they write; not what a trigger of a host writes then.
--- Revisions of triggers are odd, the others even.
+-- contain a name that says so, and the triggers let pass what they write; not what a trigger of a host writes then.
+-- Revisions of triggers are odd, the others even. The text of the statement is looked at last: it may be long.
 --
 -- Each task that a trigger counts makes a new version of the owner's row. The index leads to all versions that the
 -- transaction has made, which is slow when there are thousands. So the triggers remember where the last one is. It does no
@@ -105,7 +105,8 @@ begin
         select revision into last from {owners} where user_id = new.user_id for no key update;
     end if;
     while last is null loop
-        insert into {owners} (user_id, revision, tasks, purged) values (new.user_id, clock - 1, 0, clock - 1)
+        insert into {owners} (user_id, revision, tasks, purged)
+            select new.user_id, clock - 1, count(*), clock - 1 from {tasks} where user_id = new.user_id
             on conflict do nothing;
         select revision into last from {owners} where user_id = new.user_id for no key update;
     end loop;
@@ -151,7 +152,8 @@ begin
             returning ctid into now_at;
     end if;
     perform set_config('todo.owner_at', coalesce(now_at::text, ''), true);
-    if new.version > 1 then
+    -- Another trigger may have deleted it already.
+    if new.version > 1 and exists (select from {tasks} where user_id = new.user_id and id = new.id) then
         delete from {deleted} where user_id = new.user_id and id = new.id;
     end if;
     if binds then
@@ -202,6 +204,13 @@ begin
         update {owners} set revision = greatest(revision + 1, clock) | 1 where user_id = new.user_id
             returning revision, ctid into next, now_at;
     end if;
+    -- Somebody has deleted the row of the owner.
+    if now_at is null then
+        insert into {owners} as o (user_id, revision, tasks, purged)
+            select new.user_id, clock | 1, count(*), clock from {tasks} where user_id = new.user_id
+            on conflict (user_id) do update set revision = greatest(o.revision + 1, clock) | 1
+            returning revision, ctid into next, now_at;
+    end if;
     new.revision := next;
     perform set_config('todo.owner_at', coalesce(now_at::text, ''), true);
     if binds then
@@ -232,7 +241,7 @@ begin
             returning revision, ctid into next, now_at;
     end if;
     perform set_config('todo.owner_at', coalesce(now_at::text, ''), true);
-    -- An owner who is erased has no row any more. A task that the same statement has inserted again is not deleted.
+    -- A task that the same statement has inserted again is not deleted.
     if exists (select from {tasks} where user_id = old.user_id and id = old.id) then
         update {tasks} set version = greatest(version, old.version + 1) where user_id = old.user_id and id = old.id;
     elsif now_at is not null then
@@ -256,17 +265,20 @@ begin
         hint = 'Delete them.';
 end $$;
 
-create trigger "{table}_before_insert" before insert on {tasks} for each row
-    when ((pg_trigger_depth() = 0 and starts_with(current_query(), '/* todo: records its revisions */')) is not true)
+-- Triggers run in the order of their names: these see what those of a host have made of a row.
+create trigger "zz_todo_before_insert" before insert on {tasks} for each row
+    when ((new.revision > 0 and new.revision % 2 = 0 and pg_trigger_depth() = 0
+            and strpos(current_query(), 'todo_records_revision') > 0) is not true)
     execute function "{schema}"."{table}_before_insert"();
-create trigger "{table}_after_insert" after insert on {tasks} for each row when (new.revision % 2 = 1)
+create trigger "todo_after_insert" after insert on {tasks} for each row when (new.revision % 2 = 1)
     execute function "{schema}"."{table}_after_insert"();
 -- A change of nothing is none.
-create trigger "{table}_before_update" before update on {tasks} for each row
-    when ((pg_trigger_depth() = 0 and starts_with(current_query(), '/* todo: records its revisions */')) is not true
+create trigger "zz_todo_before_update" before update on {tasks} for each row
+    when ((new.revision <> old.revision and new.revision % 2 = 0 and pg_trigger_depth() = 0
+            and strpos(current_query(), 'todo_records_revision') > 0) is not true
         and old.* is distinct from new.*)
     execute function "{schema}"."{table}_before_update"();
-create trigger "{table}_after_delete" after delete on {tasks} for each row
+create trigger "todo_after_delete" after delete on {tasks} for each row
     execute function "{schema}"."{table}_after_delete"();
-create trigger "{table}_before_truncate" before truncate on {tasks} for each statement
+create trigger "zz_todo_before_truncate" before truncate on {tasks} for each statement
     execute function "{schema}"."{table}_before_truncate"();

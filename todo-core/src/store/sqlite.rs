@@ -123,11 +123,10 @@ impl Operation<SqliteConnection> for Erase<'_> {
     async fn run(&self, connection: &mut SqliteConnection, sql: &Statements) -> Result<u64, sqlx::Error> {
         let owner = self.owner.as_str();
         let mut transaction = begin(connection, sql).await?;
-        // Without a row of the owner, the trigger leaves nothing of the tasks.
-        for statement in [&sql.sqlite.erase_owner, &sql.sqlite.erase_deleted] {
+        let done = sqlx::query(sql.call.erase.clone()).bind(owner).execute(&mut *transaction).await?;
+        for statement in [&sql.call.erase_deleted, &sql.call.erase_owner] {
             sqlx::query(statement.clone()).bind(owner).execute(&mut *transaction).await?;
         }
-        let done = sqlx::query(sql.call.erase.clone()).bind(owner).execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(done.rows_affected())
     }

@@ -188,6 +188,9 @@ impl Operation<PgConnection> for Erase<'_> {
             return Ok(0);
         }
         let done = sqlx::query(sql.call.erase.clone()).bind(owner).execute(&mut *transaction).await?;
+        for statement in [&sql.call.erase_deleted, &sql.call.erase_owner] {
+            sqlx::query(statement.clone()).bind(owner).execute(&mut *transaction).await?;
+        }
         transaction.commit().await?;
         Ok(done.rows_affected())
     }

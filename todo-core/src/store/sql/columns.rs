@@ -331,16 +331,11 @@ pub(in crate::store) fn no_columns(dialect: Dialect) -> String {
     nothing.collect::<Vec<_>>().join(", ")
 }
 
-/// The beginning of a statement that takes the next revision and records it at the owner itself. The triggers leave the
-/// rows alone that such a statement writes; they look for exactly this text.
+/// The name in a statement that takes the next revision and records it at the owner itself: of the part that does so, or
+/// of the function that it calls. The triggers leave the rows alone that a statement with this name writes. A comment
+/// would not reach a node of Citus.
 #[cfg(feature = "postgres")]
-pub(in crate::store) const RECORDS: &str = "/* todo: records its revisions */ ";
-
-/// The mark of a statement, for the call of the function that runs it: the triggers see only the call.
-#[cfg(feature = "postgres")]
-pub(in crate::store) fn mark_of(statement: &str) -> &'static str {
-    if statement.starts_with(RECORDS) { RECORDS } else { "" }
-}
+pub(in crate::store) const RECORDS: &str = "todo_records_revision";
 
 /// The next revision of an owner, from its row. It is even; those that triggers give are odd.
 #[cfg(feature = "postgres")]

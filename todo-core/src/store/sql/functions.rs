@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use sqlx::SqlStr;
 
 use super::{
-    columns::{self, COLUMNS, Kind, Parameter, static_text},
+    columns::{COLUMNS, Kind, Parameter, RECORDS, static_text},
     names::Resolved,
 };
 
@@ -177,10 +177,10 @@ begin
     erased := 0;
     perform from {owners} where user_id = $1 for update;
     if found then
-        delete from {owners} where user_id = $1;
-        delete from {deleted} where user_id = $1;
         delete from {tasks} where user_id = $1;
         get diagnostics erased = row_count;
+        delete from {deleted} where user_id = $1;
+        delete from {owners} where user_id = $1 and not exists (select from {tasks} where user_id = $1);
     end if;
     perform pg_catalog.set_config('todo.user_id', coalesce(former, ''), true);
     return next;
@@ -276,7 +276,10 @@ impl Function {
         let body = BODY.replace("{rows}", &estimate).replace("{statement}", &format!("{statement}{returning}"));
         let body = body.replace("{before}", before).replace("{after}", after);
         let numbers: Vec<_> = (1..=arguments.len()).map(|number| format!("${number}")).collect();
-        let call = format!("{}select {columns} from {{function}}({})", columns::mark_of(statement), numbers.join(", "));
+        let mut call = format!("select {columns} from {{function}}({})", numbers.join(", "));
+        if statement.contains(RECORDS) {
+            call = format!("{call} as {RECORDS}");
+        }
         Self::finish(names, name, &types, &format!("returns {returns} {body}"), &call)
     }
 

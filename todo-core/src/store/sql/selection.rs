@@ -106,8 +106,9 @@ const UPDATE: &str = "update {tasks} set {assignments} where user_id = $1";
 const DELETE: &str = "delete from {tasks} where user_id = $1 and true";
 /// Records the revision of tasks that have changed, as [`super::statements`] does for one.
 #[cfg(feature = "postgres")]
-const RECORD: &str = ", recorded as (update {owners} as o set revision = c.revision \
-    from (select max(revision) as revision from changed) as c where o.user_id = $1 and c.revision > o.revision)";
+const RECORD: &str = ", {records} as (update {owners} as o set revision = c.revision \
+    from (select max(revision) as revision from changed) as c \
+    where o.user_id = $1 and c.revision > o.revision and c.revision % 2 = 0)";
 
 impl Selections {
     pub(in crate::store) fn new(dialect: Dialect, names: &Resolved) -> Self {
@@ -127,7 +128,7 @@ impl Selections {
             },
             record: match dialect {
                 #[cfg(feature = "postgres")]
-                Dialect::Postgres => render(RECORD),
+                Dialect::Postgres => names.render_with(RECORD, &[("records", columns::RECORDS)]),
                 #[cfg(feature = "sqlite")]
                 Dialect::Sqlite => String::new(),
             },
@@ -306,8 +307,7 @@ impl Selections {
         let pieces = self.pieces();
         let count = self.count_all(filter, &pieces);
         let text = format!(
-            "{}{}, changed as ({}{} returning revision){} select ({count}), (select count(*) from changed)",
-            columns::RECORDS,
+            "{}, changed as ({}{} returning revision){} select ({count}), (select count(*) from changed)",
             self.lock,
             self.update(filter),
             columns::IS_LOCKED,
@@ -355,10 +355,9 @@ impl Selections {
         match &self.function {
             None => static_text(text),
             // In dollar quotes, since the text contains quotes. It contains no dollar sign before a letter.
-            Some(function) => {
-                let call = function.replace("{statement}", &format!("$todo${text}$todo$"));
-                static_text(columns::mark_of(&text).to_owned() + &call.replace("{row}", &columns()))
-            }
+            Some(function) => static_text(
+                function.replace("{statement}", &format!("$todo${text}$todo$")).replace("{row}", &columns()),
+            ),
         }
     }
 }

@@ -66,15 +66,15 @@ pub(in crate::store) struct Statements {
 statements! {
     /// The statements of both databases.
     Calls {
-        insert, requested, taken, get, list, list_completed, summary, update, reposition, delete, erase, transfer,
-        changes, revisions, ping, has_tasks, owners, expire,
+        insert, requested, taken, get, list, list_completed, summary, update, reposition, delete, erase, erase_deleted,
+        erase_owner, transfer, changes, revisions, ping, has_tasks, owners, expire,
     }
 }
 
 #[cfg(feature = "sqlite")]
 statements! {
     /// What only SQLite needs.
-    OfSqlite { lock, erase_owner, erase_deleted, transfer_delete, transfer_count, purge_until, purge, purge_owner }
+    OfSqlite { lock, transfer_delete, transfer_count, purge_until, purge, purge_owner }
 }
 
 #[cfg(feature = "postgres")]
@@ -176,10 +176,11 @@ const SQLITE_SUMMARY: &str = "select 2, null, {revision}, 0 \
 const SQLITE_UPDATE: &str = "update {tasks} set {assignments} where user_id = $1 and id = $2 returning {columns}";
 
 // The changes of tasks in PostgreSQL take the revision and record it at the owner themselves, which the triggers would do
-// for each row; `{records}` tells them so. `{recorded}` joins what has changed: in a subquery it would be executed again, which fails, when the row
-// of the owner has a newer version than the snapshot of the statement.
+// for each row. Where the triggers have done so nevertheless, the revision is odd; a change of nothing leaves the revision
+// as it was. `{recorded}` joins what has changed: in a subquery it would be executed again, which fails, when the row of
+// the owner has a newer version than the snapshot of the statement.
 #[cfg(feature = "postgres")]
-const UPDATE: &str = "{records}{locked_and}changed as (\
+const UPDATE: &str = "{locked_and}changed as (\
         update {tasks} set {assignments} where user_id = $1 and id = $2{is_locked} returning {columns}, revision\
     ){recorded} \
     select {columns} from changed";
@@ -187,7 +188,7 @@ const UPDATE: &str = "{records}{locked_and}changed as (\
 // The parameters of an update, then those of the precondition. The task is locked before it is compared, so that it is
 // the last version. Returns whether the change was made, and the task.
 #[cfg(feature = "postgres")]
-const UPDATE_IF: &str = "{records}{locked_and}found as materialized (\
+const UPDATE_IF: &str = "{locked_and}found as materialized (\
         select * from {tasks} where user_id = $1 and id = $2{is_locked} for no key update\
     ), changed as (\
         update {tasks} as t set {t.assignments} from found as f where t.user_id = $1 and t.id = $2 and {met_by_update} \
@@ -213,23 +214,15 @@ const DELETE_IF: &str = "{locked_and}found as materialized (\
     ) \
     select exists (select from removed) as done, {columns} from found";
 
-// The trigger leaves nothing of the tasks of an owner who has no row. The owner is locked before in a statement of its
-// own, so that this one sees the tasks that were committed meanwhile.
-#[cfg(feature = "postgres")]
-const ERASE: &str = "with owner as (delete from {owners} where user_id = $1), gone as (delete from {deleted} where user_id = $1) \
-    delete from {tasks} where user_id = $1";
+// The three parts of an erasure, in a transaction. A trigger of a host may keep tasks, or add some: then their owner stays.
+const ERASE: &str = "delete from {tasks} where user_id = $1";
+const ERASE_DELETED: &str = "delete from {deleted} where user_id = $1";
+const ERASE_OWNER: &str =
+    "delete from {owners} where user_id = $1 and not exists (select 1 from {tasks} where user_id = $1)";
 
+// The owner is locked before in a statement of its own, so that the others see the tasks that were committed meanwhile.
 #[cfg(feature = "postgres")]
 const ERASE_LOCK: &str = "select 1 from {owners} where user_id = $1 for update";
-
-#[cfg(feature = "sqlite")]
-const SQLITE_ERASE: &str = "delete from {tasks} where user_id = $1";
-
-#[cfg(feature = "sqlite")]
-const ERASE_OWNER: &str = "delete from {owners} where user_id = $1";
-
-#[cfg(feature = "sqlite")]
-const ERASE_DELETED: &str = "delete from {deleted} where user_id = $1";
 
 // $1 the owner, $2 the new owner. Both owners get a row and are locked before, in the order of their names: who has no row
 // cannot be locked, and may have tasks a moment later. The tasks are locked,
@@ -367,21 +360,22 @@ const LIST_COMPLETED_MANY: &str = "select k.n, coalesce(o.revision, 0), t.user_i
 // Owners and tasks that another transaction has locked are left out, and so are owners who have no row yet, so that
 // only the calls for these have to wait. So are tasks that were deleted before, whose versions a trigger continues.
 // Each owner has a row, so that `on conflict` always updates: an update that joins could be planned as a scan of all owners.
-// A row whose revision is odd was counted by a trigger: on Citus, a node does not see the beginning of the statement.
+// If an owner has changed since the beginning of the statement, a task that was deleted meanwhile would not be seen.
 #[cfg(feature = "postgres")]
-const INSERT_MANY: &str = "{records}with k as materialized (select * from unnest({arrays}, {max_array}::bigint[]) with ordinality as k ({all}, max, n)), \
+const INSERT_MANY: &str = "with k as materialized (select * from unnest({arrays}, {max_array}::bigint[]) with ordinality as k ({all}, max, n)), \
     free as materialized (\
         select k.n, o.revision from k cross join lateral (\
-            select {next_revision} as revision, o.tasks from {owners} as o where o.user_id = k.user_id \
-            for no key update skip locked) as o \
-        where (k.max is null or o.tasks < k.max) \
+            select {next_revision} as revision, o.tasks, \
+                o.revision = (select s.revision from {owners} as s where s.user_id = k.user_id) as is_unchanged \
+            from {owners} as o where o.user_id = k.user_id for no key update skip locked) as o \
+        where (k.max is null or o.tasks < k.max) and o.is_unchanged \
         and not exists (select from {deleted} as d where d.user_id = k.user_id and d.id = k.id offset 0)\
     ), \
     added as (\
         insert into {tasks} ({all}, revision) select {cast}, free.revision from k join free using (n) order by n \
         on conflict do nothing returning user_id, id, revision\
     ), \
-    recorded as (\
+    {records} as (\
         insert into {owners} as o (user_id, revision, tasks, purged) \
         select a.user_id, max(a.revision), count(*), 0 from added as a where a.revision % 2 = 0 group by a.user_id \
         on conflict (user_id) do update set revision = excluded.revision, tasks = o.tasks + excluded.tasks\
@@ -389,7 +383,7 @@ const INSERT_MANY: &str = "{records}with k as materialized (select * from unnest
     select user_id, id from added";
 
 #[cfg(feature = "postgres")]
-const UPDATE_MANY: &str = "{records}with k as materialized (select * from unnest({change_arrays}) with ordinality as k ({change_names}, n)), \
+const UPDATE_MANY: &str = "with k as materialized (select * from unnest({change_arrays}) with ordinality as k ({change_names}, n)), \
     owner as materialized (\
         select k.n, o.revision from k cross join lateral (\
             select {next_revision} as revision from {owners} as o where o.user_id = k.user_id for no key update skip locked) as o\
@@ -402,9 +396,9 @@ const UPDATE_MANY: &str = "{records}with k as materialized (select * from unnest
         update {tasks} as t set {k.assignments} from k join free using (n) where t.user_id = k.user_id and t.id = k.id \
         returning k.n, t.user_id, {t.columns}, t.revision\
     ), \
-    recorded as (\
+    {records} as (\
         insert into {owners} as o (user_id, revision, tasks, purged) \
-        select c.user_id, max(c.revision), 0, 0 from changed as c group by c.user_id \
+        select c.user_id, max(c.revision), 0, 0 from changed as c where c.revision % 2 = 0 group by c.user_id \
         on conflict (user_id) do update set revision = excluded.revision where excluded.revision > o.revision\
     ) \
     select n, user_id, {columns} from changed";
@@ -593,10 +587,11 @@ impl Parts {
             ("is_locked", is_locked),
             (
                 "recorded",
-                resolved.render(
-                    ", recorded as (update {owners} as o set revision = c.revision from changed as c \
-                     where o.user_id = $1 and c.revision > o.revision)",
-                ),
+                resolved.render(&format!(
+                    ", {} as (update {{owners}} as o set revision = c.revision from changed as c \
+                     where o.user_id = $1 and c.revision > o.revision and c.revision % 2 = 0)",
+                    columns::RECORDS
+                )),
             ),
             ("counted", resolved.render(counted)),
             ("count", "(select tasks from owner)".to_owned()),
@@ -690,6 +685,9 @@ impl Statements {
                 reposition: call("reposition"),
                 delete: call("delete"),
                 erase: call("erase"),
+                // The function does all.
+                erase_deleted: SqlStr::from_static(""),
+                erase_owner: SqlStr::from_static(""),
                 transfer: call("transfer"),
                 changes: call("changes"),
                 revisions: call("revisions"),
@@ -788,19 +786,13 @@ impl Statements {
         let resolved = names.resolve(dialect);
         let parts = Parts::new(dialect, &resolved);
         let render = |template: &str| parts.render(&resolved, template);
-        let (list, list_completed, summary, update, erase, transfer, revisions) = match dialect {
+        let (list, list_completed, summary, update, transfer, revisions) = match dialect {
             #[cfg(feature = "postgres")]
-            Dialect::Postgres => (LIST, LIST_COMPLETED, SUMMARY, UPDATE, ERASE, TRANSFER, REVISIONS),
+            Dialect::Postgres => (LIST, LIST_COMPLETED, SUMMARY, UPDATE, TRANSFER, REVISIONS),
             #[cfg(feature = "sqlite")]
-            Dialect::Sqlite => (
-                SQLITE_LIST,
-                SQLITE_LIST_COMPLETED,
-                SQLITE_SUMMARY,
-                SQLITE_UPDATE,
-                SQLITE_ERASE,
-                TRANSFER_COPY,
-                SQLITE_REVISIONS,
-            ),
+            Dialect::Sqlite => {
+                (SQLITE_LIST, SQLITE_LIST_COMPLETED, SQLITE_SUMMARY, SQLITE_UPDATE, TRANSFER_COPY, SQLITE_REVISIONS)
+            }
         };
         Self {
             #[cfg(feature = "postgres")]
@@ -816,7 +808,9 @@ impl Statements {
                 update: render(update),
                 reposition: render(REPOSITION),
                 delete: render(DELETE),
-                erase: render(erase),
+                erase: render(ERASE),
+                erase_deleted: render(ERASE_DELETED),
+                erase_owner: render(ERASE_OWNER),
                 transfer: render(transfer),
                 changes: render(CHANGES),
                 revisions: render(revisions),
@@ -829,8 +823,6 @@ impl Statements {
             #[cfg(feature = "sqlite")]
             sqlite: OfSqlite {
                 lock: render(LOCK),
-                erase_owner: render(ERASE_OWNER),
-                erase_deleted: render(ERASE_DELETED),
                 transfer_delete: render(TRANSFER_DELETE),
                 transfer_count: render(TRANSFER_COUNT),
                 purge_until: render(PURGE_UNTIL),
