@@ -45,8 +45,8 @@ fn owners(name: &str, scope: Scope) -> &'static [&'static str] {
     match (name, scope) {
         // Of several owners, each with a row of its own in `k`.
         ("revisions" | "transfer_lock", _) => &["k.user_id", "k.value"],
-        // Or of the rows that the statement has added (`a`) or changed (`c`).
-        (_, Scope::Batch) => &["k.user_id", "a.user_id", "c.user_id"],
+        // Or of the rows that the statement has added (`a`) or changed (`c`), or of the row of the owner (`o`).
+        (_, Scope::Batch) => &["k.user_id", "a.user_id", "c.user_id", "o.user_id"],
         // The second parameter is the new owner.
         ("transfer", _) => &["$1", "$2"],
         _ => &["$1"],

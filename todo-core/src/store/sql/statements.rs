@@ -366,7 +366,7 @@ const INSERT_MANY: &str = "with k as materialized (select * from unnest({arrays}
     free as materialized (\
         select k.n, o.revision from k cross join lateral (\
             select {next_revision} as revision, o.tasks, \
-                o.revision = (select s.revision from {owners} as s where s.user_id = k.user_id) as is_unchanged \
+                o.revision = (select s.revision from {owners} as s where s.user_id = o.user_id) as is_unchanged \
             from {owners} as o where o.user_id = k.user_id for no key update skip locked) as o \
         where (k.max is null or o.tasks < k.max) and o.is_unchanged \
         and not exists (select from {deleted} as d where d.user_id = k.user_id and d.id = k.id offset 0)\
