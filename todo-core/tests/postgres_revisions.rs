@@ -197,8 +197,8 @@ async fn rows_that_a_host_copies_with_their_revisions_are_counted_and_get_new_on
     database.close().await;
 }
 
-/// A message of several statements, and a `do` block, begin before the library writes what they copy then with its
-/// revision. A trigger of the host copies a task within the statement of the library. All copies are counted.
+/// A host copies tasks with their revisions: in a message of several statements or a `do` block that began before the
+/// library wrote the tasks, and in a trigger that runs within a statement of the library. All copies are counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn copies_within_a_long_message_and_by_a_trigger_are_counted() {
     let database = todo_database().await;

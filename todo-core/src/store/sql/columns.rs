@@ -331,9 +331,9 @@ pub(in crate::store) fn no_columns(dialect: Dialect) -> String {
     nothing.collect::<Vec<_>>().join(", ")
 }
 
-/// The name in a statement that takes the next revision and records it at the owner itself: of the part that does so, or
-/// of the function that it calls. The triggers leave the rows alone that a statement with this name writes. A comment
-/// would not reach a node of Citus.
+/// Marks a statement that takes the next revision and records it at the owner itself: it is the name of the part that
+/// records, or the alias of the function that is called. The triggers (first migration) let pass the rows of such a
+/// statement. A comment would not do: it does not reach a node of Citus.
 #[cfg(feature = "postgres")]
 pub(in crate::store) const RECORDS: &str = "todo_records_revision";
 
